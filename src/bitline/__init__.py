@@ -1,0 +1,1 @@
+"""Co-optimize neural networks and the crossbars that run them."""

@@ -1,0 +1,421 @@
+"""What a chip is: frozen records in SI units, refused when no such chip can exist.
+
+``Chip`` is the only thing that the mapping, the arithmetic and the cost model know about hardware.
+"""
+
+import math
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+from bitline import units
+from bitline.errors import ChipError
+
+
+def _quantity(unit: str) -> BeforeValidator:
+    def read(value: object) -> object:
+        return units.parse(value, unit) if isinstance(value, str) else value
+
+    return BeforeValidator(read)
+
+
+Count = Annotated[int, Field(strict=True, ge=1)]
+Bits = Annotated[int, Field(strict=True, ge=1, le=16)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Sigma = Annotated[float, Field(ge=0, le=10)]
+Siemens = Annotated[float, _quantity("S"), Field(ge=0)]
+Volt = Annotated[float, _quantity("V"), Field(gt=0)]
+Second = Annotated[float, _quantity("s"), Field(gt=0)]
+Hertz = Annotated[float, _quantity("Hz"), Field(gt=0)]
+Metre = Annotated[float, _quantity("m"), Field(gt=0)]
+Ampere = Annotated[float, _quantity("A")]
+
+
+class Record(BaseModel):
+    """A frozen record; an unknown key, NaN or infinity is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
+
+
+class Ideal(Record):
+    """Every cell takes exactly its target conductance."""
+
+    kind: Literal["ideal"] = "ideal"
+
+
+class LogNormal(Record):
+    """g = g_target e^theta, theta ~ N(0, sigma^2) (CRIMP, ACM TECS 2023)."""
+
+    kind: Literal["lognormal"]
+    sigma: Sigma
+
+
+class GaussianProportional(Record):
+    """g = g_target (1 + N(0, sigma^2)), never below zero."""
+
+    kind: Literal["gaussian_proportional"]
+    sigma: Sigma
+
+
+class GaussianAbsolute(Record):
+    """g = g_target + N(0, sigma^2) with sigma in siemens, never below zero."""
+
+    kind: Literal["gaussian_absolute"]
+    sigma: Siemens
+
+
+class PerLevel(Record):
+    """g ~ N(mean[level], sigma[level]^2) from a measured table, never below zero."""
+
+    kind: Literal["per_level"]
+    sigma: tuple[Siemens, ...]
+    """standard deviation of each level, S"""
+    mean: tuple[Siemens, ...] | None = None
+    """mean of each level, S; the ideal conductances where absent"""
+
+
+Programming = Annotated[
+    Ideal | LogNormal | GaussianProportional | GaussianAbsolute | PerLevel, Field(discriminator="kind")
+]
+
+
+class NoReadNoise(Record):
+    """Two reads of one cell agree."""
+
+    kind: Literal["none"] = "none"
+
+
+class AbsoluteReadNoise(Record):
+    """At every read a driven cell's conductance moves by N(0, sigma^2), sigma in siemens."""
+
+    kind: Literal["absolute"]
+    sigma: Siemens
+
+
+class ProportionalReadNoise(Record):
+    """At every read a driven cell's conductance moves by N(0, (sigma g)^2)."""
+
+    kind: Literal["proportional"]
+    sigma: Sigma
+
+
+ReadNoise = Annotated[NoReadNoise | AbsoluteReadNoise | ProportionalReadNoise, Field(discriminator="kind")]
+
+
+class Faults(Record):
+    """Cells stuck for life: off at g_min, on at g_max; fractions of all cells."""
+
+    stuck_off: Fraction = 0.0
+    stuck_on: Fraction = 0.0
+
+    @model_validator(mode="after")
+    def _cells_are_stuck_once(self) -> Self:
+        if self.stuck_off + self.stuck_on > 1:
+            raise ValueError(f"stuck_off + stuck_on = {self.stuck_off + self.stuck_on:g} exceeds 1: a cell sticks once")
+        return self
+
+
+class Cell(Record):
+    """One memory cell of 2**bits conductance levels, equally spaced from g_min to g_max."""
+
+    bits: Annotated[int, Field(strict=True, ge=1, le=8)]
+    g_min: Siemens
+    g_max: Siemens
+    read_voltage: Volt
+    leak: Literal["cancelled", "kept"] = "cancelled"
+    """cancelled: a reference column removes g_min; kept: the finite on/off ratio shows in the sums"""
+    area_f2: Annotated[float, Field(gt=0)] = 12.0
+    """cell area in squared feature sizes"""
+    access_resistance: Annotated[float, _quantity("ohm"), Field(ge=0)] = 0.0
+    programming: Programming = Ideal()
+    faults: Faults = Faults()
+    read_noise: ReadNoise = NoReadNoise()
+
+    @property
+    def max_level(self) -> int:
+        """Highest level, 2**bits - 1."""
+        return 2**self.bits - 1
+
+    @property
+    def step(self) -> float:
+        """Conductance between two neighbouring levels, S."""
+        return (self.g_max - self.g_min) / self.max_level
+
+    @model_validator(mode="after")
+    def _levels_differ(self) -> Self:
+        if self.g_min >= self.g_max:
+            raise ValueError(
+                f"g_min = {units.pretty(self.g_min, 'S')} must be less than g_max = {units.pretty(self.g_max, 'S')}"
+            )
+        if isinstance(self.programming, PerLevel):
+            for name in ("sigma", "mean"):
+                table = getattr(self.programming, name)
+                if table is not None and len(table) != self.max_level + 1:
+                    raise ValueError(
+                        f"programming.{name} has {len(table)} entries; "
+                        f"a cell of {self.bits} bits has {self.max_level + 1} levels"
+                    )
+        return self
+
+
+class Crossbar(Record):
+    """A grid of cells; active_rows wordlines are driven at once (all of them unless said)."""
+
+    rows: Count
+    cols: Count
+    active_rows: Count
+
+    @model_validator(mode="before")
+    @classmethod
+    def _all_rows_at_once(cls, data: Any) -> Any:
+        if isinstance(data, dict) and "active_rows" not in data and isinstance(data.get("rows"), int) and data["rows"] > 0:
+            return {**data, "active_rows": data["rows"]}
+        return data
+
+    @model_validator(mode="after")
+    def _no_more_active_than_there_are(self) -> Self:
+        if self.active_rows > self.rows:
+            raise ValueError(f"active_rows = {self.active_rows} exceeds rows = {self.rows}")
+        return self
+
+    @property
+    def row_tiles(self) -> int:
+        """Row tiles one crossbar holds, read one after the other."""
+        return self.rows // self.active_rows
+
+
+class Dac(Record):
+    """Wordline driver: an input of many bits is streamed in digits of this width."""
+
+    bits: Annotated[int, Field(strict=True, ge=1, le=8)] = 1
+
+
+class AdcRange(Record):
+    """Bitline currents that the lowest and the highest code stand for, A."""
+
+    low: Ampere
+    high: Ampere
+
+    @model_validator(mode="after")
+    def _range_is_not_empty(self) -> Self:
+        if self.low >= self.high:
+            raise ValueError(
+                f"low = {units.pretty(self.low, 'A')} must be less than high = {units.pretty(self.high, 'A')}"
+            )
+        return self
+
+
+class Adc(Record):
+    """Analog-to-digital converter at the foot of the bitlines."""
+
+    bits: Annotated[int, Field(strict=True, ge=1, le=16)]
+    policy: Literal["lossless", "full", "calibrated", "fixed", "batch_minmax"] = "calibrated"
+    granularity: Literal["layer", "slice", "slice_digit", "column"] = "slice_digit"
+    """what has a range of its own under `calibrated` and `batch_minmax`"""
+    calibration: Literal["mse", "percentile"] = "mse"
+    percentile: Annotated[float, Field(gt=50, le=100)] = 99.9
+    range: AdcRange | None = None
+    """needed by, and only by, policy = "fixed" """
+    columns_per_adc: Count = 8
+    sample_rate: Hertz = 1.28e9
+    model: Literal["isaac", "survey", "zigzag", "table"] = "isaac"
+    """energy and area: ISAAC scaled in bits, regression over the ADC survey, ZigZag-IMC, or the cost table's own"""
+
+    @model_validator(mode="after")
+    def _a_fixed_range_is_given(self) -> Self:
+        if (self.policy == "fixed") != (self.range is not None):
+            raise ValueError(
+                f'policy = "{self.policy}" with range {"absent" if self.range is None else "given"}: '
+                'a range [A] belongs to policy = "fixed" and to no other'
+            )
+        return self
+
+
+class Offset(Record):
+    """Unsigned columns: u = q_w + Z; Z sum(x) is subtracted by a digital sum or by one more column."""
+
+    kind: Literal["offset"] = "offset"
+    sum: Literal["digital", "column"] = "digital"
+    zero_point: Annotated[int, Field(strict=True, ge=0)] | None = None
+    """Z; 2**(bits - 1) where absent"""
+
+
+class Pair(Record):
+    """max(q_w, 0) and max(-q_w, 0) on two columns, subtracted before (analog) or after (digital) conversion."""
+
+    kind: Literal["pair"]
+    subtract: Literal["analog", "digital"] = "analog"
+
+
+class TwosComplement(Record):
+    """The sign bit in a cell of its own, weighing -2**(bits - 1)."""
+
+    kind: Literal["twos_complement"]
+
+
+def _by_name(value: object) -> object:
+    return {"kind": value} if isinstance(value, str) else value
+
+
+Encoding = Annotated[Offset | Pair | TwosComplement, Field(discriminator="kind")]
+
+
+class Weights(Record):
+    """How a real weight becomes cells."""
+
+    bits: Annotated[int, Field(strict=True, ge=2, le=16)] = 8
+    encoding: Annotated[Encoding, BeforeValidator(_by_name)] = Offset()
+    slices: Count | None = None
+    """cells per weight on one side; the fewest that hold the weight where absent"""
+    granularity: Literal["tensor", "channel"] = "channel"
+    scale: Literal["any", "power_of_two"] = "any"
+
+    @property
+    def zero_point(self) -> int:
+        """Z of the offset encoding; 0 for the others."""
+        if not isinstance(self.encoding, Offset):
+            return 0
+        return 2 ** (self.bits - 1) if self.encoding.zero_point is None else self.encoding.zero_point
+
+
+class Inputs(Record):
+    """How a real activation becomes an integer."""
+
+    bits: Annotated[int, Field(strict=True, ge=1, le=16)] = 8
+    calibration: Literal["mse", "percentile", "max"] = "mse"
+    percentile: Annotated[float, Field(gt=50, le=100)] = 99.99
+    scale: Literal["any", "power_of_two"] = "any"
+
+
+class Timing(Record):
+    """Time of one read of a crossbar."""
+
+    read: Second = 100e-9
+    """wordline, cell and bitline settle"""
+    sample_and_hold: bool = True
+    """conversions of one read hide behind the next read (ISAAC); else they follow it"""
+    clock: Hertz = 1e9
+    """of the digital periphery"""
+
+
+class System(Record):
+    """What stands around the crossbars: macros in a tile, tiles on a chip, buffers and network."""
+
+    crossbars_per_macro: Count = 8
+    macros_per_tile: Count = 12
+    tiles: Count | None = None
+    """tiles on the chip; as many as the network needs where absent"""
+    buffer_kib: Count = 64
+    bus_bits: Count = 256
+    hops: Annotated[float, Field(ge=0)] = 1.0
+    """routers that a layer's output passes on its way to the next layer"""
+    copies: Count = 1
+    """copies of every layer, which share its positions"""
+
+
+class Chip(Record):
+    """Everything bitline knows of one chip."""
+
+    name: Annotated[str, Field(min_length=1)]
+    about: str = ""
+    doi: str | None = None
+    deviations: tuple[str, ...] = ()
+    """where this description knowingly differs from its source"""
+    node: Metre
+    """technology node"""
+    vdd: Volt
+    cell: Cell
+    crossbar: Crossbar
+    dac: Dac = Dac()
+    adc: Adc
+    weights: Weights = Weights()
+    inputs: Inputs = Inputs()
+    timing: Timing = Timing()
+    system: System = System()
+    cost_table: str = "isaac-32nm"
+
+    @property
+    def slices(self) -> int:
+        """Cells one side of a weight is spread over, least significant first (the sign cell last)."""
+        return self.weights.slices or self._fewest_slices
+
+    @property
+    def sides(self) -> int:
+        """2 for a differential pair, else 1."""
+        return 2 if isinstance(self.weights.encoding, Pair) else 1
+
+    @property
+    def cells_per_weight(self) -> int:
+        """Neighbouring columns that one weight takes."""
+        return self.slices * self.sides
+
+    @property
+    def converted_sides(self) -> int:
+        """Conversions of one slice of one weight column: 2 for a pair subtracted digitally."""
+        encoding = self.weights.encoding
+        return 2 if isinstance(encoding, Pair) and encoding.subtract == "digital" else 1
+
+    @property
+    def reference_columns(self) -> int:
+        """Weight columns of each crossbar that hold Z instead of weights."""
+        encoding = self.weights.encoding
+        return int(isinstance(encoding, Offset) and encoding.sum == "column")
+
+    @property
+    def weight_columns(self) -> int:
+        """Weight columns that one crossbar offers."""
+        return self.crossbar.cols // self.cells_per_weight - self.reference_columns
+
+    @property
+    def _fewest_slices(self) -> int:
+        magnitude = math.ceil((self.weights.bits - 1) / self.cell.bits)
+        match self.weights.encoding:
+            case Offset():
+                return math.ceil(self.weights.bits / self.cell.bits)
+            case Pair():
+                return magnitude
+            case TwosComplement():
+                return magnitude + 1
+
+    @model_validator(mode="after")
+    def _weights_fit(self) -> Self:
+        if self.slices < self._fewest_slices:
+            raise ValueError(
+                f"weights.slices = {self.slices} cells of {self.cell.bits} bits do not cover weights of "
+                f"{self.weights.bits} bits in {self.weights.encoding.kind} encoding; at least {self._fewest_slices}"
+            )
+        if self.weight_columns < 1:
+            raise ValueError(
+                f"crossbar.cols = {self.crossbar.cols} holds no weight of {self.cells_per_weight} cells"
+                + (" beside its reference column" if self.reference_columns else "")
+            )
+        if self.weights.zero_point >= 2**self.weights.bits:
+            raise ValueError(
+                f"weights.encoding.zero_point = {self.weights.zero_point} must be less than "
+                f"2**weights.bits = {2**self.weights.bits}"
+            )
+        if self.dac.bits > self.inputs.bits:
+            raise ValueError(f"dac.bits = {self.dac.bits} exceeds inputs.bits = {self.inputs.bits}")
+        if self.adc.columns_per_adc > self.crossbar.cols:
+            raise ValueError(
+                f"adc.columns_per_adc = {self.adc.columns_per_adc} exceeds crossbar.cols = {self.crossbar.cols}"
+            )
+        return self
+
+
+def check(data: dict[str, Any], where: str = "chip") -> Chip:
+    """Build a chip from plain data.
+
+    Args:
+        data: nested keys as in a chip file.
+        where: named in errors, for example the file.
+
+    Raises:
+        ChipError: one line for each problem, with the value, the rule, and the nearest key for a misspelt one.
+    """
+    from bitline.chip.messages import explain
+
+    try:
+        return Chip.model_validate(data)
+    except ValueError as error:
+        raise ChipError(explain(error, data, Chip, where)) from None

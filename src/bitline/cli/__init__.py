@@ -1,0 +1,51 @@
+"""The ``bitline`` command: one file a subcommand; heavy imports stay inside them."""
+
+import logging
+import sys
+
+import typer
+
+from bitline.cli import train
+from bitline.errors import BitlineError
+
+app = typer.Typer(
+    name="bitline",
+    help="Co-optimize neural networks and the crossbars that run them.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+)
+
+
+@app.callback()
+def _options(  # pyright: ignore[reportUnusedFunction]
+    debug: bool = typer.Option(False, "--debug", help="Show the traceback of an error."),
+) -> None:
+    """Co-optimize neural networks and the crossbars that run them."""
+
+
+app.command(name="train")(train.command)
+
+
+def main() -> None:
+    """Run the command line; an error of bitline is one line on stderr and exit status 2."""
+    arguments = sys.argv[1:]
+    debug = "--debug" in arguments  # wherever it stands
+    logging.basicConfig(format="%(message)s")
+    logging.getLogger("bitline").setLevel(logging.INFO)
+    try:
+        app(args=[argument for argument in arguments if argument != "--debug"])
+    except BitlineError as error:
+        if debug:
+            raise
+        from rich.console import Console
+
+        Console(stderr=True).print(f"[bold red]error:[/] {_escaped(str(error))}", highlight=False, soft_wrap=True)
+        raise SystemExit(2) from None
+
+
+def _escaped(text: str) -> str:
+    from rich.markup import escape
+
+    return escape(text)

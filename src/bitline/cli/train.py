@@ -1,0 +1,79 @@
+"""``bitline train``."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+EXAMPLES = """
+[bold]Examples[/]
+
+bitline train lenet5 --data digits --epochs 20
+
+bitline train vgg8 --width 0.5 --data cifar10 --epochs 18
+
+bitline train vgg8 --width 0.5 --data cifar10 --epochs 18 --resume   [dim]# the same command after a kill[/]
+
+bitline train nets/mine.py:Net --data path/to/folder --image-size 64
+"""
+
+
+def command(
+    model: Annotated[str, typer.Argument(help="vgg8, vgg16, resnet20, resnet56, lenet5, or FILE.py:NAME.")],
+    data: Annotated[str, typer.Option(help="cifar10, digits, a path, or a Hugging Face hub name.")] = "cifar10",
+    data_dir: Annotated[
+        Path | None, typer.Option(help="Where cifar10 lies; default: BITLINE_DATA, else the cache folder.")
+    ] = None,
+    image_size: Annotated[int | None, typer.Option(help="Resize images to this many px.")] = None,
+    width: Annotated[float, typer.Option(help="Multiplies the hidden channels.")] = 1.0,
+    epochs: Annotated[int, typer.Option(help="Passes over the training images.")] = 18,
+    batch_size: Annotated[int, typer.Option(help="Images in a batch.")] = 128,
+    lr: Annotated[
+        float | None, typer.Option(help="Largest learning rate; default: 0.1 with batch norm, else 0.02.")
+    ] = None,
+    schedule: Annotated[str, typer.Option(help="linear, cosine or onecycle.")] = "linear",
+    weight_decay: Annotated[float, typer.Option(help="On weights, not on biases and batch norm.")] = 5e-4,
+    label_smoothing: Annotated[float, typer.Option(help="Share of the target spread over all classes.")] = 0.1,
+    flip: Annotated[
+        bool | None, typer.Option("--flip/--no-flip", help="Mirror half of the images; default: colour images only.")
+    ] = None,
+    crop: Annotated[int | None, typer.Option(help="Largest random shift, px; default: a 16th of the image.")] = None,
+    seed: Annotated[int, typer.Option(help="Of weights, shuffle and augmentation.")] = 0,
+    precision: Annotated[
+        str | None, typer.Option(help="bf16-mixed or 32-true; default: bf16 where the hardware has it.")
+    ] = None,
+    threads: Annotated[int | None, typer.Option(help="CPU threads.")] = None,
+    checkpoint_every: Annotated[
+        int | None, typer.Option(help="Steps between checkpoints, beside the one after each epoch.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Run directory; default: runs/MODEL-DATA.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in the run directory.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Start again in the run directory.")] = False,
+) -> None:
+    """Train a network and write a run directory."""
+    from bitline.errors import DataError
+    from bitline.models.files import read_json
+    from bitline.train import checked
+
+    if resume and overwrite:
+        raise DataError("--resume and --overwrite exclude each other")
+    config = checked(
+        model=model, data=data, data_dir=data_dir, image_size=image_size, width=width, epochs=epochs,
+        batch_size=batch_size, lr=lr, schedule=schedule, weight_decay=weight_decay, label_smoothing=label_smoothing,
+        flip=flip, crop=crop, seed=seed, precision=precision, threads=threads, checkpoint_every=checkpoint_every,
+        out=out,
+    )  # fmt: skip
+    from bitline.train.run import train
+
+    try:
+        run = train(config, if_exists="resume" if resume else "overwrite" if overwrite else "refuse")
+    except KeyboardInterrupt:
+        typer.echo("stopped; the same command with --resume goes on from the last checkpoint", err=True)
+        raise typer.Exit(130) from None
+    metrics = read_json(run / "metrics.json")
+    typer.echo(
+        f"{metrics['test_accuracy']:.2%} of {metrics['test_images']} test images of {metrics['data']}  ->  {run}"
+    )
+
+
+command.__doc__ = f"{command.__doc__}\n{EXAMPLES}"

@@ -1,0 +1,1 @@
+"""Networks as matrices, matrices as blocks on crossbars."""

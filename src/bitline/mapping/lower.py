@@ -1,0 +1,152 @@
+"""Layers as matrix products: which shape, how often per image, and the rows each product reads."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from bitline.errors import MappingError
+
+Lowerable = nn.Linear | nn.Conv1d | nn.Conv2d
+
+
+@dataclass(frozen=True)
+class Matmul:
+    """One layer as `groups` products of a (rows, cols) matrix with `positions` vectors per image.
+
+    Args:
+        name: of the layer in its network.
+        kind: ``"linear"``, ``"conv1d"`` or ``"conv2d"``.
+        rows: inputs of one product, kernel positions x input channels of a group.
+        cols: outputs of one product, output channels of a group.
+        groups: independent products (1 unless a group convolution).
+        positions: input vectors per image; 1 while the input's size is unknown.
+        inputs: activations that enter the layer per image, each counted once.
+        signed: inputs below zero occur.
+    """
+
+    name: str
+    kind: str
+    rows: int
+    cols: int
+    groups: int = 1
+    positions: int = 1
+    inputs: int = 0
+    signed: bool = False
+
+    def __post_init__(self) -> None:
+        for field in ("rows", "cols", "groups", "positions"):
+            if getattr(self, field) < 1:
+                raise MappingError(f"layer {self.name}: {field} = {getattr(self, field)} must be at least 1")
+
+    @property
+    def outputs(self) -> int:
+        """Results per image."""
+        return self.positions * self.groups * self.cols
+
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulates per image; each is two operations."""
+        return self.outputs * self.rows
+
+
+def lower(module: nn.Module, name: str, *, input_shape: torch.Size | None = None, signed: bool = False) -> Matmul:
+    """Describe a linear or convolution layer as a matrix product.
+
+    Args:
+        module: nn.Linear, nn.Conv1d or nn.Conv2d.
+        name: of the layer in its network.
+        input_shape: of one batch as it reaches the layer, (batch, ...); without it positions is 1.
+        signed: inputs below zero occur.
+
+    Raises:
+        MappingError: another kind of layer.
+    """
+    if isinstance(module, nn.Linear):
+        positions = math.prod(input_shape[1:-1]) if input_shape is not None else 1
+        return Matmul(
+            name, "linear", module.in_features, module.out_features, 1, positions, positions * module.in_features, signed
+        )
+    if not isinstance(module, nn.Conv1d | nn.Conv2d):
+        raise MappingError(
+            f"layer {name}: {type(module).__name__} is no matrix product that bitline maps; "
+            "allowed: Linear, Conv1d, Conv2d"
+        )
+    positions = inputs = 1
+    if input_shape is not None:
+        inputs = math.prod(input_shape[1:])
+        positions = math.prod(_output_size(module, input_shape[2:]))
+    rows = module.in_channels // module.groups * math.prod(module.kernel_size)
+    kind = "conv2d" if isinstance(module, nn.Conv2d) else "conv1d"
+    return Matmul(
+        name, kind, rows, module.out_channels // module.groups, module.groups, positions, inputs, signed
+    )
+
+
+def _padding(module: nn.Conv1d | nn.Conv2d) -> list[int]:
+    """Zeros on both ends of every axis, last axis first, as F.pad wants them; resolves ``padding="same"``."""
+    return list(module._reversed_padding_repeated_twice)  # pyright: ignore[reportPrivateUsage]
+
+
+def _output_size(module: nn.Conv1d | nn.Conv2d, size: torch.Size | tuple[int, ...]) -> list[int]:
+    pad = _padding(module)
+    out: list[int] = []
+    for axis, length in enumerate(size):
+        ends = pad[2 * (len(size) - 1 - axis)] + pad[2 * (len(size) - 1 - axis) + 1]
+        span = module.dilation[axis] * (module.kernel_size[axis] - 1) + 1
+        out.append((length + ends - span) // module.stride[axis] + 1)
+    return out
+
+
+def weight_matrix(module: Lowerable) -> Tensor:
+    """Return the layer's weights as the crossbars see them: a kernel is a column.
+
+    Returns:
+        (groups, rows, cols); row order is channel, then kernel position.
+    """
+    groups = 1 if isinstance(module, nn.Linear) else module.groups
+    return module.weight.reshape(groups, module.weight.shape[0] // groups, -1).transpose(1, 2)
+
+
+def input_rows(module: Lowerable, x: Tensor) -> Tensor:
+    """Return every input vector that the crossbars of a layer read.
+
+    Args:
+        module: the layer.
+        x: its input of any dtype, (images, features...) or (images, channels, length...).
+
+    Returns:
+        (images, positions, groups, rows), same dtype; a copy for convolutions.
+    """
+    if isinstance(module, nn.Linear):
+        return x.reshape(x.shape[0], -1, 1, x.shape[-1])
+    axes = x.dim() - 2
+    pad = _padding(module)
+    if any(pad):
+        mode = "constant" if module.padding_mode == "zeros" else module.padding_mode
+        # Circular and reflecting borders are not implemented for integers; doubles hold them exactly.
+        x = F.pad(x, pad) if mode == "constant" else F.pad(x.double(), pad, mode=mode).to(x.dtype)
+    x = x.contiguous()
+    images, channels = x.shape[:2]
+    groups = module.groups
+    out, spans, strides = [], [], []
+    for axis in range(axes):
+        step, length = x.stride(2 + axis), x.shape[2 + axis]
+        reach = module.dilation[axis] * (module.kernel_size[axis] - 1) + 1
+        out.append((length - reach) // module.stride[axis] + 1)
+        strides.append(step * module.stride[axis])
+        spans.append(step * module.dilation[axis])
+    view = x.as_strided(
+        (images, *out, groups, channels // groups, *module.kernel_size),
+        (x.stride(0), *strides, x.stride(1) * (channels // groups), x.stride(1), *spans),
+    )
+    return view.reshape(images, math.prod(out), groups, -1)
+
+
+def output_shape(module: Lowerable, input_shape: torch.Size) -> list[int]:
+    """Shape of the layer's result for an input of the given shape, batch first."""
+    if isinstance(module, nn.Linear):
+        return [*input_shape[:-1], module.out_features]
+    return [input_shape[0], module.out_channels, *_output_size(module, input_shape[2:])]

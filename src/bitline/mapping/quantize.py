@@ -1,0 +1,155 @@
+"""Real numbers to signed integers and a scale, rounding to nearest with ties to even."""
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from bitline.chip.description import Offset, Pair, Weights
+from bitline.errors import MappingError
+
+Scale = Literal["any", "power_of_two"]
+
+
+def quantize(x: Tensor, scale: Tensor | float, low: int, high: int) -> Tensor:
+    """Round x / scale to the nearest integer, ties to even, and clip it to [low, high]; the dtype stays."""
+    return (x / scale).round_().clamp_(low, high)
+
+
+def snap(scale: Tensor, kind: Scale) -> Tensor:
+    """Round scales up to a power of two, so that nothing clips that did not before; or leave them."""
+    return torch.exp2(torch.ceil(torch.log2(scale))) if kind == "power_of_two" else scale
+
+
+def weight_limits(weights: Weights) -> tuple[int, int]:
+    """Return the lowest and the highest integer weight; a pair is symmetric."""
+    top = 2 ** (weights.bits - 1) - 1
+    if isinstance(weights.encoding, Pair):
+        return -top, top
+    if isinstance(weights.encoding, Offset):
+        return -weights.zero_point, 2**weights.bits - 1 - weights.zero_point
+    return -top - 1, top
+
+
+def weight_scale(w: Tensor, weights: Weights, *, name: str = "?") -> Tensor:
+    """Return the smallest scale at which no weight clips.
+
+    Args:
+        w: (groups, rows, cols).
+        weights: bits, granularity and encoding.
+        name: of the layer, for errors.
+
+    Returns:
+        (groups, 1, cols) for `channel`, (1, 1, 1) for `tensor`; 1 where all weights are zero.
+
+    Raises:
+        MappingError: NaN or infinite weights, or weights of a sign that the zero point leaves no room for.
+    """
+    if not torch.isfinite(w).all():
+        raise MappingError(f"layer {name}: {int((~torch.isfinite(w)).sum())} of {w.numel()} weights are NaN or infinite")
+    low, high = weight_limits(weights)
+    if (low == 0 and bool((w < 0).any())) or (high == 0 and bool((w > 0).any())):
+        raise MappingError(f"layer {name}: zero_point = {weights.zero_point} holds [{low}, {high}]; weights have both signs")
+    axes = (1,) if weights.granularity == "channel" else (0, 1, 2)
+    scale = w.detach().clamp(min=0).amax(axes, keepdim=True) / max(high, 1)
+    scale = torch.maximum(scale, w.detach().clamp(max=0).amin(axes, keepdim=True) / min(low, -1))
+    # A scale below the smallest normal float would divide to infinity.
+    scale = torch.where(scale > torch.finfo(w.dtype).tiny, scale, torch.ones_like(scale))
+    return snap(scale, weights.scale)
+
+
+@dataclass(frozen=True)
+class InputFormat:
+    """Integers that stand for activations: width and sign."""
+
+    bits: int
+    signed: bool
+
+    @property
+    def limits(self) -> tuple[int, int]:
+        """Lowest and highest integer."""
+        return (-(2 ** (self.bits - 1)), 2 ** (self.bits - 1) - 1) if self.signed else (0, 2**self.bits - 1)
+
+
+def digits(x: Tensor, form: InputFormat, width: int) -> Tensor:
+    """Cut integers into the digits that the DACs stream, least significant first, a sign bit last.
+
+    Args:
+        x: integers within the limits of `form`, any integer dtype, any shape.
+        form: their width and sign.
+        width: of a digit, bits.
+
+    Returns:
+        (digits, *x.shape), int8 for digits of up to 7 bits, else int16.
+    """
+    dtype = torch.int8 if width < 8 else torch.int16
+    body = form.bits - form.signed
+    mask = 2**width - 1
+    x = x if x.dtype == torch.uint8 and not form.signed else x.to(torch.int32)
+    lower = x & (2**body - 1) if form.signed else x
+    planes = [((lower >> shift) & mask).to(dtype) for shift in range(0, body, width)]
+    if form.signed:
+        planes.append((x < 0).to(dtype))
+    return torch.stack(planes)
+
+
+def digit_weights(form: InputFormat, width: int) -> tuple[int, ...]:
+    """What each digit weighs; the sign bit weighs -2**(bits - 1)."""
+    body = form.bits - form.signed
+    weights = [2**shift for shift in range(0, body, width)]
+    return (*weights, -(2 ** (form.bits - 1))) if form.signed else tuple(weights)
+
+
+class RangeHistogram:
+    """Distribution of a stream of real numbers in a fixed number of bins whose range doubles as needed."""
+
+    BINS = 2048
+
+    def __init__(self) -> None:
+        self.counts = torch.zeros(self.BINS, dtype=torch.float64)
+        self.top = 0.0
+        self.negative = False
+
+    def add(self, x: Tensor) -> None:
+        """Count the magnitudes of one batch, any shape.
+
+        Raises:
+            MappingError: NaN or infinite activations.
+        """
+        x = x.detach().reshape(-1).float()
+        low, high = x.aminmax()
+        peak = max(abs(low.item()), abs(high.item()))
+        if not math.isfinite(peak):
+            raise MappingError("activations are NaN or infinite")
+        self.negative |= low.item() < 0
+        if peak > 0 and self.top == 0:
+            self.top = peak
+        while peak > self.top:
+            half = self.counts.reshape(-1, 2).sum(1)
+            self.counts = torch.cat([half, torch.zeros_like(half)])
+            self.top *= 2
+        if self.top > 0:
+            self.counts += torch.histc(x.abs().cpu(), self.BINS, 0.0, self.top).double()
+
+    def scale(self, bits: int, method: Literal["mse", "percentile", "max"], percentile: float, kind: Scale) -> float:
+        """Choose the scale of `bits`-wide integers for what was counted; 1 if all of it was zero."""
+        if self.top == 0:
+            return 1.0
+        high = InputFormat(bits, self.negative).limits[1] or 1
+        edges = torch.arange(1, self.BINS + 1, dtype=torch.float64) * (self.top / self.BINS)
+        used = edges[: int(self.counts.nonzero().max()) + 1]
+        match method:
+            case "max":
+                clip = used[-1].item()
+            case "percentile":
+                share = self.counts.cumsum(0) / self.counts.sum()
+                clip = edges[int(torch.searchsorted(share, percentile / 100).clamp(max=self.BINS - 1))].item()
+            case "mse":
+                values = edges - self.top / self.BINS / 2
+                clips = used[-1] * torch.linspace(0.2, 1.0, 81, dtype=torch.float64)
+                steps = (clips / high)[:, None]
+                error = values - quantize(values, steps, 0, high) * steps
+                clip = clips[int((error.square() * self.counts).sum(1).argmin())].item()
+        return float(snap(torch.tensor(clip / high, dtype=torch.float64), kind))

@@ -1,0 +1,1 @@
+"""What the chip answers."""

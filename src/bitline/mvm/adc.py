@@ -1,0 +1,134 @@
+"""Analog sum to code: range policies, rounding, clipping.
+
+code = clip(round((a - offset) / lsb), low, high), result = code * lsb + offset, ties to even, in level units.
+
+Two choices keep every path exact. An LSB below one level is never used (where sums are whole levels it resolves nothing),
+except for a range that the chip fixes. An LSB has 10 significant bits, as the fixed-point factor of a shift-and-add
+unit would, so that weighted codes add up in doubles without rounding.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from bitline.chip.description import Adc, Chip
+from bitline.errors import MappingError
+from bitline.mvm.product import Product
+
+Granularity = Literal["layer", "slice", "slice_digit", "column"]
+_SIGNIFICANT_BITS = 10
+
+
+@dataclass(frozen=True)
+class AdcScale:
+    """Ranges of a layer's ADCs.
+
+    Args:
+        lsb: level units, float64, (groups or 1, digits or 1, slices or 1, stored columns or 1).
+        offset: level units, the same shape.
+        low: lowest code, None if codes have no end.
+        high: highest code, None if codes have no end.
+    """
+
+    lsb: Tensor
+    offset: Tensor
+    low: int | None
+    high: int | None
+
+    def convert(self, a: Tensor) -> Tensor:
+        """Return the codes of analog sums, float64; `a` broadcasts against `lsb`."""
+        code = torch.round((a.double() - self.offset) / self.lsb)
+        return code if self.low is None else code.clamp(self.low, self.high)
+
+    def resolves(self, least: float, most: float) -> bool:
+        """Whether every whole number from `least` to `most` converts without rounding or clipping."""
+        if not bool((self.lsb == 1).all()) or not bool((self.offset == self.offset.round()).all()):
+            return False
+        if self.low is None or self.high is None:
+            return True
+        return bool((self.offset + self.low <= least).all() and (self.offset + self.high >= most).all())
+
+
+def shape(granularity: Granularity, product: Product) -> tuple[int, int, int, int]:
+    """Shape of the ranges under a granularity: (groups, digits, slices, stored columns), 1 where shared."""
+    placement = product.placement
+    digits, slices = len(product.digit_weights), len(product.slice_weights)
+    match granularity:
+        case "layer":
+            return 1, 1, 1, 1
+        case "slice":
+            return 1, 1, slices, 1
+        case "slice_digit":
+            return 1, digits, slices, 1
+        case "column":
+            return placement.matmul.groups, 1, 1, placement.stored_columns
+
+
+def code_range(adc: Adc, product: Product) -> tuple[int, int]:
+    """Lowest and highest code: signed where pairs are subtracted before conversion."""
+    return (-(2 ** (adc.bits - 1)), 2 ** (adc.bits - 1) - 1) if product.subtracts else (0, 2**adc.bits - 1)
+
+
+def lossless() -> AdcScale:
+    """One level a step and codes without end: an ADC that rounds to integers."""
+    one = torch.ones(1, 1, 1, 1, dtype=torch.float64)
+    return AdcScale(one, torch.zeros_like(one), None, None)
+
+
+def from_range(low: Tensor, high: Tensor, product: Product, adc: Adc | None = None) -> AdcScale:
+    """Spread the codes of an ADC evenly from `low` to `high`.
+
+    Args:
+        low: least sum to be told apart, level units, (groups or 1, digits or 1, slices or 1, columns or 1).
+        high: largest sum, the same shape.
+        product: the layer.
+        adc: the converter; the chip's where absent.
+    """
+    adc = adc or product.placement.chip.adc
+    least, most = code_range(adc, product)
+    if product.subtracts:
+        reach = torch.maximum(low.abs(), high.abs()).double()
+        return AdcScale(snap(reach / max(most, 1)), torch.zeros_like(reach), least, most)
+    offset = low.double().round()
+    return AdcScale(snap((high.double() - offset) / most), offset, least, most)
+
+
+def snap(lsb: Tensor) -> Tensor:
+    """Round LSBs to 10 significant bits, and up to at least one level."""
+    mantissa, exponent = torch.frexp(lsb.double())
+    return torch.ldexp(torch.round(mantissa * 2**_SIGNIFICANT_BITS), exponent - _SIGNIFICANT_BITS).clamp(min=1)
+
+
+def full(product: Product) -> AdcScale:
+    """Range from zero (for pairs: from the negative) to the largest possible sum of the tallest row tile."""
+    cell = product.placement.chip.cell
+    level = cell.max_level if cell.leak == "cancelled" else cell.g_max / cell.step
+    high = torch.full((1, 1, 1, 1), product.max_rows * product.max_digit * level, dtype=torch.float64)
+    return from_range(torch.zeros_like(high), high, product)
+
+
+def fixed(product: Product) -> AdcScale:
+    """Range in amperes from the chip file.
+
+    A bitline carries read_voltage x step for each level of a cell that a full-scale digit drives.
+
+    Raises:
+        MappingError: the chip has no fixed range.
+    """
+    chip = product.placement.chip
+    if chip.adc.range is None:
+        raise MappingError(f"chip {chip.name} has no adc.range; policy is {chip.adc.policy}")
+    unit = level_current(chip)
+    least, most = code_range(chip.adc, product)
+    low, high = chip.adc.range.low / unit, chip.adc.range.high / unit
+    lsb = torch.full((1, 1, 1, 1), (high - low) / (most - least), dtype=torch.float64)
+    mantissa, exponent = torch.frexp(lsb)
+    lsb = torch.ldexp(torch.round(mantissa * 2**_SIGNIFICANT_BITS), exponent - _SIGNIFICANT_BITS)
+    return AdcScale(lsb, torch.full_like(lsb, float(round(low)) if not product.subtracts else 0.0), least, most)
+
+
+def level_current(chip: Chip) -> float:
+    """Current of one level driven by a digit of 1, A."""
+    return chip.cell.read_voltage * chip.cell.step / (2**chip.dac.bits - 1)

@@ -1,0 +1,135 @@
+"""The product of a crossbar in plain loops: the specification, slow and obvious.
+
+Every other path gives these numbers: bit for bit where levels are integers, else to a stated tolerance.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from bitline.errors import MappingError
+from bitline.mapping.encode import column_tiles
+from bitline.mvm.adc import AdcScale
+from bitline.mvm.product import Product
+from bitline.physics.noise import BLOCK, ReadNoise
+
+
+def crossbar_mvm(
+    x: Tensor, levels: Tensor, product: Product, scale: AdcScale, *, noise: ReadNoise | None = None
+) -> Tensor:
+    """Multiply integer activations by the crossbars of one layer, one input digit per cycle.
+
+    Cells multiply (Ohm), bitlines add (Kirchhoff), the ADC rounds and clips, and shift-and-add
+    weighs each code by its input digit and its weight slice.
+
+    Args:
+        x: integers within the input format, (images, positions, groups, rows).
+        levels: what each cell adds to its bitline, level units, (groups, sides, slices, rows, stored columns).
+        product: the layer.
+        scale: ranges of its ADCs.
+        noise: of the reads; none if absent.
+
+    Returns:
+        weight x activation units, float64, (images, positions, groups, cols).
+
+    Raises:
+        MappingError: x and levels disagree with the layer.
+    """
+    matmul, bounds = product.placement.matmul, product.placement.row_bounds
+    check(x, levels, product)
+    images, positions = x.shape[:2]
+    stored, tiles = product.placement.stored_columns, product.placement.row_tiles
+    home = column_tiles(product.placement).tolist()
+    y = torch.zeros(images, positions, matmul.groups, matmul.cols, dtype=torch.float64)
+    shape = (matmul.groups, len(product.digit_weights), len(product.slice_weights), stored)
+    lsb, offset = scale.lsb.expand(shape).tolist(), scale.offset.expand(shape).tolist()
+    cells, variance = levels.double().tolist(), noise.cell_variance(levels).tolist() if noise else None
+
+    for image in range(images):
+        for position in range(positions):
+            block = position - position % BLOCK
+            for group in range(matmul.groups):
+                vector = x[image, position, group].tolist()
+                total = [0.0] * stored
+                for column in range(stored):
+                    for p, digit_weight in enumerate(product.digit_weights):
+                        for s, slice_weight in enumerate(product.slice_weights):
+                            step, zero = lsb[group][p][s][column], offset[group][p][s][column]
+                            for k, side_weight in enumerate(product.side_weights):
+                                codes = 0.0
+                                for tile in range(tiles):
+                                    a = power = 0.0
+                                    for row in range(bounds[tile], bounds[tile + 1]):
+                                        digit = _digit(vector[row], p, product)
+                                        a += digit * _cell(cells, group, k, s, row, column, product)
+                                        if variance:
+                                            power += digit**2 * _spread(variance, group, k, s, row, column, product)
+                                    if noise:
+                                        z = _draw(noise, x, product, image, tile, block)
+                                        a += power**0.5 * float(z[group, p, position - block, s, k, column])
+                                    code = float(round((a - zero) / step))
+                                    if scale.low is not None and scale.high is not None:
+                                        code = min(max(code, scale.low), scale.high)
+                                    codes += code
+                                weight = digit_weight * slice_weight * side_weight
+                                total[column] += weight * (codes * step + tiles * zero)
+                for column in range(matmul.cols):
+                    away = product.digital_offset * sum(vector)
+                    if stored > matmul.cols:
+                        away = total[matmul.cols + home[column]]
+                    y[image, position, group, column] = total[column] - away
+    return y
+
+
+def check(x: Tensor, levels: Tensor, product: Product) -> None:
+    """Raise MappingError where inputs or levels do not fit the layer."""
+    matmul, placement = product.placement.matmul, product.placement
+    wanted = (matmul.groups, placement.chip.sides, placement.chip.slices, matmul.rows, placement.stored_columns)
+    if tuple(levels.shape) != wanted:
+        raise MappingError(f"layer {matmul.name}: levels have shape {tuple(levels.shape)}; expected {wanted}")
+    if x.dim() != 4 or tuple(x.shape[2:]) != (matmul.groups, matmul.rows):
+        raise MappingError(
+            f"layer {matmul.name}: inputs have shape {tuple(x.shape)}; "
+            f"expected (images, positions, {matmul.groups}, {matmul.rows})"
+        )
+    low, high = product.form.limits
+    if x.numel() and (int(x.min()) < low or int(x.max()) > high):
+        raise MappingError(
+            f"layer {matmul.name}: inputs span [{int(x.min())}, {int(x.max())}]; {product.form.bits} bits, "
+            f"{'signed' if product.form.signed else 'unsigned'}, hold [{low}, {high}]"
+        )
+
+
+def _digit(value: int, p: int, product: Product) -> int:
+    """Digit p of an integer; the last digit of a signed one is its sign bit."""
+    width, form = product.placement.chip.dac.bits, product.form
+    if form.signed and p == len(product.digit_weights) - 1:
+        return int(value < 0)
+    body = form.bits - form.signed
+    return ((value % 2**body) >> (p * width)) % 2**width
+
+
+def _cell(cells: Any, group: int, k: int, s: int, row: int, column: int, product: Product) -> float:
+    if product.subtracts:
+        return cells[group][0][s][row][column] - cells[group][1][s][row][column]
+    return cells[group][k][s][row][column]
+
+
+def _spread(variance: Any, group: int, k: int, s: int, row: int, column: int, product: Product) -> float:
+    if product.subtracts:
+        return variance[group][0][s][row][column] + variance[group][1][s][row][column]
+    return variance[group][k][s][row][column]
+
+
+def _draw(noise: ReadNoise, x: Tensor, product: Product, image: int, tile: int, block: int) -> Tensor:
+    shape = noise_shape(product, min(BLOCK, x.shape[1] - block))
+    return noise.draw(image, tile, block, shape)
+
+
+def noise_shape(product: Product, positions: int) -> tuple[int, ...]:
+    """Shape of one draw: (groups, digits, positions, slices, converted sides, stored columns)."""
+    return (
+        product.placement.matmul.groups, len(product.digit_weights), positions,
+        len(product.slice_weights), len(product.side_weights), product.placement.stored_columns,
+    )  # fmt: skip

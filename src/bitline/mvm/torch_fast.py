@@ -1,0 +1,300 @@
+"""The product of a crossbar in few large tensor operations, on any torch device.
+
+Working memory is bounded whatever the batch: vectors are taken in runs of at most `CHUNK` partial sums (or one block
+of 16 positions, if that is more), and a run holds about 16 bytes for each of its sums.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cache, cached_property
+
+import torch
+from torch import Tensor
+
+from bitline.mapping.encode import column_tiles, decode
+from bitline.mapping.quantize import digits
+from bitline.mvm.adc import AdcScale
+from bitline.mvm.product import Product
+from bitline.mvm.reference import check, noise_shape
+from bitline.physics.noise import BLOCK, ReadNoise, blocks
+
+CHUNK = 2**19
+"""partial sums held at once"""
+_EXHAUSTIVE = 2**18
+_FEW_GROUPS = 8
+
+Observer = Callable[[Tensor, Tensor], None]
+"""called with analog sums and codes, both (groups, digits, vectors, slices, sides, stored columns)"""
+
+
+@dataclass(frozen=True)
+class Crossbars:
+    """The cells of one layer, laid out for large products.
+
+    Args:
+        product: the layer.
+        levels: what each cell adds to its bitline, (groups, sides, slices, rows, stored columns), uint8 or float32.
+    """
+
+    product: Product
+    levels: Tensor
+
+    @property
+    def integral(self) -> bool:
+        """Whether every cell sits exactly on a level."""
+        return self.levels.dtype == torch.uint8
+
+    @cached_property
+    def tiles(self) -> list[Tensor]:
+        """One matrix per row tile, (groups, rows of the tile, slices * sides * stored columns), int8 or float32."""
+        levels = self.levels.to(torch.int16) if self.integral else self.levels
+        return self._cut(levels[:, :1] - levels[:, 1:] if self.product.subtracts else levels)
+
+    def variances(self, noise: ReadNoise) -> list[Tensor]:
+        """Cell variances laid out as `tiles`, float32."""
+        variance = noise.cell_variance(self.levels)
+        return self._cut(variance.sum(1, keepdim=True) if self.product.subtracts else variance)
+
+    def _cut(self, x: Tensor) -> list[Tensor]:
+        """Cut (groups, sides, slices, rows, stored columns) into row tiles."""
+        small = not x.is_floating_point() and self.product.placement.chip.cell.bits < 8
+        x = x.permute(0, 3, 2, 1, 4).flatten(2).to(torch.int8 if small else torch.float32)
+        bounds = self.product.placement.row_bounds
+        return [x[:, a:b].contiguous() for a, b in zip(bounds, bounds[1:], strict=False)]
+
+    @cached_property
+    def weights(self) -> Tensor:
+        """Integer weights that the levels stand for, (groups, rows, cols); int8 where they fit, else float64."""
+        w = decode(self.levels, self.product.placement)
+        return w.to(torch.int8) if w.numel() and w.min() >= -128 and w.max() <= 127 else w
+
+
+def crossbar_mvm(
+    x: Tensor,
+    crossbars: Crossbars,
+    scale: AdcScale,
+    *,
+    noise: ReadNoise | None = None,
+    observer: Observer | None = None,
+    shortcut: bool = True,
+) -> Tensor:
+    """Multiply integer activations by the crossbars of one layer.
+
+    The same numbers as `bitline.mvm.reference.crossbar_mvm`: bit for bit where levels are integers.
+
+    Args:
+        x: integers within the input format, (images, positions, groups, rows).
+        crossbars: the programmed layer.
+        scale: ranges of its ADCs, on the torch device of `x`.
+        noise: of the reads; none if absent.
+        observer: sees every analog sum and code (clipped already); forces the long way.
+        shortcut: take one integer product where no conversion can round or clip.
+
+    Returns:
+        weight x activation units, float64, (images, positions, groups, cols).
+
+    Raises:
+        MappingError: x and levels disagree with the layer.
+    """
+    product = crossbars.product
+    check(x, crossbars.levels, product)
+    least = -product.max_sum if product.subtracts else 0
+    if shortcut and observer is None and noise is None and crossbars.integral and scale.resolves(least, product.max_sum):
+        return integer_product(x, crossbars)
+    images, positions, groups, rows = x.shape
+    placement = product.placement
+    y = torch.empty(images * positions, groups, placement.stored_columns, dtype=torch.float64, device=x.device)
+    rule = _Rule(scale, product, crossbars.integral and noise is None)
+    flat = x.reshape(-1, groups, rows)
+    for start, stop in _runs(images, positions, product, whole_blocks=noise is not None):
+        codes: Tensor | None = None
+        for tile, a in _sums(flat[start:stop], crossbars):
+            if noise is not None:
+                _disturb(a, flat[start:stop], crossbars, noise, tile, start, positions)
+            seen = a.clone() if observer is not None else None
+            code = rule.convert_(a)
+            if observer is not None and seen is not None:
+                observer(seen, code)
+            codes = code if codes is None else codes.add_(code)
+        assert codes is not None
+        _shift_and_add(codes, scale, product, out=y[start:stop])
+    cols = placement.matmul.cols
+    if placement.stored_columns > cols:
+        away = y[..., cols:].index_select(-1, column_tiles(placement, x.device))
+        y = y[..., :cols] - away
+    elif product.digital_offset:
+        y -= product.digital_offset * flat.sum(-1, keepdim=True, dtype=torch.int64)
+    return y.view(images, positions, groups, cols)
+
+
+def integer_product(x: Tensor, crossbars: Crossbars) -> Tensor:
+    """Multiply by the integer weights that integral levels stand for: the ideal limit of a lossless ADC.
+
+    Args:
+        x: integers within the input format, (images, positions, groups, rows).
+        crossbars: the programmed layer; its levels are integers.
+
+    Returns:
+        Exact integers, float64, (images, positions, groups, cols).
+    """
+    images, positions, groups, rows = x.shape
+    form, w = crossbars.product.form, crossbars.weights
+    flat = x.reshape(-1, groups, rows)
+    small = form.bits <= 8 and w.dtype == torch.int8 and rows < 2**16
+    if not (small and x.device.type == "cpu" and _int8_is_exact()):
+        y = torch.einsum("vgr,grc->vgc", flat.double(), w.double())
+        return y.view(images, positions, groups, -1)
+    shift = 0 if form.limits[1] < 128 else 128
+    # uint8 x minus 128 is x with its top bit flipped, read as int8.
+    signed = (flat.to(torch.uint8) ^ 128).view(torch.int8) if shift else flat.to(torch.int8)
+    parts = [torch._int_mm(signed[:, g].contiguous(), w[g]) + shift * w[g].sum(0, dtype=torch.int32) for g in range(groups)]  # pyright: ignore[reportPrivateUsage]
+    return torch.stack(parts, dim=1).double().view(images, positions, groups, -1)
+
+
+def analog_sums(x: Tensor, crossbars: Crossbars) -> Iterator[Tensor]:
+    """Yield the analog sums of every row tile, run by run, without conversion.
+
+    Args:
+        x: integers within the input format, (images, positions, groups, rows).
+        crossbars: the programmed layer.
+
+    Yields:
+        level units, float32, (groups, digits, vectors, slices, converted sides, stored columns).
+    """
+    check(x, crossbars.levels, crossbars.product)
+    flat = x.reshape(-1, *x.shape[2:])
+    for start, stop in _runs(x.shape[0], x.shape[1], crossbars.product, whole_blocks=False):
+        for _, a in _sums(flat[start:stop], crossbars):
+            yield a
+
+
+def _runs(images: int, positions: int, product: Product, *, whole_blocks: bool) -> list[tuple[int, int]]:
+    per_vector = product.placement.matmul.groups * product.placement.stored_columns
+    per_vector *= len(product.digit_weights) * len(product.slice_weights) * len(product.side_weights)
+    most = max(1, CHUNK // per_vector)
+    if whole_blocks:
+        return blocks(images, positions, most)
+    total = images * positions
+    return [(start, min(start + most, total)) for start in range(0, total, most)]
+
+
+def _sums(x: Tensor, crossbars: Crossbars) -> Iterator[tuple[int, Tensor]]:
+    """Yield (row tile, analog sums) for a run of vectors, (vectors, groups, rows)."""
+    product = crossbars.product
+    bounds = product.placement.row_bounds
+    planes = digits(x, product.form, product.placement.chip.dac.bits).permute(2, 0, 1, 3)
+    shape = (len(product.slice_weights), len(product.side_weights), product.placement.stored_columns)
+    for tile, matrix in enumerate(crossbars.tiles):
+        rows = planes[..., bounds[tile] : bounds[tile + 1]].reshape(x.shape[1], -1, matrix.shape[1])
+        yield tile, _matmul(rows, matrix).view(*planes.shape[:3], *shape)
+
+
+def _matmul(rows: Tensor, matrix: Tensor) -> Tensor:
+    """Multiply small integers or reals exactly enough: (groups, n, rows) x (groups, rows, m) -> float32."""
+    if (
+        rows.dtype == matrix.dtype == torch.int8
+        and rows.device.type == "cpu"
+        and rows.shape[0] <= _FEW_GROUPS
+        and _int8_is_exact()
+    ):
+        out = rows.new_empty(rows.shape[0], rows.shape[1], matrix.shape[2], dtype=torch.float32)
+        for group in range(rows.shape[0]):
+            out[group].copy_(torch._int_mm(rows[group], matrix[group]))  # pyright: ignore[reportPrivateUsage]
+        return out
+    return torch.bmm(rows.float(), matrix.float())
+
+
+@cache
+def _int8_is_exact() -> bool:
+    """Whether this processor's int8 product holds its extremes; some instruction sets saturate in between."""
+    a = torch.full((64, 512), -128, dtype=torch.int8)
+    b = torch.full((512, 64), -128, dtype=torch.int8)
+    a[::2], b[:, ::3] = 127, 127
+    try:
+        got = torch._int_mm(a, b)  # pyright: ignore[reportPrivateUsage]
+    except (RuntimeError, AttributeError):
+        return False
+    return bool((got.double() == a.double() @ b.double()).all())
+
+
+class _Rule:
+    """Sum to code in place, in float32 where that provably gives the codes that doubles give."""
+
+    def __init__(self, scale: AdcScale, product: Product, integral: bool) -> None:
+        self.low, self.high = scale.low, scale.high
+        # Axes (groups, digits, vectors, slices, sides, columns).
+        lsb, offset = (t[:, :, None, :, None, :] for t in (scale.lsb, scale.offset))
+        self.offset = offset.float() if bool(offset.any()) else None
+        self.unit = bool((lsb == 1).all())
+        self.factor, self.divisor = lsb.reciprocal().float(), lsb.float()
+        self.multiply = not integral or self._agrees(scale, product)
+        if not self.multiply:
+            self.divisor, self.offset = lsb, offset
+
+    def _agrees(self, scale: AdcScale, product: Product) -> bool:
+        """Compare with doubles on every whole sum there can be."""
+        if self.unit:
+            return True
+        span = product.max_sum * (2 if product.subtracts else 1) + 1
+        if span * scale.lsb.numel() > 64 * _EXHAUSTIVE or span > _EXHAUSTIVE:
+            return False
+        sums = torch.arange(span, device=scale.lsb.device) - (product.max_sum if product.subtracts else 0)
+        # One column at a time: (ranges, sums).
+        lsb, offset = scale.lsb.reshape(-1, 1), scale.offset.reshape(-1, 1)
+        exact = torch.round((sums.double() - offset) / lsb)
+        quick = torch.round((sums.float() - offset.float()) * lsb.reciprocal().float())
+        if self.low is not None:
+            exact, quick = exact.clamp(self.low, self.high), quick.clamp(self.low, self.high)
+        return bool((exact == quick.double()).all())
+
+    def convert_(self, a: Tensor) -> Tensor:
+        """Return codes, float32; `a` may be overwritten."""
+        if not self.multiply:
+            code = torch.round((a.double() - (0 if self.offset is None else self.offset)) / self.divisor).float()
+        else:
+            code = a if self.offset is None else a.sub_(self.offset)
+            code = code.round_() if self.unit else code.mul_(self.factor).round_()
+        return code if self.low is None else code.clamp_(self.low, self.high)
+
+
+def _disturb(
+    a: Tensor, x: Tensor, crossbars: Crossbars, noise: ReadNoise, tile: int, start: int, positions: int
+) -> None:
+    """Add read noise to the sums of one row tile and run, in place."""
+    product = crossbars.product
+    bounds = product.placement.row_bounds
+    rows = x[..., bounds[tile] : bounds[tile + 1]]
+    squares = digits(rows, product.form, product.placement.chip.dac.bits).permute(2, 0, 1, 3).float().square_()
+    if noise.proportional:
+        variance = crossbars.variances(noise)[tile]
+        power = torch.bmm(squares.flatten(1, 2), variance).view_as(a)
+    else:
+        sides = 2 if product.subtracts else 1
+        power = squares.sum(-1)[..., None, None, None] * (sides * noise.absolute_sigma**2)
+    vector, vectors = 0, a.shape[2]
+    while vector < vectors:
+        image, position = divmod(start + vector, positions)
+        count = min(BLOCK, positions - position)
+        z = noise.draw(image, tile, position, noise_shape(product, count)).to(a.device)
+        run = slice(vector, vector + count)
+        a[:, :, run] += z.mul_(power[:, :, run].sqrt())
+        vector += count
+
+
+def _shift_and_add(codes: Tensor, scale: AdcScale, product: Product, *, out: Tensor) -> None:
+    """Weigh the codes, summed over row tiles, by digit, slice and side; out is (vectors, groups, stored columns)."""
+    tiles = product.placement.row_tiles
+    shape = (codes.shape[0], codes.shape[1], codes.shape[3], codes.shape[5])
+    digit = torch.tensor(product.digit_weights, dtype=torch.float64, device=codes.device)[:, None]
+    weights = digit * torch.tensor(product.slice_weights, dtype=torch.float64, device=codes.device)
+    # (groups or 1, digits, slices, columns or 1); sides differ by sign only.
+    factor = scale.lsb * weights[None, :, :, None]
+    constant = (scale.offset.expand(*scale.offset.shape[:1], *shape[1:3], -1) * weights[None, :, :, None]).sum((1, 2))
+    constant = constant * (tiles * sum(product.side_weights))
+    if len(product.side_weights) == 2:
+        codes = codes[..., :1, :] - codes[..., 1:, :]
+    total = torch.zeros(shape[0], codes.shape[2], shape[3], dtype=torch.float64, device=codes.device)
+    for p in range(shape[1]):
+        for s in range(shape[2]):
+            total += codes[:, p, :, s, 0, :] * factor[:, min(p, factor.shape[1] - 1), s, None]
+    out.copy_((total + constant[:, None]).transpose(0, 1))

@@ -1,0 +1,71 @@
+"""Input and ADC ranges from data."""
+
+from collections.abc import Iterable, Iterator, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from bitline.errors import ConversionError
+from bitline.mapping.quantize import RangeHistogram
+from bitline.nn.convert import crossbar_layers
+from bitline.nn.layers import Mode
+
+
+@torch.no_grad()
+def calibrate(model: nn.Module, batches: Iterable[Tensor | Sequence[Tensor]], *, progress: bool = False) -> None:
+    """Set the input and ADC ranges of a converted network from data, keeping histograms only.
+
+    Every batch passes twice: first through the plain network to find input ranges, then through ideal crossbars to count
+    partial sums. Both are kept as histograms, so the memory does not grow with the data.
+
+    Args:
+        model: from `to_crossbar`.
+        batches: tensors, or (inputs, labels) as data loaders give; it is walked twice.
+        progress: show a bar.
+
+    Raises:
+        ConversionError: no layer on crossbars, no data, or `batches` can be walked once only.
+    """
+    if isinstance(batches, Iterator):
+        raise ConversionError("calibrate walks the batches twice; give a list or a data loader, not an iterator")
+    if isinstance(batches, Tensor):
+        raise ConversionError("calibrate takes an iterable of batches; put a single tensor in a list: [images]")
+    layers = crossbar_layers(model)
+    training = {module: module.training for module in model.modules()}
+    modes: dict[str, Mode] = {name: layer.mode for name, layer in layers.items()}
+    model.eval()
+    try:
+        for layer in layers.values():
+            layer.inputs, layer.sums = RangeHistogram(), None
+        _run(model, batches, "observe_inputs", "input ranges", progress)
+        for name, layer in layers.items():
+            histogram, settings = layer.inputs, layer.chip.inputs
+            assert histogram is not None
+            if float(histogram.counts.sum()) == 0 and histogram.top == 0:
+                raise ConversionError(f"layer {name} saw no data but zeros; its input range is unknown")
+            scale = histogram.scale(settings.bits, settings.calibration, settings.percentile, settings.scale)
+            layer.input_scale.fill_(scale)
+            layer.input_signed.fill_(histogram.negative)
+        _run(model, batches, "observe_sums", "partial sums", progress)
+        for layer in layers.values():
+            layer.fit()
+    finally:
+        for name, layer in layers.items():
+            layer.mode, layer.inputs = modes[name], None
+        for module, mode in training.items():
+            module.training = mode
+
+
+def _run(
+    model: nn.Module, batches: Iterable[Tensor | Sequence[Tensor]], mode: Mode, what: str, progress: bool
+) -> None:
+    layers = crossbar_layers(model).values()
+    for layer in layers:
+        layer.mode = mode
+    device = next(iter(layers)).weight.device
+    if progress:
+        from rich.progress import track
+
+        batches = track(batches, description=f"calibrating {what}", transient=True)
+    for batch in batches:
+        model((batch if isinstance(batch, Tensor) else batch[0]).to(device))

@@ -1,0 +1,262 @@
+"""Any network to the same network on a chip."""
+
+import copy
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from bitline.chip.description import Chip
+from bitline.errors import ConversionError, nearest
+from bitline.mapping.lower import Lowerable, lower
+from bitline.mapping.place import LayerPlacement, Placement, place
+from bitline.nn.fold import fold, neighbours
+from bitline.nn.layers import CrossbarConv1d, CrossbarConv2d, CrossbarLayer, CrossbarLinear
+from bitline.nn.shapes import MAPPED, run_hooked, trace
+
+_CLASSES = {nn.Linear: CrossbarLinear, nn.Conv1d: CrossbarConv1d, nn.Conv2d: CrossbarConv2d}
+_WEIGHTED = {
+    torch.matmul: "matmul", Tensor.matmul: "matmul", Tensor.__matmul__: "matmul", torch.bmm: "bmm", Tensor.bmm: "bmm",
+    torch.mm: "mm", Tensor.mm: "mm", torch.einsum: "einsum", torch.addmm: "addmm", torch.baddbmm: "baddbmm",
+    nn.functional.linear: "linear", nn.functional.bilinear: "bilinear",
+    nn.functional.scaled_dot_product_attention: "scaled_dot_product_attention",
+    nn.functional.conv1d: "conv1d", nn.functional.conv2d: "conv2d", nn.functional.conv3d: "conv3d",
+    torch.conv1d: "conv1d", torch.conv2d: "conv2d", torch.conv3d: "conv3d",
+    nn.functional.conv_transpose1d: "conv_transpose1d", nn.functional.conv_transpose2d: "conv_transpose2d",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class DigitalOperation:
+    """A weighted operation that no crossbar does.
+
+    Args:
+        name: of the module.
+        op: its class, or the function it calls.
+        why: the reason.
+    """
+
+    name: str
+    op: str
+    why: str
+
+
+@dataclass(frozen=True)
+class ConversionReport:
+    """What became of every weighted operation.
+
+    Args:
+        layers: on crossbars, in the order they run.
+        folded: batch norm name -> name of the layer it went into.
+        digital: everything with weights, and every matrix product, that stays off the crossbars.
+    """
+
+    layers: tuple[LayerPlacement, ...]
+    folded: dict[str, str]
+    digital: tuple[DigitalOperation, ...]
+
+    def __str__(self) -> str:
+        lines = [
+            f"{p.matmul.name}: {p.matmul.kind} {p.matmul.rows} x {p.matmul.cols}"
+            + (f" x {p.matmul.groups} groups" if p.matmul.groups > 1 else "")
+            + f", {p.row_tiles} row tiles, {p.crossbars} crossbars, {p.utilization:.0%} used"
+            for p in self.layers
+        ]
+        lines += [f"{norm}: folded into {layer}" for norm, layer in self.folded.items()]
+        return "\n".join(lines + [f"{d.name}: {d.op} stays digital: {d.why}" for d in self.digital])
+
+
+class Conversion(NamedTuple):
+    """A converted network and what became of it."""
+
+    model: nn.Module
+    report: ConversionReport
+
+
+def to_crossbar(
+    model: nn.Module,
+    chip: Chip,
+    *,
+    example: Tensor | None = None,
+    keep_digital: Collection[str] | Callable[[str, nn.Module], bool] = (),
+    allow_digital: bool = True,
+) -> Conversion:
+    """Put the linear and convolution layers of a network on a chip.
+
+    The model is copied, not changed, and nothing of its code is traced or rewritten: layers are replaced
+    where they stand, and batch norms folded into them where that is known to be right. Run `calibrate` next.
+
+    Args:
+        model: any module.
+        chip: to put it on.
+        example: one batch. With it, batch norms are found outside nn.Sequential too, positions per image are
+            known (cost needs them), and matrix products hidden in code are reported.
+        keep_digital: names of layers to leave alone, or a function of (name, module) that says so.
+        allow_digital: if False, anything weighted that stays off the crossbars is an error.
+
+    Returns:
+        (model, report).
+
+    Raises:
+        ConversionError: nothing to convert, an unknown name in `keep_digital`, or something stays digital
+            where that is not allowed.
+        MappingError: the chip has too few crossbars.
+    """
+    model = copy.deepcopy(model)
+    training = {module: module.training for module in model.modules()}
+    model.eval()
+    kept = _keep(model, keep_digital)
+    why: dict[str, str] = {}
+    layers: dict[str, Lowerable] = {}
+    for name, module in model.named_modules():
+        if isinstance(module, MAPPED):
+            reason = "kept digital as asked" if kept(name, module) else _why_not(model, name, module)
+            if reason:
+                why[name] = reason
+            else:
+                layers[name] = module
+    if not layers:
+        raise ConversionError(f"{type(model).__name__} has no Linear, Conv1d or Conv2d layer that a chip could hold")
+    folded = fold(model, neighbours(model, layers, example), example)
+    found = trace(model, example, layers) if example is not None else [lower(m, n) for n, m in layers.items()]
+    for name in layers.keys() - {matmul.name for matmul in found}:
+        why[name] = "never ran on the example"
+        del layers[name]
+    digital = _digital_modules(model, layers, why) + (_digital_functions(model, layers, example))
+    if digital and not allow_digital:
+        raise ConversionError(
+            "these operations stay digital: " + "; ".join(f"{d.name} ({d.op}): {d.why}" for d in digital)
+        )
+    placement = place(found, chip)
+    replaced: dict[nn.Module, nn.Module] = {}
+    for matmul in found:
+        layer = layers[matmul.name]
+        replaced[layer] = _CLASSES[_plain_class(layer)].from_float(layer, chip, matmul)  # pyright: ignore[reportArgumentType]
+    for name, module in list(model.named_modules(remove_duplicate=False)):
+        if module in replaced:
+            if not name:
+                model = replaced[module]
+            else:
+                model.set_submodule(name, replaced[module])
+    for module, mode in training.items():
+        module.training = mode
+    return Conversion(model, ConversionReport(placement.layers, folded, tuple(digital)))
+
+
+def crossbar_layers(model: nn.Module) -> dict[str, CrossbarLayer]:
+    """Layers of a converted network that are on crossbars, by name.
+
+    Raises:
+        ConversionError: there are none.
+    """
+    layers = {name: module for name, module in model.named_modules() if isinstance(module, CrossbarLayer)}
+    if not layers:
+        raise ConversionError(f"{type(model).__name__} has no layer on crossbars; call to_crossbar(model, chip) first")
+    return layers
+
+
+def placement(model: nn.Module) -> Placement:
+    """Where a converted network is: the placement that its arithmetic uses and its cost is counted from."""
+    layers = crossbar_layers(model)
+    return Placement(next(iter(layers.values())).chip, tuple(layer.placement for layer in layers.values()))
+
+
+def program(model: nn.Module, seed: int) -> None:
+    """Write a converted network into the cells of the chip with this seed; -1 for ideal cells."""
+    for layer in crossbar_layers(model).values():
+        layer.program(seed)
+
+
+def set_chip(model: nn.Module, chip: Chip) -> None:
+    """Move a converted network to another chip.
+
+    Calibrated ADC ranges are fitted again from the partial sums counted by `calibrate`; where crossbar size, cell
+    or number formats differ these are no longer true, and `calibrate` must run again.
+    """
+    for layer in crossbar_layers(model).values():
+        layer.set_chip(chip)
+
+
+def _keep(
+    model: nn.Module, keep: Collection[str] | Callable[[str, nn.Module], bool]
+) -> Callable[[str, nn.Module], bool]:
+    if callable(keep):
+        return keep
+    names = [name for name, module in model.named_modules() if isinstance(module, MAPPED)]
+    for name in keep:
+        if name not in names:
+            raise ConversionError(
+                f"keep_digital names {name!r}, which is no layer{nearest(name, names)}; layers: {', '.join(names)}"
+            )
+    return lambda name, _: name in keep
+
+
+def _plain_class(module: nn.Module) -> type[Lowerable]:
+    return next(cls for cls in _CLASSES if isinstance(module, cls))
+
+
+def _why_not(model: nn.Module, name: str, module: nn.Module) -> str | None:
+    """Say why a linear or convolution layer cannot be replaced, or None."""
+    if type(module).forward is not _plain_class(module).forward:
+        return f"{type(module).__name__} has a forward of its own"
+    if isinstance(getattr(module, "weight", None), nn.UninitializedParameter):
+        return "its weights have no shape yet; run the model once first"
+    parent = model.get_submodule(name.rpartition(".")[0]) if name else None
+    if isinstance(parent, nn.MultiheadAttention):
+        return "MultiheadAttention reads its weights without calling it"
+    if module.weight.is_complex():  # pyright: ignore[reportAttributeAccessIssue, reportCallIssue]
+        return "its weights are complex"
+    return None
+
+
+_REASONS: dict[type[nn.Module], str] = {
+    nn.BatchNorm1d: "no single layer before it to fold it into",
+    nn.BatchNorm2d: "no single layer before it to fold it into",
+    nn.LayerNorm: "normalizes by the input at hand",
+    nn.GroupNorm: "normalizes by the input at hand",
+    nn.Embedding: "is a table look-up, not a product",
+    nn.MultiheadAttention: "computes with its weights inside one function; write it with nn.Linear to map it",
+}
+
+
+def _digital_modules(model: nn.Module, layers: dict[str, Lowerable], why: dict[str, str]) -> list[DigitalOperation]:
+    left: list[DigitalOperation] = []
+    for name, module in model.named_modules():
+        if name in layers or not list(module.parameters(recurse=False)):
+            continue
+        reason = why.get(name) or next(
+            (text for cls, text in _REASONS.items() if isinstance(module, cls)),
+            "only Linear, Conv1d and Conv2d are mapped to crossbars",
+        )
+        left.append(DigitalOperation(name or "(model)", type(module).__name__, reason))
+    return left
+
+
+def _digital_functions(
+    model: nn.Module, layers: dict[str, Lowerable], example: Tensor | None
+) -> list[DigitalOperation]:
+    """Find matrix products that the model's own code makes, outside of its layers."""
+    if example is None:
+        return []
+    stack: list[str] = []
+    found: dict[tuple[str, str], None] = {}
+    own = {name for name, module in model.named_modules() if isinstance(module, MAPPED) or name in layers}
+
+    class Spy(TorchFunctionMode):
+        def __torch_function__(self, func, types, args=(), kwargs=None):  # noqa: ANN001, ANN204
+            if func in _WEIGHTED and not (stack and stack[-1] in own):
+                found[(stack[-1] if stack else "", _WEIGHTED[func])] = None
+            return func(*args, **(kwargs or {}))
+
+    handles: list[torch.utils.hooks.RemovableHandle] = []
+    for name, module in model.named_modules():
+        handles.append(module.register_forward_pre_hook(lambda _m, _a, n=name: stack.append(n)))
+        handles.append(module.register_forward_hook(lambda *_: stack.pop() and None))
+    with Spy():
+        run_hooked(model, example, handles)
+    return [
+        DigitalOperation(name or "(model)", op, "called as a function, outside of a layer") for name, op in found
+    ]

@@ -1,0 +1,73 @@
+"""Which matrix products a network makes of one image, found by letting one pass through."""
+
+import copy
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+
+from bitline.errors import ConversionError
+from bitline.mapping.lower import Lowerable, Matmul, lower
+
+MAPPED = (nn.Linear, nn.Conv1d, nn.Conv2d)
+"""plain layers that crossbars can hold"""
+
+
+def matmuls(model: nn.Module, input_shape: Sequence[int]) -> list[Matmul]:
+    """List the layers of a network that crossbars can hold, in the order they run.
+
+    The network runs once on tensors without storage, so this takes neither training nor data.
+
+    Args:
+        model: any module; it is not changed.
+        input_shape: of one image, without the batch: (channels, height, width) or (features,).
+
+    Raises:
+        ConversionError: the network does not accept such an image.
+    """
+    ghost = copy.deepcopy(model).to("meta").eval()
+    layers = {name: m for name, m in ghost.named_modules() if isinstance(m, MAPPED)}
+    return trace(ghost, torch.empty(1, *input_shape, device="meta"), layers)
+
+
+def trace(model: nn.Module, example: Tensor, layers: dict[str, Lowerable]) -> list[Matmul]:
+    """List what matrix products `layers` make while the model runs on one batch, in the order they run.
+
+    A layer that runs several times has its positions added up; one that never runs is not listed.
+
+    Args:
+        model: in the state in which it is to run.
+        example: one batch.
+        layers: of the model, by name.
+
+    Raises:
+        ConversionError: the model does not accept the batch.
+    """
+    names: dict[nn.Module, str] = {module: name for name, module in layers.items()}
+    found: dict[str, Matmul] = {}
+
+    def seen(module: nn.Module, args: tuple[Tensor, ...], _: object) -> None:
+        name = names[module]
+        matmul = lower(module, name, input_shape=args[0].shape)
+        if name in found:
+            inputs, positions = found[name].inputs + matmul.inputs, found[name].positions + matmul.positions
+            matmul = replace(matmul, inputs=inputs, positions=positions)
+        found[name] = matmul
+
+    run_hooked(model, example, [module.register_forward_hook(seen) for module in layers.values()])
+    return list(found.values())
+
+
+def run_hooked(model: nn.Module, example: Tensor, handles: Iterable[torch.utils.hooks.RemovableHandle]) -> object:
+    """Run the model once on a batch without gradients, remove the hooks, and return its result."""
+    try:
+        with torch.no_grad():
+            return model(example)
+    except (RuntimeError, ValueError, TypeError, IndexError, NotImplementedError) as error:
+        raise ConversionError(
+            f"{type(model).__name__} does not run on a batch of shape {tuple(example.shape)}: {error}"
+        ) from error
+    finally:
+        for handle in handles:
+            handle.remove()

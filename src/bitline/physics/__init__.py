@@ -1,0 +1,1 @@
+"""How cells depart from their targets."""

@@ -1,0 +1,96 @@
+"""What a training run is told; the same record is saved with it and checked at a resume."""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from bitline.errors import DataError, nearest
+
+Schedule = Literal["linear", "cosine", "onecycle"]
+Precision = Literal["bf16-mixed", "32-true"]
+
+
+class TrainConfig(BaseModel):
+    """One training run; None means chosen by a rule, and the value chosen is written to ``config.json``.
+
+    Args:
+        model: a name that `bitline.models.build` knows, or ``FILE.py:NAME``.
+        data: as `bitline.data.load` takes it.
+        data_dir: as `bitline.data.load` takes it.
+        image_size: resize images to this many px.
+        width: multiplies the hidden channels of a named model.
+        epochs: passes over the training images.
+        batch_size: images in a batch.
+        lr: largest learning rate; None: 0.1 for networks with batch norm, 0.02 for others.
+        schedule: of the learning rate, see `bitline.train.module.factor`.
+        momentum: Nesterov momentum.
+        weight_decay: on weights of two and more dimensions; never on biases and batch norm.
+        label_smoothing: share of the target spread over all classes.
+        flip: mirror half of the training images; None: only those with three channels.
+        crop: largest random shift, px; None: a sixteenth of the image, 2 px at 32.
+        seed: of the weights, the shuffle and the augmentation.
+        precision: None: ``bf16-mixed`` where the processor computes in bf16, else ``32-true``.
+        threads: of the CPU; None: as PyTorch finds them.
+        checkpoint_every: steps between checkpoints, beside the one at the end of each epoch.
+        out: run directory; None: ``runs/<model>-<data>``.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    model: str
+    data: str = "cifar10"
+    data_dir: Path | None = None
+    image_size: Annotated[int, Field(ge=1)] | None = None
+    width: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
+    epochs: Annotated[int, Field(ge=1)] = 18
+    batch_size: Annotated[int, Field(ge=1)] = 128
+    lr: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+    schedule: Schedule = "linear"
+    momentum: Annotated[float, Field(gt=0, lt=1)] = 0.9
+    weight_decay: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 5e-4
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    flip: bool | None = None
+    crop: Annotated[int, Field(ge=0)] | None = None
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+    precision: Precision | None = None
+    threads: Annotated[int, Field(ge=1)] | None = None
+    checkpoint_every: Annotated[int, Field(ge=1)] | None = None
+    out: Path | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _no_unknown_keys(cls, values: Any) -> Any:
+        if isinstance(values, dict):
+            for key in values:
+                if key not in cls.model_fields:
+                    allowed = ", ".join(cls.model_fields)
+                    raise DataError(f"unknown key {key!r}; allowed: {allowed}{nearest(str(key), cls.model_fields)}")
+        return values
+
+    @property
+    def run_dir(self) -> Path:
+        """Where the run is written."""
+        if self.out is not None:
+            return self.out
+        model, data = (_plain(text) for text in (self.model.rpartition(":")[2], self.data))
+        return Path("runs") / f"{model}-{data}"
+
+
+def checked(**values: Any) -> TrainConfig:
+    """Build a `TrainConfig` and say what is wrong in one line.
+
+    Raises:
+        DataError: a key or value that is not allowed; names the key, the value and the rule.
+    """
+    try:
+        return TrainConfig(**values)
+    except ValidationError as error:
+        found = [f"{'.'.join(map(str, e['loc']))} is {e['input']!r}: {e['msg']}" for e in error.errors()]
+        raise DataError("; ".join(found)) from error
+
+
+def _plain(text: str) -> str:
+    """Return the last part of a path or hub name as a folder name."""
+    name = Path(text).stem or "run"
+    return "".join(c if c.isalnum() or c in "-_." else "-" for c in name)

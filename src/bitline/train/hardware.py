@@ -1,0 +1,63 @@
+"""What the machine can do, and what to write down about it."""
+
+import os
+import platform
+import subprocess
+from pathlib import Path
+
+import torch
+
+from bitline.train.config import Precision
+
+
+def best_precision() -> Precision:
+    """Return ``bf16-mixed`` where a GPU or the CPU multiplies bf16 natively, else ``32-true``."""
+    if torch.cuda.is_available():
+        return "bf16-mixed" if torch.cuda.is_bf16_supported(including_emulation=False) else "32-true"
+    return "bf16-mixed" if cpu_flags() & {"avx512_bf16", "amx_bf16"} else "32-true"
+
+
+def cpu_flags() -> set[str]:
+    """Return the instruction sets that the kernel names; none where it does not say (not Linux)."""
+    return set(_cpuinfo("flags").split())
+
+
+def describe() -> dict[str, str | int]:
+    """Return the processor, cores, threads, GPU and PyTorch version."""
+    return {
+        "processor": _cpuinfo("model name") or platform.processor() or platform.machine(),
+        "cores": os.cpu_count() or 0,
+        "threads": torch.get_num_threads(),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else "",
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+    }
+
+
+def git_commit() -> str:
+    """Return the commit of the source that runs, with ``+`` if files differ from it; empty outside its checkout."""
+    try:
+        _git("ls-files", "--error-unmatch", Path(__file__).name)  # an installed copy may lie in another project
+        return _git("rev-parse", "HEAD") + ("+" if _git("status", "--porcelain", "--", "..") else "")
+    except (OSError, subprocess.SubprocessError):
+        return ""
+
+
+def _git(*arguments: str) -> str:
+    done = subprocess.run(
+        ["git", *arguments], cwd=Path(__file__).parent, capture_output=True, text=True, timeout=10, check=True
+    )
+    return done.stdout.strip()
+
+
+def _cpuinfo(key: str) -> str:
+    """Return the first value of a key in /proc/cpuinfo, or an empty string."""
+    try:
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""
+    for line in text.splitlines():
+        name, _, value = line.partition(":")
+        if name.strip() == key:
+            return value.strip()
+    return ""

@@ -1,0 +1,121 @@
+"""Batches cut from memory-mapped tensors: whole batches at a time, the same ones after a resume."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from bitline.data import DataSet
+from bitline.train.augment import flip_and_crop
+
+Batch = tuple[Tensor, Tensor]
+
+
+def derived_seed(*parts: int) -> int:
+    """Mix integers to one seed, so that neighbouring epochs and batches have unrelated random numbers.
+
+    The finalizer of SplitMix64 (G. Steele et al., OOPSLA 2014, doi:10.1145/2660193.2660195), applied after each part.
+    """
+    mask = (1 << 64) - 1
+    state = 0
+    for part in parts:
+        state = (state + part + 0x9E3779B97F4A7C15) & mask
+        state = ((state ^ (state >> 30)) * 0xBF58476D1CE4E5B9) & mask
+        state = ((state ^ (state >> 27)) * 0x94D049BB133111EB) & mask
+        state ^= state >> 31
+    return state >> 1  # torch takes signed 64-bit seeds
+
+
+class TrainBatches:
+    """Shuffled, augmented, normalized training batches; what a batch holds depends on (seed, epoch, batch) alone.
+
+    Lightning reads `state_dict` into its checkpoints, which makes a resume in the middle of an epoch exact. A last
+    incomplete batch is left out; the shuffle leaves out other images in every epoch.
+
+    Args:
+        data: the data set.
+        batch_size: images in a batch; no more than the training images.
+        seed: of the shuffle and the augmentation.
+        flip: mirror half of the images.
+        pad: largest shift of an image, px.
+    """
+
+    def __init__(self, data: DataSet, *, batch_size: int, seed: int, flip: bool, pad: int) -> None:
+        self.data = data
+        self.batch_size = batch_size
+        self.seed = seed
+        self.flip = flip
+        self.pad = pad
+        self.epoch = 0
+        self.position = 0
+        self.sampler = self  # Lightning calls sampler.set_epoch at the start of each epoch
+
+    def __len__(self) -> int:
+        return len(self.data.train_images) // self.batch_size
+
+    def __iter__(self) -> Iterator[Batch]:
+        # a generator: it reads the epoch and position at the first batch, after Lightning has set them
+        order = torch.randperm(len(self.data.train_images), generator=self._generator(self.epoch))
+        while self.position < len(self):
+            index = self.position
+            self.position += 1
+            yield self.batch(order, index)
+
+    def batch(self, order: Tensor, index: int) -> Batch:
+        """Return one batch.
+
+        Args:
+            order: of the training images in this epoch, int64.
+            index: of the batch in the epoch.
+
+        Returns:
+            Images, float32, channels_last, and labels, int64.
+        """
+        chosen = order[index * self.batch_size : (index + 1) * self.batch_size]
+        images = flip_and_crop(
+            self.data.train_images[chosen],
+            flip=self.flip,
+            pad=self.pad,
+            generator=self._generator(self.epoch, index),
+        )
+        return self.data.normalize(images), self.data.train_labels[chosen]
+
+    def set_epoch(self, epoch: int) -> None:
+        """Start an epoch from its first batch, unless it is the one a checkpoint left off in."""
+        if epoch != self.epoch:
+            self.epoch = epoch
+            self.position = 0
+
+    def state_dict(self) -> dict[str, int]:
+        """Return the epoch and the next batch."""
+        return {"epoch": self.epoch, "position": self.position}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from the epoch and batch of a checkpoint."""
+        self.epoch, self.position = int(state["epoch"]), int(state["position"])
+
+    def _generator(self, *parts: int) -> torch.Generator:
+        return torch.Generator().manual_seed(derived_seed(self.seed, *parts))
+
+
+class TestBatches:
+    """Normalized test batches in fixed order.
+
+    Args:
+        data: the data set.
+        batch_size: images in a batch; the last may have fewer.
+    """
+
+    __test__ = False  # not a pytest class
+
+    def __init__(self, data: DataSet, *, batch_size: int) -> None:
+        self.data = data
+        self.batch_size = batch_size
+
+    def __len__(self) -> int:
+        return -(-len(self.data.test_images) // self.batch_size)
+
+    def __iter__(self) -> Iterator[Batch]:
+        for images, labels in self.data.batches("test", batch_size=self.batch_size):
+            yield images.contiguous(memory_format=torch.channels_last), labels

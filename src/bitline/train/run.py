@@ -1,0 +1,265 @@
+"""A training run from configuration to run directory, resumable at any moment."""
+
+import functools
+import logging
+import shutil
+import signal
+import sys
+import warnings
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from safetensors.torch import save_model
+from torch import nn
+
+from bitline.data import DataSet, load
+from bitline.errors import DataError
+from bitline.models.files import RECORD, WEIGHTS, ModelRecord, check_spec, is_file_spec, make, read_json
+from bitline.train.checkpoint import AtomicCheckpointIO, replace_file, write_json
+from bitline.train.config import TrainConfig, checked
+from bitline.train.hardware import best_precision, describe, git_commit
+from bitline.train.loader import TestBatches, TrainBatches
+from bitline.train.module import Classifier
+
+CONFIG, METRICS, CHECKPOINT = "config.json", "metrics.json", Path("checkpoints") / "last.ckpt"
+IfExists = Literal["refuse", "resume", "overwrite"]
+
+
+def train(config: TrainConfig, *, if_exists: IfExists = "refuse") -> Path:
+    """Train a network and write its run directory.
+
+    The weights kept are those of the last epoch; the test images measure and never choose.
+
+    Args:
+        config: what to train, on what, and how.
+        if_exists: a run directory that is already there is refused, resumed from its last checkpoint with the same
+            configuration (a finished run is left as it is), or overwritten.
+
+    Returns:
+        The run directory, with ``model.safetensors``, ``model.json``, ``config.json``, ``metrics.json``,
+        ``checkpoints/last.ckpt`` and ``logs/``.
+
+    Raises:
+        DataError: data, model or run directory cannot be used, or a resume with another configuration.
+    """
+    out = config.run_dir
+    saved = _prepare(out, config, if_exists)
+    if saved is not None and (out / METRICS).is_file():
+        return out
+    check_spec(config.model)
+    data = load(config.data, data_dir=config.data_dir, image_size=config.image_size)
+    threads = torch.get_num_threads()
+    with torch.random.fork_rng():
+        try:
+            if saved is not None:
+                config = saved
+            torch.set_num_threads(config.threads or threads)
+            torch.manual_seed(config.seed)
+            record = _record(config, data)
+            network = make(record.model, **record.kwargs).to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+            _check(network, config, data)
+            config = _resolved(config, network, data)
+            if saved is None:
+                out.mkdir(parents=True, exist_ok=True)
+                write_json(
+                    out / CONFIG, {**config.model_dump(mode="json"), "commit": git_commit(), "version": _version()}
+                )
+            module = _fit(network, config, data, out)
+            _finish(module, config, data, record, out)
+        finally:
+            torch.set_num_threads(threads)
+    return out
+
+
+def _prepare(out: Path, config: TrainConfig, if_exists: IfExists) -> TrainConfig | None:
+    """Make way for a run, or return the saved configuration to go on with."""
+    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
+        return None
+    if not (out / CONFIG).is_file():
+        raise DataError(f"{out} exists and is not a run directory (no {CONFIG}); choose another --out")
+    if if_exists == "refuse":
+        state = "a finished run" if (out / METRICS).is_file() else "an unfinished run"
+        raise DataError(f"{out} holds {state}; add --resume to go on with it, or --overwrite to start again")
+    if if_exists == "overwrite":
+        for name in (METRICS, WEIGHTS, RECORD):
+            (out / name).unlink(missing_ok=True)
+        for name in ("checkpoints", "logs"):
+            shutil.rmtree(out / name, ignore_errors=True)
+        (out / CONFIG).unlink()
+        return None
+    return _saved(out, config)
+
+
+def _saved(out: Path, config: TrainConfig) -> TrainConfig:
+    """Return the configuration of a run, if the one asked for says nothing else."""
+    content = read_json(out / CONFIG)
+    for key in ("commit", "version"):
+        content.pop(key, None)
+    saved = checked(**content)
+    asked, kept = config.model_dump(), saved.model_dump()
+    free = {"out", "data_dir"}  # places may move between the two runs
+    other = [key for key in asked if key not in free and asked[key] is not None and asked[key] != kept[key]]
+    if other:
+        listed = ", ".join(f"{key} {asked[key]!r} (was {kept[key]!r})" for key in other)
+        raise DataError(f"cannot resume {out} with another configuration: {listed}; or start again with --overwrite")
+    return saved.model_copy(update={"out": config.out, "data_dir": config.data_dir})
+
+
+def _record(config: TrainConfig, data: DataSet) -> ModelRecord:
+    """Return what rebuilds the network."""
+    kwargs: dict[str, Any] = {}
+    if not is_file_spec(config.model):
+        kwargs = {
+            "num_classes": data.num_classes,
+            "in_channels": data.channels,
+            "image_size": data.image_size,
+            "width": config.width,
+        }
+    elif config.width != 1.0:
+        raise DataError(f"width is {config.width}; a network from a file has its own width, so only 1.0 is allowed")
+    return ModelRecord(
+        model=config.model, kwargs=kwargs, data=config.data, title=data.title, classes=data.classes,
+        channels=data.channels, image_size=data.image_size, mean=data.mean, std=data.std,
+    )  # fmt: skip
+
+
+def _check(network: nn.Module, config: TrainConfig, data: DataSet) -> None:
+    """Refuse what would fail or mislead only later: too few images, a network of another input or output."""
+    if config.batch_size > len(data.train_images):
+        raise DataError(f"batch_size is {config.batch_size}; allowed: 1 to {len(data.train_images)} training images")
+    images, _ = next(data.batches("test", batch_size=2))
+    network.eval()
+    try:
+        with torch.no_grad():
+            scores = network(images)
+    except RuntimeError as error:
+        raise DataError(f"{config.model} does not take images {tuple(images.shape)}: {error}") from error
+    network.train()
+    if scores.shape != (len(images), data.num_classes):
+        raise DataError(
+            f"{config.model} answers {tuple(scores.shape)} to {len(images)} images of {data.title}; "
+            f"expected {(len(images), data.num_classes)}"
+        )
+
+
+def _resolved(config: TrainConfig, network: nn.Module, data: DataSet) -> TrainConfig:
+    """Replace each None that stands for a rule by the rule's value."""
+    normalized = any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in network.modules())  # pyright: ignore[reportPrivateUsage]
+    crop = data.image_size // 16 if config.crop is None else config.crop
+    if crop >= data.image_size:
+        raise DataError(f"crop is {crop}; allowed: 0 to {data.image_size - 1} px")
+    return config.model_copy(
+        update={
+            "lr": config.lr or (0.1 if normalized else 0.02),
+            "flip": data.channels == 3 if config.flip is None else config.flip,
+            "crop": crop,
+            "precision": config.precision or best_precision(),
+            "threads": config.threads or torch.get_num_threads(),
+        }
+    )
+
+
+def _fit(network: nn.Module, config: TrainConfig, data: DataSet, out: Path) -> Classifier:
+    """Run Lightning's loop from the last checkpoint, or from the start."""
+    assert config.flip is not None
+    assert config.crop is not None
+    batches = TrainBatches(data, batch_size=config.batch_size, seed=config.seed, flip=config.flip, pad=config.crop)
+    bar = sys.stderr.isatty()  # in a log or a pipe, one line an epoch
+    say = None if bar else functools.partial(print, flush=True)
+    module = Classifier(network, config, steps=config.epochs * len(batches), say=say)
+    checkpoint = out / CHECKPOINT
+    part = len(list((out / "logs").glob("csv/part_*")))  # a resumed run writes its own table beside the earlier ones
+    with _quiet():
+        trainer = Trainer(
+            accelerator="gpu" if torch.cuda.is_available() else "cpu",
+            devices=1,
+            precision=config.precision,
+            max_epochs=config.epochs,
+            callbacks=list(_checkpoints(checkpoint, config.checkpoint_every)),
+            plugins=[AtomicCheckpointIO()],
+            logger=[
+                CSVLogger(out / "logs", name="csv", version=f"part_{part}"),
+                TensorBoardLogger(out / "logs", name="tensorboard", version=""),
+            ],
+            log_every_n_steps=max(1, min(50, len(batches))),
+            num_sanity_val_steps=0,
+            enable_progress_bar=bar,
+            enable_model_summary=False,
+        )
+        on_interrupt = signal.getsignal(signal.SIGINT)
+        try:
+            trainer.fit(
+                module,
+                train_dataloaders=batches,
+                val_dataloaders=TestBatches(data, batch_size=256),
+                ckpt_path=str(checkpoint) if checkpoint.is_file() else None,
+                weights_only=True,
+            )
+        except SystemExit:  # Lightning turns Ctrl-C into an exit and leaves the signal ignored
+            signal.signal(signal.SIGINT, on_interrupt)
+            raise KeyboardInterrupt from None
+    return module
+
+
+def _checkpoints(path: Path, every: int | None) -> Iterator[Callback]:
+    """Yield the callbacks that keep one checkpoint, the last."""
+    fixed: dict[str, Any] = {
+        "dirpath": path.parent, "filename": path.stem, "save_top_k": 1, "enable_version_counter": False,
+    }  # fmt: skip
+    yield ModelCheckpoint(every_n_epochs=1, save_on_train_epoch_end=True, **fixed)
+    if every is not None:
+        yield ModelCheckpoint(every_n_train_steps=every, save_on_train_epoch_end=False, **fixed)
+
+
+def _finish(module: Classifier, config: TrainConfig, data: DataSet, record: ModelRecord, out: Path) -> None:
+    """Measure the network in fp32 and write the results; ``metrics.json`` comes last and marks the run as finished."""
+    network = module.network.cpu().float().eval().to(memory_format=torch.contiguous_format)  # pyright: ignore[reportCallIssue]
+    correct = 0
+    with torch.inference_mode():
+        for images, labels in data.batches("test", batch_size=256):
+            correct += int((network(images).argmax(1) == labels).sum())
+    replace_file(out / WEIGHTS, lambda temporary: save_model(network, str(temporary)))
+    write_json(out / RECORD, record.model_dump(mode="json"))
+    write_json(
+        out / METRICS,
+        {
+            "data": data.title,
+            "test_accuracy": correct / len(data.test_labels),
+            "test_images": len(data.test_labels),
+            "epochs": config.epochs,
+            "seconds": round(module.seconds, 2),
+            "cpu_seconds": round(module.cpu_seconds, 2),
+            "parameters": sum(p.numel() for p in network.parameters()),
+            "hardware": describe(),
+            "curve": module.curve,
+        },
+    )
+
+
+@contextmanager
+def _quiet() -> Generator[None]:
+    """Silence what Lightning says of its own habits: tips, device lists, advice on loaders."""
+    loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.WARNING)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=r".*LeafSpec.* is deprecated", module="lightning")
+        warnings.filterwarnings("ignore", message=r"Checkpoint directory .* exists and is not empty")
+        try:
+            yield
+        finally:
+            for logger, level in zip(loggers, levels, strict=True):
+                logger.setLevel(level)
+
+
+def _version() -> str:
+    from importlib.metadata import version
+
+    return version("bitline")

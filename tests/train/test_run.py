@@ -1,0 +1,177 @@
+import csv
+import json
+import logging
+import math
+import random
+
+import pytest
+import torch
+from torch import nn
+
+from bitline.data import load
+from bitline.errors import DataError
+from bitline.models.files import load_run
+from bitline.train import TrainConfig, checked
+from bitline.train import run as run_module
+from bitline.train.run import train
+
+TINY = {"model": "lenet5", "data": "digits", "epochs": 2, "batch_size": 64, "threads": 1, "precision": "32-true"}
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    return train(checked(**{**TINY, "epochs": 8, "batch_size": 32}, out=tmp_path_factory.mktemp("runs") / "run"))
+
+
+def test_a_run_leaves_weights_record_configuration_metrics_checkpoint_and_logs(finished):
+    config = json.loads((finished / "config.json").read_text())
+    metrics = json.loads((finished / "metrics.json").read_text())
+
+    assert config["lr"] == 0.02
+    assert (config["flip"], config["crop"], config["precision"]) == (False, 0, "32-true")
+    assert config["version"]
+    assert [point["epoch"] for point in metrics["curve"]] == list(range(1, 9))
+    assert metrics["data"] == "digits 8x8"
+    assert metrics["test_accuracy"] == metrics["curve"][-1]["test_accuracy"]
+    assert metrics["hardware"]["threads"] == 1
+    assert (finished / "checkpoints" / "last.ckpt").is_file()
+    with (finished / "logs" / "csv" / "part_0" / "metrics.csv").open() as file:
+        assert any(row["test_accuracy"] for row in csv.DictReader(file))
+    assert list((finished / "logs" / "tensorboard").glob("events*"))
+    assert not list(finished.rglob("*.tmp"))
+
+
+def test_lenet5_learns_the_digits(finished):
+    assert json.loads((finished / "metrics.json").read_text())["test_accuracy"] > 0.95
+
+
+def test_a_run_loads_as_the_network_that_was_measured(finished):
+    run = load_run(finished)
+    data = load(run.record.data)
+
+    correct = sum(int((run.model(x).argmax(1) == y).sum()) for x, y in data.batches("test"))
+
+    assert correct / len(data.test_labels) == run.metrics["test_accuracy"]
+    assert (run.record.mean, run.record.std, run.record.classes) == (data.mean, data.std, data.classes)
+    assert not run.model.training
+
+
+def test_two_seeds_give_two_networks_and_one_seed_the_same_twice(tmp_path):
+    runs = [train(checked(**TINY, seed=seed, out=tmp_path / str(i))) for i, seed in enumerate((3, 3, 4))]
+
+    first, again, other = (load_run(run).model.state_dict() for run in runs)
+
+    assert all(torch.equal(first[key], again[key]) for key in first)
+    assert not torch.equal(first["features.0.weight"], other["features.0.weight"])
+
+
+def test_training_leaves_the_callers_random_numbers_threads_and_loggers_alone(tmp_path):
+    torch.manual_seed(7)
+    random.seed(7)
+    before = (torch.get_rng_state().clone(), random.getstate(), torch.get_num_threads())
+    levels = [logging.getLogger(name).level for name in ("lightning.pytorch", "lightning.fabric")]
+
+    train(checked(**{**TINY, "epochs": 1}, out=tmp_path / "run"))
+
+    assert torch.equal(torch.get_rng_state(), before[0])
+    assert (random.getstate(), torch.get_num_threads()) == before[1:]
+    assert [logging.getLogger(name).level for name in ("lightning.pytorch", "lightning.fabric")] == levels
+
+
+@pytest.mark.parametrize("schedule", ["cosine", "onecycle"])
+def test_every_schedule_trains(tmp_path, schedule):
+    run = train(checked(**TINY, schedule=schedule, out=tmp_path / "run"))
+
+    losses = [point["train_loss"] for point in json.loads((run / "metrics.json").read_text())["curve"]]
+
+    assert losses[1] < losses[0]
+
+
+def test_bf16_and_batch_norm_train(tmp_path):
+    run = train(checked(**{**TINY, "model": "vgg8", "precision": "bf16-mixed"}, width=0.05, out=tmp_path / "run"))
+
+    assert json.loads((run / "config.json").read_text())["lr"] == 0.1
+    assert all(weight.dtype == torch.float32 for weight in load_run(run).model.parameters())
+
+
+def test_overwrite_starts_again_and_leaves_foreign_files(tmp_path):
+    run = train(checked(**TINY, out=tmp_path / "run"))
+    (run / "notes.txt").write_text("mine")
+
+    train(checked(**{**TINY, "epochs": 1}, out=run), if_exists="overwrite")
+
+    assert len(load_run(run).metrics["curve"]) == 1
+    assert (run / "notes.txt").read_text() == "mine"
+
+
+def test_a_network_from_a_file_trains_and_loads_only_when_its_code_is_trusted(tmp_path, monkeypatch):
+    (tmp_path / "mine.py").write_text(
+        "from torch import nn\nclass Net(nn.Sequential):\n"
+        "    def __init__(self):\n        super().__init__(nn.Flatten(), nn.Dropout(0.1), nn.Linear(64, 10))\n"
+    )
+    monkeypatch.chdir(tmp_path)
+
+    run = train(checked(**{**TINY, "model": "mine.py:Net"}))
+
+    assert run.as_posix() == "runs/Net-digits"
+    with pytest.raises(DataError, match=r"mine\.py:Net; loading it runs that file, which needs trust_code"):
+        load_run(run)
+    monkeypatch.chdir("/")
+    assert isinstance(load_run(tmp_path / run, trust_code=True).model[2], nn.Linear)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"model": "lenet"}, "model is 'lenet'; allowed: vgg8, .*; did you mean 'lenet5'?"),
+        ({"model": "vgg16"}, "image_size 8: 5 poolings by two need at least 32 px"),
+        ({"batch_size": 2000}, "batch_size is 2000; allowed: 1 to 1442"),
+        ({"crop": 8}, "crop is 8; allowed: 0 to 7 px"),
+        ({"lr": 1e9}, "the loss is .* in epoch 1: lower lr"),
+    ],
+)
+def test_what_cannot_be_trained_is_an_error_that_says_why(tmp_path, given, message):
+    with pytest.raises(DataError, match=message):
+        train(checked(**{**TINY, **given}, out=tmp_path / "run"))
+
+
+def test_a_network_with_another_number_of_outputs_is_refused(tmp_path):
+    (tmp_path / "mine.py").write_text(
+        "from torch import nn\ndef net(): return nn.Sequential(nn.Flatten(), nn.Linear(64, 7))\n"
+    )
+
+    with pytest.raises(DataError, match=r"answers \(2, 7\) to 2 images of digits 8x8; expected \(2, 10\)"):
+        train(checked(**{**TINY, "model": f"{tmp_path}/mine.py:net"}, out=tmp_path / "run"))
+
+
+def test_an_unknown_key_is_refused_with_the_nearest_known_one():
+    with pytest.raises(DataError, match=r"unknown key 'epcohs'; allowed: model, .*did you mean 'epochs'"):
+        TrainConfig(model="vgg8", epcohs=3)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("epochs", 0),
+        ("lr", -1.0),
+        ("lr", math.inf),
+        ("width", 0.0),
+        ("schedule", "step"),
+        ("precision", "16"),
+        ("seed", -1),
+    ],
+)
+def test_an_impossible_value_is_refused_and_named(key, value):
+    with pytest.raises(DataError, match=f"{key} is {value!r}: "):
+        checked(model="vgg8", **{key: value})
+
+
+def test_ctrl_c_is_a_keyboard_interrupt_and_leaves_the_signal_as_it_was(tmp_path, monkeypatch):
+    import signal
+
+    before = signal.getsignal(signal.SIGINT)
+    monkeypatch.setattr(run_module.Classifier, "training_step", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+
+    with pytest.raises(KeyboardInterrupt):
+        train(checked(**TINY, out=tmp_path / "run"))
+    assert signal.getsignal(signal.SIGINT) is before
