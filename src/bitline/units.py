@@ -1,13 +1,15 @@
+# ruff: noqa: N816 - units are written as in physics
 """SI multipliers, and quantities written with a unit such as ``"10 uS"``.
 
 Inside bitline every number is plain SI. Prefixes live in chip files and report headers only.
 """
 
+import math
 import re
+from decimal import Decimal
 
-PREFIXES = {
-    "": 1.0, "f": 1e-15, "p": 1e-12, "n": 1e-9, "u": 1e-6, "m": 1e-3, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12,
-}  # fmt: skip
+_EXPONENTS = {"": 0, "f": -15, "p": -12, "n": -9, "u": -6, "m": -3, "k": 3, "M": 6, "G": 9, "T": 12}
+PREFIXES = {prefix: float(f"1e{exponent}") for prefix, exponent in _EXPONENTS.items()}
 
 fJ, pJ, nJ, uJ, mJ = 1e-15, 1e-12, 1e-9, 1e-6, 1e-3
 ps, ns, us, ms = 1e-12, 1e-9, 1e-6, 1e-3
@@ -43,16 +45,22 @@ def parse(text: str, unit: str) -> float:
     if prefix == written or prefix not in PREFIXES:
         allowed = ", ".join(p + unit for p in PREFIXES)
         raise ValueError(f"{text!r} is not in {unit}; allowed units: {allowed}")
-    power = int(unit[-1]) if unit[-1].isdigit() else 1
-    return float(number) * PREFIXES[prefix] ** power
+    # Decimal digits are scaled before they become binary, so that "10 uS" is 1e-5 to the last bit.
+    return float(Decimal(number).scaleb(_EXPONENTS[prefix] * _power(unit)))
 
 
 def pretty(value: float, unit: str) -> str:
-    """Write an SI value with the prefix that keeps one to three digits before the point."""
-    power = int(unit[-1]) if unit[-1].isdigit() else 1
-    if value == 0 or value != value or abs(value) == float("inf"):
+    """Write an SI value to four digits, with the prefix that keeps one to three of them before the point."""
+    if value == 0 or not math.isfinite(value):
         return f"{value:g} {unit}"
-    for prefix, factor in sorted(PREFIXES.items(), key=lambda item: -item[1]):
-        if abs(value) >= factor**power * (1 - 1e-9):
-            return f"{value / factor**power:.4g} {prefix}{unit}"
-    return f"{value:.3g} {unit}"
+    rounded = Decimal(f"{value:.4g}")
+    for prefix, exponent in sorted(_EXPONENTS.items(), key=lambda item: -item[1]):
+        scaled = rounded.scaleb(-exponent * _power(unit))
+        if abs(scaled) >= 1:
+            return f"{float(scaled):.4g} {prefix}{unit}"
+    return f"{value:.4g} {unit}"
+
+
+def _power(unit: str) -> int:
+    """Power that a prefix of the unit is raised to: 2 for m2."""
+    return int(unit[-1]) if unit[-1].isdigit() else 1

@@ -99,7 +99,7 @@ def test_pickled_weights_are_refused_unread(tmp_path):
 def test_weights_of_another_network_are_refused(tmp_path):
     save_model(nn.Linear(3, 2), str(tmp_path / "w.safetensors"))
 
-    with pytest.raises(DataError, match="does not fit Linear: .*size mismatch"):
+    with pytest.raises(DataError, match=r"does not fit Linear: .*size mismatch"):
         load_weights(nn.Linear(4, 2), tmp_path / "w.safetensors")
     with pytest.raises(DataError, match="does not fit Conv2d"):
         load_weights(nn.Conv2d(1, 1, 1), tmp_path / "w.safetensors")

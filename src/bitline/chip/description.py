@@ -4,158 +4,34 @@
 """
 
 import math
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, cast
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from bitline import units
+from bitline.chip.cell import (
+    AbsoluteReadNoise,
+    Cell,
+    Faults,
+    GaussianAbsolute,
+    GaussianProportional,
+    Ideal,
+    LogNormal,
+    NoReadNoise,
+    PerLevel,
+    Programming,
+    ProportionalReadNoise,
+    ReadNoise,
+)
+from bitline.chip.records import Ampere, Bits, Count, Hertz, Metre, Record, Second, Switch, Volt, by_name
 from bitline.errors import ChipError
 
-
-def _quantity(unit: str) -> BeforeValidator:
-    def read(value: object) -> object:
-        return units.parse(value, unit) if isinstance(value, str) else value
-
-    return BeforeValidator(read)
-
-
-Count = Annotated[int, Field(strict=True, ge=1)]
-Bits = Annotated[int, Field(strict=True, ge=1, le=16)]
-Fraction = Annotated[float, Field(ge=0, le=1)]
-Sigma = Annotated[float, Field(ge=0, le=10)]
-Siemens = Annotated[float, _quantity("S"), Field(ge=0)]
-Volt = Annotated[float, _quantity("V"), Field(gt=0)]
-Second = Annotated[float, _quantity("s"), Field(gt=0)]
-Hertz = Annotated[float, _quantity("Hz"), Field(gt=0)]
-Metre = Annotated[float, _quantity("m"), Field(gt=0)]
-Ampere = Annotated[float, _quantity("A")]
-
-
-class Record(BaseModel):
-    """A frozen record; an unknown key, NaN or infinity is an error."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
-
-
-class Ideal(Record):
-    """Every cell takes exactly its target conductance."""
-
-    kind: Literal["ideal"] = "ideal"
-
-
-class LogNormal(Record):
-    """g = g_target e^theta, theta ~ N(0, sigma^2) (CRIMP, ACM TECS 2023)."""
-
-    kind: Literal["lognormal"]
-    sigma: Sigma
-
-
-class GaussianProportional(Record):
-    """g = g_target (1 + N(0, sigma^2)), never below zero."""
-
-    kind: Literal["gaussian_proportional"]
-    sigma: Sigma
-
-
-class GaussianAbsolute(Record):
-    """g = g_target + N(0, sigma^2) with sigma in siemens, never below zero."""
-
-    kind: Literal["gaussian_absolute"]
-    sigma: Siemens
-
-
-class PerLevel(Record):
-    """g ~ N(mean[level], sigma[level]^2) from a measured table, never below zero."""
-
-    kind: Literal["per_level"]
-    sigma: tuple[Siemens, ...]
-    """standard deviation of each level, S"""
-    mean: tuple[Siemens, ...] | None = None
-    """mean of each level, S; the ideal conductances where absent"""
-
-
-Programming = Annotated[
-    Ideal | LogNormal | GaussianProportional | GaussianAbsolute | PerLevel, Field(discriminator="kind")
-]
-
-
-class NoReadNoise(Record):
-    """Two reads of one cell agree."""
-
-    kind: Literal["none"] = "none"
-
-
-class AbsoluteReadNoise(Record):
-    """At every read a driven cell's conductance moves by N(0, sigma^2), sigma in siemens."""
-
-    kind: Literal["absolute"]
-    sigma: Siemens
-
-
-class ProportionalReadNoise(Record):
-    """At every read a driven cell's conductance moves by N(0, (sigma g)^2)."""
-
-    kind: Literal["proportional"]
-    sigma: Sigma
-
-
-ReadNoise = Annotated[NoReadNoise | AbsoluteReadNoise | ProportionalReadNoise, Field(discriminator="kind")]
-
-
-class Faults(Record):
-    """Cells stuck for life: off at g_min, on at g_max; fractions of all cells."""
-
-    stuck_off: Fraction = 0.0
-    stuck_on: Fraction = 0.0
-
-    @model_validator(mode="after")
-    def _cells_are_stuck_once(self) -> Self:
-        if self.stuck_off + self.stuck_on > 1:
-            raise ValueError(f"stuck_off + stuck_on = {self.stuck_off + self.stuck_on:g} exceeds 1: a cell sticks once")
-        return self
-
-
-class Cell(Record):
-    """One memory cell of 2**bits conductance levels, equally spaced from g_min to g_max."""
-
-    bits: Annotated[int, Field(strict=True, ge=1, le=8)]
-    g_min: Siemens
-    g_max: Siemens
-    read_voltage: Volt
-    leak: Literal["cancelled", "kept"] = "cancelled"
-    """cancelled: a reference column removes g_min; kept: the finite on/off ratio shows in the sums"""
-    area_f2: Annotated[float, Field(gt=0)] = 12.0
-    """cell area in squared feature sizes"""
-    access_resistance: Annotated[float, _quantity("ohm"), Field(ge=0)] = 0.0
-    programming: Programming = Ideal()
-    faults: Faults = Faults()
-    read_noise: ReadNoise = NoReadNoise()
-
-    @property
-    def max_level(self) -> int:
-        """Highest level, 2**bits - 1."""
-        return 2**self.bits - 1
-
-    @property
-    def step(self) -> float:
-        """Conductance between two neighbouring levels, S."""
-        return (self.g_max - self.g_min) / self.max_level
-
-    @model_validator(mode="after")
-    def _levels_differ(self) -> Self:
-        if self.g_min >= self.g_max:
-            raise ValueError(
-                f"g_min = {units.pretty(self.g_min, 'S')} must be less than g_max = {units.pretty(self.g_max, 'S')}"
-            )
-        if isinstance(self.programming, PerLevel):
-            for name in ("sigma", "mean"):
-                table = getattr(self.programming, name)
-                if table is not None and len(table) != self.max_level + 1:
-                    raise ValueError(
-                        f"programming.{name} has {len(table)} entries; "
-                        f"a cell of {self.bits} bits has {self.max_level + 1} levels"
-                    )
-        return self
+__all__ = [
+    "AbsoluteReadNoise", "Adc", "AdcRange", "Bits", "Cell", "Chip", "Count", "Crossbar", "Dac", "Encoding", "Faults",
+    "GaussianAbsolute", "GaussianProportional", "Ideal", "Inputs", "LogNormal", "Metre", "NoReadNoise", "Offset",
+    "Pair", "PerLevel", "Programming", "ProportionalReadNoise", "ReadNoise", "Record", "System", "Timing",
+    "TwosComplement", "Volt", "Weights", "check",
+]  # fmt: skip
 
 
 class Crossbar(Record):
@@ -168,9 +44,12 @@ class Crossbar(Record):
     @model_validator(mode="before")
     @classmethod
     def _all_rows_at_once(cls, data: Any) -> Any:
-        if isinstance(data, dict) and "active_rows" not in data and isinstance(data.get("rows"), int) and data["rows"] > 0:
-            return {**data, "active_rows": data["rows"]}
-        return data
+        if not isinstance(data, dict) or "active_rows" in data:
+            return cast("Any", data)
+        given = cast("dict[str, Any]", data)
+        rows = given.get("rows")
+        # Where rows are impossible, that is the one thing to complain of.
+        return {**given, "active_rows": rows if isinstance(rows, int) and rows > 0 else 1}
 
     @model_validator(mode="after")
     def _no_more_active_than_there_are(self) -> Self:
@@ -213,7 +92,7 @@ class Adc(Record):
     granularity: Literal["layer", "slice", "slice_digit", "column"] = "slice_digit"
     """what has a range of its own under `calibrated` and `batch_minmax`"""
     calibration: Literal["mse", "percentile"] = "mse"
-    percentile: Annotated[float, Field(gt=50, le=100)] = 99.9
+    percentile: Annotated[float, Field(strict=True, gt=50, le=100)] = 99.9
     range: AdcRange | None = None
     """needed by, and only by, policy = "fixed" """
     columns_per_adc: Count = 8
@@ -253,10 +132,6 @@ class TwosComplement(Record):
     kind: Literal["twos_complement"]
 
 
-def _by_name(value: object) -> object:
-    return {"kind": value} if isinstance(value, str) else value
-
-
 Encoding = Annotated[Offset | Pair | TwosComplement, Field(discriminator="kind")]
 
 
@@ -264,7 +139,7 @@ class Weights(Record):
     """How a real weight becomes cells."""
 
     bits: Annotated[int, Field(strict=True, ge=2, le=16)] = 8
-    encoding: Annotated[Encoding, BeforeValidator(_by_name)] = Offset()
+    encoding: Annotated[Encoding, by_name] = Offset()
     slices: Count | None = None
     """cells per weight on one side; the fewest that hold the weight where absent"""
     granularity: Literal["tensor", "channel"] = "channel"
@@ -283,7 +158,7 @@ class Inputs(Record):
 
     bits: Annotated[int, Field(strict=True, ge=1, le=16)] = 8
     calibration: Literal["mse", "percentile", "max"] = "mse"
-    percentile: Annotated[float, Field(gt=50, le=100)] = 99.99
+    percentile: Annotated[float, Field(strict=True, gt=50, le=100)] = 99.99
     scale: Literal["any", "power_of_two"] = "any"
 
 
@@ -291,8 +166,10 @@ class Timing(Record):
     """Time of one read of a crossbar."""
 
     read: Second = 100e-9
-    """wordline, cell and bitline settle"""
-    sample_and_hold: bool = True
+    """wordline, cell and bitline settle; without sample-and-hold and under `table` ADCs, the clock of one sensing"""
+    pulse: Second | None = None
+    """how long the read voltage stays on the cells; `read` where absent"""
+    sample_and_hold: Switch = True
     """conversions of one read hide behind the next read (ISAAC); else they follow it"""
     clock: Hertz = 1e9
     """of the digital periphery"""
@@ -306,9 +183,11 @@ class System(Record):
     tiles: Count | None = None
     """tiles on the chip; as many as the network needs where absent"""
     buffer_kib: Count = 64
+    """activation buffer of a tile, KiB"""
     bus_bits: Count = 256
-    hops: Annotated[float, Field(ge=0)] = 1.0
-    """routers that a layer's output passes on its way to the next layer"""
+    """wires of a tile's bus"""
+    hops: Annotated[float, Field(strict=True, ge=0)] = 1.0
+    """tiles that a layer's output passes on its way to the next layer"""
     copies: Count = 1
     """copies of every layer, which share its positions"""
 
@@ -333,6 +212,9 @@ class Chip(Record):
     timing: Timing = Timing()
     system: System = System()
     cost_table: str = "isaac-32nm"
+    """a table that ships with bitline, or a TOML file"""
+    cell_cost: Literal["conductance", "table"] = "conductance"
+    """energy of a cell read: V^2 g t and the bitline's charge, or the cost table's own number"""
 
     @property
     def slices(self) -> int:
@@ -399,6 +281,12 @@ class Chip(Record):
         if self.adc.columns_per_adc > self.crossbar.cols:
             raise ValueError(
                 f"adc.columns_per_adc = {self.adc.columns_per_adc} exceeds crossbar.cols = {self.crossbar.cols}"
+            )
+        signed = self.sides == 2 and self.converted_sides == 1
+        if signed and self.adc.range is not None and self.adc.range.low != -self.adc.range.high:
+            raise ValueError(
+                f"adc.range.low = {units.pretty(self.adc.range.low, 'A')} must be minus adc.range.high = "
+                f"{units.pretty(self.adc.range.high, 'A')}: pairs subtracted before conversion have signed sums"
             )
         return self
 

@@ -4,7 +4,7 @@ import tomllib
 from collections.abc import Iterable
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from bitline.chip.description import Chip, check
 from bitline.errors import ChipError, nearest
@@ -39,6 +39,9 @@ def load(name_or_file: str | Path, overrides: Iterable[str] = ()) -> Chip:
 def replace(chip: Chip, *overrides: str) -> Chip:
     """Return a chip that differs in the given keys: ``replace(chip, "adc.bits=6")``."""
     data = chip.model_dump(mode="json", exclude_none=True)
+    if chip.crossbar.active_rows == chip.crossbar.rows:
+        # All rows at once: so it stays for another number of rows.
+        del data["crossbar"]["active_rows"]
     for override in overrides:
         _apply(data, override)
     return check(data, f"chip {chip.name}")
@@ -73,10 +76,10 @@ def _apply(data: dict[str, Any], override: str) -> None:
     except tomllib.TOMLDecodeError:
         value = text.strip()
     for part in path[:-1]:
-        below = data.setdefault(part, {})
+        below: object = data.setdefault(part, {})
         if isinstance(below, str):
             below = data[part] = {"kind": below}
         if not isinstance(below, dict):
             raise ChipError(f"override {override!r}: {part} is a value, not a section")
-        data = below
+        data = cast("dict[str, Any]", below)
     data[path[-1]] = value

@@ -4,12 +4,12 @@ from bitline.chip.description import Cell, Chip, Faults, Ideal, NoReadNoise
 
 
 def lossless(chip: Chip) -> Chip:
-    """The same chip with an ADC that neither rounds nor clips whole sums."""
+    """Return the same chip with an ADC that neither rounds nor clips whole sums."""
     return chip.model_copy(update={"adc": chip.adc.model_copy(update={"policy": "lossless", "range": None})})
 
 
 def with_cells(chip: Chip, *, programming: bool = False, faults: bool = False, read_noise: bool = False) -> Chip:
-    """The same chip with only the named departures from ideal cells; a leak stays with any of them."""
+    """Return the same chip with only the named departures from ideal cells; a leak stays with any of them."""
     cell = chip.cell
     parts: dict[str, object] = {
         "programming": cell.programming if programming else Ideal(),
@@ -20,7 +20,7 @@ def with_cells(chip: Chip, *, programming: bool = False, faults: bool = False, r
 
 
 def ideal(chip: Chip) -> Chip:
-    """The same chip with ideal cells, no leak and a lossless ADC: it answers the exact integer product."""
+    """Return the same chip with ideal cells, no leak and a lossless ADC: it answers the exact integer product."""
     cell = Cell(bits=chip.cell.bits, g_min=chip.cell.g_min, g_max=chip.cell.g_max, read_voltage=chip.cell.read_voltage)
     return lossless(chip).model_copy(update={"cell": cell})
 

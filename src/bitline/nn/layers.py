@@ -150,7 +150,7 @@ class CrossbarLayer(nn.Module):
         """
         crossbars = self.crossbars(chip, seed)
         product, images = crossbars.product, q.shape[0]
-        scale = self._scale(q, crossbars)
+        scale = self.adc_scale(q, crossbars)
         noisy = seed != IDEAL and not isinstance(chip.cell.read_noise, NoReadNoise)
         outs: list[Tensor] = []
         for start, rows in self._vectors(q):
@@ -163,15 +163,26 @@ class CrossbarLayer(nn.Module):
         return outs[0] if len(outs) == 1 else torch.cat(outs)
 
     def real(self, y: Tensor, x: Tensor) -> Tensor:
-        """Turn products, (images, positions, groups, cols), into the layer's output for input `x`."""
+        """Turn integer products, (images, positions, groups, cols), into the layer's output for input `x`."""
+        out = self.real_product(y, x)
+        if self.bias is None:
+            return out
+        return out + (self.bias if isinstance(self, nn.Linear) else self.bias.view(-1, *[1] * (x.dim() - 2)))
+
+    def real_product(self, y: Tensor, x: Tensor) -> Tensor:
+        """Turn integer products into the layer's output without its bias."""
         factor = float(self.input_scale) * self._weight_scale().double()
         y = (y * factor[None, None, :, 0, :]).to(x.dtype).flatten(2)
         shape = output_shape(self, x.shape)  # pyright: ignore[reportArgumentType]
-        if isinstance(self, nn.Linear):
-            y = y.reshape(shape)
-            return y if self.bias is None else y + self.bias
-        y = y.transpose(1, 2).reshape(shape)
-        return y if self.bias is None else y + self.bias.view(-1, *[1] * (x.dim() - 2))
+        return (y if isinstance(self, nn.Linear) else y.transpose(1, 2)).reshape(shape)
+
+    def plain_product(self, x: Tensor) -> Tensor:
+        """The layer's output in floating point, without its bias."""
+        return self._plain(x, self.weight, None)
+
+    def input_vectors(self, q: Tensor) -> Tensor:
+        """Every input vector that the crossbars read, (images, positions, groups, rows)."""
+        return input_rows(self, q)  # pyright: ignore[reportArgumentType]
 
     def crossbars(self, chip: Chip, seed: int) -> Crossbars:
         """Return the layer's programmed cells on a chip; drawn once, the same on every torch device."""
@@ -216,7 +227,12 @@ class CrossbarLayer(nn.Module):
         self.adc_lsb = lsb.to(self.weight.device)
         self.adc_offset = offset.to(self.weight.device)
 
-    def _scale(self, q: Tensor, crossbars: Crossbars) -> AdcScale:
+    def adc_scale(self, q: Tensor, crossbars: Crossbars) -> AdcScale:
+        """Ranges of the layer's ADCs on the chip of `crossbars`; `q` decides them under `batch_minmax` only.
+
+        Raises:
+            ConversionError: a calibrated range is asked for before calibration.
+        """
         product = crossbars.product
         adc = product.placement.chip.adc
         match adc.policy:

@@ -12,6 +12,10 @@ from bitline.mapping.lower import Lowerable, Matmul, lower
 
 MAPPED = (nn.Linear, nn.Conv1d, nn.Conv2d)
 """plain layers that crossbars can hold"""
+_POOLS = (
+    nn.MaxPool1d, nn.MaxPool2d, nn.AvgPool1d, nn.AvgPool2d,
+    nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool1d, nn.AdaptiveMaxPool2d,
+)  # fmt: skip
 
 
 def matmuls(model: nn.Module, input_shape: Sequence[int]) -> list[Matmul]:
@@ -57,6 +61,33 @@ def trace(model: nn.Module, example: Tensor, layers: dict[str, Lowerable]) -> li
 
     run_hooked(model, example, [module.register_forward_hook(seen) for module in layers.values()])
     return list(found.values())
+
+
+def poolings(model: nn.Module, example: Tensor) -> dict[str, int]:
+    """Count the activations per image that pooling modules read, by the linear or convolution layer that ran before.
+
+    Args:
+        model: plain or converted.
+        example: one batch.
+
+    Returns:
+        layer name -> activations; pooling before the first layer is not counted.
+    """
+    last: list[str] = []
+    read: dict[str, int] = {}
+
+    def pooled(_: nn.Module, args: tuple[Tensor, ...]) -> None:
+        if last:
+            read[last[-1]] = read.get(last[-1], 0) + args[0][:1].numel()
+
+    handles: list[torch.utils.hooks.RemovableHandle] = []
+    for name, module in model.named_modules():
+        if isinstance(module, MAPPED):
+            handles.append(module.register_forward_hook(lambda *_, n=name: last.append(n)))
+        elif isinstance(module, _POOLS):
+            handles.append(module.register_forward_pre_hook(pooled))
+    run_hooked(model, example, handles)
+    return read
 
 
 def run_hooked(model: nn.Module, example: Tensor, handles: Iterable[torch.utils.hooks.RemovableHandle]) -> object:

@@ -1,0 +1,80 @@
+"""Write the tables of README.md from the files they are about; --check fails if they differ.
+
+    python experiments/tables.py [--check]
+"""
+
+import argparse
+import json
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parent.parent
+
+
+def read(path: str) -> Any:
+    return json.loads((ROOT / path).read_text())
+
+
+def markdown(header: list[str], rows: list[list[str]]) -> str:
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def conventional() -> str:
+    result = read("experiments/results/vgg8_conventional.json")
+    ideal = [p for p in result["points"] if p["sigma"] == 0]
+    bits = sorted({p["bits"] for p in ideal if p["policy"] != "lossless"})
+    policies = list(dict.fromkeys(p["policy"] for p in ideal if p["policy"] != "lossless"))
+    found = {(p["policy"], p["bits"]): p["mean"] for p in ideal}
+    rows = [[policy, *(f"{found[policy, b]:.1f}" if (policy, b) in found else "" for b in bits)] for policy in policies]
+    lossless = next(p["mean"] for p in ideal if p["policy"] == "lossless")
+    images, plain = result["setting"]["images"], result["float"]
+    note = (
+        f"Float {plain['subset']:.1f} %, lossless ADC {lossless:.1f} % on the same {images} test images "
+        f"(float on all {plain['test_images']}: {plain['test']:.2f} %)."
+    )
+    return markdown(["ADC range", *(f"{b} bits" for b in bits)], rows) + "\n\n" + note
+
+
+def variation() -> str:
+    result = read("experiments/results/vgg8_conventional.json")
+    bits = result["setting"]["chip"]["adc"]["bits"]
+    at = [p for p in result["points"] if p["bits"] == (8 if p["policy"] == "lossless" else bits)]
+    sigmas = sorted({p["sigma"] for p in at})
+    found = {(p["policy"], p["sigma"]): p for p in at}
+
+    def cell(policy: str, sigma: float) -> str:
+        point = found.get((policy, sigma))
+        return "" if point is None else f"{point['mean']:.1f}" + (f" ± {point['std']:.1f}" if sigma else "")
+
+    rows = [[policy, *(cell(policy, s) for s in sigmas)] for policy in dict.fromkeys(p["policy"] for p in at)]
+    note = f"{bits}-bit ADC; mean ± std over {result['setting']['chips']} programmed chips, {result['setting']['images']} test images."
+    return markdown(["ADC range", *(f"sigma {s:g}" for s in sigmas)], rows) + "\n\n" + note
+
+
+def speed() -> str:
+    result = read("benchmarks/results/mvm.json")
+    rows = [[name.removeprefix("vgg8/").replace("_", " "), f"{ratio:.1f} x"] for name, ratio in result["ratios"].items()]
+    note = f"VGG-8, tensor path; plain fp32 takes {result['plain_fp32_ms_per_image']:.1f} ms an image; peak memory {result['peak_MB']:.0f} MB."
+    return markdown(["setting", "over plain fp32"], rows) + "\n\n" + note
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--check", action="store_true", help="change nothing; exit 1 if the README is out of date")
+    options = parser.parse_args()
+    path = ROOT / "README.md"
+    old = new = path.read_text()
+    for make in (conventional, variation, speed):
+        pattern = rf"(<!-- table: {make.__name__} -->\n).*?(<!-- end -->)"
+        table = make()
+        new = re.sub(pattern, lambda match, table=table: f"{match[1]}{table}\n{match[2]}", new, flags=re.DOTALL)
+    if options.check:
+        sys.exit(0 if new == old else "README.md does not agree with the results; run experiments/tables.py")
+    path.write_text(new)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,157 @@
+"""Claim: a coarse ADC costs a conventional VGG-8 most of its accuracy, and how its ranges are chosen decides how much.
+
+Network: half-width VGG-8 trained by `bitline train vgg8 --width 0.5 --data cifar10 --seed 1` on CIFAR-10 (JPEG q75), unaware of the chip.
+Chip: rram-22nm (128 x 128, 8-bit weights on 2-bit cells, 8-bit inputs one bit at a time, offset encoding), at 3 to 8 ADC bits under each range policy
+with ideal cells, and at the chip's own ADC bits under each policy with log-normal programming error 0.05, 0.1 and 0.2.
+Hardware and runtime: written into the result. n: --chips programmed chips a point (one where cells are ideal), --images test images.
+
+    python experiments/vgg8_conventional.py RUN [--images 500] [--chips 3] [--all-bits]
+
+A run that was stopped goes on where it was: points already in the result are kept if network, images and chips agree.
+"""
+
+import argparse
+import hashlib
+import json
+import os
+import platform
+import statistics
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from bitline import chip as chips
+from bitline import data as datasets
+from bitline.evaluate import Settings, accuracy, put_on_chip
+from bitline.models.files import load_run
+from bitline.train.hardware import describe, git_commit
+
+RESULTS = Path(__file__).parent / "results"
+POLICIES = {
+    "full": ("adc.policy=full",),
+    "batch_minmax / layer": ("adc.policy=batch_minmax", "adc.granularity=layer"),
+    "calibrated / layer": ("adc.granularity=layer",),
+    "calibrated / slice": ("adc.granularity=slice",),
+    "calibrated / slice and digit": ("adc.granularity=slice_digit",),
+    "calibrated / column": ("adc.granularity=column",),
+    "lossless": ("adc.policy=lossless",),
+}
+SIGMAS = (0.0, 0.05, 0.1, 0.2)
+
+
+def points(bits: int, *, all_bits: bool) -> list[tuple[str, int, float]]:
+    """List (policy, ADC bits, programming error), the most telling first."""
+    found = [(policy, b, 0.0) for policy in POLICIES for b in ((8,) if policy == "lossless" else range(3, 9))]
+    for sigma in SIGMAS[1:]:
+        found += [(policy, 8 if policy == "lossless" else bits, sigma) for policy in POLICIES]
+    if all_bits:
+        for sigma in SIGMAS[1:]:
+            found += [(p, b, sigma) for p in POLICIES for b in range(3, 9) if p != "lossless" and b != bits]
+    return found
+
+
+def main() -> None:
+    """Measure every point that the result does not have yet."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("run", type=Path, help="run directory of bitline train")
+    parser.add_argument("--images", type=int, default=500)
+    parser.add_argument("--chips", type=int, default=3)
+    parser.add_argument("--calibration-images", type=int, default=256)
+    parser.add_argument("--batch-size", type=int, default=50)
+    parser.add_argument("--all-bits", action="store_true", help="programming error at every ADC resolution too")
+    parser.add_argument("--out", type=Path, default=RESULTS / "vgg8_conventional.json")
+    options = parser.parse_args()
+    run = load_run(options.run)
+    data = datasets.load(run.record.data)
+    base = chips.load("rram-22nm")
+    weights = hashlib.sha256((options.run / "model.safetensors").read_bytes()).hexdigest()
+    setting = {
+        "network": run.record.model_dump(mode="json", include={"model", "kwargs", "title"}), "weights_sha256": weights,
+        "images": options.images, "chips": options.chips, "calibration_images": options.calibration_images,
+        "batch_size": options.batch_size, "seeds": list(range(options.chips)), "chip": base.model_dump(mode="json"),
+    }  # fmt: skip
+    result: dict[str, Any] = {"setting": setting, "points": [], "seconds": 0.0}
+    if options.out.is_file():
+        earlier = json.loads(options.out.read_text())
+        if earlier["setting"] == setting:
+            result = earlier
+            print(f"going on after {len(result['points'])} points")
+    settings = Settings(
+        chips=options.chips, images=options.images, calibration_images=options.calibration_images,
+        batch_size=options.batch_size, progress=True,
+    )  # fmt: skip
+    if "float" not in result:
+        result["float"] = {
+            "test": accuracy(run.model, data, batch_size=250), "test_images": len(data.test_images),
+            "subset": accuracy(run.model, data, images=options.images, batch_size=250),
+        }  # fmt: skip
+    on_chip = put_on_chip(run.model, data, base, settings)
+    result |= {"commit": git_commit(), "hardware": describe(), "python": platform.python_version(), "torch": torch.__version__}
+    done = {(p["policy"], p["bits"], p["sigma"]) for p in result["points"]}
+    wanted = points(base.adc.bits, all_bits=options.all_bits)
+    for number, (policy, bits, sigma) in enumerate(wanted, 1):
+        if (policy, bits, sigma) in done:
+            continue
+        start = time.perf_counter()
+        cells = "cell.programming={kind='ideal'}" if sigma == 0 else f"cell.programming.sigma={sigma}"
+        chip = chips.replace(base, *POLICIES[policy], f"adc.bits={bits}", cells)
+        on_chip.placed_on(chip)
+        seeds = settings.seeds if sigma else settings.seeds[:1]
+        found = [on_chip.accuracy(chip, seed) for seed in seeds]
+        seconds = time.perf_counter() - start
+        point = {
+            "policy": policy, "bits": bits, "sigma": sigma, "chips": found, "mean": statistics.fmean(found),
+            "std": statistics.stdev(found) if len(found) > 1 else 0.0, "worst": min(found), "seconds": round(seconds, 1),
+        }  # fmt: skip
+        result["points"].append(point)
+        result["seconds"] = round(result["seconds"] + seconds, 1)
+        save(result, options.out)
+        print(f"{number}/{len(wanted)}  {policy}, {bits} bits, sigma {sigma:g}: {point['mean']:.2f} ± {point['std']:.2f} %  ({seconds:.0f} s)", flush=True)
+    save(result, options.out)
+    draw(result, options.out.with_suffix(".svg"))
+
+
+def save(result: dict[str, Any], path: Path) -> None:
+    """Write the result whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_suffix(".part")
+    part.write_text(json.dumps(result, indent=1) + "\n")
+    os.replace(part, path)
+
+
+def draw(result: dict[str, Any], path: Path) -> None:
+    """Plot accuracy over ADC bits, and over programming error, for each policy."""
+    import matplotlib as mpl
+
+    mpl.use("svg")
+    mpl.rcParams["svg.hashsalt"] = "bitline"
+    from matplotlib import pyplot as plt
+
+    figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4.2), sharey=True, layout="constrained")
+    bits = result["setting"]["chip"]["adc"]["bits"]
+    for policy in POLICIES:
+        mine = [p for p in result["points"] if p["policy"] == policy]
+        ideal = sorted((p for p in mine if p["sigma"] == 0), key=lambda p: p["bits"])
+        if policy == "lossless":
+            left.axhline(ideal[0]["mean"], color="black", lw=1, ls=":", label="lossless")
+        else:
+            left.plot([p["bits"] for p in ideal], [p["mean"] for p in ideal], marker="o", ms=4, label=policy)
+        varied = sorted((p for p in mine if p["bits"] == (8 if policy == "lossless" else bits)), key=lambda p: p["sigma"])
+        style = {"color": "black", "ls": ":"} if policy == "lossless" else {}
+        right.errorbar(
+            [p["sigma"] for p in varied], [p["mean"] for p in varied], [p["std"] for p in varied], marker="o", ms=4,
+            capsize=3, label=policy, **style,
+        )  # fmt: skip
+    for axes in (left, right):
+        axes.axhline(result["float"]["subset"], color="grey", lw=1, ls="--", label="float")
+        axes.grid(alpha=0.3)
+    left.set(xlabel="ADC bits", ylabel="accuracy [%]", title="ideal cells")
+    right.set(xlabel="programming error sigma (log-normal)", title=f"{bits}-bit ADC (lossless: no limit)")
+    left.legend(fontsize=8)
+    figure.savefig(path, metadata={"Date": None})
+
+
+if __name__ == "__main__":
+    main()

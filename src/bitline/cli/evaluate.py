@@ -1,0 +1,60 @@
+"""``bitline evaluate``."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+EXAMPLES = """
+[bold]Examples[/]
+
+bitline evaluate runs/vgg8-cifar10 --chip rram-22nm --chips 5 --images 1000 --html vgg8.html
+
+bitline evaluate runs/vgg8-cifar10 --chip rram-22nm --set adc.bits=6 --set cell.programming.sigma=0.1 --json out.json
+
+bitline evaluate --model nets/mine.py:Net --weights mine.safetensors --data cifar10 --chip my-chip.toml
+"""
+
+
+def command(
+    run: Annotated[Path | None, typer.Argument(help="Run directory of bitline train.")] = None,
+    model: Annotated[str | None, typer.Option(help="Instead of a run: FILE.py:NAME, or vgg8, resnet20 ...")] = None,
+    weights: Annotated[Path | None, typer.Option(help="Weights of --model, .safetensors.")] = None,
+    width: Annotated[float, typer.Option(help="Width of a named --model.")] = 1.0,
+    data: Annotated[str | None, typer.Option(help="cifar10, digits, a path, or a hub name; default: the run's.")] = None,
+    data_dir: Annotated[Path | None, typer.Option(help="Where cifar10 lies.")] = None,
+    image_size: Annotated[int | None, typer.Option(help="Resize images to this many px.")] = None,
+    chip: Annotated[str, typer.Option(help="A preset (see bitline chips) or a TOML file.")] = "rram-22nm",
+    overrides: Annotated[list[str] | None, typer.Option("--set", help="KEY=VALUE for any chip key; repeatable.")] = None,
+    chips: Annotated[int, typer.Option(help="Programmed chips.")] = 20,
+    seed: Annotated[int, typer.Option(help="Seed of the first chip.")] = 0,
+    images: Annotated[int | None, typer.Option(help="Test images, from the first; default: all.")] = None,
+    batch_size: Annotated[int, typer.Option(help="Images at once.")] = 64,
+    calibration_images: Annotated[int, typer.Option(help="Training images that set the ranges.")] = 256,
+    cause_chips: Annotated[int, typer.Option(help="Chips on which the loss is split by cause.")] = 5,
+    threads: Annotated[int | None, typer.Option(help="CPU threads.")] = None,
+    trust_code: Annotated[bool, typer.Option(help="Run the Python file that the run directory names.")] = False,
+    json_file: Annotated[str | None, typer.Option("--json", help="Write the evaluation here; - prints it.")] = None,
+    html: Annotated[Path | None, typer.Option(help="Write a page here.")] = None,
+) -> None:
+    """Put a trained network on programmed chips: accuracy with spread, losses by cause, cost."""
+    from bitline.chip import files
+    from bitline.cli.output import emit
+    from bitline.cli.subject import subject
+    from bitline.evaluate import Settings
+    from bitline.evaluate import evaluate as evaluate_on
+
+    target = files.load(chip, overrides or ())
+    settings = Settings(
+        chips=chips, seed=seed, images=images, batch_size=batch_size, calibration_images=calibration_images,
+        cause_chips=cause_chips, progress=json_file != "-",
+    )  # fmt: skip
+    if threads is not None:
+        import torch
+
+        torch.set_num_threads(threads)
+    network, dataset, name = subject(run, model, weights, width, data, data_dir, image_size, trust_code=trust_code)
+    emit(evaluate_on(network, dataset, target, settings, name=name), json_file=json_file, html=html)
+
+
+command.__doc__ = f"{command.__doc__}\n{EXAMPLES}"

@@ -1,0 +1,46 @@
+"""The network and the data that a command is about: a run directory, or a model with its weights."""
+
+from pathlib import Path
+
+from torch import nn
+
+from bitline import data as datasets
+from bitline.data import DataSet
+from bitline.errors import DataError
+from bitline.models import files
+
+
+def subject(
+    run: Path | None, model: str | None, weights: Path | None, width: float, data: str | None, data_dir: Path | None,
+    image_size: int | None, *, trust_code: bool,
+) -> tuple[nn.Module, DataSet, str]:  # fmt: skip
+    """Load what the options of a command name.
+
+    Returns:
+        The trained network, its data, and what to call the network.
+
+    Raises:
+        DataError: both or neither of a run and a model, a model without weights or data, or nothing that fits.
+    """
+    if (run is None) == (model is None):
+        raise DataError("give either a run directory or --model (with --weights and --data), not both or neither")
+    if run is not None:
+        loaded = files.load_run(run, trust_code=trust_code)
+        record = loaded.record
+        dataset = datasets.load(data or record.data, data_dir=data_dir, image_size=image_size or record.image_size)
+        width = float(record.kwargs.get("width", 1.0))
+        return loaded.model, dataset, _title(record.model, width)
+    assert model is not None
+    if weights is None or data is None:
+        raise DataError(f"--model {model} needs --weights FILE.safetensors and --data")
+    files.check_spec(model)
+    dataset = datasets.load(data, data_dir=data_dir, image_size=image_size)
+    network = files.make(
+        model, num_classes=dataset.num_classes, in_channels=dataset.channels, image_size=dataset.image_size, width=width
+    )
+    files.load_weights(network, weights)
+    return network.eval(), dataset, _title(model, width)
+
+
+def _title(model: str, width: float) -> str:
+    return model if width == 1 else f"{model} width {width:g}"

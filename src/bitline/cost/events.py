@@ -1,0 +1,241 @@
+"""What a placement does for one image: counts, exact integers unless data decide.
+
+Together with ``chip/description.py`` and ``mvm/reference.py`` this is the whole idea: the placement that the arithmetic
+walks is the one that is counted here. An event has no energy yet; `bitline.cost.circuits` prices it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from bitline.chip.description import Offset
+from bitline.cost.traffic import traffic
+from bitline.errors import MappingError
+
+if TYPE_CHECKING:  # bitline.mapping imports torch, which pricing does not need
+    from bitline.chip.description import Chip
+    from bitline.mapping.place import LayerPlacement
+
+
+@dataclass(frozen=True)
+class Densities:
+    """What a layer's data look like to the wordlines and to the cells.
+
+    Args:
+        digit_mean: E[d] of each input digit, least significant first; reported only.
+        digit_square_mean: E[d^2] of each input digit; energies go with it, since a wordline is driven to V d / d_max.
+        level_mean: E[level] of each weight slice over all its cells; weighted by the E[d^2] of their rows, the cell
+            energy is exact in expectation.
+    """
+
+    digit_mean: Sequence[float]
+    digit_square_mean: Sequence[float]
+    level_mean: Sequence[float]
+
+
+def assumed(layer: LayerPlacement, ones: float = 0.5) -> Densities:
+    """Densities where nothing was measured: input bits of one with this probability, cells at the middle level."""
+    bits = layer.chip.dac.bits
+    mean = ones * (2**bits - 1)
+    square = ones * (1 - ones) * sum(4**i for i in range(bits)) + mean**2
+    levels = [layer.chip.cell.max_level / 2] * layer.chip.slices
+    return Densities([mean] * layer.digits, [square] * layer.digits, levels)
+
+
+def peak(layer: LayerPlacement) -> Densities:
+    """Densities of a fixed-energy model: every wordline at full swing in every cycle, cells at the middle level."""
+    top = float(2**layer.chip.dac.bits - 1)
+    levels = [layer.chip.cell.max_level / 2] * layer.chip.slices
+    return Densities([top] * layer.digits, [top**2] * layer.digits, levels)
+
+
+@dataclass(frozen=True)
+class Events:
+    """Events of one layer for one image."""
+
+    name: str
+    """of the layer"""
+    vectors: int
+    """input vectors"""
+    reads: int
+    """reads of a crossbar: one row tile of one crossbar under one input digit"""
+    rounds: int
+    """times a read drives its wordlines: 1 with sample-and-hold, else once a round of the column multiplexer"""
+    conversions: int
+    """uses of an ADC"""
+    wordlines: int
+    """wordlines selected, whether their digit is zero or not"""
+    driven_wordlines: float
+    """wordlines selected, each weighing E[(d / d_max)^2]; expected"""
+    cells: int
+    """cells on selected wordlines, each read once a digit"""
+    driven_cells: float
+    """the same, each weighing E[(d / d_max)^2]; expected"""
+    driven_conductance: float
+    """sum of E[(d / d_max)^2] g over those cells, behind their access transistors, S; expected"""
+    bitlines: int
+    """bitlines charged to the read voltage"""
+    samples: int
+    """bitlines sampled and held"""
+    shift_adds: int
+    """codes shifted and added to a sum"""
+    tree_adds: int
+    """sums of two row tiles, after digits and slices are merged: (row tiles - 1) for each result"""
+    tree_adder_bits: int
+    """full adders that these take, the sums growing by a bit a stage"""
+    offset_adder_bits: int
+    """full adders of the offset encoding: sum(x) once an input vector, and its subtraction from each result"""
+    output_register_bits: int
+    """bits of running sums updated: one sum for each row tile, digit and weight column"""
+    input_register_bits: int
+    """bits written to and read from the input registers of crossbars"""
+    buffer_read_bits: int
+    """bits read from tile buffers: each input vector whole, once for each tile that holds its rows"""
+    buffer_write_bits: int
+    """bits of activations that arrive in tile buffers"""
+    bus_bits: int
+    """bits over tile buses: input vectors to macros, sums out of macros"""
+    activation_bits: int
+    """bits of activations that enter the layer, each once; they pass system.hops tiles"""
+    forwarded_bits: int
+    """bits to a neighbouring tile: activations that several tiles need, sums that several tiles share"""
+    hops: float
+    """tiles that an activation passes on its way into the layer"""
+    activations: int
+    """results of the activation function"""
+    poolings: int
+    """activations that a pooling unit reads"""
+
+    @property
+    def bit_hops(self) -> float:
+        """Bits moved between tiles times the tiles they pass."""
+        return self.activation_bits * self.hops + self.forwarded_bits
+
+
+def count(layer: LayerPlacement, densities: Densities, *, poolings: int = 0) -> Events:
+    """Count what a layer does for one image.
+
+    Args:
+        layer: as placed.
+        densities: of its inputs and weights.
+        poolings: activations that a pooling unit reads behind it.
+
+    Raises:
+        MappingError: densities of another number of digits or slices, or no possible ones.
+    """
+    chip, matmul = layer.chip, layer.matmul
+    check(layer, densities)
+    vectors, groups = matmul.positions, matmul.groups
+    each = vectors * groups
+    top = (2**chip.dac.bits - 1) ** 2
+    on = sum(densities.digit_square_mean) / top
+    columns = layer.stored_columns * chip.cells_per_weight
+    conductance = sum(mean_conductance(chip, level) for level in densities.level_mean)
+    rounds = 1 if chip.timing.sample_and_hold else mux_rounds(layer)
+    rows = each * matmul.rows * layer.col_tiles * rounds
+    cells = each * matmul.rows * columns
+    bitlines = each * layer.digits * layer.row_tiles * columns
+    width = accumulator_bits(layer)
+    move = traffic(layer)
+    input_bits = chip.inputs.bits
+    sums = each * layer.row_tiles * layer.stored_columns
+    return Events(
+        name=matmul.name,
+        vectors=vectors,
+        reads=each * layer.digits * layer.row_tiles * layer.col_tiles,
+        rounds=rounds,
+        conversions=layer.conversions,
+        wordlines=rows * layer.digits,
+        driven_wordlines=rows * on,
+        cells=cells * layer.digits,
+        driven_cells=cells * on,
+        driven_conductance=each * matmul.rows * on * layer.stored_columns * chip.sides * conductance,
+        bitlines=bitlines,
+        samples=bitlines if chip.timing.sample_and_hold else 0,
+        shift_adds=layer.conversions,
+        tree_adds=(layer.row_tiles - 1) * matmul.outputs,
+        tree_adder_bits=tree_bits(layer.row_tiles, width) * matmul.outputs,
+        offset_adder_bits=each * _offset_bits(layer, width),
+        output_register_bits=sums * layer.digits * width,
+        input_register_bits=each * matmul.rows * layer.col_tiles * (input_bits + layer.digits * chip.dac.bits),
+        buffer_read_bits=each * move.rows * input_bits,
+        buffer_write_bits=matmul.inputs * input_bits * move.rows // matmul.rows,
+        bus_bits=each * (move.rows * input_bits + move.sums * width),
+        activation_bits=matmul.inputs * input_bits,
+        forwarded_bits=matmul.inputs * input_bits * (move.rows - matmul.rows) // matmul.rows
+        + each * move.forwarded_sums * width,
+        hops=chip.system.hops,
+        activations=matmul.outputs,
+        poolings=poolings,
+    )
+
+
+def check(layer: LayerPlacement, densities: Densities) -> None:
+    """Refuse densities that do not fit the layer.
+
+    Raises:
+        MappingError: another number of digits or slices, or values that no digit or level can have.
+    """
+    name, chip = layer.matmul.name, layer.chip
+    top = 2**chip.dac.bits - 1
+    for field, values, length, most in (
+        ("digit_mean", densities.digit_mean, layer.digits, top),
+        ("digit_square_mean", densities.digit_square_mean, layer.digits, top**2),
+        ("level_mean", densities.level_mean, chip.slices, chip.cell.max_level),
+    ):
+        if len(values) != length:
+            raise MappingError(f"layer {name}: {field} has {len(values)} entries; the layer has {length}")
+        wrong = [value for value in values if not -1e-9 <= value <= most * (1 + 1e-9)]
+        if wrong:
+            raise MappingError(f"layer {name}: {field} holds {wrong[0]:g}; allowed: 0 to {most:g}")
+
+
+def mean_conductance(chip: Chip, level: float) -> float:
+    """Conductance of a cell and its access transistor at a mean level, S.
+
+    g / (1 + g R) at whole levels, a straight line between them: exact for one-bit cells and for R = 0.
+    """
+    cell = chip.cell
+
+    def at(whole: int) -> float:
+        g = cell.g_min + cell.step * whole
+        return g / (1 + g * cell.access_resistance)
+
+    below = min(int(level), cell.max_level - 1)
+    return at(below) + (level - below) * (at(below + 1) - at(below))
+
+
+def mux_rounds(layer: LayerPlacement) -> int:
+    """Conversions that an ADC makes one after the other in one read; neighbouring columns share an ADC."""
+    chip = layer.chip
+    widest = max(b - a for a, b in zip(layer.col_bounds, layer.col_bounds[1:], strict=False))
+    used = (widest + chip.reference_columns) * chip.cells_per_weight
+    return -(-min(chip.adc.columns_per_adc, used) * chip.converted_sides // chip.sides)
+
+
+def accumulator_bits(layer: LayerPlacement) -> int:
+    """Width that holds a row tile's sum over digits and slices of the largest codes."""
+    chip = layer.chip
+    digits = sum(2 ** (chip.dac.bits * p) for p in range(layer.digits))
+    slices = sum(2 ** (chip.cell.bits * s) for s in range(chip.slices))
+    return ((2**chip.adc.bits - 1) * digits * slices).bit_length()
+
+
+def tree_bits(inputs: int, width: int) -> int:
+    """Full adders of a tree: n(b + 1) - (b + log2 n + 1) where n is a power of two (zigzag 3d12a96, imc_array.py)."""
+    adders = 0
+    while inputs > 1:
+        adders += inputs // 2 * width
+        inputs, width = -(-inputs // 2), width + 1
+    return adders
+
+
+def _offset_bits(layer: LayerPlacement, width: int) -> int:
+    """Full adders that Z sum(x) takes for one input vector of one group."""
+    encoding = layer.chip.weights.encoding
+    if not isinstance(encoding, Offset):
+        return 0
+    subtract = layer.matmul.cols * width
+    return subtract + (tree_bits(layer.matmul.rows, layer.chip.inputs.bits) if encoding.sum == "digital" else 0)

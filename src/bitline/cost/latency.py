@@ -1,0 +1,59 @@
+"""Time of one layer for one image: reads, bus transfers that they do not hide, and the adder tree behind them."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from bitline.cost.events import Events, mux_rounds
+
+if TYPE_CHECKING:
+    from bitline.mapping.place import LayerPlacement
+
+
+@dataclass(frozen=True)
+class LayerTime:
+    """Parts of a layer's latency, s.
+
+    Args:
+        read: crossbar reads and conversions.
+        transfer: bus time beyond the reads that it overlaps.
+        merge: the last vector through the adder tree.
+    """
+
+    read: float
+    transfer: float
+    merge: float
+
+    @property
+    def total(self) -> float:
+        """Latency of the layer, s."""
+        return self.read + self.transfer + self.merge
+
+
+def layer_time(layer: LayerPlacement, events: Events, conversion: float) -> LayerTime:
+    """Time a layer.
+
+    All crossbars of a layer work at once; a crossbar of more rows than are active reads them in steps. With
+    sample-and-hold the conversions of one read hide behind the next (ISAAC, ISCA 2016, section 4); without, the
+    wordlines are driven again for each column that shares an ADC (DNN+NeuroSim V1.3, synchronous mode). The bus
+    carries the next vector meanwhile.
+
+    Args:
+        layer: as placed.
+        events: of the layer.
+        conversion: time of one, s.
+    """
+    timing, system = layer.chip.timing, layer.chip.system
+    rounds = mux_rounds(layer)
+    if timing.sample_and_hold:
+        step = max(timing.read, rounds * conversion)
+    else:
+        step = rounds * (timing.read + conversion)
+    vectors = math.ceil(events.vectors / system.copies)
+    busy = layer.digits * layer.steps * step
+    tiles = math.ceil(layer.crossbars / (system.crossbars_per_macro * system.macros_per_tile))
+    beats = math.ceil(events.bus_bits / (events.vectors * tiles * system.bus_bits))
+    hidden = max(0.0, beats / timing.clock - busy)
+    return LayerTime(vectors * busy, vectors * hidden, (math.ceil(math.log2(layer.row_tiles)) + 1) / timing.clock)

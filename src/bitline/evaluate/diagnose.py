@@ -1,0 +1,175 @@
+"""Layer by layer: partial sums against ADC ranges, and how much error each cause adds."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from bitline.evaluate.causes import Stage
+from bitline.mvm.adc import AdcScale
+from bitline.nn import IDEAL, crossbar_layers
+from bitline.nn.layers import CrossbarLayer
+
+_MOST_SUMS = 2**25
+_PLOT_BINS = 96
+
+
+@dataclass
+class SumStatistics:
+    """What one layer's ADCs saw on one chip.
+
+    Args:
+        least: lowest sum of the first bin, level units.
+        bins: whole levels counted.
+    """
+
+    least: int
+    bins: int
+    counts: Tensor = field(init=False)
+    total: int = 0
+    clipped: int = 0
+    signal: float = 0.0
+    error: float = 0.0
+
+    def __post_init__(self) -> None:
+        self.counts = torch.zeros(self.bins, dtype=torch.int64)
+
+    def add(self, a: Tensor, code: Tensor, scale: AdcScale) -> None:
+        """Count sums and codes, both (groups, digits, vectors, slices, sides, stored columns)."""
+        lsb, offset = (t[:, :, None, :, None, :].float() for t in (scale.lsb, scale.offset))
+        read = code * lsb + offset
+        self.total += a.numel()
+        self.signal += float(a.square().sum(dtype=torch.float64))
+        self.error += float((a - read).square_().sum(dtype=torch.float64))
+        if scale.low is not None and scale.high is not None:
+            wanted = torch.round((a - offset) / lsb)
+            self.clipped += int((wanted < scale.low).sum() + (wanted > scale.high).sum())
+        index = (a.round() - self.least).clamp_(0, self.bins - 1).to(torch.int64)
+        self.counts += torch.bincount(index.flatten().cpu(), minlength=self.bins)
+
+    @property
+    def clip_fraction(self) -> float:
+        """Share of conversions that clip, [0, 1]."""
+        return self.clipped / max(1, self.total)
+
+    @property
+    def sqnr_dB(self) -> float | None:  # noqa: N802
+        """Power of the sums over that of their conversion error; None where every conversion is exact."""
+        return 10 * math.log10(self.signal / self.error) if self.error > 0 and self.signal > 0 else None
+
+    def histogram(self, scale: AdcScale) -> dict[str, Any]:
+        """Counts in few enough bins to plot, with the range of the ADCs."""
+        used = self.counts.nonzero().flatten()
+        first, last = (int(used[0]), int(used[-1])) if len(used) else (0, 0)
+        width = math.ceil((last - first + 1) / _PLOT_BINS)
+        inside = torch.zeros(math.ceil((last - first + 1) / width) * width, dtype=torch.int64)
+        inside[: last - first + 1] = self.counts[first : last + 1]
+        low, high = float(self.least + first), float(self.least + last)
+        if scale.low is not None and scale.high is not None:
+            low = float((scale.offset + scale.low * scale.lsb).min())
+            high = float((scale.offset + scale.high * scale.lsb).max())
+        return {
+            "bin_low": float(self.least + first), "bin_width": float(width), "counts": inside.view(-1, width).sum(1).tolist(),
+            "range_low": low, "range_high": high, "lsb": float(scale.lsb.median()), "ranges": scale.lsb.numel(),
+        }  # fmt: skip
+
+
+@torch.no_grad()
+def diagnose(model: nn.Module, images: Tensor, stages: Sequence[Stage], seed: int) -> dict[str, dict[str, Any]]:
+    """Measure every layer alone: exact inputs, one cause after the other.
+
+    Args:
+        model: converted and calibrated; its last stage is the chip it is on.
+        images: normalized, (batch, ...); a layer of many partial sums looks at the first few only.
+        stages: of the chip.
+        seed: of the programmed chip.
+
+    Returns:
+        By layer: ``error_parts`` (power of the error that a cause adds to the layer's output, over the power of
+        the output), ``adc_clip_fraction``, ``partial_sum_sqnr_dB``, ``partial_sums`` (histogram and range),
+        ``bit_density`` (mean of each input digit over its largest value), ``level_mean`` (mean of each weight slice's level).
+    """
+    found: dict[str, dict[str, Any]] = {}
+    layers = crossbar_layers(model)
+    seeds = {name: int(layer.chip_seed) for name, layer in layers.items()}
+    chips = {name: layer.chip for name, layer in layers.items()}
+
+    def look(name: str, layer: CrossbarLayer, x: Tensor) -> None:
+        if name not in found:
+            found[name] = _one_layer(layer, x, stages, seed)
+
+    handles = [
+        layer.register_forward_pre_hook(lambda _m, args, n=name, la=layer: look(n, la, args[0]))
+        for name, layer in layers.items()
+    ]
+    try:
+        for layer in layers.values():
+            layer.chip = stages[0].chip
+            layer.program(IDEAL)
+        model.eval()
+        model(images)
+    finally:
+        for handle in handles:
+            handle.remove()
+        for name, layer in layers.items():
+            layer.chip = chips[name]
+            layer.program(seeds[name])
+    return found
+
+
+def _one_layer(layer: CrossbarLayer, x: Tensor, stages: Sequence[Stage], seed: int) -> dict[str, Any]:
+    per_image = layer.placement.conversions_per_vector * max(1, math.prod(x.shape[2:]))
+    x = x[: max(1, _MOST_SUMS // per_image)]
+    q = layer.integers(x)
+    plain = layer.plain_product(x).double()
+    power = float(plain.square().mean()) or 1.0
+    last, parts = plain, dict[str, float]()
+    for stage in stages[:-1]:
+        y = layer.real_product(layer.multiply(q, stage.chip, seed if stage.seeded else IDEAL), x).double()
+        parts[stage.cause] = float((y - last).square().mean()) / power
+        last = y
+    final = stages[-1]
+    chip_seed = seed if final.seeded else IDEAL
+    crossbars = layer.crossbars(final.chip, chip_seed)
+    scale = layer.adc_scale(q, crossbars)
+    product = crossbars.product
+    top = math.ceil(product.max_sum * 1.5) + 1
+    least = -top if product.subtracts else 0
+    statistics = SumStatistics(least, top - least + 1)
+    observer = lambda a, code: statistics.add(a, code, scale)  # noqa: E731
+    y = layer.real_product(layer.multiply(q, final.chip, chip_seed, observer=observer), x).double()
+    parts[final.cause] = float((y - last).square().mean()) / power
+    rows = layer.input_vectors(q)
+    return {
+        "error_parts": parts,
+        "adc_clip_fraction": statistics.clip_fraction,
+        "partial_sum_sqnr_dB": statistics.sqnr_dB,
+        "partial_sums": statistics.histogram(scale),
+        "densities": densities(layer, rows),
+    }
+
+
+def densities(layer: CrossbarLayer, rows: Tensor) -> dict[str, list[float]]:
+    """Measure what data-dependent energy needs.
+
+    Args:
+        layer: calibrated.
+        rows: integer input vectors, (images, positions, groups, rows).
+
+    Returns:
+        ``digit_mean``, ``digit_square_mean``: E[d], E[d^2] of each input digit; ``level_mean``: E[level] of each weight
+        slice over all cells of the layer, both sides of a pair.
+    """
+    from bitline.mapping.quantize import digits
+
+    chip = layer.chip
+    planes = digits(rows, layer.input_format, chip.dac.bits).flatten(1).double()
+    levels = layer.crossbars(chip, IDEAL).levels.double()
+    return {
+        "digit_mean": planes.mean(1).tolist(),
+        "digit_square_mean": planes.square().mean(1).tolist(),
+        "level_mean": levels.mean((0, 1, 3, 4)).tolist(),
+    }

@@ -1,0 +1,228 @@
+"""One network on many programmed chips: accuracy with spread, loss by cause, cost, layer by layer."""
+
+import copy
+import statistics
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.metadata import version
+from typing import Any
+
+from torch import Tensor, nn
+
+from bitline.chip.description import Chip
+from bitline.cost.model import Cost, price
+from bitline.data import DataSet
+from bitline.errors import DataError
+from bitline.evaluate.accuracy import Tick, accuracy
+from bitline.evaluate.causes import Stage, stages
+from bitline.evaluate.diagnose import diagnose
+from bitline.nn import IDEAL, calibrate, crossbar_layers, placement, to_crossbar
+from bitline.nn.convert import ConversionReport
+from bitline.nn.shapes import poolings
+from bitline.train.hardware import git_commit
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How thoroughly to evaluate.
+
+    Args:
+        chips: programmed chips.
+        seed: of the first chip; the others follow.
+        images: test images, from the first; all where absent.
+        batch_size: images at once; no influence on any result but that of the `batch_minmax` policy.
+        calibration_images: training images that set the input and ADC ranges.
+        diagnose_images: test images for the layer-by-layer statistics.
+        cause_chips: chips on which the loss is split by cause; at most `chips`.
+        progress: show bars.
+    """
+
+    chips: int = 20
+    seed: int = 0
+    images: int | None = None
+    batch_size: int = 64
+    calibration_images: int = 256
+    diagnose_images: int = 16
+    cause_chips: int = 5
+    progress: bool = False
+
+    def __post_init__(self) -> None:
+        for name, least in (("chips", 0), ("seed", 0), ("batch_size", 1), ("calibration_images", 1),
+                            ("diagnose_images", 1), ("cause_chips", 1)):  # fmt: skip
+            if getattr(self, name) < least:
+                raise DataError(f"{name} is {getattr(self, name)}; allowed: {least} or more")
+
+    @property
+    def seeds(self) -> list[int]:
+        """Seeds of the programmed chips."""
+        return list(range(self.seed, self.seed + self.chips))
+
+
+@dataclass
+class OnChip:
+    """A network put on a chip and calibrated.
+
+    Args:
+        model: converted.
+        report: what became of its layers.
+        plain: the network as it was.
+        data: that it classifies.
+        settings: of the evaluation.
+    """
+
+    model: nn.Module
+    report: ConversionReport
+    plain: nn.Module
+    data: DataSet
+    settings: Settings
+
+    def accuracy(self, chip: Chip, seed: int, tick: Tick | None = None) -> float:
+        """Percentage of test images that one programmed chip gets right; -1 is the seed of ideal cells."""
+        for layer in crossbar_layers(self.model).values():
+            layer.chip = chip
+            layer.program(seed)
+        return accuracy(
+            self.model, self.data, images=self.settings.images, batch_size=self.settings.batch_size, tick=tick
+        )
+
+    def placed_on(self, chip: Chip) -> None:
+        """Move to a chip with other ADCs, crossbars or cells, and calibrate where that is needed."""
+        for layer in crossbar_layers(self.model).values():
+            layer.set_chip(chip)
+        if any(layer.sums is None for layer in crossbar_layers(self.model).values()):
+            calibrate(self.model, calibration_batches(self.data, self.settings), progress=self.settings.progress)
+
+
+def put_on_chip(model: nn.Module, data: DataSet, chip: Chip, settings: Settings) -> OnChip:
+    """Convert a network and calibrate it on training images.
+
+    Raises:
+        ConversionError: no layer that a chip could hold, or the network does not take these images.
+    """
+    plain = copy.deepcopy(model).eval()
+    model, report = to_crossbar(plain, chip, example=next(data.batches("test", batch_size=2, limit=2))[0])
+    calibrate(model, calibration_batches(data, settings), progress=settings.progress)
+    return OnChip(model, report, plain, data, settings)
+
+
+def calibration_batches(data: DataSet, settings: Settings) -> list[Tensor]:
+    """First training images, normalized, in batches."""
+    count = min(settings.calibration_images, len(data.train_images))
+    return [x for x, _ in data.batches("train", batch_size=settings.batch_size, limit=count)]
+
+
+def evaluate(model: nn.Module, data: DataSet, chip: Chip, settings: Settings | None = None, *, name: str = "") -> dict[str, Any]:
+    """Evaluate a trained network on programmed chips.
+
+    Losses by cause come from paired seeds: the same chips, with one more departure from ideal switched on at a time.
+
+    Args:
+        model: trained; it is not changed.
+        data: calibration takes from its training images, accuracy from its test images.
+        chip: to put the network on.
+        settings: how thoroughly.
+        name: of the model, for the record.
+
+    Returns:
+        The evaluation as plain data; accuracies in percent, energies in joule per image.
+
+    Raises:
+        ConversionError: the network cannot be put on a chip.
+        DataError: more images asked for than there are.
+    """
+    settings = settings or Settings()
+    began = time.perf_counter()
+    on_chip = put_on_chip(model, data, chip, settings)
+    timing = {"calibration_s": time.perf_counter() - began}
+    steps = stages(chip)
+    with _ticking(settings, data, _runs(steps, settings)) as tick:
+        accuracies = _accuracies(on_chip, steps, tick)
+    timing["accuracy_s"] = time.perf_counter() - began - timing["calibration_s"]
+    images = next(data.batches("test", batch_size=settings.diagnose_images))[0]
+    layers = diagnose(on_chip.model, images, steps, settings.seed)
+    on_chip.placed_on(chip)
+    cost = price_measured(on_chip, layers)
+    timing["evaluation_s"] = time.perf_counter() - began
+    priced = cost.to_json()
+    return {
+        "bitline": version("bitline"),
+        "commit": git_commit() or None,
+        "chip": chip.model_dump(mode="json"),
+        "model": name or type(model).__name__,
+        "data": {"name": data.title, "split": "test", "count": settings.images or len(data.test_images)},
+        "seeds": settings.seeds,
+        **accuracies,
+        "cost": {key: value for key, value in priced.items() if key != "layers"},
+        "layers": [_layer_json(layer, layers[str(layer["name"])]) for layer in priced["layers"]],
+        "digital": [{"name": d.name, "op": d.op, "why": d.why} for d in on_chip.report.digital],
+        "folded": on_chip.report.folded,
+        "timing": timing,
+    }
+
+
+def price_measured(on_chip: OnChip, layers: dict[str, dict[str, Any]]) -> Cost:
+    """Price the network where it is placed, with the input and weight densities that were measured."""
+    from bitline.cost.events import Densities
+
+    found = {name: Densities(**layer["densities"]) for name, layer in layers.items()}
+    example = next(on_chip.data.batches("test", batch_size=1, limit=1))[0]
+    return price(placement(on_chip.model), densities=found, poolings=poolings(on_chip.plain, example))
+
+
+def _accuracies(on_chip: OnChip, steps: Sequence[Stage], tick: Tick) -> dict[str, Any]:
+    """Accuracy of the float network, of ideal integers and of every chip, and the loss by cause."""
+    settings = on_chip.settings
+    plain = accuracy(on_chip.plain, on_chip.data, images=settings.images, batch_size=settings.batch_size, tick=tick)
+    fixed = {s.cause: on_chip.accuracy(s.chip, IDEAL, tick) for s in steps if not s.seeded}
+    seeded = [s for s in steps if s.seeded]
+    by_cause: dict[str, list[float]] = {cause: [value] for cause, value in fixed.items()}
+    chips: list[float] = []
+    for number, seed in enumerate(settings.seeds):
+        for stage in seeded:
+            if stage is seeded[-1] or number < settings.cause_chips:
+                value = on_chip.accuracy(stage.chip, seed, tick)
+                by_cause.setdefault(stage.cause, []).append(value)
+        chips.append(by_cause[steps[-1].cause][-1])
+    result: dict[str, Any] = {"float": plain, "ideal_integer": fixed["quantization"], "chips": chips}
+    if chips:
+        std = statistics.stdev(chips) if len(chips) > 1 else 0.0
+        result |= {"mean": statistics.fmean(chips), "std": std, "worst": min(chips)}
+    causes: list[dict[str, Any]] = []
+    before = [plain]
+    for stage in steps:
+        after = by_cause.get(stage.cause, [])[: max(1, settings.cause_chips)]
+        if not after:
+            continue
+        lost = [b - a for a, b in zip(after, before * len(after) if len(before) == 1 else before, strict=False)]
+        std = statistics.stdev(lost) if len(lost) > 1 else 0.0
+        causes.append({"cause": stage.cause, "points": statistics.fmean(lost), "std": std, "accuracy_after": statistics.fmean(after)})
+        before = after
+    return {"accuracy": result, "causes": causes, "cause_seeds": settings.seeds[: settings.cause_chips]}
+
+
+def _runs(steps: Sequence[Stage], settings: Settings) -> int:
+    """Passes over the test images that an evaluation takes."""
+    seeded = sum(s.seeded for s in steps)
+    split = min(settings.cause_chips, settings.chips)
+    return 1 + len(steps) - seeded + (settings.chips + split * (seeded - 1) if seeded else 0)
+
+
+@contextmanager
+def _ticking(settings: Settings, data: DataSet, runs: int) -> Iterator[Tick]:
+    if not settings.progress:
+        yield lambda _: None
+        return
+    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("images through {task.fields[runs]} chips"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
+    with Progress(*columns, transient=True) as progress:
+        task = progress.add_task("", total=runs * (settings.images or len(data.test_images)), runs=runs)
+        yield lambda count: progress.advance(task, count)
+
+
+def _layer_json(priced: dict[str, Any], measured: dict[str, Any]) -> dict[str, Any]:
+    keep = ("adc_clip_fraction", "partial_sum_sqnr_dB", "error_parts", "partial_sums", "densities")
+    return {**priced, **{key: measured[key] for key in keep}}
+

@@ -1,0 +1,199 @@
+"""One evaluation as one HTML file that opens anywhere, without a network."""
+
+import json
+import math
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bitline.report import facts, figures, histograms, sheets, text
+from bitline.report.facts import Evaluation
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
+
+OPEN_HISTOGRAMS = 24
+"""more layers than this are folded away, so that a deep network's page stays readable"""
+
+
+def write(
+    evaluation: Evaluation, path: Path, *, title: str | None = None, sweep: Sequence[Mapping[str, Any]] | None = None
+) -> Path:
+    """Write the page of one evaluation; the file is whole or absent.
+
+    Args:
+        evaluation: what `bitline evaluate --json` writes; keys that are missing leave their section out, and the page
+            says which.
+        path: file to write; its folder is created.
+        title: heading of the page; model and chip where absent.
+        sweep: other chips tried, ``{"label", "chip overrides", "mean", "std", "energy_J", ...}`` each.
+
+    Returns:
+        The path written.
+    """
+    page = render(evaluation, title=title, sweep=sweep)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        temporary.write_text(page, encoding="utf-8")
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return path
+
+
+def render(evaluation: Evaluation, *, title: str | None = None, sweep: Sequence[Mapping[str, Any]] | None = None) -> str:
+    """Return the page as text; see `write`."""
+    made = {
+        "loss": figures.loss(evaluation),
+        "chips": figures.chips(evaluation),
+        "parts": figures.parts(evaluation),
+        "layer_cost": figures.layer_cost(evaluation),
+        "layer_error": figures.layer_error(evaluation),
+        "sweep": figures.sweep(sweep or []),
+    }
+    drawn = {figure.key: figure for figure in made.values() if figure is not None}
+    pictures = histograms.pictures(evaluation)
+    return (
+        _environment()
+        .get_template("report.html")
+        .render(
+            title=title or facts.title(evaluation),
+            about=_about(evaluation),
+            lead=facts.lead(evaluation),
+            accuracy=facts.accuracy(evaluation),
+            programmed=facts.chips(evaluation),
+            quantities=facts.quantities(evaluation),
+            cost=_more_cost(evaluation),
+            figures=made,
+            figures_json=_script_json({key: {"data": f.data, "layout": f.layout} for key, f in drawn.items()}),
+            plotly=_plotly() if drawn else "",
+            sheets=_sheets(evaluation, sweep or []),
+            pictures=pictures[:OPEN_HISTOGRAMS],
+            folded=pictures[OPEN_HISTOGRAMS:],
+            size=(histograms.WIDTH, histograms.HEIGHT),
+            chip=facts.part(evaluation, "chip"),
+            doi=_doi(facts.part(evaluation, "chip").get("doi")),
+            facts=_provenance(evaluation),
+            absent=facts.absent(evaluation),
+        )
+    )
+
+
+def _environment() -> "Environment":
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    environment = Environment(
+        loader=PackageLoader("bitline.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update(decimal=text.decimal, quantity=text.quantity, plain=text.plain, label=text.label)
+    return environment
+
+
+def _plotly() -> str:
+    from plotly.offline import get_plotlyjs
+
+    return str(get_plotlyjs())
+
+
+def _script_json(content: object) -> str:
+    """Write JSON that cannot end the script element it stands in, nor hold a number that JSON lacks."""
+    written = json.dumps(_drawable(content), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    for sign in "<>&\u2028\u2029":
+        written = written.replace(sign, f"\\u{ord(sign):04x}")
+    return written
+
+
+def _drawable(content: Any) -> Any:
+    if isinstance(content, dict):
+        return {key: _drawable(value) for key, value in content.items()}
+    if isinstance(content, list):
+        return [_drawable(value) for value in content]
+    return None if isinstance(content, float) and not math.isfinite(content) else content
+
+
+def _sheets(evaluation: Evaluation, sweep: Sequence[Mapping[str, Any]]) -> dict[str, sheets.Sheet | None]:
+    made = {
+        "causes": sheets.causes(evaluation),
+        "chips": sheets.chips(evaluation),
+        "parts": sheets.parts(evaluation),
+        "adc_models": sheets.adc_models(evaluation),
+        "layers": sheets.layers(evaluation),
+        "digital": sheets.digital(evaluation),
+        "sweep": sheets.sweep(sweep),
+        "chip": _chip(evaluation),
+    }
+    return {key: sheet if sheet.rows else None for key, sheet in made.items()}
+
+
+def _about(evaluation: Evaluation) -> list[str]:
+    programmed = len(facts.chips(evaluation))
+    said = [
+        facts.data(evaluation),
+        f"{programmed} programmed chip{'s' if programmed > 1 else ''}" if programmed else "no chip programmed",
+        f"commit {str(evaluation['commit'])[:12]}" if evaluation.get("commit") else "",
+        f"bitline {evaluation['bitline']}" if evaluation.get("bitline") else "",
+    ]
+    return [item for item in said if item]
+
+
+def _more_cost(evaluation: Evaluation) -> list[tuple[str, str]]:
+    cost = facts.part(evaluation, "cost")
+    known = (
+        ("crossbars", "crossbars", ""),
+        ("conversions per input", "conversions", ""),
+        ("throughput", "tops", "TOPS"),
+        ("leakage", "leakage_W", "W"),
+    )
+    found: list[tuple[str, str]] = []
+    for name, key, unit in known:
+        if cost.get(key) is not None:
+            written = text.quantity(cost[key], unit) if unit == "W" else f"{text.number(cost[key])} {unit}".strip()
+            found.append((name, written))
+    return found
+
+
+def _doi(doi: object) -> str | None:
+    """Return the link of a DOI; anything else is shown as text only."""
+    written = str(doi or "")
+    registrant, _, suffix = written.partition("/")
+    sound = registrant.startswith("10.") and registrant[3:].isdigit() and suffix and not set(suffix) & set(" <>\"'")
+    return f"https://doi.org/{written}" if sound else None
+
+
+_UNITS = {
+    "node": "m", "vdd": "V", "cell.g_min": "S", "cell.g_max": "S", "cell.read_voltage": "V",
+    "cell.access_resistance": "ohm", "adc.sample_rate": "Hz", "adc.range.low": "A", "adc.range.high": "A",
+    "timing.read": "s", "timing.clock": "Hz",
+}  # fmt: skip
+
+
+def _chip(evaluation: Evaluation) -> sheets.Sheet:
+    chip = facts.part(evaluation, "chip")
+    apart = {"name", "about", "doi", "deviations"}  # told in words above the table
+    lines: list[list[sheets.Cell]] = []
+    for key, value in facts.settings({key: chip[key] for key in chip if key not in apart}):
+        unit = _UNITS.get(key)
+        written = text.quantity(value, unit) if unit and text.finite(value) is not None else text.plain(value)
+        lines.append([sheets.Cell(key), sheets.Cell(written)])
+    heads = [sheets.Head("key", numeric=False), sheets.Head("value", numeric=False)]
+    return sheets.Sheet("Every key of the chip", heads, lines)
+
+
+def _provenance(evaluation: Evaluation) -> list[tuple[str, str]]:
+    said = [
+        ("model", text.plain(evaluation.get("model"))),
+        ("data", facts.data(evaluation)),
+        ("seeds", text.plain(evaluation.get("seeds"))),
+        ("commit", text.plain(evaluation.get("commit"))),
+        ("bitline", text.plain(evaluation.get("bitline"))),
+    ]
+    said += [(text.stem(key), text.by_suffix(key, value)) for key, value in facts.part(evaluation, "timing").items()]
+    return [(name, value) for name, value in said if value not in ("", text.ABSENT)]
+
+

@@ -1,0 +1,134 @@
+"""Numbers and names as a reader wants them; a dash stands for what was not measured."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from bitline import units
+
+ABSENT = "–"
+
+_CAUSES = {
+    "quantization": ("quantization", "weights and inputs are rounded to integers"),
+    "adc": ("ADC", "partial sums are rounded and clipped"),
+    "programming": ("programming error", "cells miss their target, once per write"),
+    "faults": ("stuck-at faults", "cells stay off or on for life"),
+    "read_noise": ("read noise", "conductances move at every read"),
+    "drift": ("drift", "conductances decay with time"),
+    "wires": ("IR drop", "voltage is lost along the wires"),
+}
+_CAPITALS = {"adc": "ADC", "adcs": "ADCs", "dac": "DAC", "dacs": "DACs", "noc": "NoC", "sqnr": "SQNR", "tops": "TOPS"}
+
+
+def label(key: str) -> str:
+    """Write a key as words: ``shift_add`` is "shift add", ``adc`` is "ADC"."""
+    return " ".join(_CAPITALS.get(word, word) for word in key.split("_"))
+
+
+def cause(key: str) -> str:
+    """Name a cause of loss."""
+    return _CAUSES[key][0] if key in _CAUSES else label(key)
+
+
+def cause_meaning(key: str) -> str:
+    """Say what a cause does, or nothing for a cause unknown here."""
+    return _CAUSES[key][1] if key in _CAUSES else ""
+
+
+def finite(value: object) -> float | None:
+    """Return a number that can be drawn, else None."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        return None
+    return float(value)
+
+
+def number(value: object, digits: int = 4) -> str:
+    """Write a number with so many significant digits."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or math.isnan(value):
+        return ABSENT
+    if math.isinf(value):
+        return "∞" if value > 0 else "−∞"
+    if float(value).is_integer() and abs(value) < 1e15:
+        return f"{value:,.0f}".replace("-", "−")
+    return f"{value:.{digits}g}".replace("-", "−", 1) if value < 0 else f"{value:.{digits}g}"
+
+
+def decimal(value: object, places: int = 2, *, sign: bool = False) -> str:
+    """Write a number with so many places after the point, and its sign where asked."""
+    known = finite(value)
+    if known is None:
+        return number(value)
+    rounded = round(known, places) + 0.0  # no minus before a zero
+    return f"{rounded:{'+' if sign and rounded else ''}.{places}f}".replace("-", "−")
+
+
+def spread(mean: object, std: object, places: int = 2) -> str:
+    """Write ``mean ± std``, or the mean alone where nothing varies."""
+    return decimal(mean, places) + (f" ± {decimal(std, places)}" if finite(std) else "")
+
+
+def quantity(value: object, unit: str) -> str:
+    """Write an SI value with a prefix: ``38.94 µJ``."""
+    known = finite(value)
+    if known is None:
+        return number(value)
+    figure, _, prefixed = units.pretty(known, unit).partition(" ")
+    return f"{figure.replace('-', '−')} {typeset(prefixed)}"
+
+
+def typeset(unit: str) -> str:
+    """Write a unit with its proper signs: ``um2`` is µm²."""
+    micro = unit.startswith("u") and len(unit) > 1
+    return ("µ" + unit[1:] if micro else unit).replace("m2", "m²").replace("ohm", "Ω")
+
+
+def by_suffix(key: str, value: object) -> str:
+    """Write a value in the unit its key ends with, as in ``energy_J``."""
+    stem, _, unit = key.rpartition("_")
+    if stem and unit in {"J", "s", "m2", "W", "V", "S", "Hz"}:
+        return quantity(value, unit)
+    return plain(value)
+
+
+def stem(key: str) -> str:
+    """Name a key without the unit it ends with: ``evaluation_s`` is "evaluation"."""
+    head, _, unit = key.rpartition("_")
+    return label(head if head and unit in {"J", "s", "m2", "W", "V", "S", "Hz"} else key)
+
+
+def plain(value: object) -> str:
+    """Write any value of a JSON document on one line."""
+    if value is None:
+        return ABSENT
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int | float):
+        return number(value, 6)
+    if isinstance(value, dict):
+        return ", ".join(f"{key} = {plain(item)}" for key, item in value.items())
+    if isinstance(value, list | tuple):
+        return ", ".join(plain(item) for item in value) or ABSENT
+    return str(value)
+
+
+@dataclass(frozen=True)
+class Column:
+    """Values of one column under one unit."""
+
+    unit: str
+    factor: float
+    """a value divided by it is in that unit"""
+    texts: tuple[str, ...]
+
+
+def column(values: Sequence[object], unit: str) -> Column:
+    """Write a column with the prefix of its largest value in the header, so that its figures compare."""
+    known = [abs(value) for value in map(finite, values) if value is not None]
+    largest = max(known, default=0.0)
+    if largest == 0:
+        return Column(typeset(unit), 1.0, tuple(number(value) for value in values))
+    prefixed = units.pretty(largest, unit).partition(" ")[2]
+    power = int(unit[-1]) if unit[-1].isdigit() else 1
+    factor = units.PREFIXES[prefixed.removesuffix(unit)] ** power
+    texts = [number(value if finite(value) is None else float(str(value)) / factor, 3) for value in values]
+    return Column(typeset(prefixed), factor, tuple(texts))
