@@ -1,7 +1,7 @@
 """Claim: the exact bit-serial product costs a small multiple of the plain network, in CPU time on one thread.
 
-Ratios of one run: forward of VGG-8 on crossbars over forward in plain fp32 (channels last), same images. Chip: rram-22nm, 8-bit
-inputs and weights, 2-bit cells, 128 x 128. Random weights: the work does not depend on them.
+Ratios of one run: forward of VGG-8 on crossbars over forward in plain fp32 (channels last), same images. Chip:
+rram-22nm, 8-bit inputs and weights, 2-bit cells, 128 x 128. Random weights: the work does not depend on them.
 
     python benchmarks/mvm.py [--json] [--images 4] [--width 1.0]
 """
@@ -54,7 +54,10 @@ def main() -> None:
     model = build("vgg8", width=options.width).eval()
     images = torch.randn(options.images, 3, 32, 32)
     base = chips.load("rram-22nm")
-    plain_model, plain_images = model.to(memory_format=torch.channels_last), images.to(memory_format=torch.channels_last)
+    plain_model, plain_images = (
+        model.to(memory_format=torch.channels_last),
+        images.to(memory_format=torch.channels_last),
+    )
     plain = cpu_seconds(lambda: plain_model(plain_images), 15)
     converted, _ = on_chip.to_crossbar(model.to(memory_format=torch.contiguous_format), base, example=images[:1])
     on_chip.calibrate(converted, [images])

@@ -1,6 +1,6 @@
 """Write the tables of README.md from the files they are about; --check fails if they differ.
 
-    python experiments/tables.py [--check]
+python experiments/tables.py [--check]
 """
 
 import argparse
@@ -50,14 +50,18 @@ def variation() -> str:
         return "" if point is None else f"{point['mean']:.1f}" + (f" ± {point['std']:.1f}" if sigma else "")
 
     rows = [[policy, *(cell(policy, s) for s in sigmas)] for policy in dict.fromkeys(p["policy"] for p in at)]
-    note = f"{bits}-bit ADC; mean ± std over {result['setting']['chips']} programmed chips, {result['setting']['images']} test images."
+    count, images = result["setting"]["chips"], result["setting"]["images"]
+    note = f"{bits}-bit ADC; mean ± std over {count} programmed chips, {images} test images."
     return markdown(["ADC range", *(f"sigma {s:g}" for s in sigmas)], rows) + "\n\n" + note
 
 
 def speed() -> str:
     result = read("benchmarks/results/mvm.json")
-    rows = [[name.removeprefix("vgg8/").replace("_", " "), f"{ratio:.1f} x"] for name, ratio in result["ratios"].items()]
-    note = f"VGG-8, tensor path; plain fp32 takes {result['plain_fp32_ms_per_image']:.1f} ms an image; peak memory {result['peak_MB']:.0f} MB."
+    rows = [
+        [name.removeprefix("vgg8/").replace("_", " "), f"{ratio:.1f} x"] for name, ratio in result["ratios"].items()
+    ]
+    plain, peak = result["plain_fp32_ms_per_image"], result["peak_MB"]
+    note = f"VGG-8, tensor path; plain fp32 takes {plain:.1f} ms an image; peak memory {peak:.0f} MB."
     return markdown(["setting", "over plain fp32"], rows) + "\n\n" + note
 
 

@@ -1,9 +1,10 @@
 """Claim: a coarse ADC costs a conventional VGG-8 most of its accuracy, and how its ranges are chosen decides how much.
 
-Network: half-width VGG-8 trained by `bitline train vgg8 --width 0.5 --data cifar10 --seed 1` on CIFAR-10 (JPEG q75), unaware of the chip.
-Chip: rram-22nm (128 x 128, 8-bit weights on 2-bit cells, 8-bit inputs one bit at a time, offset encoding), at 3 to 8 ADC bits under each range policy
-with ideal cells, and at the chip's own ADC bits under each policy with log-normal programming error 0.05, 0.1 and 0.2.
-Hardware and runtime: written into the result. n: --chips programmed chips a point (one where cells are ideal), --images test images.
+Network: half-width VGG-8 trained by `bitline train vgg8 --width 0.5 --data cifar10 --seed 1` on CIFAR-10 (JPEG q75),
+unaware of the chip. Chip: rram-22nm (128 x 128, 8-bit weights on 2-bit cells, 8-bit inputs one bit at a time, offset
+encoding), at 3 to 8 ADC bits under each range policy with ideal cells, and at the chip's own ADC bits under each policy
+with log-normal programming error 0.05, 0.1 and 0.2. Hardware and runtime: written into the result. n: --chips
+programmed chips a point (one where cells are ideal), --images test images.
 
     python experiments/vgg8_conventional.py RUN [--images 500] [--chips 3] [--all-bits]
 
@@ -88,7 +89,12 @@ def main() -> None:
             "subset": accuracy(run.model, data, images=options.images, batch_size=250),
         }  # fmt: skip
     on_chip = put_on_chip(run.model, data, base, settings)
-    result |= {"commit": git_commit(), "hardware": describe(), "python": platform.python_version(), "torch": torch.__version__}
+    result |= {
+        "commit": git_commit(),
+        "hardware": describe(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+    }
     done = {(p["policy"], p["bits"], p["sigma"]) for p in result["points"]}
     wanted = points(base.adc.bits, all_bits=options.all_bits)
     for number, (policy, bits, sigma) in enumerate(wanted, 1):
@@ -103,12 +109,17 @@ def main() -> None:
         seconds = time.perf_counter() - start
         point = {
             "policy": policy, "bits": bits, "sigma": sigma, "chips": found, "mean": statistics.fmean(found),
-            "std": statistics.stdev(found) if len(found) > 1 else 0.0, "worst": min(found), "seconds": round(seconds, 1),
+            "std": statistics.stdev(found) if len(found) > 1 else 0.0, "worst": min(found),
+            "seconds": round(seconds, 1),
         }  # fmt: skip
         result["points"].append(point)
         result["seconds"] = round(result["seconds"] + seconds, 1)
         save(result, options.out)
-        print(f"{number}/{len(wanted)}  {policy}, {bits} bits, sigma {sigma:g}: {point['mean']:.2f} ± {point['std']:.2f} %  ({seconds:.0f} s)", flush=True)
+        print(
+            f"{number}/{len(wanted)}  {policy}, {bits} bits, sigma {sigma:g}: "
+            f"{point['mean']:.2f} ± {point['std']:.2f} %  ({seconds:.0f} s)",
+            flush=True,
+        )
     save(result, options.out)
     draw(result, options.out.with_suffix(".svg"))
 
@@ -138,7 +149,9 @@ def draw(result: dict[str, Any], path: Path) -> None:
             left.axhline(ideal[0]["mean"], color="black", lw=1, ls=":", label="lossless")
         else:
             left.plot([p["bits"] for p in ideal], [p["mean"] for p in ideal], marker="o", ms=4, label=policy)
-        varied = sorted((p for p in mine if p["bits"] == (8 if policy == "lossless" else bits)), key=lambda p: p["sigma"])
+        varied = sorted(
+            (p for p in mine if p["bits"] == (8 if policy == "lossless" else bits)), key=lambda p: p["sigma"]
+        )
         style = {"color": "black", "ls": ":"} if policy == "lossless" else {}
         right.errorbar(
             [p["sigma"] for p in varied], [p["mean"] for p in varied], [p["std"] for p in varied], marker="o", ms=4,

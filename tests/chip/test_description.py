@@ -22,7 +22,7 @@ REFUSED = [
     ({"cell": {"bits": 9}}, "cell.bits = 9: input should be less than or equal to 8"),
     ({"cell": {"g_min": "100 uS"}}, "cell: g_min = 100 uS must be less than g_max = 100 uS"),
     ({"cell": {"g_min": "1 mS"}}, "cell: g_min = 1 mS must be less than g_max = 100 uS"),
-    ({"cell": {"g_min": "-1 uS"}}, "cell.g_min = -1e-06: input should be greater than or equal to 0"),
+    ({"cell": {"g_min": "-1 uS"}}, "cell.g_min = '-1 uS': input should be greater than or equal to 0"),
     ({"cell": {"g_max": "100 uV"}},
      "cell.g_max: '100 uV' is not in S; allowed units: S, fS, pS, nS, uS, mS, kS, MS, GS, TS"),
     ({"cell": {"g_max": float("nan")}}, "cell.g_max = nan: input should be a finite number"),

@@ -21,11 +21,15 @@ def command(
     model: Annotated[str | None, typer.Option(help="Instead of a run: FILE.py:NAME, or vgg8, resnet20 ...")] = None,
     weights: Annotated[Path | None, typer.Option(help="Weights of --model, .safetensors.")] = None,
     width: Annotated[float, typer.Option(help="Width of a named --model.")] = 1.0,
-    data: Annotated[str | None, typer.Option(help="cifar10, digits, a path, or a hub name; default: the run's.")] = None,
+    data: Annotated[
+        str | None, typer.Option(help="cifar10, digits, a path, or a hub name; default: the run's.")
+    ] = None,
     data_dir: Annotated[Path | None, typer.Option(help="Where cifar10 lies.")] = None,
     image_size: Annotated[int | None, typer.Option(help="Resize images to this many px.")] = None,
     chip: Annotated[str, typer.Option(help="A preset (see bitline chips) or a TOML file.")] = "rram-22nm",
-    overrides: Annotated[list[str] | None, typer.Option("--set", help="KEY=VALUE for any chip key; repeatable.")] = None,
+    overrides: Annotated[
+        list[str] | None, typer.Option("--set", help="KEY=VALUE for any chip key; repeatable.")
+    ] = None,
     chips: Annotated[int, typer.Option(help="Programmed chips.")] = 20,
     seed: Annotated[int, typer.Option(help="Seed of the first chip.")] = 0,
     images: Annotated[int | None, typer.Option(help="Test images, from the first; default: all.")] = None,

@@ -30,7 +30,7 @@ MODELS: tuple[Model, ...] = ("table", "isaac", "survey", "zigzag")
 MOST_BITS = 12
 """Widest ADC that the models hold for; the survey's data and the closed forms end there."""
 FEWEST_SURVEY_BITS = 4
-"""Below, the regression over the survey is extrapolated."""
+"""Below, the regression over the survey would give more energy for fewer bits."""
 
 
 @dataclass(frozen=True)
@@ -51,11 +51,12 @@ def adc_cost(model: Model, chip: Chip, table: CostTable) -> AdcCost:
         table: for ``table``.
 
     Raises:
-        ChipError: wider than the models hold for.
+        ChipError: a width that the model does not hold for.
     """
     bits = chip.adc.bits
-    if bits > MOST_BITS:
-        raise ChipError(f"adc.bits = {bits}: the cost models of ADCs hold for 1 to {MOST_BITS} bits")
+    least = FEWEST_SURVEY_BITS if model == "survey" else 1
+    if not least <= bits <= MOST_BITS:
+        raise ChipError(f"adc.bits = {bits}: cost model {model!r} of ADCs holds for {least} to {MOST_BITS} bits")
     time = 1 / chip.adc.sample_rate
     match model:
         case "isaac":
@@ -66,15 +67,13 @@ def adc_cost(model: Model, chip: Chip, table: CostTable) -> AdcCost:
             energy = survey_energy(bits, chip.node, chip.adc.sample_rate)
             return AdcCost(energy, survey_area(energy, chip.node, chip.adc.sample_rate), time)
         case "zigzag":
-            return AdcCost(
-                zigzag_energy(bits, chip.vdd), zigzag_area(bits) * (chip.node / (28 * nm)) ** 2, time
-            )
+            return AdcCost(zigzag_energy(bits, chip.vdd), zigzag_area(bits) * (chip.node / (28 * nm)) ** 2, time)
         case "table":
             return _table(bits, chip, table, time)
 
 
 def _table(bits: int, chip: Chip, table: CostTable, time: float) -> AdcCost:
-    """The cost table's own ADC, moved to other widths by its law."""
+    """Take the cost table's own ADC, moved to other widths by its law."""
     energy, area = scale(table.adc_energy, chip, table.vdd), scale(table.adc_area, chip, table.vdd)
     if table.adc_law == "sar":
         energy *= _switching(bits) / _switching(table.adc_bits)
@@ -128,7 +127,7 @@ def survey_energy(bits: float, node: float, rate: float) -> float:
     """Regression over the Murmann survey: the better ADCs of their kind (arXiv:2404.06553).
 
     Figure of merit min(a0 + a1 ln f, m0 + m1 ceil(b)); energy 1 / (2 10**((FoM - SNDR) / 10)) with
-    SNDR = 6.0206 b + 1.7609, corrected for the node and the bits.
+    SNDR = 6.02 b + 1.76 dB, corrected for the node and the bits.
 
     Args:
         bits: effective number of bits, [4, 12].
@@ -139,7 +138,8 @@ def survey_energy(bits: float, node: float, rate: float) -> float:
         Energy of one conversion, J.
     """
     merit = min(_FOM[0] + _FOM[1] * math.log(rate), _FOM_LIMIT[0] + _FOM_LIMIT[1] * math.ceil(bits))
-    ideal = 1 / (2 * 10 ** ((merit - 6.0206 * bits - 1.7609) / 10))
+    sndr = 20 * math.log10(2) * bits + 10 * math.log10(1.5)
+    ideal = 1 / (2 * 10 ** ((merit - sndr) / 10))
     exponent = _NODE[0] + _NODE[1] * math.log(node / nm) + _BITS * math.log(bits) + _RESIDUAL
     return ideal * math.exp(exponent) * pJ
 

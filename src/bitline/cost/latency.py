@@ -47,13 +47,11 @@ def layer_time(layer: LayerPlacement, events: Events, conversion: float) -> Laye
     """
     timing, system = layer.chip.timing, layer.chip.system
     rounds = mux_rounds(layer)
-    if timing.sample_and_hold:
-        step = max(timing.read, rounds * conversion)
-    else:
-        step = rounds * (timing.read + conversion)
+    apart = rounds * (timing.read + conversion)
+    step = max(timing.read, rounds * conversion) if timing.sample_and_hold else apart
     vectors = math.ceil(events.vectors / system.copies)
     busy = layer.digits * layer.steps * step
     tiles = math.ceil(layer.crossbars / (system.crossbars_per_macro * system.macros_per_tile))
     beats = math.ceil(events.bus_bits / (events.vectors * tiles * system.bus_bits))
-    hidden = max(0.0, beats / timing.clock - busy)
-    return LayerTime(vectors * busy, vectors * hidden, (math.ceil(math.log2(layer.row_tiles)) + 1) / timing.clock)
+    exposed = max(0.0, beats / timing.clock - busy)
+    return LayerTime(vectors * busy, vectors * exposed, (math.ceil(math.log2(layer.row_tiles)) + 1) / timing.clock)

@@ -65,7 +65,7 @@ def sram(node: float, kib: int, width: int) -> Sram:
     points = sorted(point for point in grid.points if point[0] == near and point[2] == port)
     sizes = [point[1] for point in points]
     if not sizes[0] <= kib <= sizes[-1]:
-        raise ChipError(f"system.buffer_kib = {kib}: buffers of {port:g} wires are known for {sizes[0]:g} to {sizes[-1]:g} KiB")
+        raise ChipError(f"system.buffer_kib = {kib}: the SRAM grid covers {sizes[0]:g} to {sizes[-1]:g} KiB")
     above = next(i for i, size in enumerate(sizes) if size >= kib)
     below = max(above - 1, 0)
     part = math.log(kib / sizes[below]) / math.log(sizes[above] / sizes[below]) if above != below else 0.0
@@ -76,4 +76,5 @@ def sram(node: float, kib: int, width: int) -> Sram:
 
     ratio = node / (near * nm)
     energy = ratio**NODE_EXPONENT * pJ / port
-    return Sram(between(3) * energy, between(4) * energy, between(6) * uW, between(7) * ratio**2 * mm2, abs(ratio - 1) > 1e-6)
+    area = between(7) * ratio**2 * mm2
+    return Sram(between(3) * energy, between(4) * energy, between(6) * uW, area, abs(ratio - 1) > 1e-6)

@@ -72,7 +72,8 @@ class SumStatistics:
             low = float((scale.offset + scale.low * scale.lsb).min())
             high = float((scale.offset + scale.high * scale.lsb).max())
         return {
-            "bin_low": float(self.least + first), "bin_width": float(width), "counts": inside.view(-1, width).sum(1).tolist(),
+            "bin_low": float(self.least + first), "bin_width": float(width),
+            "counts": inside.view(-1, width).sum(1).tolist(),
             "range_low": low, "range_high": high, "lsb": float(scale.lsb.median()), "ranges": scale.lsb.numel(),
         }  # fmt: skip
 
@@ -89,8 +90,8 @@ def diagnose(model: nn.Module, images: Tensor, stages: Sequence[Stage], seed: in
 
     Returns:
         By layer: ``error_parts`` (power of the error that a cause adds to the layer's output, over the power of
-        the output), ``adc_clip_fraction``, ``partial_sum_sqnr_dB``, ``partial_sums`` (histogram and range),
-        ``bit_density`` (mean of each input digit over its largest value), ``level_mean`` (mean of each weight slice's level).
+        the output), ``adc_clip_fraction``, ``partial_sum_sqnr_dB``, ``partial_sums`` (histogram and
+        range), ``densities`` (see there).
     """
     found: dict[str, dict[str, Any]] = {}
     layers = crossbar_layers(model)
@@ -101,9 +102,10 @@ def diagnose(model: nn.Module, images: Tensor, stages: Sequence[Stage], seed: in
         if name not in found:
             found[name] = _one_layer(layer, x, stages, seed)
 
+    names = {layer: name for name, layer in layers.items()}
     handles = [
-        layer.register_forward_pre_hook(lambda _m, args, n=name, la=layer: look(n, la, args[0]))
-        for name, layer in layers.items()
+        layer.register_forward_pre_hook(lambda layer, args: look(names[layer], layer, args[0]))  # pyright: ignore[reportArgumentType]
+        for layer in names
     ]
     try:
         for layer in layers.values():
@@ -139,7 +141,10 @@ def _one_layer(layer: CrossbarLayer, x: Tensor, stages: Sequence[Stage], seed: i
     top = math.ceil(product.max_sum * 1.5) + 1
     least = -top if product.subtracts else 0
     statistics = SumStatistics(least, top - least + 1)
-    observer = lambda a, code: statistics.add(a, code, scale)  # noqa: E731
+
+    def observer(a: Tensor, code: Tensor) -> None:
+        statistics.add(a, code, scale)
+
     y = layer.real_product(layer.multiply(q, final.chip, chip_seed, observer=observer), x).double()
     parts[final.cause] = float((y - last).square().mean()) / power
     rows = layer.input_vectors(q)

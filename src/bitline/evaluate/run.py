@@ -3,7 +3,7 @@
 import copy
 import statistics
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -22,6 +22,10 @@ from bitline.nn import IDEAL, calibrate, crossbar_layers, placement, to_crossbar
 from bitline.nn.convert import ConversionReport
 from bitline.nn.shapes import poolings
 from bitline.train.hardware import git_commit
+
+
+CALIBRATION_BATCH = 64
+"""images at once; a constant, since which partial sums are counted depends on it"""
 
 
 @dataclass(frozen=True)
@@ -110,10 +114,12 @@ def put_on_chip(model: nn.Module, data: DataSet, chip: Chip, settings: Settings)
 def calibration_batches(data: DataSet, settings: Settings) -> list[Tensor]:
     """First training images, normalized, in batches."""
     count = min(settings.calibration_images, len(data.train_images))
-    return [x for x, _ in data.batches("train", batch_size=settings.batch_size, limit=count)]
+    return [x for x, _ in data.batches("train", batch_size=CALIBRATION_BATCH, limit=count)]
 
 
-def evaluate(model: nn.Module, data: DataSet, chip: Chip, settings: Settings | None = None, *, name: str = "") -> dict[str, Any]:
+def evaluate(
+    model: nn.Module, data: DataSet, chip: Chip, settings: Settings | None = None, *, name: str = ""
+) -> dict[str, Any]:
     """Evaluate a trained network on programmed chips.
 
     Losses by cause come from paired seeds: the same chips, with one more departure from ideal switched on at a time.
@@ -197,7 +203,14 @@ def _accuracies(on_chip: OnChip, steps: Sequence[Stage], tick: Tick) -> dict[str
             continue
         lost = [b - a for a, b in zip(after, before * len(after) if len(before) == 1 else before, strict=False)]
         std = statistics.stdev(lost) if len(lost) > 1 else 0.0
-        causes.append({"cause": stage.cause, "points": statistics.fmean(lost), "std": std, "accuracy_after": statistics.fmean(after)})
+        causes.append(
+            {
+                "cause": stage.cause,
+                "points": statistics.fmean(lost),
+                "std": std,
+                "accuracy_after": statistics.fmean(after),
+            }
+        )
         before = after
     return {"accuracy": result, "causes": causes, "cause_seeds": settings.seeds[: settings.cause_chips]}
 
@@ -210,13 +223,18 @@ def _runs(steps: Sequence[Stage], settings: Settings) -> int:
 
 
 @contextmanager
-def _ticking(settings: Settings, data: DataSet, runs: int) -> Iterator[Tick]:
+def _ticking(settings: Settings, data: DataSet, runs: int) -> Generator[Tick]:
     if not settings.progress:
         yield lambda _: None
         return
     from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
-    columns = (TextColumn("images through {task.fields[runs]} chips"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
+    columns = (
+        TextColumn("images through {task.fields[runs]} chips"),
+        BarColumn(),
+        TaskProgressColumn(),
+        TimeRemainingColumn(),
+    )
     with Progress(*columns, transient=True) as progress:
         task = progress.add_task("", total=runs * (settings.images or len(data.test_images)), runs=runs)
         yield lambda count: progress.advance(task, count)
@@ -225,4 +243,3 @@ def _ticking(settings: Settings, data: DataSet, runs: int) -> Iterator[Tick]:
 def _layer_json(priced: dict[str, Any], measured: dict[str, Any]) -> dict[str, Any]:
     keep = ("adc_clip_fraction", "partial_sum_sqnr_dB", "error_parts", "partial_sums", "densities")
     return {**priced, **{key: measured[key] for key in keep}}
-

@@ -12,7 +12,11 @@ from bitline.nn import placement
 
 
 def sweep(
-    on_chip: OnChip, chip: Chip, overrides: Sequence[Sequence[str]], *, done: Callable[[dict[str, Any]], None] | None = None
+    on_chip: OnChip,
+    chip: Chip,
+    overrides: Sequence[Sequence[str]],
+    *,
+    done: Callable[[dict[str, Any]], None] | None = None,
 ) -> list[dict[str, Any]]:
     """Measure a network on variants of a chip, all with the same chip seeds.
 
@@ -23,8 +27,8 @@ def sweep(
         done: told of each row as it is finished.
 
     Returns:
-        A row a variant: ``label``, ``overrides``, ``chips``, ``mean``, ``std``, ``worst`` (percent) and ``energy_J``, ``latency_s``,
-        ``area_m2``, ``tops_per_watt``, ``crossbars``, ``conversions``.
+        A row a variant: ``label``, ``overrides``, ``chips``, ``mean``, ``std``, ``worst`` (percent) and ``energy_J``,
+        ``latency_s``, ``area_m2``, ``tops_per_watt``, ``crossbars``, ``conversions``.
     """
     rows: list[dict[str, Any]] = []
     for keys in overrides:

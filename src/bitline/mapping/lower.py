@@ -62,8 +62,10 @@ def lower(module: nn.Module, name: str, *, input_shape: torch.Size | None = None
         signed: inputs below zero occur.
 
     Raises:
-        MappingError: another kind of layer.
+        MappingError: another kind of layer, or an input that it does not take or that lacks its batch axis.
     """
+    if isinstance(module, Lowerable) and input_shape is not None:
+        check_batch(module, name, input_shape)
     if isinstance(module, nn.Linear):
         positions = math.prod(input_shape[1:-1]) if input_shape is not None else 1
         return Matmul(
@@ -85,6 +87,15 @@ def lower(module: nn.Module, name: str, *, input_shape: torch.Size | None = None
     )
 
 
+def check_batch(module: Lowerable, name: str, shape: torch.Size) -> None:
+    """Raise MappingError where a layer's input has no batch axis, or too many axes."""
+    linear = isinstance(module, nn.Linear)
+    axes = 2 if linear else module.weight.dim()
+    if len(shape) < axes or (len(shape) > axes and not linear):
+        expected = "..., features" if linear else "channels, length" if axes == 3 else "channels, height, width"
+        raise MappingError(f"layer {name}: input of shape {tuple(shape)}; expected (batch, {expected})")
+
+
 def _padding(module: nn.Conv1d | nn.Conv2d) -> list[int]:
     """Zeros on both ends of every axis, last axis first, as F.pad wants them; resolves ``padding="same"``."""
     return list(module._reversed_padding_repeated_twice)  # pyright: ignore[reportPrivateUsage]
@@ -92,12 +103,12 @@ def _padding(module: nn.Conv1d | nn.Conv2d) -> list[int]:
 
 def _output_size(module: nn.Conv1d | nn.Conv2d, size: torch.Size | tuple[int, ...]) -> list[int]:
     pad = _padding(module)
-    out: list[int] = []
-    for axis, length in enumerate(size):
-        ends = pad[2 * (len(size) - 1 - axis)] + pad[2 * (len(size) - 1 - axis) + 1]
-        span = module.dilation[axis] * (module.kernel_size[axis] - 1) + 1
-        out.append((length + ends - span) // module.stride[axis] + 1)
-    return out
+    padded = [length + sum(pad[-2 * (axis + 1) :][:2]) for axis, length in enumerate(size)]
+    spans = [d * (k - 1) + 1 for d, k in zip(module.dilation, module.kernel_size, strict=True)]
+    if any(length < span for length, span in zip(padded, spans, strict=True)):
+        have, need = (" x ".join(map(str, lengths)) for lengths in (padded, spans))
+        raise MappingError(f"padded input of {have} is smaller than a kernel that spans {need}")
+    return [(n - span) // step + 1 for n, span, step in zip(padded, spans, module.stride, strict=True)]
 
 
 def weight_matrix(module: Lowerable) -> Tensor:
@@ -119,30 +130,27 @@ def input_rows(module: Lowerable, x: Tensor) -> Tensor:
 
     Returns:
         (images, positions, groups, rows), same dtype; a copy for convolutions.
+
+    Raises:
+        MappingError: an input smaller than the kernel.
     """
     if isinstance(module, nn.Linear):
-        return x.reshape(x.shape[0], -1, 1, x.shape[-1])
-    axes = x.dim() - 2
+        return x.reshape(x.shape[0], math.prod(x.shape[1:-1]), 1, x.shape[-1])
+    out = _output_size(module, x.shape[2:])
     pad = _padding(module)
     if any(pad):
         mode = "constant" if module.padding_mode == "zeros" else module.padding_mode
         # Circular and reflecting borders are not implemented for integers; doubles hold them exactly.
         x = F.pad(x, pad) if mode == "constant" else F.pad(x.double(), pad, mode=mode).to(x.dtype)
     x = x.contiguous()
-    images, channels = x.shape[:2]
-    groups = module.groups
-    out, spans, strides = [], [], []
-    for axis in range(axes):
-        step, length = x.stride(2 + axis), x.shape[2 + axis]
-        reach = module.dilation[axis] * (module.kernel_size[axis] - 1) + 1
-        out.append((length - reach) // module.stride[axis] + 1)
-        strides.append(step * module.stride[axis])
-        spans.append(step * module.dilation[axis])
+    images, channels = x.shape[0], x.shape[1] // module.groups
+    strides = [step * size for step, size in zip(x.stride()[2:], module.stride, strict=True)]
+    spans = [step * size for step, size in zip(x.stride()[2:], module.dilation, strict=True)]
     view = x.as_strided(
-        (images, *out, groups, channels // groups, *module.kernel_size),
-        (x.stride(0), *strides, x.stride(1) * (channels // groups), x.stride(1), *spans),
+        (images, *out, module.groups, channels, *module.kernel_size),
+        (x.stride(0), *strides, x.stride(1) * channels, x.stride(1), *spans),
     )
-    return view.reshape(images, math.prod(out), groups, -1)
+    return view.reshape(images, math.prod(out), module.groups, channels * math.prod(module.kernel_size))
 
 
 def output_shape(module: Lowerable, input_shape: torch.Size) -> list[int]:

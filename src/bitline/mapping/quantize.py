@@ -20,7 +20,10 @@ def quantize(x: Tensor, scale: Tensor | float, low: int, high: int) -> Tensor:
 
 def snap(scale: Tensor, kind: Scale) -> Tensor:
     """Round scales up to a power of two, so that nothing clips that did not before; or leave them."""
-    return torch.exp2(torch.ceil(torch.log2(scale))) if kind == "power_of_two" else scale
+    if kind == "any":
+        return scale
+    mantissa, exponent = torch.frexp(scale)
+    return torch.ldexp(torch.ones_like(scale), exponent - (mantissa == 0.5).int())
 
 
 def weight_limits(weights: Weights) -> tuple[int, int]:
@@ -50,8 +53,11 @@ def weight_scale(w: Tensor, weights: Weights, *, name: str = "?") -> Tensor:
     if not torch.isfinite(w).all():
         raise MappingError(f"layer {name}: {int((~torch.isfinite(w)).sum())} of {w.numel()} weights are NaN or infinite")
     low, high = weight_limits(weights)
-    if (low == 0 and bool((w < 0).any())) or (high == 0 and bool((w > 0).any())):
-        raise MappingError(f"layer {name}: zero_point = {weights.zero_point} holds [{low}, {high}]; weights have both signs")
+    least, most = float(w.min()), float(w.max())
+    if (low == 0 and least < 0) or (high == 0 and most > 0):
+        raise MappingError(
+            f"layer {name}: zero_point = {weights.zero_point} holds [{low}, {high}]; weights span [{least:g}, {most:g}]"
+        )
     axes = (1,) if weights.granularity == "channel" else (0, 1, 2)
     scale = w.detach().clamp(min=0).amax(axes, keepdim=True) / max(high, 1)
     scale = torch.maximum(scale, w.detach().clamp(max=0).amin(axes, keepdim=True) / min(low, -1))
@@ -118,6 +124,8 @@ class RangeHistogram:
         Raises:
             MappingError: NaN or infinite activations.
         """
+        if x.numel() == 0:
+            return
         x = x.detach().reshape(-1).float()
         low, high = x.aminmax()
         peak = max(abs(low.item()), abs(high.item()))

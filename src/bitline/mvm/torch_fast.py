@@ -17,10 +17,12 @@ from bitline.mvm.adc import AdcScale
 from bitline.mvm.product import Product
 from bitline.mvm.reference import check, noise_shape
 from bitline.physics.noise import BLOCK, ReadNoise, blocks
+from bitline.physics.program import RESOLUTION
 
 CHUNK = 2**19
 """partial sums held at once"""
 _EXHAUSTIVE = 2**18
+_EXACT_IN_FLOAT = 2**24
 _FEW_GROUPS = 8
 
 Observer = Callable[[Tensor, Tensor], None]
@@ -45,20 +47,37 @@ class Crossbars:
         return self.levels.dtype == torch.uint8
 
     @cached_property
+    def most(self) -> float:
+        """No analog sum exceeds this, level units, nor does any part of it."""
+        bounds = self.product.placement.row_bounds
+        if self.integral or not self.levels.numel():
+            return self.product.max_sum
+        reach = self.levels.abs().sum(1)
+        most = max(float(reach[:, :, a:b].sum(2).max()) for a, b in zip(bounds, bounds[1:], strict=False))
+        return most * self.product.max_digit
+
+    @cached_property
+    def real(self) -> torch.dtype:
+        """Type that holds every analog sum without rounding, in whatever order it is added up."""
+        unit = 1 if self.integral else RESOLUTION
+        return torch.float32 if self.most <= _EXACT_IN_FLOAT * unit else torch.float64
+
+    @cached_property
     def tiles(self) -> list[Tensor]:
-        """One matrix per row tile, (groups, rows of the tile, slices * sides * stored columns), int8 or float32."""
+        """One matrix per row tile, (groups, rows of the tile, slices * sides * stored columns), int8 or real."""
         levels = self.levels.to(torch.int16) if self.integral else self.levels
-        return self._cut(levels[:, :1] - levels[:, 1:] if self.product.subtracts else levels)
+        small = self.integral and self.product.placement.chip.cell.bits < 8
+        levels = levels[:, :1] - levels[:, 1:] if self.product.subtracts else levels
+        return self._cut(levels.to(torch.int8 if small else self.real))
 
     def variances(self, noise: ReadNoise) -> list[Tensor]:
-        """Cell variances laid out as `tiles`, float32."""
+        """Cell variances laid out as `tiles`, float64."""
         variance = noise.cell_variance(self.levels)
         return self._cut(variance.sum(1, keepdim=True) if self.product.subtracts else variance)
 
     def _cut(self, x: Tensor) -> list[Tensor]:
         """Cut (groups, sides, slices, rows, stored columns) into row tiles."""
-        small = not x.is_floating_point() and self.product.placement.chip.cell.bits < 8
-        x = x.permute(0, 3, 2, 1, 4).flatten(2).to(torch.int8 if small else torch.float32)
+        x = x.permute(0, 3, 2, 1, 4).flatten(2)
         bounds = self.product.placement.row_bounds
         return [x[:, a:b].contiguous() for a, b in zip(bounds, bounds[1:], strict=False)]
 
@@ -80,7 +99,8 @@ def crossbar_mvm(
 ) -> Tensor:
     """Multiply integer activations by the crossbars of one layer.
 
-    The same numbers as `bitline.mvm.reference.crossbar_mvm`: bit for bit where levels are integers.
+    The same numbers as `bitline.mvm.reference.crossbar_mvm`: bit for bit where levels are integers. Real levels make
+    the same analog sums; a code may be the neighbouring one where a sum lies within 0.01 LSB of the middle between both.
 
     Args:
         x: integers within the input format, (images, positions, groups, rows).
@@ -104,7 +124,9 @@ def crossbar_mvm(
     images, positions, groups, rows = x.shape
     placement = product.placement
     y = torch.empty(images * positions, groups, placement.stored_columns, dtype=torch.float64, device=x.device)
-    rule = _Rule(scale, product, crossbars.integral and noise is None)
+    rule = _Rule(scale, crossbars, integral=crossbars.integral and noise is None)
+    highest = crossbars.most if scale.high is None else max(scale.high, -(scale.low or 0))
+    wide = highest * placement.row_tiles > _EXACT_IN_FLOAT
     flat = x.reshape(-1, groups, rows)
     for start, stop in _runs(images, positions, product, whole_blocks=noise is not None):
         codes: Tensor | None = None
@@ -115,6 +137,7 @@ def crossbar_mvm(
             code = rule.convert_(a)
             if observer is not None and seen is not None:
                 observer(seen, code)
+            code = code.double() if wide else code
             codes = code if codes is None else codes.add_(code)
         assert codes is not None
         _shift_and_add(codes, scale, product, out=y[start:stop])
@@ -159,7 +182,7 @@ def analog_sums(x: Tensor, crossbars: Crossbars) -> Iterator[Tensor]:
         crossbars: the programmed layer.
 
     Yields:
-        level units, float32, (groups, digits, vectors, slices, converted sides, stored columns).
+        level units, exact, (groups, digits, vectors, slices, converted sides, stored columns).
     """
     check(x, crossbars.levels, crossbars.product)
     flat = x.reshape(-1, *x.shape[2:])
@@ -186,22 +209,22 @@ def _sums(x: Tensor, crossbars: Crossbars) -> Iterator[tuple[int, Tensor]]:
     shape = (len(product.slice_weights), len(product.side_weights), product.placement.stored_columns)
     for tile, matrix in enumerate(crossbars.tiles):
         rows = planes[..., bounds[tile] : bounds[tile + 1]].reshape(x.shape[1], -1, matrix.shape[1])
-        yield tile, _matmul(rows, matrix).view(*planes.shape[:3], *shape)
+        yield tile, _matmul(rows, matrix, crossbars.real).view(*planes.shape[:3], *shape)
 
 
-def _matmul(rows: Tensor, matrix: Tensor) -> Tensor:
-    """Multiply small integers or reals exactly enough: (groups, n, rows) x (groups, rows, m) -> float32."""
+def _matmul(rows: Tensor, matrix: Tensor, real: torch.dtype) -> Tensor:
+    """Multiply exactly, (groups, n, rows) x (groups, rows, m), where every sum fits in `real`."""
     if (
         rows.dtype == matrix.dtype == torch.int8
         and rows.device.type == "cpu"
         and rows.shape[0] <= _FEW_GROUPS
         and _int8_is_exact()
     ):
-        out = rows.new_empty(rows.shape[0], rows.shape[1], matrix.shape[2], dtype=torch.float32)
+        out = rows.new_empty(rows.shape[0], rows.shape[1], matrix.shape[2], dtype=real)
         for group in range(rows.shape[0]):
             out[group].copy_(torch._int_mm(rows[group], matrix[group]))  # pyright: ignore[reportPrivateUsage]
         return out
-    return torch.bmm(rows.float(), matrix.float())
+    return torch.bmm(rows.to(real), matrix.to(real))
 
 
 @cache
@@ -220,16 +243,14 @@ def _int8_is_exact() -> bool:
 class _Rule:
     """Sum to code in place, in float32 where that provably gives the codes that doubles give."""
 
-    def __init__(self, scale: AdcScale, product: Product, integral: bool) -> None:
+    def __init__(self, scale: AdcScale, crossbars: Crossbars, *, integral: bool) -> None:
         self.low, self.high = scale.low, scale.high
         # Axes (groups, digits, vectors, slices, sides, columns).
         lsb, offset = (t[:, :, None, :, None, :] for t in (scale.lsb, scale.offset))
-        self.offset = offset.float() if bool(offset.any()) else None
         self.unit = bool((lsb == 1).all())
-        self.factor, self.divisor = lsb.reciprocal().float(), lsb.float()
-        self.multiply = not integral or self._agrees(scale, product)
-        if not self.multiply:
-            self.divisor, self.offset = lsb, offset
+        self.multiply = self._agrees(scale, crossbars.product) if integral else True
+        self.lsb, self.factor = lsb, lsb.reciprocal().to(crossbars.real)
+        self.offset = offset.to(crossbars.real if self.multiply else torch.float64) if bool(offset.any()) else None
 
     def _agrees(self, scale: AdcScale, product: Product) -> bool:
         """Compare with doubles on every whole sum there can be."""
@@ -248,13 +269,14 @@ class _Rule:
         return bool((exact == quick.double()).all())
 
     def convert_(self, a: Tensor) -> Tensor:
-        """Return codes, float32; `a` may be overwritten."""
-        if not self.multiply:
-            code = torch.round((a.double() - (0 if self.offset is None else self.offset)) / self.divisor).float()
-        else:
+        """Return codes, of the type of `a`, which may be overwritten."""
+        if self.multiply:
             code = a if self.offset is None else a.sub_(self.offset)
             code = code.round_() if self.unit else code.mul_(self.factor).round_()
-        return code if self.low is None else code.clamp_(self.low, self.high)
+        else:
+            code = a.double() if self.offset is None else a - self.offset
+            code = code.div_(self.lsb).round_()
+        return (code if self.low is None else code.clamp_(self.low, self.high)).to(a.dtype)
 
 
 def _disturb(
@@ -264,20 +286,21 @@ def _disturb(
     product = crossbars.product
     bounds = product.placement.row_bounds
     rows = x[..., bounds[tile] : bounds[tile + 1]]
-    squares = digits(rows, product.form, product.placement.chip.dac.bits).permute(2, 0, 1, 3).float().square_()
+    squares = digits(rows, product.form, product.placement.chip.dac.bits).permute(2, 0, 1, 3).double().square_()
     if noise.proportional:
         variance = crossbars.variances(noise)[tile]
         power = torch.bmm(squares.flatten(1, 2), variance).view_as(a)
     else:
         sides = 2 if product.subtracts else 1
         power = squares.sum(-1)[..., None, None, None] * (sides * noise.absolute_sigma**2)
+    sigma = power.sqrt_().float()
     vector, vectors = 0, a.shape[2]
     while vector < vectors:
         image, position = divmod(start + vector, positions)
         count = min(BLOCK, positions - position)
         z = noise.draw(image, tile, position, noise_shape(product, count)).to(a.device)
         run = slice(vector, vector + count)
-        a[:, :, run] += z.mul_(power[:, :, run].sqrt())
+        a[:, :, run] += z.mul_(sigma[:, :, run])
         vector += count
 
 

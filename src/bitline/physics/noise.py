@@ -11,6 +11,7 @@ from bitline.physics import seeds
 
 BLOCK = 16
 """positions of one image that share a seed, hence the least that is drawn at once"""
+_VARIANCE_BITS = 24
 
 
 @dataclass(frozen=True)
@@ -40,11 +41,17 @@ class ReadNoise:
         return isinstance(self.cell.read_noise, ProportionalReadNoise)
 
     def cell_variance(self, levels: Tensor) -> Tensor:
-        """Variance of each cell in level units squared, the shape of `levels`."""
+        """Variance of each cell in level units squared, float64, the shape of `levels`.
+
+        It has 24 bits, so that sums of variances are exact in any order.
+        """
         match self.cell.read_noise:
             case ProportionalReadNoise(sigma=sigma):
                 leak = self.cell.g_min / self.cell.step if self.cell.leak == "cancelled" else 0.0
-                return ((levels.double() + leak) * sigma).square()
+                variance = ((levels.double() + leak) * sigma).square()
+                top = float(variance.max()) if variance.numel() else 0.0
+                unit = 2.0 ** (math.frexp(top)[1] - _VARIANCE_BITS)
+                return (variance / unit).round_().mul_(unit)
             case AbsoluteReadNoise(sigma=sigma):
                 return torch.full_like(levels, (sigma / self.cell.step) ** 2, dtype=torch.float64)
             case _:
@@ -65,7 +72,8 @@ def blocks(images: int, positions: int, most: int) -> list[tuple[int, int]]:
     """
     per_image = math.ceil(positions / BLOCK)
     ends = [i * positions + min((b + 1) * BLOCK, positions) for i in range(images) for b in range(per_image)]
-    runs, start, stop = [], 0, 0
+    runs: list[tuple[int, int]] = []
+    start = stop = 0
     for end in ends:
         if end - start > most and stop > start:
             runs.append((start, stop))

@@ -5,6 +5,10 @@ from torch import Tensor
 
 from bitline.chip.description import Cell, GaussianAbsolute, GaussianProportional, Ideal, LogNormal, PerLevel
 
+RESOLUTION = 2**-12
+"""of effective levels: far below any cell's error, and coarse enough that sums of levels are exact in any order, so that
+a result does not depend on batch size, threads or torch device"""
+
 
 def program(levels: Tensor, cell: Cell, *, generator: torch.Generator) -> Tensor:
     """Write levels into cells.
@@ -50,11 +54,12 @@ def effective_levels(levels: Tensor, stuck: Tensor, cell: Cell, *, generator: to
         generator: of the programming error.
 
     Returns:
-        uint8 where every cell sits exactly on a level, else float32.
+        uint8 where every cell sits exactly on a level, else float32, whole multiples of `RESOLUTION`.
     """
     ideal = isinstance(cell.programming, Ideal)
     if ideal and cell.leak == "cancelled":
         return torch.where(stuck >= 0, stuck, levels.to(stuck.dtype)).to(torch.uint8)
     g = program(levels, cell, generator=generator)
     g = torch.where(stuck >= 0, cell.g_min + stuck.float() * cell.step, g)
-    return (g - cell.g_min if cell.leak == "cancelled" else g) / cell.step
+    real = (g - cell.g_min if cell.leak == "cancelled" else g) / cell.step
+    return (real / RESOLUTION).round_().mul_(RESOLUTION)

@@ -139,13 +139,13 @@ def _note(evaluation: Evaluation, key: str, models: int) -> str:
     cost = part(evaluation, "cost")
     if models:
         chosen = cost.get("adc_model")
-        return f"{models} published ADC models" + (f"; {chosen} chosen" if chosen else "")
+        return f"across {models} ADC models" + (f"; chosen: {chosen}" if chosen else "")
     if key == "latency_s":
         rate = text.finite(part(part(evaluation, "chip"), "adc").get("sample_rate"))
         pace = f"ADCs at {text.quantity(rate, 'Hz')} whatever their model" if rate else "ADC models give no time"
         interval = text.finite(cost.get("interval_s"))
         return f"{pace}; pipelined, one input every {text.quantity(interval, 's')}" if interval else pace
-    return "one ADC model only: the span is not known"
+    return "under one ADC model only; published ones differ by 4x"
 
 
 def lead(evaluation: Evaluation) -> list[str]:
@@ -156,16 +156,17 @@ def lead(evaluation: Evaluation) -> list[str]:
         sentence = f"The float network answers {text.decimal(known['float'])} % of the images right"
         if programmed:
             some = "one programmed chip" if len(programmed) == 1 else f"{len(programmed)} programmed chips"
-            sentence += f"; {some}, {text.spread(known.get('mean'), known.get('std'))} %"
+            sentence += f", {some} {text.spread(known.get('mean'), known.get('std'))} %"
         elif text.finite(known.get("ideal_integer")) is not None:
-            sentence += f"; an ideal chip, in integers, {text.decimal(known['ideal_integer'])} %"
+            sentence += f", an ideal chip in integers {text.decimal(known['ideal_integer'])} %"
         worst = max(steps(evaluation), key=lambda step: step.points, default=None)
         if worst is not None and worst.points > 0:
-            sentence += f"; the largest loss is {worst.name}, {text.decimal(worst.points)} points"
+            sentence += f". Most is lost to {'the ' if worst.key == 'adc' else ''}{worst.name}: {text.decimal(worst.points)} points"
         said.append(sentence + ".")
     found = {quantity.name: quantity for quantity in quantities(evaluation)}
     if "energy" in found:
-        sentence = f"One inference costs {found['energy'].text}"
+        span = found["energy"].span
+        sentence = f"One inference costs {found['energy'].text}" + (f" ({span} across ADC models)" if span else "")
         sentence += f" and {found['latency'].text}" if "latency" in found else ""
         parts = shares(part(part(evaluation, "cost"), "energy_parts"))
         if parts:
@@ -183,9 +184,9 @@ def shares(parts: Mapping[str, float]) -> dict[str, float]:
 
 
 def causes_of_error(evaluation: Evaluation) -> list[str]:
-    """Return the causes that any layer's error is split into, in the order they act."""
+    """Return the causes that add error to any layer, in the order they act."""
     order = ["quantization", "adc", "programming", "faults", "read_noise"]
-    found = {key for layer in rows(evaluation, "layers") for key in part(layer, "error_parts")}
+    found = {key for layer in rows(evaluation, "layers") for key, value in part(layer, "error_parts").items() if value}
     return [key for key in order if key in found] + sorted(found.difference(order))
 
 

@@ -11,7 +11,7 @@ from bitline.report.facts import Evaluation
 Json = dict[str, Any]
 
 _CAUSE_COLORS = ("quantization", "adc", "programming", "faults", "read_noise")
-_PARTS = 10  # colours for components; see the style sheet
+_PARTS = 14  # colours for components; see the style sheet
 
 
 @dataclass(frozen=True)
@@ -38,21 +38,24 @@ def _color(key: str) -> str:
     return f"--{key.replace('_', '-')}" if key in _CAUSE_COLORS else "--other"
 
 
-def _axis(**options: Any) -> Json:
+def _axis(title: str = "", **options: Any) -> Json:
+    if title:
+        options["title"] = {"text": title, "standoff": 8, "font": {"size": 13, "color": "--muted"}}
     return {"gridcolor": "--grid", "linecolor": "--line", "zeroline": False, "automargin": True, **options}
 
 
 def _layout(height: int, **options: Any) -> Json:
     return {
         "height": height,
-        "margin": {"l": 8, "r": 12, "t": 8, "b": 8, "pad": 4},
+        "margin": {"l": 8, "r": 20, "t": 32, "b": 8, "pad": 4},
         "font": {"family": "system-ui, -apple-system, 'Segoe UI', Roboto, sans-serif", "size": 13, "color": "--ink"},
         "paper_bgcolor": "rgba(0,0,0,0)",
         "plot_bgcolor": "rgba(0,0,0,0)",
         "hoverlabel": {"bgcolor": "--paper", "bordercolor": "--line", "font": {"color": "--ink"}},
         "legend": {"orientation": "h", "x": 0, "xanchor": "left", "y": 1.02, "yanchor": "bottom", "traceorder": "normal"},
+        "modebar": {"bgcolor": "rgba(0,0,0,0)", "color": "--muted", "activecolor": "--accent"},
         "showlegend": False,
-        "uniformtext": {"minsize": 10, "mode": "hide"},
+        "uniformtext": {"minsize": 11, "mode": "hide"},
         **options,
     }
 
@@ -81,7 +84,7 @@ def loss(evaluation: Evaluation) -> Figure | None:
             "width": 0.56,
             "marker": {
                 "color": _color(step.key),
-                "pattern": {"shape": "/" if step.points < 0 else "", "fgcolor": "--paper", "size": 5},
+                "pattern": {"shape": "/" if step.points < 0 else "", "fillmode": "overlay", "fgcolor": "--paper", "size": 6},
             },
             "hovertemplate": f"{text.decimal(step.before)} % → {text.decimal(step.after)} %"
             f"<extra>{_safe(step.name)}</extra>",
@@ -94,13 +97,14 @@ def loss(evaluation: Evaluation) -> Figure | None:
         lines += [level, level, None]
         places += [i, i + 1, None]
     data.append(_line(lines, places))
-    errors = {"type": "data", "array": [step.std for step in steps], "color": "--ink", "thickness": 1.4, "width": 5}
+    uncertain = [(i, step) for i, step in enumerate(steps, start=1) if step.std]
+    errors = {"type": "data", "array": [step.std for _, step in uncertain], "color": "--ink", "thickness": 1.4, "width": 5}
     data.append(
         {
             "type": "scatter",
             "mode": "markers",
-            "x": [step.after for step in steps],
-            "y": list(range(1, len(steps) + 1)),
+            "x": [step.after for _, step in uncertain],
+            "y": [i for i, _ in uncertain],
             "marker": {"size": 1, "color": "--ink"},
             "error_x": errors,
             "hoverinfo": "skip",
@@ -123,7 +127,7 @@ def loss(evaluation: Evaluation) -> Figure | None:
         64 + 48 * len(ticks),
         bargap=0.4,
         barmode="overlay",
-        xaxis=_axis(title={"text": "accuracy [%]"}, range=[low - margin, high + margin]),
+        xaxis=_axis(title="accuracy [%]", range=[low - margin, high + margin]),
         yaxis=_axis(
             tickvals=list(range(len(ticks))), ticktext=ticks, range=[len(ticks) - 0.5, -0.5], showgrid=False, fixedrange=True
         ),
@@ -149,8 +153,11 @@ def chips(evaluation: Evaluation) -> Figure | None:
         return None
     accuracy = facts.accuracy(evaluation)
     seeds = [*(evaluation.get("seeds") or []), *["?"] * len(programmed)]
-    heights = _stacked(programmed)
-    top = max(heights) + 1
+    lines = [value for value in map(text.finite, (accuracy.get("float"), accuracy.get("ideal_integer"))) if value is not None]
+    low, high = min([*programmed, *lines]), max([*programmed, *lines])
+    span = (high - low) or 1.0
+    heights = _apart(programmed, 0.014 * span)
+    top = max(map(abs, heights)) + 1
     data: list[Json] = []
     for key, name, color, dash in (
         ("float", "float", "--ink", "dash"),
@@ -182,23 +189,23 @@ def chips(evaluation: Evaluation) -> Figure | None:
         210,
         showlegend=True,
         shapes=shapes,
-        xaxis=_axis(title={"text": "accuracy [%]"}),
+        xaxis=_axis("accuracy [%]", range=[low - 0.03 * span, high + 0.03 * span]),
         yaxis={"visible": False, "range": [-top, top], "fixedrange": True},
     )
     caption = "Accuracy of each programmed chip, one dot a chip; the band is one standard deviation around the mean."
     return Figure("chips", caption, data, layout)
 
 
-def _stacked(values: Sequence[float], bins: int = 40) -> list[float]:
-    """Spread equal values up and down, so that no dot hides another."""
-    low, width = min(values), (max(values) - min(values)) / bins or 1.0
-    seen: dict[int, int] = {}
-    heights: list[float] = []
-    for value in values:
-        place = int((value - low) / width)
-        count = seen.get(place, 0)
-        seen[place] = count + 1
-        heights.append((count + 1) // 2 * (1 if count % 2 else -1) + 0.0)
+def _apart(values: Sequence[float], width: float) -> list[float]:
+    """Move dots nearer than `width` up and down in turn, so that none hides another."""
+    heights = [0.0] * len(values)
+    last: dict[float, float] = {}  # the last dot at each height, going up in value
+    for i in sorted(range(len(values)), key=values.__getitem__):
+        height = 0.0
+        while values[i] - last.get(height, float("-inf")) < width:
+            height = -height if height > 0 else 1 - height
+        last[height] = values[i]
+        heights[i] = height
     return heights
 
 
@@ -239,7 +246,7 @@ def parts(evaluation: Evaluation) -> Figure | None:
         barmode="stack",
         bargap=0.25,
         showlegend=True,
-        xaxis=_axis(title={"text": "share [%]"}, range=[0, 100]),
+        xaxis=_axis(title="share [%]", range=[0, 100], dtick=20),
         yaxis=_axis(
             tickvals=names, ticktext=[f"<b>{name}</b><br>{totals[name]}" for name in names],
             autorange="reversed", showgrid=False, fixedrange=True,
@@ -265,7 +272,7 @@ def layer_cost(evaluation: Evaluation) -> Figure | None:
         top = 1 - i * share
         axes[f"yaxis{suffix}"] = _axis(
             domain=[top - share + (gap if i < len(panels) - 1 else 0), top], rangemode="tozero", nticks=4,
-            title={"text": f"{name} [{column.unit}]"}, fixedrange=True,
+            title=f"{name} [{column.unit}]", fixedrange=True,
         )  # fmt: skip
         data.append(
             {
@@ -318,7 +325,7 @@ def layer_error(evaluation: Evaluation) -> Figure | None:
         showlegend=True,
         xaxis=_layer_axis(names),
         yaxis=_axis(
-            type="log", title={"text": "noise / signal power"}, exponentformat="power", dtick=1, fixedrange=True
+            type="log", title="noise / signal power", exponentformat="power", dtick=1, fixedrange=True
         ),
     )
     caption = (
@@ -364,8 +371,8 @@ def sweep(records: Sequence[Mapping[str, Any]]) -> Figure | None:
     wide = min(energies) > 0 and max(energies) > 10 * min(energies)
     layout = _layout(
         380,
-        xaxis=_axis(title={"text": f"energy per input [{column.unit}]"}, type="log" if wide else "linear"),
-        yaxis=_axis(title={"text": "accuracy [%]"}),
+        xaxis=_axis(title=f"energy per input [{column.unit}]", type="log" if wide else "linear"),
+        yaxis=_axis(title="accuracy [%]"),
     )
     caption = (
         "Accuracy against energy of the chips tried; whiskers are one standard deviation over the programmed chips. "

@@ -90,7 +90,7 @@ def _notes(layer: Mapping[str, Any], low: float | None, high: float | None, lsb:
     many = int(layer["partial_sums"].get("ranges") or 1)
     notes: list[str] = []
     if low is not None and high is not None:
-        notes.append(f"range {text.number(low)} to {text.number(high)}" + (f", hull of {many}" if many > 1 else ""))
+        notes.append(f"range {text.number(low)} to {text.number(high)}" + (f", envelope of {many}" if many > 1 else ""))
     if lsb is not None:
         notes.append(f"LSB {text.number(lsb)}" + (" (median)" if many > 1 else ""))
     clipped = text.finite(layer.get("adc_clip_fraction"))

@@ -70,10 +70,12 @@ def render(evaluation: Evaluation, *, title: str | None = None, sweep: Sequence[
             figures_json=_script_json({key: {"data": f.data, "layout": f.layout} for key, f in drawn.items()}),
             plotly=_plotly() if drawn else "",
             sheets=_sheets(evaluation, sweep or []),
+            many_ranges=any((facts.part(r, "partial_sums").get("ranges") or 1) > 1 for r in facts.rows(evaluation, "layers")),
             pictures=pictures[:OPEN_HISTOGRAMS],
             folded=pictures[OPEN_HISTOGRAMS:],
             size=(histograms.WIDTH, histograms.HEIGHT),
             chip=facts.part(evaluation, "chip"),
+            records=_chip(evaluation),
             doi=_doi(facts.part(evaluation, "chip").get("doi")),
             facts=_provenance(evaluation),
             absent=facts.absent(evaluation),
@@ -126,7 +128,6 @@ def _sheets(evaluation: Evaluation, sweep: Sequence[Mapping[str, Any]]) -> dict[
         "layers": sheets.layers(evaluation),
         "digital": sheets.digital(evaluation),
         "sweep": sheets.sweep(sweep),
-        "chip": _chip(evaluation),
     }
     return {key: sheet if sheet.rows else None for key, sheet in made.items()}
 
@@ -173,16 +174,18 @@ _UNITS = {
 }  # fmt: skip
 
 
-def _chip(evaluation: Evaluation) -> sheets.Sheet:
+def _chip(evaluation: Evaluation) -> list[sheets.Sheet]:
+    """Return one table for each record of the chip, and a first one for the keys outside any."""
     chip = facts.part(evaluation, "chip")
-    apart = {"name", "about", "doi", "deviations"}  # told in words above the table
-    lines: list[list[sheets.Cell]] = []
+    apart = {"name", "about", "doi", "deviations"}  # told in words above the tables
+    lines: dict[str, list[list[sheets.Cell]]] = {}
     for key, value in facts.settings({key: chip[key] for key in chip if key not in apart}):
+        record, _, name = key.rpartition(".") if key.count(".") == 0 else key.partition(".")
         unit = _UNITS.get(key)
         written = text.quantity(value, unit) if unit and text.finite(value) is not None else text.plain(value)
-        lines.append([sheets.Cell(key), sheets.Cell(written)])
+        lines.setdefault(record, []).append([sheets.Cell(name), sheets.Cell(written)])
     heads = [sheets.Head("key", numeric=False), sheets.Head("value", numeric=False)]
-    return sheets.Sheet("Every key of the chip", heads, lines)
+    return [sheets.Sheet(record or "the whole chip", heads, rows) for record, rows in lines.items()]
 
 
 def _provenance(evaluation: Evaluation) -> list[tuple[str, str]]:

@@ -78,6 +78,12 @@ class _Columns:
         cells = [Cell(write(r.get(key)), value) for r, value in zip(self.records, values, strict=True)]
         self.add(head, cells, write(sum(known)) if summed and known else "")
 
+    def ratio(self, head: Head, key: str) -> None:
+        values = self.values(key)
+        if any(value is not None for value in values):
+            written = text.aligned(values)
+            self.add(head, [Cell(one, value) for one, value in zip(written, values, strict=True)])
+
     def physical(self, head: Head, key: str, unit: str, *, summed: bool = False) -> None:
         values = self.values(key)
         known = [value for value in values if value is not None]
@@ -111,7 +117,7 @@ def layers(evaluation: Evaluation) -> Sheet:
     """Every layer on crossbars: shape, crossbars, conversions, errors, cost."""
     records = facts.rows(evaluation, "layers")
     table = _columns(records)
-    matrix, crossbars, adc, noise, cost = "matrix", "crossbars", "ADC", "noise power / signal power", "cost per input"
+    matrix, crossbars, adc, noise, cost = "matrix", "crossbars", "ADC", "noise / signal power", "for one input"
     table.words(Head("layer", numeric=False), "name", "total")
     table.words(Head("kind", numeric=False, rank=6), "kind")
     shapes = [
@@ -130,9 +136,10 @@ def layers(evaluation: Evaluation) -> Sheet:
     meaning = "partial sums: signal over conversion error"
     table.figures(Head("SQNR", "dB", adc, meaning, rank=1), "partial_sum_sqnr_dB", lambda value: text.decimal(value, 1))
     for key in facts.causes_of_error(evaluation):
-        values = [text.finite(facts.part(r, "error_parts").get(key)) for r in records]
-        head = Head(text.cause(key), group=noise, meaning=text.cause_meaning(key), rank=9)
-        table.add(head, [Cell(text.number(value, 3), value) for value in values])
+        values = [text.finite(facts.part(record, "error_parts").get(key)) for record in records]
+        head = Head(text.cause(key), "10⁻³", noise, text.cause_meaning(key), rank=9)
+        written = text.aligned([None if value is None else 1e3 * value for value in values], 3)
+        table.add(head, [Cell(one, value) for one, value in zip(written, values, strict=True)])
     table.physical(Head("energy", group=cost, rank=1), "energy_J", "J", summed=True)
     table.physical(Head("area", group=cost, rank=7), "area_m2", "m2", summed=True)
     table.physical(Head("latency", group=cost, rank=8), "latency_s", "s", summed=False)
@@ -223,7 +230,7 @@ def adc_models(evaluation: Evaluation) -> Sheet:
     table.physical(Head("energy"), "energy_J", "J")
     table.physical(Head("latency"), "latency_s", "s")
     table.physical(Head("area"), "area_m2", "m2")
-    table.figures(Head("efficiency", "TOPS/W"), "tops_per_watt", text.number)
+    table.ratio(Head("efficiency", "TOPS/W"), "tops_per_watt")
     marked = frozenset(i for i, name in enumerate(models) if name == chosen)
     return table.sheet("The chip under each published ADC model", marked=marked)
 
@@ -244,7 +251,7 @@ def sweep(records: Sequence[Mapping[str, Any]]) -> Sheet:
     table.physical(Head("energy"), "energy_J", "J")
     table.physical(Head("latency", rank=3), "latency_s", "s")
     table.physical(Head("area", rank=2), "area_m2", "m2")
-    table.figures(Head("efficiency", "TOPS/W", rank=1), "tops_per_watt", text.number)
+    table.ratio(Head("efficiency", "TOPS/W", rank=1), "tops_per_watt")
     known = {"label", "mean", "std", "worst", "energy_J", "latency_s", "area_m2", "tops_per_watt"}
     known |= {"chip overrides", "chip_overrides", "overrides"}
     for key in dict.fromkeys(key for record in records for key in record if key not in known):

@@ -111,6 +111,15 @@ def plain(value: object) -> str:
     return str(value)
 
 
+def aligned(values: Sequence[object], digits: int = 4) -> tuple[str, ...]:
+    """Write figures with the places that give the largest so many digits; two digits where those would lose one."""
+    known = [abs(value) for value in map(finite, values) if value]
+    places = max(0, digits - 1 - math.floor(math.log10(max(known) * (1 + 1e-9)))) if known else 0
+    return tuple(
+        number(value, 2) if 0 < abs(finite(value) or 0.0) < 9.5 * 10**-places else decimal(value, places) for value in values
+    )
+
+
 @dataclass(frozen=True)
 class Column:
     """Values of one column under one unit."""
@@ -123,12 +132,10 @@ class Column:
 
 def column(values: Sequence[object], unit: str) -> Column:
     """Write a column with the prefix of its largest value in the header, so that its figures compare."""
-    known = [abs(value) for value in map(finite, values) if value is not None]
-    largest = max(known, default=0.0)
-    if largest == 0:
-        return Column(typeset(unit), 1.0, tuple(number(value) for value in values))
+    known = [finite(value) for value in values]
+    largest = max((abs(value) for value in known if value is not None), default=0.0)
     prefixed = units.pretty(largest, unit).partition(" ")[2]
     power = int(unit[-1]) if unit[-1].isdigit() else 1
     factor = units.PREFIXES[prefixed.removesuffix(unit)] ** power
-    texts = [number(value if finite(value) is None else float(str(value)) / factor, 3) for value in values]
-    return Column(typeset(prefixed), factor, tuple(texts))
+    scaled = [value if one is None else one / factor for value, one in zip(values, known, strict=True)]
+    return Column(typeset(prefixed), factor, aligned(scaled))

@@ -8,6 +8,8 @@ from typing import Any
 
 import torch
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
 
 from bitline.errors import DataError
 
@@ -29,6 +31,21 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             return torch.load(path, map_location=map_location, weights_only=True)
         except Exception as error:  # torch raises many kinds: zip, pickle, runtime ...
             raise DataError(f"cannot read checkpoint {path}: {' '.join(str(error).split())[:200]}") from error
+
+
+class WithinEpoch(ModelCheckpoint):
+    """Checkpoints every so many steps, but for the last step of an epoch.
+
+    From one there Lightning would resume in the next epoch, without testing this one; the checkpoint at the end of the
+    epoch follows anyway.
+    """
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Save if it is time to."""
+        if batch_idx + 1 < trainer.num_training_batches:
+            super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
 
 
 def replace_file(path: Path, write: Callable[[Path], object]) -> None:

@@ -21,7 +21,7 @@ from torch import nn
 from bitline.data import DataSet, load
 from bitline.errors import DataError
 from bitline.models.files import RECORD, WEIGHTS, ModelRecord, check_spec, is_file_spec, make, read_json
-from bitline.train.checkpoint import AtomicCheckpointIO, replace_file, write_json
+from bitline.train.checkpoint import AtomicCheckpointIO, WithinEpoch, replace_file, write_json
 from bitline.train.config import TrainConfig, checked
 from bitline.train.hardware import best_precision, describe, git_commit
 from bitline.train.loader import TestBatches, TrainBatches
@@ -123,8 +123,10 @@ def _record(config: TrainConfig, data: DataSet) -> ModelRecord:
         }
     elif config.width != 1.0:
         raise DataError(f"width is {config.width}; a network from a file has its own width, so only 1.0 is allowed")
+    file, _, name = config.model.rpartition(":")
+    model = f"{Path(file).expanduser().resolve()}:{name}" if is_file_spec(config.model) else config.model
     return ModelRecord(
-        model=config.model, kwargs=kwargs, data=config.data, title=data.title, classes=data.classes,
+        model=model, kwargs=kwargs, data=config.data, title=data.title, classes=data.classes,
         channels=data.channels, image_size=data.image_size, mean=data.mean, std=data.std,
     )  # fmt: skip
 
@@ -214,7 +216,7 @@ def _checkpoints(path: Path, every: int | None) -> Iterator[Callback]:
     }  # fmt: skip
     yield ModelCheckpoint(every_n_epochs=1, save_on_train_epoch_end=True, **fixed)
     if every is not None:
-        yield ModelCheckpoint(every_n_train_steps=every, save_on_train_epoch_end=False, **fixed)
+        yield WithinEpoch(every_n_train_steps=every, save_on_train_epoch_end=False, **fixed)
 
 
 def _finish(module: Classifier, config: TrainConfig, data: DataSet, record: ModelRecord, out: Path) -> None:

@@ -3,6 +3,7 @@
   const root = document.documentElement;
   const source = document.getElementById("figures");
   const figures = source ? JSON.parse(source.textContent) : {};
+  const mouse = matchMedia("(hover: hover) and (pointer: fine)").matches;
   const printedWidth = 660; // px between the margins of a portrait page
 
   // colours are named in the figures and defined in the style sheet, light and dark
@@ -18,12 +19,14 @@
     const style = getComputedStyle(root);
     for (const [key, figure] of Object.entries(figures)) {
       const layout = paint(figure.layout, "", style);
-      layout.dragmode = matchMedia("(pointer: fine)").matches ? "zoom" : false;
+      layout.dragmode = mouse ? "zoom" : false;
       if (width) Object.assign(layout, { width, autosize: false });
       Plotly.react("figure-" + key, paint(figure.data, "", style), layout, {
         responsive: !width,
         displaylogo: false,
-        modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d", "zoomIn2d", "zoomOut2d", "pan2d", "zoom2d"],
+        displayModeBar: mouse ? "hover" : false,
+        modeBarButtons: [["toImage", "resetScale2d"]],
+        plotlyServerURL: "", // by default a button would send the figure away
         toImageButtonOptions: { format: "svg", filename: key },
       });
     }

@@ -1,0 +1,5 @@
+"""``python -m bitline``."""
+
+from bitline.cli import main
+
+main()

@@ -1,0 +1,68 @@
+"""What a price rests on: assumptions, scalings and omissions, said in words beside the figures."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+from bitline.chip.description import Chip, Pair
+from bitline.cost.adc import FEWEST_SURVEY_BITS
+from bitline.cost.circuits import cells_by_conductance
+from bitline.cost.sram import sram
+from bitline.cost.table import CostTable
+from bitline.units import nm
+
+if TYPE_CHECKING:
+    from bitline.mapping.place import Placement
+
+Data = Literal["measured", "assumed", "fixed"]
+
+_DATA: dict[Data, tuple[str, ...]] = {
+    "measured": (),
+    "assumed": ("bit densities are assumed: half of the input bits are one, cells are at their middle level",),
+    "fixed": ("data are ignored: every wordline is driven in every cycle, cells are at their middle level",),
+}
+
+
+def notes(placement: Placement, table: CostTable, data: Data) -> tuple[str, ...]:
+    """Say what was assumed, scaled or left out."""
+    found = [*_DATA[data], *_scaled(placement.chip, table), *_adc(placement)]
+    chip = placement.chip
+    if not cells_by_conductance(chip, table, chip.adc.model):
+        inside = ", inside its conversions" if table.cell_energy.within == "adc_energy" else ""
+        found.append(f"cells are priced by table {table.name}{inside}: conductances do not move the energy")
+    if chip.weights.scale == "any":
+        found.append("real scales need a multiplication for each output, which is not priced")
+    silent = [layer.matmul.name for layer in placement.layers if not layer.matmul.inputs]
+    if silent:
+        found.append(f"number of inputs unknown, so that their arrival is not priced: {', '.join(silent)}")
+    return tuple(found)
+
+
+def _scaled(chip: Chip, table: CostTable) -> list[str]:
+    """Say what was scaled to another node or supply."""
+    found: list[str] = []
+    if abs(chip.node / table.node - 1) > 1e-6:
+        found.append(f"table {table.name} is scaled from {table.node / nm:g} to {chip.node / nm:g} nm")
+    elif abs(chip.vdd / table.vdd - 1) > 1e-6:
+        found.append(f"energies of table {table.name} are scaled from {table.vdd:g} to {chip.vdd:g} V")
+    if table.buffer_energy is None and sram(chip.node, chip.system.buffer_kib, chip.system.bus_bits).scaled:
+        found.append(f"buffers are scaled to {chip.node / nm:g} nm from the nearest node of the SRAM grid")
+    return found
+
+
+def _adc(placement: Placement) -> list[str]:
+    """Say where an ADC is not the one that its model describes."""
+    chip, found = placement.chip, list[str]()
+    bits = chip.adc.bits
+    if bits < FEWEST_SURVEY_BITS:
+        found.append(f"the survey of ADCs begins at {FEWEST_SURVEY_BITS} bits: it is left out of the range")
+    if chip.adc.policy == "lossless":
+        rows = min(chip.crossbar.active_rows, max(layer.matmul.rows for layer in placement.layers))
+        encoding = chip.weights.encoding
+        signed = isinstance(encoding, Pair) and encoding.subtract == "analog"
+        needed = (rows * (2**chip.dac.bits - 1) * chip.cell.max_level).bit_length() + signed
+        if needed > bits:
+            found.append(
+                f"ADCs are priced at adc.bits = {bits}; exact ones, as policy lossless has, need {needed} bits"
+            )
+    return found

@@ -1,0 +1,137 @@
+"""What pricing returns: totals, breakdowns that sum to them, and the span of the ADC models."""
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from bitline.cost.adc import Model
+from bitline.cost.events import Events
+
+
+@dataclass(frozen=True)
+class LayerCost:
+    """One layer for one image.
+
+    Args:
+        name: of the layer.
+        kind: of the layer.
+        rows: inputs of one product.
+        cols: outputs of one product.
+        groups: products.
+        row_tiles: partial sums per result, input digit and slice.
+        crossbars: of the layer, one copy.
+        utilization: fraction of their cells in use.
+        conversions: uses of an ADC.
+        macs: multiply-accumulates.
+        energy_J: its events, and the chip's leakage while it runs.
+        energy_parts: by component, J.
+        latency_s: of one image.
+        area_m2: its share of the chip, copies included.
+        events: what was priced.
+    """
+
+    name: str
+    kind: str
+    rows: int
+    cols: int
+    groups: int
+    row_tiles: int
+    crossbars: int
+    utilization: float
+    conversions: int
+    macs: int
+    energy_J: float  # noqa: N815
+    energy_parts: dict[str, float]
+    latency_s: float
+    area_m2: float
+    events: Events = field(repr=False)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data, without the events."""
+        return {key: value for key, value in vars(self).items() if key != "events"}
+
+
+@dataclass(frozen=True)
+class AdcEstimate:
+    """The chip under one model of its ADC.
+
+    Args:
+        energy_J: of one image, all parts.
+        adc_energy_J: conversions alone.
+        adc_area_m2: of all ADCs.
+        conversion_J: one conversion.
+    """
+
+    energy_J: float  # noqa: N815
+    adc_energy_J: float  # noqa: N815
+    adc_area_m2: float
+    conversion_J: float  # noqa: N815
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a network costs on a chip.
+
+    Args:
+        chip: name.
+        data: where bit densities come from: ``"measured"``, ``"assumed"`` (half of the bits are one) or ``"fixed"``
+            (all wordlines driven).
+        energy_J: of one image.
+        latency_s: of one image, layer after layer.
+        interval_s: between images in a pipeline of layers: the slowest layer.
+        area_m2: of what is built.
+        unused_area_m2: share of crossbars that are built and hold no layer.
+        leakage_W: of the chip; times latency_s it is the part ``leakage`` of the energy.
+        tops: 10^12 operations per second at one image per interval; a MAC is two operations.
+        tops_per_watt: 10^12 operations per joule.
+        macs: per image.
+        conversions: per image.
+        crossbars: in use, copies included.
+        crossbars_built: in whole macros.
+        tiles: of the chip.
+        energy_parts: J by component.
+        area_parts: m2 by component.
+        latency_parts: s by cause.
+        layers: in order of execution.
+        adc_model: that the figures hold for.
+        adc_range: the same chip under every ADC model that covers its width; published models differ, so quote a range.
+        notes: what was assumed, scaled or left out.
+    """
+
+    chip: str
+    data: str
+    energy_J: float  # noqa: N815
+    latency_s: float
+    interval_s: float
+    area_m2: float
+    unused_area_m2: float
+    leakage_W: float  # noqa: N815
+    tops: float
+    tops_per_watt: float
+    macs: int
+    conversions: int
+    crossbars: int
+    crossbars_built: int
+    tiles: int
+    energy_parts: dict[str, float]
+    area_parts: dict[str, float]
+    latency_parts: dict[str, float]
+    layers: tuple[LayerCost, ...]
+    adc_model: Model
+    adc_range: dict[Model, AdcEstimate]
+    notes: tuple[str, ...]
+
+    @property
+    def energy_span(self) -> tuple[float, float]:
+        """Least and most energy of an image among the ADC models, J."""
+        energies = [estimate.energy_J for estimate in self.adc_range.values()]
+        return min(energies), max(energies)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data."""
+        nested = {"layers", "adc_range", "notes"}
+        return {
+            **{key: value for key, value in vars(self).items() if key not in nested},
+            "adc_range": {model: asdict(estimate) for model, estimate in self.adc_range.items()},
+            "notes": list(self.notes),
+            "layers": [layer.to_json() for layer in self.layers],
+        }

@@ -1,0 +1,100 @@
+import pytest
+
+from bitline.chip import load, replace
+from bitline.cost.adc import MODELS, adc_cost, isaac, survey_area, survey_energy, zigzag_area, zigzag_energy
+from bitline.cost.model import price
+from bitline.cost.table import load as load_table
+from bitline.errors import ChipError
+from bitline.mapping.place import place
+
+
+def test_survey_regression_agrees_with_the_library_it_re_implements(published):
+    expected = published["adc_survey"]
+
+    energy = survey_energy(8, 32e-9, 1.28e9)
+
+    assert 8 * 1.28e9 * energy == pytest.approx(expected["eight_adcs_mW"] * 1e-3, rel=1e-6)
+    assert 8 * survey_area(energy, 32e-9, 1.28e9) == pytest.approx(expected["eight_adcs_mm2"] * 1e-6, rel=1e-6)
+
+
+def test_survey_regression_has_its_golden_values(published):
+    for point in published["adc_survey"]["rounded"]:
+        node, rate = point["node_nm"] * 1e-9, point["GSps"] * 1e9
+        energy = survey_energy(point["bits"], node, rate)
+        assert energy * 1e12 == pytest.approx(point["pJ"], abs=0.5e-4 * (1 + 1e-6))
+        assert survey_area(energy, node, rate) * 1e12 == pytest.approx(point["um2"], abs=0.5)
+
+
+def test_survey_golden_values_to_the_last_digit():
+    assert survey_energy(8, 32e-9, 1.2e9) == pytest.approx(1.8486088943398364e-12, rel=1e-6)
+    assert survey_energy(5, 22e-9, 1.2e9) == pytest.approx(4.628700190200305e-13, rel=1e-6)
+
+
+def test_zigzag_model_has_the_published_values(published):
+    for bits, femtojoule, square_micrometre in published["adc_zigzag"]["points"]:
+        assert zigzag_energy(bits, 0.9) * 1e15 == pytest.approx(femtojoule, abs=0.06)
+        assert zigzag_area(bits) * 1e12 == pytest.approx(square_micrometre, abs=0.5)
+
+
+def test_isaac_model_is_the_table_at_8_bits_and_a_sar_at_others(published):
+    table = load_table("isaac-32nm")
+
+    assert isaac(8)[0] == pytest.approx(table.adc_energy.si)
+    assert isaac(5)[0] == pytest.approx(904.5e-15, rel=1e-4)
+    for bits, area in published["adc_isaac"]["points"]:
+        assert isaac(bits)[1] * 1e12 == pytest.approx(area, rel=1e-4)
+
+
+def test_flash_table_gains_a_comparator_for_each_reference():
+    chip, table = load("rram-22nm"), load_table("neurosim-22nm")
+
+    def cost(bits: int):
+        return adc_cost("table", replace(chip, f"adc.bits={bits}"), table)
+
+    assert cost(5).energy == pytest.approx(118.95e-15)
+    assert cost(6).energy - cost(5).energy == pytest.approx(32 * 1.7e-15)
+    assert cost(6).area == pytest.approx(cost(5).area * 63 / 31)
+    assert cost(1).energy > 0
+
+
+@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("preset", ["isaac-32nm", "rram-22nm"])
+def test_energy_and_area_of_an_adc_grow_with_its_bits(model, preset):
+    chip = load(preset)
+    table = load_table(chip.cost_table)
+
+    costs = [adc_cost(model, replace(chip, f"adc.bits={bits}"), table) for bits in range(4, 13)]
+
+    assert all(a.energy < b.energy and a.area < b.area for a, b in zip(costs, costs[1:], strict=False))
+
+
+def test_an_adc_wider_than_the_models_hold_for_is_refused(vgg8):
+    placement = place(vgg8, replace(load("example-128"), "adc.bits=13"))
+
+    with pytest.raises(ChipError, match=r"adc.bits = 13: cost model 'isaac' of ADCs holds for 1 to 12 bits"):
+        price(placement)
+
+
+def test_an_adc_narrower_than_the_survey_is_refused_where_the_survey_is_chosen(vgg8):
+    placement = place(vgg8, replace(load("example-128"), "adc.bits=3", "adc.model=survey"))
+
+    with pytest.raises(ChipError, match=r"adc.bits = 3: cost model 'survey' of ADCs holds for 4 to 12 bits"):
+        price(placement)
+
+
+def test_an_adc_narrower_than_the_survey_is_priced_without_it_and_says_so(vgg8):
+    cost = price(place(vgg8, replace(load("rram-22nm"), "adc.bits=3")))
+
+    assert set(cost.adc_range) == {"table", "isaac", "zigzag"}
+    assert any("survey of ADCs begins at 4 bits" in note for note in cost.notes)
+
+
+def test_the_span_of_adc_models_holds_the_chosen_one(vgg8):
+    cost = price(place(vgg8, load("rram-22nm")))
+
+    assert set(cost.adc_range) == set(MODELS)
+    assert cost.adc_range[cost.adc_model].energy_J == pytest.approx(cost.energy_J, rel=1e-12)
+    assert cost.adc_range[cost.adc_model].adc_energy_J == pytest.approx(cost.energy_parts["adc"], rel=1e-12)
+    least, most = cost.energy_span
+    assert least <= cost.energy_J <= most
+    assert cost.adc_range["isaac"].conversion_J == pytest.approx(0.447e-12, rel=1e-3)
