@@ -9,9 +9,10 @@ from hypothesis import HealthCheck, settings
 
 from bitline.chip.description import Chip, check
 
-settings.register_profile(
-    "steady", deadline=None, derandomize=True, print_blob=True, suppress_health_check=[HealthCheck.too_slow]
-)
+# The same examples on every run; --hypothesis-profile=thorough looks for new ones.
+_common = settings(deadline=None, print_blob=True, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("steady", _common, derandomize=True, max_examples=100)
+settings.register_profile("thorough", _common, max_examples=3000)
 settings.load_profile("steady")
 
 

@@ -1,3 +1,5 @@
+from itertools import pairwise
+
 import pytest
 
 from bitline.chip import load, replace
@@ -65,7 +67,7 @@ def test_energy_and_area_of_an_adc_grow_with_its_bits(model, preset):
 
     costs = [adc_cost(model, replace(chip, f"adc.bits={bits}"), table) for bits in range(4, 13)]
 
-    assert all(a.energy < b.energy and a.area < b.area for a, b in zip(costs, costs[1:], strict=False))
+    assert all(a.energy < b.energy and a.area < b.area for a, b in pairwise(costs))
 
 
 def test_an_adc_wider_than_the_models_hold_for_is_refused(vgg8):

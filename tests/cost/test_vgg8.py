@@ -60,6 +60,7 @@ def test_vgg8_with_the_default_adc_is_within_a_factor_of_three(vgg8, published):
 
     assert 1 / 3 < cost.energy_J / (published["vgg8"]["dynamic_uJ"] * 1e-6) < 3
     assert cost.energy_parts["adc"] == pytest.approx(70e-6, rel=0.02)
+    assert "ADC model isaac is scaled from 32 to 22 nm" in cost.notes
 
 
 def test_vgg8_with_the_default_table_is_within_a_factor_of_three(vgg8, published):

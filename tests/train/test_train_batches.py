@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from bitline.data import DataSet, load
-from bitline.train.augment import flip_and_crop
+from bitline.train.augment import cutout, flip_and_crop
 from bitline.train.loader import TestBatches, TrainBatches, derived_seed
 from bitline.train.module import factor
 
@@ -49,6 +49,19 @@ def test_augmented_batches_lie_in_memory_as_channels_last():
     result = flip_and_crop(images(), flip=True, pad=1, generator=generator())
 
     assert result.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_cutout_zeroes_one_square_of_each_image_and_nothing_else():
+    whole = torch.ones(500, 2, 8, 8)
+
+    result = cutout(whole.clone(), size=4, generator=generator())
+
+    holes = result[:, 0] == 0
+    assert torch.equal(result[:, 0], result[:, 1])
+    rows, columns = holes.any(2).sum(1), holes.any(1).sum(1)
+    assert torch.equal(holes.sum((1, 2)), rows * columns)  # a rectangle
+    assert (rows.min(), rows.max(), columns.min(), columns.max()) == (2, 4, 2, 4)
+    assert holes.any(0).all()
 
 
 def test_half_of_the_images_are_mirrored():

@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 
 from bitline.errors import DataError
 from bitline.train import TrainConfig, checked
+from bitline.train import run as run_module
 from bitline.train.module import Classifier
 from bitline.train.run import train
 
@@ -92,6 +93,26 @@ def test_a_run_that_dies_twice_in_one_epoch_resumes_to_the_same_weights(tmp_path
     resumed = train(config(tmp_path / "run"), if_exists="resume")
 
     assert_same(resumed, undisturbed)
+
+
+def test_a_run_that_dies_between_its_last_epoch_and_its_results_resumes_to_the_same_weights(
+    tmp_path, monkeypatch, undisturbed
+):
+    with monkeypatch.context() as patch:
+        patch.setattr(run_module, "save_model", lambda *_: (_ for _ in ()).throw(KilledError))
+        with pytest.raises(KilledError):
+            train(config(tmp_path / "run"))
+
+    assert_same(train(config(tmp_path / "run"), if_exists="resume"), undisturbed)
+
+
+def test_what_a_killed_process_left_half_written_is_cleared_away(tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / ".config.json.1.tmp").write_text("half")
+
+    run = train(config(tmp_path / "run", epochs=1), if_exists="resume")
+
+    assert not list(run.rglob("*.tmp"))
 
 
 def test_a_run_killed_with_signal_9_resumes_to_the_same_weights(tmp_path, undisturbed):

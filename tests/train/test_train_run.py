@@ -94,6 +94,15 @@ def test_bf16_and_batch_norm_train(tmp_path):
     assert all(weight.dtype == torch.float32 for weight in load_run(run).model.parameters())
 
 
+def test_a_run_starts_from_the_weights_of_another(finished, tmp_path):
+    run = train(checked(**{**TINY, "epochs": 1, "lr": 1e-9}, init=finished, out=tmp_path / "run"))
+
+    before, after = (load_run(place).model.state_dict() for place in (finished, run))
+
+    for key in before:
+        torch.testing.assert_close(after[key], before[key], rtol=0, atol=1e-5)
+
+
 def test_overwrite_starts_again_and_leaves_foreign_files(tmp_path):
     run = train(checked(**TINY, out=tmp_path / "run"))
     (run / "notes.txt").write_text("mine")

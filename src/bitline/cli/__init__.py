@@ -5,7 +5,7 @@ import sys
 
 import typer
 
-from bitline.cli import demo, evaluate, train
+from bitline.cli import cost, demo, evaluate, train
 from bitline.errors import BitlineError
 
 app = typer.Typer(
@@ -27,6 +27,7 @@ def _options(  # pyright: ignore[reportUnusedFunction]
 
 app.command(name="train")(train.command)
 app.command(name="evaluate")(evaluate.command)
+app.command(name="cost")(cost.command)
 app.command(name="demo")(demo.command)
 
 

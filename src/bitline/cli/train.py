@@ -32,12 +32,15 @@ def command(
         float | None, typer.Option(help="Largest learning rate; default: 0.1 with batch norm, else 0.02.")
     ] = None,
     schedule: Annotated[str, typer.Option(help="linear, cosine or onecycle.")] = "linear",
+    momentum: Annotated[float, typer.Option(help="Nesterov momentum.")] = 0.9,
     weight_decay: Annotated[float, typer.Option(help="On weights, not on biases and batch norm.")] = 5e-4,
     label_smoothing: Annotated[float, typer.Option(help="Share of the target spread over all classes.")] = 0.1,
     flip: Annotated[
         bool | None, typer.Option("--flip/--no-flip", help="Mirror half of the images; default: colour images only.")
     ] = None,
     crop: Annotated[int | None, typer.Option(help="Largest random shift, px; default: a 16th of the image.")] = None,
+    cutout: Annotated[int, typer.Option(help="Side of a square cut out of each training image, px.")] = 0,
+    init: Annotated[Path | None, typer.Option(help="Start from the weights of this run directory.")] = None,
     seed: Annotated[int, typer.Option(help="Of weights, shuffle and augmentation.")] = 0,
     precision: Annotated[
         str | None, typer.Option(help="bf16-mixed or 32-true; default: bf16 where the hardware has it.")
@@ -59,9 +62,9 @@ def command(
         raise DataError("--resume and --overwrite exclude each other")
     config = checked(
         model=model, data=data, data_dir=data_dir, image_size=image_size, width=width, epochs=epochs,
-        batch_size=batch_size, lr=lr, schedule=schedule, weight_decay=weight_decay, label_smoothing=label_smoothing,
-        flip=flip, crop=crop, seed=seed, precision=precision, threads=threads, checkpoint_every=checkpoint_every,
-        out=out,
+        batch_size=batch_size, lr=lr, schedule=schedule, momentum=momentum, weight_decay=weight_decay,
+        label_smoothing=label_smoothing, flip=flip, crop=crop, cutout=cutout, init=init, seed=seed,
+        precision=precision, threads=threads, checkpoint_every=checkpoint_every, out=out,
     )  # fmt: skip
     from bitline.train.run import train
 

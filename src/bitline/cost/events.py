@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from bitline.chip.description import Offset
@@ -210,7 +211,7 @@ def mean_conductance(chip: Chip, level: float) -> float:
 def mux_rounds(layer: LayerPlacement) -> int:
     """Conversions that an ADC makes one after the other in one read; neighbouring columns share an ADC."""
     chip = layer.chip
-    widest = max(b - a for a, b in zip(layer.col_bounds, layer.col_bounds[1:], strict=False))
+    widest = max(b - a for a, b in pairwise(layer.col_bounds))
     used = (widest + chip.reference_columns) * chip.cells_per_weight
     return -(-min(chip.adc.columns_per_adc, used) * chip.converted_sides // chip.sides)
 

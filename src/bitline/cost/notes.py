@@ -22,6 +22,9 @@ _DATA: dict[Data, tuple[str, ...]] = {
     "fixed": ("data are ignored: every wordline is driven in every cycle, cells are at their middle level",),
 }
 
+_ADC_NODE = {"isaac": 32 * nm, "zigzag": 28 * nm}
+"""Nodes of the ADC models that have one; ZigZag's energy goes with the supply alone, its area with the node."""
+
 
 def notes(placement: Placement, table: CostTable, data: Data) -> tuple[str, ...]:
     """Say what was assumed, scaled or left out."""
@@ -54,6 +57,9 @@ def _adc(placement: Placement) -> list[str]:
     """Say where an ADC is not the one that its model describes."""
     chip, found = placement.chip, list[str]()
     bits = chip.adc.bits
+    home = _ADC_NODE.get(chip.adc.model)
+    if home is not None and abs(chip.node / home - 1) > 1e-6:
+        found.append(f"ADC model {chip.adc.model} is scaled from {home / nm:g} to {chip.node / nm:g} nm")
     if bits < FEWEST_SURVEY_BITS:
         found.append(f"the survey of ADCs begins at {FEWEST_SURVEY_BITS} bits: it is left out of the range")
     if chip.adc.policy == "lossless":

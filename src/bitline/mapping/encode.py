@@ -68,7 +68,7 @@ def decode(levels: Tensor, placement: LayerPlacement) -> Tensor:
     """
     chip = placement.chip
     factors = torch.tensor(slice_weights(chip), dtype=torch.float64, device=levels.device)
-    sides = torch.tensordot(levels.double(), factors, dims=([2], [0]))
+    sides = torch.einsum("gksrc,s->gkrc", levels.double(), factors)
     w = sides[:, 0] - sides[:, 1] if chip.sides == 2 else sides[:, 0]
     cols = placement.matmul.cols
     if chip.reference_columns:

@@ -69,7 +69,14 @@ def lower(module: nn.Module, name: str, *, input_shape: torch.Size | None = None
     if isinstance(module, nn.Linear):
         positions = math.prod(input_shape[1:-1]) if input_shape is not None else 1
         return Matmul(
-            name, "linear", module.in_features, module.out_features, 1, positions, positions * module.in_features, signed
+            name,
+            "linear",
+            module.in_features,
+            module.out_features,
+            1,
+            positions,
+            positions * module.in_features,
+            signed,
         )
     if not isinstance(module, nn.Conv1d | nn.Conv2d):
         raise MappingError(
@@ -82,9 +89,7 @@ def lower(module: nn.Module, name: str, *, input_shape: torch.Size | None = None
         positions = math.prod(_output_size(module, input_shape[2:]))
     rows = module.in_channels // module.groups * math.prod(module.kernel_size)
     kind = "conv2d" if isinstance(module, nn.Conv2d) else "conv1d"
-    return Matmul(
-        name, kind, rows, module.out_channels // module.groups, module.groups, positions, inputs, signed
-    )
+    return Matmul(name, kind, rows, module.out_channels // module.groups, module.groups, positions, inputs, signed)
 
 
 def check_batch(module: Lowerable, name: str, shape: torch.Size) -> None:

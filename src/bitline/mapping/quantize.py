@@ -18,6 +18,11 @@ def quantize(x: Tensor, scale: Tensor | float, low: int, high: int) -> Tensor:
     return (x / scale).round_().clamp_(low, high)
 
 
+def widen(x: Tensor) -> Tensor:
+    """Return numbers of half precision as float32, which holds 16-bit integers; others as they are."""
+    return x.float() if x.dtype.itemsize < 4 else x
+
+
 def snap(scale: Tensor, kind: Scale) -> Tensor:
     """Round scales up to a power of two, so that nothing clips that did not before; or leave them."""
     if kind == "any":
@@ -51,7 +56,9 @@ def weight_scale(w: Tensor, weights: Weights, *, name: str = "?") -> Tensor:
         MappingError: NaN or infinite weights, or weights of a sign that the zero point leaves no room for.
     """
     if not torch.isfinite(w).all():
-        raise MappingError(f"layer {name}: {int((~torch.isfinite(w)).sum())} of {w.numel()} weights are NaN or infinite")
+        raise MappingError(
+            f"layer {name}: {int((~torch.isfinite(w)).sum())} of {w.numel()} weights are NaN or infinite"
+        )
     low, high = weight_limits(weights)
     least, most = float(w.min()), float(w.max())
     if (low == 0 and least < 0) or (high == 0 and most > 0):

@@ -2,9 +2,9 @@
 
 code = clip(round((a - offset) / lsb), low, high), result = code * lsb + offset, ties to even, in level units.
 
-Two choices keep every path exact. An LSB below one level is never used (where sums are whole levels it resolves nothing),
-except for a range that the chip fixes. An LSB has 10 significant bits, as the fixed-point factor of a shift-and-add
-unit would, so that weighted codes add up in doubles without rounding.
+Two choices keep every path exact. An LSB below one level is never used (where sums are whole levels it resolves
+nothing), except for a range that the chip fixes. An LSB has 10 significant bits, as the fixed-point factor of a
+shift-and-add unit would, so that weighted codes add up in doubles without rounding.
 """
 
 from dataclasses import dataclass

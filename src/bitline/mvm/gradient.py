@@ -5,6 +5,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from bitline.mapping.quantize import widen
+
 
 class _StraightThrough(torch.autograd.Function):
     @staticmethod
@@ -22,7 +24,7 @@ def straight_through(value: Tensor, surrogate: Tensor) -> Tensor:
 
 
 def fake_quantize(x: Tensor, scale: Tensor | float, low: int, high: int) -> Tensor:
-    """Round to integers times scale; the gradient is 1 within the range and 0 where x clips.
+    """Round to integers times scale; the gradient is 1 where x does not clip and 0 where it does.
 
     Args:
         x: real, any shape.
@@ -30,6 +32,7 @@ def fake_quantize(x: Tensor, scale: Tensor | float, low: int, high: int) -> Tens
         low: lowest integer.
         high: highest integer.
     """
-    inside = x.clamp(low * scale, high * scale) if isinstance(scale, float) else torch.clamp(x, low * scale, high * scale)
-    value = (x.detach() / scale).round().clamp(low, high) * scale
-    return straight_through(value, inside)
+    q = (widen(x.detach()) / scale).round_()
+    # Judged by the integer: x / scale may exceed the highest one by a rounding error and still not clip.
+    inside = (q >= low) & (q <= high)
+    return straight_through((q.clamp_(low, high) * scale).to(x.dtype), x * inside)

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 
 from bitline.chip.description import Offset, Pair
 from bitline.mapping.encode import slice_weights
@@ -49,18 +50,20 @@ class Product:
     def digital_offset(self) -> int:
         """Z where Z sum(x) is subtracted by a digital sum, else 0."""
         encoding = self.placement.chip.weights.encoding
-        return self.placement.chip.weights.zero_point if isinstance(encoding, Offset) and encoding.sum == "digital" else 0
+        return (
+            self.placement.chip.weights.zero_point if isinstance(encoding, Offset) and encoding.sum == "digital" else 0
+        )
 
     @property
     def max_digit(self) -> int:
-        """Largest input digit."""
-        return min(2**self.placement.chip.dac.bits - 1, 2 ** (self.form.bits - self.form.signed) - 1)
+        """Largest input digit; a sign bit is a digit of 1."""
+        body = self.form.bits - self.form.signed
+        return max(1, 2 ** min(self.placement.chip.dac.bits, body) - 1)
 
     @property
     def max_rows(self) -> int:
         """Wordlines of the tallest row tile."""
-        bounds = self.placement.row_bounds
-        return max(b - a for a, b in zip(bounds, bounds[1:], strict=False))
+        return max(b - a for a, b in pairwise(self.placement.row_bounds))
 
     @property
     def max_sum(self) -> int:

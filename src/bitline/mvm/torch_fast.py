@@ -1,12 +1,14 @@
 """The product of a crossbar in few large tensor operations, on any torch device.
 
-Working memory is bounded whatever the batch: vectors are taken in runs of at most `CHUNK` partial sums (or one block
-of 16 positions, if that is more), and a run holds about 16 bytes for each of its sums.
+Working memory is bounded whatever the batch: vectors are taken in runs of at most `CHUNK` partial sums and `16 * CHUNK`
+input digits (or one vector, under read noise one block of 16 positions, if that is more). A run holds at most 40 bytes
+for each of its sums and 10 for each of its digits.
 """
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache, cached_property
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -21,7 +23,7 @@ from bitline.physics.program import RESOLUTION
 
 CHUNK = 2**19
 """partial sums held at once"""
-_EXHAUSTIVE = 2**18
+_EXHAUSTIVE = 2**20
 _EXACT_IN_FLOAT = 2**24
 _FEW_GROUPS = 8
 
@@ -49,11 +51,10 @@ class Crossbars:
     @cached_property
     def most(self) -> float:
         """No analog sum exceeds this, level units, nor does any part of it."""
-        bounds = self.product.placement.row_bounds
         if self.integral or not self.levels.numel():
             return self.product.max_sum
         reach = self.levels.abs().sum(1)
-        most = max(float(reach[:, :, a:b].sum(2).max()) for a, b in zip(bounds, bounds[1:], strict=False))
+        most = max(float(reach[:, :, a:b].sum(2).max()) for a, b in pairwise(self.product.placement.row_bounds))
         return most * self.product.max_digit
 
     @cached_property
@@ -78,8 +79,7 @@ class Crossbars:
     def _cut(self, x: Tensor) -> list[Tensor]:
         """Cut (groups, sides, slices, rows, stored columns) into row tiles."""
         x = x.permute(0, 3, 2, 1, 4).flatten(2)
-        bounds = self.product.placement.row_bounds
-        return [x[:, a:b].contiguous() for a, b in zip(bounds, bounds[1:], strict=False)]
+        return [x[:, a:b].contiguous() for a, b in pairwise(self.product.placement.row_bounds)]
 
     @cached_property
     def weights(self) -> Tensor:
@@ -100,7 +100,7 @@ def crossbar_mvm(
     """Multiply integer activations by the crossbars of one layer.
 
     The same numbers as `bitline.mvm.reference.crossbar_mvm`: bit for bit where levels are integers. Real levels make
-    the same analog sums; a code may be the neighbouring one where a sum lies within 0.01 LSB of the middle between both.
+    the same analog sums; a code may be the neighbouring one where a sum lies within 0.01 LSB of the middle of both.
 
     Args:
         x: integers within the input format, (images, positions, groups, rows).
@@ -119,7 +119,13 @@ def crossbar_mvm(
     product = crossbars.product
     check(x, crossbars.levels, product)
     least = -product.max_sum if product.subtracts else 0
-    if shortcut and observer is None and noise is None and crossbars.integral and scale.resolves(least, product.max_sum):
+    if (
+        shortcut
+        and observer is None
+        and noise is None
+        and crossbars.integral
+        and scale.resolves(least, product.max_sum)
+    ):
         return integer_product(x, crossbars)
     images, positions, groups, rows = x.shape
     placement = product.placement
@@ -166,12 +172,12 @@ def integer_product(x: Tensor, crossbars: Crossbars) -> Tensor:
     small = form.bits <= 8 and w.dtype == torch.int8 and rows < 2**16
     if not (small and x.device.type == "cpu" and _int8_is_exact()):
         y = torch.einsum("vgr,grc->vgc", flat.double(), w.double())
-        return y.view(images, positions, groups, -1)
+        return y.view(images, positions, *y.shape[1:])
     shift = 0 if form.limits[1] < 128 else 128
     # uint8 x minus 128 is x with its top bit flipped, read as int8.
     signed = (flat.to(torch.uint8) ^ 128).view(torch.int8) if shift else flat.to(torch.int8)
-    parts = [torch._int_mm(signed[:, g].contiguous(), w[g]) + shift * w[g].sum(0, dtype=torch.int32) for g in range(groups)]  # pyright: ignore[reportPrivateUsage]
-    return torch.stack(parts, dim=1).double().view(images, positions, groups, -1)
+    parts = [_int_mm(signed[:, g].contiguous(), w[g]) + shift * w[g].sum(0, dtype=torch.int32) for g in range(groups)]
+    return torch.stack(parts, dim=1).double().view(images, positions, groups, w.shape[2])
 
 
 def analog_sums(x: Tensor, crossbars: Crossbars) -> Iterator[Tensor]:
@@ -192,9 +198,9 @@ def analog_sums(x: Tensor, crossbars: Crossbars) -> Iterator[Tensor]:
 
 
 def _runs(images: int, positions: int, product: Product, *, whole_blocks: bool) -> list[tuple[int, int]]:
-    per_vector = product.placement.matmul.groups * product.placement.stored_columns
-    per_vector *= len(product.digit_weights) * len(product.slice_weights) * len(product.side_weights)
-    most = max(1, CHUNK // per_vector)
+    matmul, digits_of_all = product.placement.matmul, len(product.digit_weights) * product.placement.matmul.groups
+    sums = digits_of_all * product.placement.stored_columns * len(product.slice_weights) * len(product.side_weights)
+    most = max(1, CHUNK // max(sums, digits_of_all * matmul.rows // 16))
     if whole_blocks:
         return blocks(images, positions, most)
     total = images * positions
@@ -222,9 +228,14 @@ def _matmul(rows: Tensor, matrix: Tensor, real: torch.dtype) -> Tensor:
     ):
         out = rows.new_empty(rows.shape[0], rows.shape[1], matrix.shape[2], dtype=real)
         for group in range(rows.shape[0]):
-            out[group].copy_(torch._int_mm(rows[group], matrix[group]))  # pyright: ignore[reportPrivateUsage]
+            out[group].copy_(_int_mm(rows[group], matrix[group]))
         return out
     return torch.bmm(rows.to(real), matrix.to(real))
+
+
+def _int_mm(a: Tensor, b: Tensor) -> Tensor:
+    """Multiply int8 matrices to int32."""
+    return torch._int_mm(a, b)  # pyright: ignore[reportPrivateUsage, reportPrivateImportUsage]
 
 
 @cache
@@ -234,7 +245,7 @@ def _int8_is_exact() -> bool:
     b = torch.full((512, 64), -128, dtype=torch.int8)
     a[::2], b[:, ::3] = 127, 127
     try:
-        got = torch._int_mm(a, b)  # pyright: ignore[reportPrivateUsage]
+        got = _int_mm(a, b)
     except (RuntimeError, AttributeError):
         return False
     return bool((got.double() == a.double() @ b.double()).all())
@@ -257,7 +268,7 @@ class _Rule:
         if self.unit:
             return True
         span = product.max_sum * (2 if product.subtracts else 1) + 1
-        if span * scale.lsb.numel() > 64 * _EXHAUSTIVE or span > _EXHAUSTIVE:
+        if span * scale.lsb.numel() > _EXHAUSTIVE:
             return False
         sums = torch.arange(span, device=scale.lsb.device) - (product.max_sum if product.subtracts else 0)
         # One column at a time: (ranges, sums).

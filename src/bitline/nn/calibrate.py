@@ -15,8 +15,8 @@ from bitline.nn.layers import Mode
 def calibrate(model: nn.Module, batches: Iterable[Tensor | Sequence[Tensor]], *, progress: bool = False) -> None:
     """Set the input and ADC ranges of a converted network from data, keeping histograms only.
 
-    Every batch passes twice: first through the plain network to find input ranges, then through ideal crossbars to count
-    partial sums. Both are kept as histograms, so the memory does not grow with the data.
+    Every batch passes twice: first through the plain network to find input ranges, then through ideal crossbars to
+    count partial sums. Both are kept as histograms, so the memory does not grow with the data.
 
     Args:
         model: from `to_crossbar`.
@@ -56,9 +56,7 @@ def calibrate(model: nn.Module, batches: Iterable[Tensor | Sequence[Tensor]], *,
             module.training = mode
 
 
-def _run(
-    model: nn.Module, batches: Iterable[Tensor | Sequence[Tensor]], mode: Mode, what: str, progress: bool
-) -> None:
+def _run(model: nn.Module, batches: Iterable[Tensor | Sequence[Tensor]], mode: Mode, what: str, progress: bool) -> None:
     layers = crossbar_layers(model).values()
     for layer in layers:
         layer.mode = mode

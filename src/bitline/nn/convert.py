@@ -3,10 +3,11 @@
 import copy
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.parametrize import is_parametrized
 from torch.overrides import TorchFunctionMode
 
 from bitline.chip.description import Chip
@@ -15,17 +16,23 @@ from bitline.mapping.lower import Lowerable, lower
 from bitline.mapping.place import LayerPlacement, Placement, place
 from bitline.nn.fold import fold, neighbours
 from bitline.nn.layers import CrossbarConv1d, CrossbarConv2d, CrossbarLayer, CrossbarLinear
-from bitline.nn.shapes import MAPPED, run_hooked, trace
+from bitline.nn.shapes import MAPPED, modules, run_hooked, trace
 
 _CLASSES = {nn.Linear: CrossbarLinear, nn.Conv1d: CrossbarConv1d, nn.Conv2d: CrossbarConv2d}
 _WEIGHTED = {
     torch.matmul: "matmul", Tensor.matmul: "matmul", Tensor.__matmul__: "matmul", torch.bmm: "bmm", Tensor.bmm: "bmm",
-    torch.mm: "mm", Tensor.mm: "mm", torch.einsum: "einsum", torch.addmm: "addmm", torch.baddbmm: "baddbmm",
+    Tensor.__rmatmul__: "matmul", torch.linalg.matmul: "matmul", torch.linalg.multi_dot: "multi_dot",
+    torch.mm: "mm", Tensor.mm: "mm", torch.mv: "mv", Tensor.mv: "mv", torch.dot: "dot", Tensor.dot: "dot",
+    torch.addmm: "addmm", Tensor.addmm: "addmm", torch.addmv: "addmv", Tensor.addmv: "addmv",
+    torch.baddbmm: "baddbmm", Tensor.baddbmm: "baddbmm", torch.addbmm: "addbmm", Tensor.addbmm: "addbmm",
+    torch.einsum: "einsum", torch.tensordot: "tensordot", torch.inner: "inner", Tensor.inner: "inner",
     nn.functional.linear: "linear", nn.functional.bilinear: "bilinear",
     nn.functional.scaled_dot_product_attention: "scaled_dot_product_attention",
     nn.functional.conv1d: "conv1d", nn.functional.conv2d: "conv2d", nn.functional.conv3d: "conv3d",
     torch.conv1d: "conv1d", torch.conv2d: "conv2d", torch.conv3d: "conv3d",
     nn.functional.conv_transpose1d: "conv_transpose1d", nn.functional.conv_transpose2d: "conv_transpose2d",
+    nn.functional.conv_transpose3d: "conv_transpose3d",
+    nn.functional.multi_head_attention_forward: "multi_head_attention_forward",
 }  # fmt: skip
 
 
@@ -106,12 +113,12 @@ def to_crossbar(
         MappingError: the chip has too few crossbars.
     """
     model = copy.deepcopy(model)
-    training = {module: module.training for module in model.modules()}
+    training = {name: module.training for name, module in modules(model, everywhere=True)}
     model.eval()
     kept = _keep(model, keep_digital)
     why: dict[str, str] = {}
     layers: dict[str, Lowerable] = {}
-    for name, module in model.named_modules():
+    for name, module in modules(model):
         if isinstance(module, MAPPED):
             reason = "kept digital as asked" if kept(name, module) else _why_not(model, name, module)
             if reason:
@@ -119,13 +126,16 @@ def to_crossbar(
             else:
                 layers[name] = module
     if not layers:
-        raise ConversionError(f"{type(model).__name__} has no Linear, Conv1d or Conv2d layer that a chip could hold")
+        reasons = "".join(f"; {name or '(model)'}: {reason}" for name, reason in why.items())
+        raise ConversionError(
+            f"{type(model).__name__} has no Linear, Conv1d or Conv2d layer that a chip could hold{reasons}"
+        )
     folded = fold(model, neighbours(model, layers, example), example)
     found = trace(model, example, layers) if example is not None else [lower(m, n) for n, m in layers.items()]
     for name in layers.keys() - {matmul.name for matmul in found}:
         why[name] = "never ran on the example"
         del layers[name]
-    digital = _digital_modules(model, layers, why) + (_digital_functions(model, layers, example))
+    digital = _digital_modules(model, layers, why) + _digital_functions(model, example)
     if digital and not allow_digital:
         raise ConversionError(
             "these operations stay digital: " + "; ".join(f"{d.name} ({d.op}): {d.why}" for d in digital)
@@ -135,15 +145,27 @@ def to_crossbar(
     for matmul in found:
         layer = layers[matmul.name]
         replaced[layer] = _CLASSES[_plain_class(layer)].from_float(layer, chip, matmul)  # pyright: ignore[reportArgumentType]
-    for name, module in list(model.named_modules(remove_duplicate=False)):
+    for name, module in modules(model, everywhere=True):
         if module in replaced:
             if not name:
                 model = replaced[module]
             else:
                 model.set_submodule(name, replaced[module])
-    for module, mode in training.items():
-        module.training = mode
+    for name, module in modules(model, everywhere=True):
+        module.training = training[name]
+    model.register_forward_pre_hook(_begin_pass)
+    model.register_forward_hook(_end_pass, always_call=True)
     return Conversion(model, ConversionReport(placement.layers, folded, tuple(digital)))
+
+
+def _begin_pass(model: nn.Module, _: object) -> None:
+    for layer in crossbar_layers(model).values():
+        layer.call = 0
+
+
+def _end_pass(model: nn.Module, _: object, __: object) -> None:
+    for layer in crossbar_layers(model).values():
+        layer.call = None
 
 
 def crossbar_layers(model: nn.Module) -> dict[str, CrossbarLayer]:
@@ -152,7 +174,7 @@ def crossbar_layers(model: nn.Module) -> dict[str, CrossbarLayer]:
     Raises:
         ConversionError: there are none.
     """
-    layers = {name: module for name, module in model.named_modules() if isinstance(module, CrossbarLayer)}
+    layers = {name: module for name, module in modules(model) if isinstance(module, CrossbarLayer)}
     if not layers:
         raise ConversionError(f"{type(model).__name__} has no layer on crossbars; call to_crossbar(model, chip) first")
     return layers
@@ -175,8 +197,13 @@ def set_chip(model: nn.Module, chip: Chip) -> None:
 
     Calibrated ADC ranges are fitted again from the partial sums counted by `calibrate`; where crossbar size, cell
     or number formats differ these are no longer true, and `calibrate` must run again.
+
+    Raises:
+        MappingError: the chip has too few crossbars.
     """
-    for layer in crossbar_layers(model).values():
+    layers = crossbar_layers(model).values()
+    place((layer.matmul for layer in layers), chip)
+    for layer in layers:
         layer.set_chip(chip)
 
 
@@ -185,7 +212,7 @@ def _keep(
 ) -> Callable[[str, nn.Module], bool]:
     if callable(keep):
         return keep
-    names = [name for name, module in model.named_modules() if isinstance(module, MAPPED)]
+    names = [name for name, module in modules(model) if isinstance(module, MAPPED)]
     for name in keep:
         if name not in names:
             raise ConversionError(
@@ -194,14 +221,25 @@ def _keep(
     return lambda name, _: name in keep
 
 
+_OWN_METHODS = ("forward", "_conv_forward", "__call__", "__getattr__")
+_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+
+
 def _plain_class(module: nn.Module) -> type[Lowerable]:
     return next(cls for cls in _CLASSES if isinstance(module, cls))
 
 
 def _why_not(model: nn.Module, name: str, module: nn.Module) -> str | None:
     """Say why a linear or convolution layer cannot be replaced, or None."""
-    if type(module).forward is not _plain_class(module).forward:
+    plain = _plain_class(module)
+    if isinstance(module, CrossbarLayer):
+        return "is on a chip already; move it with set_chip"
+    if is_parametrized(module):
+        return "its weights are parametrized; call torch.nn.utils.parametrize.remove_parametrizations first"
+    if any(getattr(type(module), method, None) is not getattr(plain, method, None) for method in _OWN_METHODS):
         return f"{type(module).__name__} has a forward of its own"
+    if any(getattr(module, hooks) for hooks in _HOOKS):
+        return "it has hooks, which would be lost"
     if isinstance(getattr(module, "weight", None), nn.UninitializedParameter):
         return "its weights have no shape yet; run the model once first"
     parent = model.get_submodule(name.rpartition(".")[0]) if name else None
@@ -224,8 +262,8 @@ _REASONS: dict[type[nn.Module], str] = {
 
 def _digital_modules(model: nn.Module, layers: dict[str, Lowerable], why: dict[str, str]) -> list[DigitalOperation]:
     left: list[DigitalOperation] = []
-    for name, module in model.named_modules():
-        if name in layers or not list(module.parameters(recurse=False)):
+    for name, module in modules(model):
+        if name in layers or not (name in why or list(module.parameters(recurse=False))):
             continue
         reason = why.get(name) or next(
             (text for cls, text in _REASONS.items() if isinstance(module, cls)),
@@ -235,28 +273,38 @@ def _digital_modules(model: nn.Module, layers: dict[str, Lowerable], why: dict[s
     return left
 
 
-def _digital_functions(
-    model: nn.Module, layers: dict[str, Lowerable], example: Tensor | None
-) -> list[DigitalOperation]:
+class _Spy(TorchFunctionMode):
+    """Note which module calls which matrix product; those of PyTorch are listed as modules, and not looked into."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.running: list[tuple[str, nn.Module]] = []
+        self.found: dict[tuple[str, str], None] = {}
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name, module = self.running[-1] if self.running else ("", None)
+        if func in _WEIGHTED and not (isinstance(module, MAPPED) or type(module).__module__.startswith("torch.nn.")):
+            self.found[(name, _WEIGHTED[func])] = None
+        return func(*args, **(kwargs or {}))
+
+    def watch(self, name: str, module: nn.Module) -> list[torch.utils.hooks.RemovableHandle]:
+        """Follow when a module begins and ends."""
+        return [
+            module.register_forward_pre_hook(lambda _module, _args: self.running.append((name, module))),
+            module.register_forward_hook(self._ended),
+        ]
+
+    def _ended(self, _module: nn.Module, _args: object, _output: object) -> None:
+        self.running.pop()
+
+
+def _digital_functions(model: nn.Module, example: Tensor | None) -> list[DigitalOperation]:
     """Find matrix products that the model's own code makes, outside of its layers."""
     if example is None:
         return []
-    stack: list[str] = []
-    found: dict[tuple[str, str], None] = {}
-    own = {name for name, module in model.named_modules() if isinstance(module, MAPPED) or name in layers}
-
-    class Spy(TorchFunctionMode):
-        def __torch_function__(self, func, types, args=(), kwargs=None):  # noqa: ANN001, ANN204
-            if func in _WEIGHTED and not (stack and stack[-1] in own):
-                found[(stack[-1] if stack else "", _WEIGHTED[func])] = None
-            return func(*args, **(kwargs or {}))
-
-    handles: list[torch.utils.hooks.RemovableHandle] = []
-    for name, module in model.named_modules():
-        handles.append(module.register_forward_pre_hook(lambda _m, _a, n=name: stack.append(n)))
-        handles.append(module.register_forward_hook(lambda *_: stack.pop() and None))
-    with Spy():
+    spy = _Spy()
+    handles = [handle for name, module in modules(model) for handle in spy.watch(name, module)]
+    with spy:
         run_hooked(model, example, handles)
-    return [
-        DigitalOperation(name or "(model)", op, "called as a function, outside of a layer") for name, op in found
-    ]
+    why = "called as a function, outside of a layer"
+    return [DigitalOperation(name or "(model)", op, why) for name, op in spy.found]

@@ -1,12 +1,17 @@
 """Batch norm folded into the layer before it."""
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Callable, Mapping
+from itertools import pairwise
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_leaves
 
 from bitline.mapping.lower import Lowerable
-from bitline.nn.shapes import run_hooked
+from bitline.nn.shapes import modules, run_hooked
 
 BatchNorm = nn.BatchNorm1d | nn.BatchNorm2d
 
@@ -14,54 +19,91 @@ BatchNorm = nn.BatchNorm1d | nn.BatchNorm2d
 def neighbours(model: nn.Module, layers: Mapping[str, Lowerable], example: Tensor | None) -> dict[str, str]:
     """Find each batch norm that sees the result of one layer, and is alone in seeing it.
 
-    Inside nn.Sequential the order is known; elsewhere an example shows which result goes where.
+    An example shows which result goes where. Without one only nn.Sequential is looked at, whose order is known; there,
+    a batch norm after a linear layer is taken to see (batch, features).
 
     Args:
         model: in eval mode.
         layers: that may be folded into, by name.
-        example: one batch; without it only nn.Sequential is looked at.
+        example: one batch.
 
     Returns:
         batch norm name -> layer name.
     """
-    names = {module: name for name, module in model.named_modules()}
+    pairs = _in_sequence(model, layers) if example is None else _follow(model, layers, example)
+    return {n: name for n, name in pairs.items() if _fits(model.get_submodule(n), layers[name])}
+
+
+def _fits(norm: nn.Module, layer: Lowerable) -> bool:
+    """Whether a batch norm works on the channels of a layer's result, by statistics of its own."""
+    kind = nn.BatchNorm2d if isinstance(layer, nn.Conv2d) else nn.BatchNorm1d
+    if not isinstance(norm, kind) or norm.running_mean is None or norm.running_var is None:
+        return False
+    return norm.num_features == layer.weight.shape[0]
+
+
+def _in_sequence(model: nn.Module, layers: Mapping[str, Lowerable]) -> dict[str, str]:
+    names = {module: name for name, module in modules(model)}
+    places = Counter(id(module) for _, module in modules(model, everywhere=True))
     pairs: dict[str, str] = {}
-    for module in model.modules():
-        if isinstance(module, nn.Sequential):
-            children = list(module)
-            for first, second in zip(children, children[1:], strict=False):
-                if isinstance(second, BatchNorm) and names.get(first) in layers:
+    for module in names:
+        if isinstance(module, nn.Sequential) and type(module).forward is nn.Sequential.forward:
+            for first, second in pairwise(module):
+                alone = places[id(first)] == places[id(second)] == 1
+                if alone and isinstance(second, BatchNorm) and names[first] in layers:
                     pairs[names[second]] = names[first]
-    if example is not None:
-        pairs = _follow(model, layers, example)
-    return {norm: layer for norm, layer in pairs.items() if _foldable(model.get_submodule(norm))}
+    return pairs
 
 
-def _foldable(norm: nn.Module) -> bool:
-    return isinstance(norm, BatchNorm) and norm.running_mean is not None and norm.running_var is not None
+class _Readers(TorchFunctionMode):
+    """Count the operations that read the result of each layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.made: dict[int, tuple[str, Tensor]] = {}
+        self.count: Counter[str] = Counter()
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        if any(isinstance(leaf, Tensor) for leaf in tree_leaves(result)):
+            self.count.update(self.names((args, kwargs)))
+        return result
+
+    def names(self, tree: object) -> list[str]:
+        """Layers whose results are among the leaves of a tree."""
+        return [self.made[id(leaf)][0] for leaf in tree_leaves(tree) if id(leaf) in self.made]
 
 
 def _follow(model: nn.Module, layers: Mapping[str, Lowerable], example: Tensor) -> dict[str, str]:
-    """Watch one batch: a layer and a batch norm that each run once, the second on the first's result."""
-    made: dict[int, tuple[str, Tensor]] = {}
-    seen: dict[str, list[str]] = {}
-    calls: dict[str, int] = {}
+    """Watch one batch: a layer and a batch norm that each run once, the second alone in reading the first's result."""
+    readers = _Readers()
+    seen: dict[str, str] = {}
+    calls: Counter[str] = Counter()
 
     def after(name: str, output: object) -> None:
-        calls[name] = calls.get(name, 0) + 1
+        calls[name] += 1
         if isinstance(output, Tensor):
-            made[id(output)] = (name, output)
+            readers.made[id(output)] = (name, output)
 
     def before(name: str, args: tuple[object, ...]) -> None:
-        calls[name] = calls.get(name, 0) + 1
-        if args and id(args[0]) in made:
-            seen.setdefault(name, []).append(made[id(args[0])][0])
+        calls[name] += 1
+        for layer in readers.names(args):
+            x = args[0]
+            if isinstance(x, Tensor) and (x.dim() == 2 or not isinstance(layers[layer], nn.Linear)):
+                seen[name] = layer
 
-    handles = [m.register_forward_hook(lambda _m, _a, out, n=n: after(n, out)) for n, m in layers.items()]
-    norms = {n: m for n, m in model.named_modules() if isinstance(m, BatchNorm)}
-    handles += [m.register_forward_pre_hook(lambda _m, args, n=n: before(n, args)) for n, m in norms.items()]
-    run_hooked(model, example, handles)
-    return {n: s[0] for n, s in seen.items() if len(s) == 1 and calls[n] == 1 and calls[s[0]] == 1}
+    handles = [m.register_forward_hook(_calling(after, n)) for n, m in layers.items()]
+    norms = {n: m for n, m in modules(model) if isinstance(m, BatchNorm)}
+    handles += [m.register_forward_pre_hook(_calling(before, n)) for n, m in norms.items()]
+    with readers:
+        answer = run_hooked(model, example, handles)
+    readers.count.update(readers.names(_leaves(answer)))
+    return {n: layer for n, layer in seen.items() if calls[n] == calls[layer] == readers.count[layer] == 1}
+
+
+def _calling(function: Callable[[str, Any], None], name: str) -> Callable[..., None]:
+    """Make a hook that calls a function with a name and the last thing the hook is given."""
+    return lambda *given: function(name, given[-1])
 
 
 def fold(model: nn.Module, pairs: Mapping[str, str], example: Tensor | None) -> dict[str, str]:
@@ -96,22 +138,31 @@ def fold(model: nn.Module, pairs: Mapping[str, str], example: Tensor | None) -> 
 
 
 def _answer(model: nn.Module, example: Tensor) -> Tensor:
-    answer = run_hooked(model, example, [])
-    if isinstance(answer, Mapping):
-        answer = list(answer.values())
-    parts = answer if isinstance(answer, tuple | list) else [answer]
-    return torch.cat([part.flatten().double() for part in parts if isinstance(part, Tensor)])
+    parts = _leaves(run_hooked(model, example, []))
+    return torch.cat(
+        [
+            torch.zeros(1, dtype=torch.float64, device=example.device),
+            *(p.flatten().double() for p in parts if isinstance(p, Tensor)),
+        ]
+    )
+
+
+def _leaves(answer: object) -> list[object]:
+    """Everything a network returns, be it a tensor, tuples, or a mapping of any class."""
+    return tree_leaves(dict(cast("Mapping[str, object]", answer)) if isinstance(answer, Mapping) else answer)
 
 
 def _agree(a: Tensor, b: Tensor) -> bool:
     return a.shape == b.shape and torch.allclose(a, b, rtol=1e-3, atol=1e-3 * float(a.abs().max()) + 1e-12)
 
 
-def _fold_one(model: nn.Module, norm_name: str, layer_name: str):  # noqa: ANN202
+def _fold_one(model: nn.Module, norm_name: str, layer_name: str) -> Callable[[], None]:
     """Fold one batch norm; return what takes it back."""
     norm, layer = model.get_submodule(norm_name), model.get_submodule(layer_name)
-    assert isinstance(norm, BatchNorm) and isinstance(layer, nn.Linear | nn.Conv1d | nn.Conv2d)
-    assert norm.running_mean is not None and norm.running_var is not None
+    assert isinstance(norm, BatchNorm)
+    assert isinstance(layer, Lowerable)
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
     weight, bias = layer.weight, layer.bias
     with torch.no_grad():
         factor = torch.rsqrt(norm.running_var.double() + norm.eps)
@@ -121,7 +172,8 @@ def _fold_one(model: nn.Module, norm_name: str, layer_name: str):  # noqa: ANN20
         shift = shift * factor + (norm.bias.double() if norm.affine else 0)
         scaled = weight.double() * factor.view(-1, *[1] * (weight.dim() - 1))
         layer.weight = nn.Parameter(scaled.to(weight.dtype), requires_grad=weight.requires_grad)
-        layer.bias = nn.Parameter(shift.to(weight.dtype))
+        trained = weight.requires_grad if bias is None else bias.requires_grad
+        layer.bias = nn.Parameter(shift.to(weight.dtype), requires_grad=trained)
     model.set_submodule(norm_name, nn.Identity())
 
     def restore() -> None:

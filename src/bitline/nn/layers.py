@@ -1,330 +1,26 @@
 """Layers whose product a chip computes; one class serves training and inference."""
 
-import math
-from collections.abc import Iterator
-from dataclasses import replace
-from typing import Any, Literal, Self
+from typing import Any, Self
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from bitline.chip.description import Chip, NoReadNoise
-from bitline.chip.variants import ideal, same_sums
-from bitline.errors import ConversionError
-from bitline.mapping.encode import encode
-from bitline.mapping.lower import Matmul, input_rows, output_shape, weight_matrix
-from bitline.mapping.place import LayerPlacement, dense
-from bitline.mapping.quantize import InputFormat, RangeHistogram, quantize, weight_limits, weight_scale
-from bitline.mvm import adc as ranges
-from bitline.mvm.adc import AdcScale
-from bitline.mvm.gradient import fake_quantize, straight_through
-from bitline.mvm.product import Product
-from bitline.mvm.torch_fast import Crossbars, Observer, analog_sums, crossbar_mvm
-from bitline.nn.ranges import SumHistogram
-from bitline.physics import seeds
-from bitline.physics.faults import stuck_levels
-from bitline.physics.noise import ReadNoise
-from bitline.physics.program import effective_levels
+from bitline.chip.description import Chip
+from bitline.mapping.lower import Matmul
+from bitline.nn.base import IDEAL, CrossbarLayer, Mode
 
-UNFOLDED_BYTES = 2**26
-"""input vectors of a convolution held at once"""
-_COUNTED_SUMS = 2**23
-IDEAL = -1
-"""chip seed of cells that sit exactly where they should"""
-
-Mode = Literal["chip", "float", "observe_inputs", "observe_sums"]
-
-
-class CrossbarLayer(nn.Module):
-    """What CrossbarLinear, CrossbarConv1d and CrossbarConv2d share; use those.
-
-    Attributes:
-        chip: the chip it is on.
-        matmul: the layer as a matrix product; its name seeds the cells.
-        mode: ``"chip"``: the crossbars answer; ``"float"``: the plain layer. The two others serve `calibrate`.
-        input_scale: real value of an input integer of 1; NaN before calibration.
-        input_signed: whether inputs below zero occur.
-        adc_lsb: LSB of the calibrated ADC ranges, level units, (groups or 1, digits or 1, slices or 1, columns or 1).
-        adc_offset: lowest value of the ranges, the same shape.
-        chip_seed: which programmed chip this is; -1 for ideal cells.
-    """
-
-    weight: Tensor
-    bias: Tensor | None
-    input_scale: Tensor
-    input_signed: Tensor
-    adc_lsb: Tensor
-    adc_offset: Tensor
-    chip_seed: Tensor
-
-    def __init__(self, *args: Any, chip: Chip, matmul: Matmul, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.chip = chip
-        self._matmul = matmul
-        self.mode: Mode = "chip"
-        nothing = torch.full((1, 1, 1, 1), math.nan, dtype=torch.float64)
-        self.register_buffer("input_scale", torch.tensor(math.nan, dtype=torch.float64))
-        self.register_buffer("input_signed", torch.tensor(False))
-        self.register_buffer("adc_lsb", nothing)
-        self.register_buffer("adc_offset", nothing.clone())
-        self.register_buffer("chip_seed", torch.tensor(IDEAL))
-        self.reads = 0
-        self.inputs: RangeHistogram | None = None
-        self.sums: SumHistogram | None = None
-        self._cells: tuple[tuple[Any, ...], Crossbars] | None = None
-        self._factor: tuple[tuple[Any, ...], Tensor] | None = None
-
-    def extra_repr(self) -> str:
-        """Say what the plain layer says, and which chip."""
-        return f"{super().extra_repr()}, chip={self.chip.name}, crossbars={self.placement.crossbars}"
-
-    @property
-    def matmul(self) -> Matmul:
-        """The layer as a matrix product."""
-        return replace(self._matmul, signed=bool(self.input_signed))
-
-    @property
-    def placement(self) -> LayerPlacement:
-        """Where the layer's weights are."""
-        return dense(self.matmul, self.chip)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Apply the layer, (batch, ...) to (batch, ...), as the plain layer would."""
-        wanted = (2, 99) if isinstance(self, nn.Linear) else (self.weight.dim(), self.weight.dim())
-        if not wanted[0] <= x.dim() <= wanted[1]:
-            raise ConversionError(
-                f"layer {self._matmul.name}: input of shape {tuple(x.shape)}; expected a batch, "
-                f"{'(batch, ..., features)' if isinstance(self, nn.Linear) else '(batch, channels, ...)'}"
-            )
-        if self.mode == "observe_inputs" and self.inputs is not None:
-            self.inputs.add(x)
-        if self.mode in ("float", "observe_inputs"):
-            return self._plain(x, self.weight, self.bias)
-        q = self.integers(x)
-        if self.mode == "observe_sums":
-            self._count_sums(q)
-            y = self.multiply(q, ideal(self.chip), IDEAL)
-        else:
-            y = self.multiply(q, self.chip, int(self.chip_seed), first_image=self.reads)
-            self.reads += x.shape[0]
-        result = self.real(y, x)
-        if torch.is_grad_enabled() and (x.requires_grad or self.weight.requires_grad):
-            result = straight_through(result, self._surrogate(x))
-        return result
-
-    def integers(self, x: Tensor) -> Tensor:
-        """Quantize the layer's inputs: integers of the input format, the shape of `x`.
-
-        Raises:
-            ConversionError: the layer is not calibrated.
-        """
-        scale = float(self.input_scale)
-        if not math.isfinite(scale):
-            raise ConversionError(
-                f"layer {self._matmul.name}: input range unknown; call calibrate(model, batches) before running on the chip"
-            )
-        form = self.input_format
-        dtype = torch.int32 if form.bits > 8 else torch.int8 if form.signed else torch.uint8
-        return quantize(x.detach(), scale, *form.limits).to(dtype)
-
-    @property
-    def input_format(self) -> InputFormat:
-        """Width and sign of the inputs."""
-        return InputFormat(self.chip.inputs.bits, bool(self.input_signed))
-
-    def multiply(
-        self, q: Tensor, chip: Chip, seed: int, *, first_image: int = 0, observer: Observer | None = None
-    ) -> Tensor:
-        """Multiply integer inputs by the layer's crossbars.
-
-        Args:
-            q: integers, shaped as the layer's input.
-            chip: the layer's chip, or a variant of it that differs in ADC or physics only.
-            seed: of the programmed chip, -1 for ideal cells.
-            first_image: number of the first image since the chip was programmed; decides the read noise.
-            observer: sees analog sums and codes.
-
-        Returns:
-            weight x activation units, float64, (images, positions, groups, cols).
-        """
-        crossbars = self.crossbars(chip, seed)
-        product, images = crossbars.product, q.shape[0]
-        scale = self.adc_scale(q, crossbars)
-        noisy = seed != IDEAL and not isinstance(chip.cell.read_noise, NoReadNoise)
-        outs: list[Tensor] = []
-        for start, rows in self._vectors(q):
-            noise = None
-            if noisy:
-                noise = ReadNoise(chip.cell, seeds.derive(seed, self._matmul.name, "read noise"), first_image + start)
-            outs.append(crossbar_mvm(rows, crossbars, scale, noise=noise, observer=observer))
-        if not outs:
-            return q.new_zeros(images, 0, product.placement.matmul.groups, product.placement.matmul.cols).double()
-        return outs[0] if len(outs) == 1 else torch.cat(outs)
-
-    def real(self, y: Tensor, x: Tensor) -> Tensor:
-        """Turn integer products, (images, positions, groups, cols), into the layer's output for input `x`."""
-        out = self.real_product(y, x)
-        if self.bias is None:
-            return out
-        return out + (self.bias if isinstance(self, nn.Linear) else self.bias.view(-1, *[1] * (x.dim() - 2)))
-
-    def real_product(self, y: Tensor, x: Tensor) -> Tensor:
-        """Turn integer products into the layer's output without its bias."""
-        factor = float(self.input_scale) * self._weight_scale().double()
-        y = (y * factor[None, None, :, 0, :]).to(x.dtype).flatten(2)
-        shape = output_shape(self, x.shape)  # pyright: ignore[reportArgumentType]
-        return (y if isinstance(self, nn.Linear) else y.transpose(1, 2)).reshape(shape)
-
-    def plain_product(self, x: Tensor) -> Tensor:
-        """The layer's output in floating point, without its bias."""
-        return self._plain(x, self.weight, None)
-
-    def input_vectors(self, q: Tensor) -> Tensor:
-        """Every input vector that the crossbars read, (images, positions, groups, rows)."""
-        return input_rows(self, q)  # pyright: ignore[reportArgumentType]
-
-    def crossbars(self, chip: Chip, seed: int) -> Crossbars:
-        """Return the layer's programmed cells on a chip; drawn once, the same on every torch device."""
-        key = (chip, seed, self.weight._version, self.weight.data_ptr(), self.weight.device, bool(self.input_signed))
-        if self._cells is not None and self._cells[0] == key:
-            return self._cells[1]
-        placement = dense(self.matmul, chip)
-        q = quantize(weight_matrix(self).detach(), self._weight_scale(), *weight_limits(chip.weights))  # pyright: ignore[reportArgumentType]
-        levels = encode(q.cpu(), placement)
-        if seed != IDEAL:
-            name = self._matmul.name
-            stuck = stuck_levels(levels.shape, chip.cell, generator=seeds.generator(seed, name, "faults"))
-            levels = effective_levels(levels, stuck, chip.cell, generator=seeds.generator(seed, name, "programming"))
-        elif chip.cell.leak == "kept":
-            levels = levels.float() + chip.cell.g_min / chip.cell.step
-        crossbars = Crossbars(Product(placement), levels.to(self.weight.device))
-        self._cells = (key, crossbars)
-        return crossbars
-
-    def program(self, seed: int) -> None:
-        """Write the weights into the cells of the chip with this seed; -1 for ideal cells."""
-        self.chip_seed.fill_(seed)
-        self.reads = 0
-
-    def set_chip(self, chip: Chip) -> None:
-        """Move to another chip; ADC ranges are fitted again where the partial sums are known and still true."""
-        same = self.sums is not None and same_sums(chip, self.chip)
-        if chip.inputs != self.chip.inputs:
-            self.input_scale.fill_(math.nan)
-        self.chip = chip
-        if not same:
-            self.sums = None
-        self.fit()
-
-    def fit(self) -> None:
-        """Set ADC ranges from the partial sums counted so far."""
-        if self.sums is None or self.chip.adc.policy != "calibrated":
-            lsb = offset = torch.full((1, 1, 1, 1), math.nan, dtype=torch.float64)
-        else:
-            scale = self.sums.fit(self.chip.adc)
-            lsb, offset = scale.lsb, scale.offset
-        self.adc_lsb = lsb.to(self.weight.device)
-        self.adc_offset = offset.to(self.weight.device)
-
-    def adc_scale(self, q: Tensor, crossbars: Crossbars) -> AdcScale:
-        """Ranges of the layer's ADCs on the chip of `crossbars`; `q` decides them under `batch_minmax` only.
-
-        Raises:
-            ConversionError: a calibrated range is asked for before calibration.
-        """
-        product = crossbars.product
-        adc = product.placement.chip.adc
-        match adc.policy:
-            case "lossless":
-                scale = ranges.lossless()
-            case "full":
-                scale = ranges.full(product)
-            case "fixed":
-                scale = ranges.fixed(product)
-            case "batch_minmax":
-                scale = self._minmax(q, crossbars)
-            case "calibrated":
-                if not bool(torch.isfinite(self.adc_lsb).all()):
-                    raise ConversionError(
-                        f"layer {self._matmul.name}: ADC range unknown; call calibrate(model, batches) before running on the chip"
-                    )
-                return AdcScale(self.adc_lsb, self.adc_offset, *ranges.code_range(adc, product))
-        return replace(scale, lsb=scale.lsb.to(q.device), offset=scale.offset.to(q.device))
-
-    def _minmax(self, q: Tensor, crossbars: Crossbars) -> AdcScale:
-        """Range of the batch at hand: only to compare with tools that do this."""
-        product = crossbars.product
-        shape = ranges.shape(product.placement.chip.adc.granularity, product)
-        low, high = torch.full(shape, math.inf, device=q.device), torch.full(shape, -math.inf, device=q.device)
-        axes = [2, 4, *(axis for axis, size in zip((0, 1, 3, 5), shape, strict=True) if size == 1)]
-        for _, rows in self._vectors(q):
-            for a in analog_sums(rows, crossbars):
-                low = torch.minimum(low, a.amin(axes, keepdim=True)[:, :, 0, :, 0])
-                high = torch.maximum(high, a.amax(axes, keepdim=True)[:, :, 0, :, 0])
-        return ranges.from_range(low, high, product)
-
-    def _count_sums(self, q: Tensor) -> None:
-        """Count the partial sums of some of the batch's vectors, evenly spread over it."""
-        crossbars = self.crossbars(ideal(self.chip), IDEAL)
-        if self.sums is None:
-            self.sums = SumHistogram(crossbars.product)
-        per_vector = crossbars.product.placement.conversions_per_vector
-        for _, rows in self._vectors(q):
-            vectors = rows.reshape(1, -1, *rows.shape[2:])
-            share = max(1, round(_COUNTED_SUMS / per_vector * rows.shape[0] / q.shape[0]))
-            step = max(1, vectors.shape[1] // share)
-            # A stride that shares no factor with the positions visits all of them.
-            while step > 1 and math.gcd(step, rows.shape[1]) > 1:
-                step -= 1
-            for a in analog_sums(vectors[:, ::step], crossbars):
-                self.sums.add(a)
-
-    def _vectors(self, q: Tensor) -> Iterator[tuple[int, Tensor]]:
-        """Yield (first image, input vectors of some images), a bounded number at a time."""
-        per_image = q[:1].numel()
-        if isinstance(self, _CrossbarConv):
-            per_image = self.matmul.rows * self.matmul.groups * math.prod(output_shape(self, q.shape)[2:])  # pyright: ignore[reportArgumentType]
-        most = max(1, UNFOLDED_BYTES // max(1, per_image * q.element_size()))
-        for start in range(0, q.shape[0], most):
-            yield start, input_rows(self, q[start : start + most])  # pyright: ignore[reportArgumentType]
-
-    def _weight_scale(self) -> Tensor:
-        """Real value of a weight integer of 1, (groups or 1, 1, cols or 1)."""
-        key = (self.chip.weights, self.weight._version, self.weight.data_ptr())
-        if self._factor is None or self._factor[0] != key:
-            self._factor = (key, self._new_weight_scale())
-        return self._factor[1]
-
-    def _new_weight_scale(self) -> Tensor:
-        return weight_scale(weight_matrix(self), self.chip.weights, name=self._matmul.name)  # pyright: ignore[reportArgumentType]
-
-    def _surrogate(self, x: Tensor) -> Tensor:
-        """The product of quantized inputs and weights as plain, differentiable operations."""
-        scale = self._weight_scale().transpose(1, 2).reshape(-1, *[1] * (self.weight.dim() - 1))
-        w = fake_quantize(self.weight, scale, *weight_limits(self.chip.weights))
-        return self._plain(fake_quantize(x, float(self.input_scale), *self.input_format.limits), w, self.bias)
-
-    def _plain(self, x: Tensor, w: Tensor, b: Tensor | None) -> Tensor:
-        raise NotImplementedError
-
-    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
-        # Calibrated ranges have the shape of their granularity, which differs from an uncalibrated layer's.
-        for name in ("adc_lsb", "adc_offset"):
-            stored = state_dict.get(prefix + name)
-            if stored is not None and stored.dim() == 4:
-                setattr(self, name, torch.empty_like(stored, device=self.weight.device))
-        self.sums = None
-        super()._load_from_state_dict(state_dict, prefix, *args)
+__all__ = ["IDEAL", "CrossbarConv1d", "CrossbarConv2d", "CrossbarLayer", "CrossbarLinear", "Mode"]
 
 
 class CrossbarLinear(CrossbarLayer, nn.Linear):
     """nn.Linear on a chip."""
 
     @classmethod
-    def from_float(cls, layer: nn.Linear, chip: Chip, matmul: Matmul) -> Self:
+    def from_float(cls, layer: Any, chip: Chip, matmul: Matmul) -> Self:
         """Take over the weights of a plain layer."""
-        new = cls(layer.in_features, layer.out_features, layer.bias is not None, chip=chip, matmul=matmul, device="meta")
+        new = cls(
+            layer.in_features, layer.out_features, layer.bias is not None, chip=chip, matmul=matmul, device="meta"
+        )
         return _take_over(new, layer)
 
     def _plain(self, x: Tensor, w: Tensor, b: Tensor | None) -> Tensor:
@@ -354,8 +50,8 @@ class CrossbarConv2d(_CrossbarConv, nn.Conv2d):
 
 
 def _take_over(new: Any, layer: Any) -> Any:
-    new.weight = nn.Parameter(layer.weight.detach().clone(), requires_grad=layer.weight.requires_grad)
-    new.bias = None if layer.bias is None else nn.Parameter(layer.bias.detach().clone())
+    # The very parameters: weights tied to another module stay tied, frozen ones stay frozen.
+    new.weight, new.bias = layer.weight, layer.bias
     for name, buffer in new.named_buffers():
         setattr(new, name, buffer.to(layer.weight.device) if not buffer.is_meta else buffer)
     new.train(layer.training)

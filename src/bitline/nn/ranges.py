@@ -123,4 +123,3 @@ class SumHistogram:
         scale = ranges.from_range(low[:, None], high[:, None], self.product, adc)
         error = scale.convert(self.values).mul_(scale.lsb).add_(scale.offset).sub_(self.values)
         return error.square_().mul_(counts).sum(-1)
-

@@ -18,6 +18,11 @@ _POOLS = (
 )  # fmt: skip
 
 
+def modules(model: nn.Module, *, everywhere: bool = False) -> list[tuple[str, nn.Module]]:
+    """List the modules of a network by name; `everywhere` lists one that stands in several places once for each."""
+    return list(model.named_modules(remove_duplicate=not everywhere))
+
+
 def matmuls(model: nn.Module, input_shape: Sequence[int]) -> list[Matmul]:
     """List the layers of a network that crossbars can hold, in the order they run.
 
@@ -31,7 +36,7 @@ def matmuls(model: nn.Module, input_shape: Sequence[int]) -> list[Matmul]:
         ConversionError: the network does not accept such an image.
     """
     ghost = copy.deepcopy(model).to("meta").eval()
-    layers = {name: m for name, m in ghost.named_modules() if isinstance(m, MAPPED)}
+    layers = {name: m for name, m in modules(ghost) if isinstance(m, MAPPED)}
     return trace(ghost, torch.empty(1, *input_shape, device="meta"), layers)
 
 
@@ -51,15 +56,15 @@ def trace(model: nn.Module, example: Tensor, layers: dict[str, Lowerable]) -> li
     names: dict[nn.Module, str] = {module: name for name, module in layers.items()}
     found: dict[str, Matmul] = {}
 
-    def seen(module: nn.Module, args: tuple[Tensor, ...], _: object) -> None:
+    def seen(module: nn.Module, args: tuple[Tensor, ...], kwargs: dict[str, Tensor], _: object) -> None:
         name = names[module]
-        matmul = lower(module, name, input_shape=args[0].shape)
+        matmul = lower(module, name, input_shape=(args[0] if args else kwargs["input"]).shape)
         if name in found:
             inputs, positions = found[name].inputs + matmul.inputs, found[name].positions + matmul.positions
             matmul = replace(matmul, inputs=inputs, positions=positions)
         found[name] = matmul
 
-    run_hooked(model, example, [module.register_forward_hook(seen) for module in layers.values()])
+    run_hooked(model, example, [layer.register_forward_hook(seen, with_kwargs=True) for layer in layers.values()])
     return list(found.values())
 
 
@@ -81,9 +86,9 @@ def poolings(model: nn.Module, example: Tensor) -> dict[str, int]:
             read[last[-1]] = read.get(last[-1], 0) + args[0][:1].numel()
 
     handles: list[torch.utils.hooks.RemovableHandle] = []
-    for name, module in model.named_modules():
+    for name, module in modules(model):
         if isinstance(module, MAPPED):
-            handles.append(module.register_forward_hook(lambda *_, n=name: last.append(n)))
+            handles.append(module.register_forward_hook(lambda _m, _a, _out, n=name: last.append(n)))
         elif isinstance(module, _POOLS):
             handles.append(module.register_forward_pre_hook(pooled))
     run_hooked(model, example, handles)

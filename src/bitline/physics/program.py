@@ -6,8 +6,8 @@ from torch import Tensor
 from bitline.chip.description import Cell, GaussianAbsolute, GaussianProportional, Ideal, LogNormal, PerLevel
 
 RESOLUTION = 2**-12
-"""of effective levels: far below any cell's error, and coarse enough that sums of levels are exact in any order, so that
-a result does not depend on batch size, threads or torch device"""
+"""of effective levels: far below any cell's error, and coarse enough that sums of levels are exact in any order, so
+that a result does not depend on batch size, threads or torch device"""
 
 
 def program(levels: Tensor, cell: Cell, *, generator: torch.Generator) -> Tensor:

@@ -9,6 +9,7 @@ from bitline.report import text
 
 Evaluation = Mapping[str, Any]
 
+OVERRIDES = ("chip overrides", "chip_overrides", "overrides")
 COST = (("energy", "energy_J", "J"), ("latency", "latency_s", "s"), ("area", "area_m2", "m2"))
 
 
@@ -117,18 +118,25 @@ def steps(evaluation: Evaluation) -> list[Step]:
         before = after
     mean = text.finite(start.get("mean"))
     if found and before is not None and mean is not None and chips(evaluation) and abs(before - mean) >= 0.005:
-        found.append(Step("not_attributed", before, mean, before - mean, 0.0))
+        rest = "other_chips" if split_on(evaluation) < len(chips(evaluation)) else "not_attributed"
+        found.append(Step(rest, before, mean, before - mean, 0.0))
     return found
+
+
+def split_on(evaluation: Evaluation) -> int:
+    """Count the chips on which the loss was split by cause."""
+    seeds = evaluation.get("cause_seeds")
+    return len(chips(evaluation)) if seeds is None else len(seeds)
 
 
 def quantities(evaluation: Evaluation) -> list[Quantity]:
     """Return energy, latency, area and TOPS/W, each beside what other ADC models make of it."""
-    cost = part(evaluation, "cost")
+    cost, models = part(evaluation, "cost"), adc_models(evaluation)
     found: list[Quantity] = []
     for name, key, unit in (*COST, ("efficiency", "tops_per_watt", "TOPS/W")):
         value = text.finite(cost.get(key))
         if value is not None:
-            others = [text.finite(model.get(key)) for model in part(cost, "adc_models").values()]
+            others = [text.finite(model.get(key)) for model in models.values()]
             known = [other for other in others if other is not None]
             span = (min([value, *known]), max([value, *known])) if known else (None, None)
             found.append(Quantity(name, unit, value, *span, _note(evaluation, key, len(known))))
@@ -141,11 +149,32 @@ def _note(evaluation: Evaluation, key: str, models: int) -> str:
         chosen = cost.get("adc_model")
         return f"across {models} ADC models" + (f"; chosen: {chosen}" if chosen else "")
     if key == "latency_s":
-        rate = text.finite(part(part(evaluation, "chip"), "adc").get("sample_rate"))
-        pace = f"ADCs at {text.quantity(rate, 'Hz')} whatever their model" if rate else "ADC models give no time"
         interval = text.finite(cost.get("interval_s"))
-        return f"{pace}; pipelined, one input every {text.quantity(interval, 's')}" if interval else pace
+        paced = f"; pipelined, one input every {text.quantity(interval, 's')}" if interval else ""
+        return "published ADC models give no speed" + paced
     return "under one ADC model only; published ones differ by 4x"
+
+
+def adc_models(evaluation: Evaluation) -> dict[str, dict[str, Any]]:
+    """Return the whole chip under each ADC model: ``energy_J``, ``area_m2``, ``tops_per_watt`` and so on.
+
+    Where the cost holds only what differs (``adc_range``, as `bitline.cost.Cost` writes it), the rest follows: area
+    changes by that of the ADCs, operations per joule with the energy.
+    """
+    cost = part(evaluation, "cost")
+    found = {str(name): dict(model) for name, model in part(cost, "adc_models").items()}
+    estimates = {} if found else part(cost, "adc_range")
+    chosen = part(estimates, str(cost.get("adc_model")))
+    for name, estimate in estimates.items():
+        whole = found[str(name)] = {
+            "energy_J": estimate.get("energy_J"),
+            "energy_per_conversion_J": estimate.get("conversion_J"),
+        }
+        if "area_m2" in cost and "adc_area_m2" in estimate and "adc_area_m2" in chosen:
+            whole["area_m2"] = cost["area_m2"] - chosen["adc_area_m2"] + estimate["adc_area_m2"]
+        if "tops_per_watt" in cost and cost.get("energy_J") and estimate.get("energy_J"):
+            whole["tops_per_watt"] = cost["tops_per_watt"] * cost["energy_J"] / estimate["energy_J"]
+    return found
 
 
 def lead(evaluation: Evaluation) -> list[str]:
@@ -161,7 +190,8 @@ def lead(evaluation: Evaluation) -> list[str]:
             sentence += f", an ideal chip in integers {text.decimal(known['ideal_integer'])} %"
         worst = max(steps(evaluation), key=lambda step: step.points, default=None)
         if worst is not None and worst.points > 0:
-            sentence += f". Most is lost to {'the ' if worst.key == 'adc' else ''}{worst.name}: {text.decimal(worst.points)} points"
+            sentence += f". Most is lost to {'the ' if worst.key == 'adc' else ''}{worst.name}: "
+            sentence += f"{text.decimal(worst.points)} points"
         said.append(sentence + ".")
     found = {quantity.name: quantity for quantity in quantities(evaluation)}
     if "energy" in found:
@@ -202,9 +232,23 @@ def settings(record: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any
 def overrides(row: Mapping[str, Any]) -> dict[str, Any]:
     """Return the chip keys that a sweep changed, flattened."""
     found: dict[str, Any] = {}
-    for key in ("chip overrides", "chip_overrides", "overrides"):
-        found.update(settings(part(row, key)))
+    for key in OVERRIDES:
+        changed = row.get(key)
+        if isinstance(changed, Mapping):
+            found.update(settings(changed))
+        else:
+            found.update(_setting(item) for item in changed or ())
     return found
+
+
+def _setting(item: str) -> tuple[str, Any]:
+    """Read ``adc.bits=6``; a value that is no number stays as written."""
+    key, _, written = item.partition("=")
+    try:
+        value = float(written)
+    except ValueError:
+        return key, written
+    return key, int(value) if value.is_integer() else value
 
 
 def frontier(sweep: Sequence[Mapping[str, Any]]) -> list[int]:
@@ -232,7 +276,7 @@ def absent(evaluation: Evaluation) -> list[str]:
     cost = part(evaluation, "cost")
     if not cost:
         missing.append("cost")
-    elif not part(cost, "adc_models"):
+    elif not adc_models(evaluation):
         missing.append("cost under other ADC models")
     layers = rows(evaluation, "layers")
     if not layers:

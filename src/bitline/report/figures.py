@@ -1,63 +1,17 @@
-"""Plotly figures as plain dictionaries; colours are names (``--adc``) that the page's style sheet resolves."""
+"""What the network loses and why, chip by chip and layer by layer; and accuracy against energy."""
 
-import html
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
-from bitline.report import facts, text
+from bitline.report import facts, plot, text
 from bitline.report.facts import Evaluation
+from bitline.report.plot import Figure, Json
 
-Json = dict[str, Any]
-
-_CAUSE_COLORS = ("quantization", "adc", "programming", "faults", "read_noise")
-_PARTS = 14  # colours for components; see the style sheet
-
-
-@dataclass(frozen=True)
-class Figure:
-    """A plotly figure with what its caption and its reader without eyes need."""
-
-    key: str
-    caption: str
-    data: list[Json]
-    layout: Json
-
-    @property
-    def height(self) -> int:
-        """Height, px."""
-        return int(self.layout["height"])
-
-
-def _safe(name: object) -> str:
-    """Plotly reads a small HTML in every text; a name is never markup."""
-    return html.escape(str(name), quote=False)
+_CAUSE_COLORS = ("quantization", "adc", "programming", "faults", "read_noise")  # in the style sheet
 
 
 def _color(key: str) -> str:
     return f"--{key.replace('_', '-')}" if key in _CAUSE_COLORS else "--other"
-
-
-def _axis(title: str = "", **options: Any) -> Json:
-    if title:
-        options["title"] = {"text": title, "standoff": 8, "font": {"size": 13, "color": "--muted"}}
-    return {"gridcolor": "--grid", "linecolor": "--line", "zeroline": False, "automargin": True, **options}
-
-
-def _layout(height: int, **options: Any) -> Json:
-    return {
-        "height": height,
-        "margin": {"l": 8, "r": 20, "t": 32, "b": 8, "pad": 4},
-        "font": {"family": "system-ui, -apple-system, 'Segoe UI', Roboto, sans-serif", "size": 13, "color": "--ink"},
-        "paper_bgcolor": "rgba(0,0,0,0)",
-        "plot_bgcolor": "rgba(0,0,0,0)",
-        "hoverlabel": {"bgcolor": "--paper", "bordercolor": "--line", "font": {"color": "--ink"}},
-        "legend": {"orientation": "h", "x": 0, "xanchor": "left", "y": 1.02, "yanchor": "bottom", "traceorder": "normal"},
-        "modebar": {"bgcolor": "rgba(0,0,0,0)", "color": "--muted", "activecolor": "--accent"},
-        "showlegend": False,
-        "uniformtext": {"minsize": 11, "mode": "hide"},
-        **options,
-    }
 
 
 def loss(evaluation: Evaluation) -> Figure | None:
@@ -72,7 +26,7 @@ def loss(evaluation: Evaluation) -> Figure | None:
     ticks = [f"<b>float</b><br>{text.decimal(start)} %"]
     for step in steps:
         points = text.decimal(-step.points, sign=True) + (f" ± {text.decimal(step.std)}" if step.std else "")
-        ticks.append(f"<b>{_safe(step.name)}</b><br>{points}")
+        ticks.append(f"<b>{plot.safe(step.name)}</b><br>{points}")
     ticks.append(f"<b>{last}</b><br>{spread} %")
     data: list[Json] = [
         {
@@ -84,10 +38,15 @@ def loss(evaluation: Evaluation) -> Figure | None:
             "width": 0.56,
             "marker": {
                 "color": _color(step.key),
-                "pattern": {"shape": "/" if step.points < 0 else "", "fillmode": "overlay", "fgcolor": "--paper", "size": 6},
+                "pattern": {
+                    "shape": "/" if step.points < 0 else "",
+                    "fillmode": "overlay",
+                    "fgcolor": "--paper",
+                    "size": 6,
+                },
             },
             "hovertemplate": f"{text.decimal(step.before)} % → {text.decimal(step.after)} %"
-            f"<extra>{_safe(step.name)}</extra>",
+            f"<extra>{plot.safe(step.name)}</extra>",
         }
         for i, step in enumerate(steps, start=1)
     ]
@@ -96,9 +55,15 @@ def loss(evaluation: Evaluation) -> Figure | None:
     for i, level in enumerate(levels):
         lines += [level, level, None]
         places += [i, i + 1, None]
-    data.append(_line(lines, places))
+    data.append(plot.line(lines, places))
     uncertain = [(i, step) for i, step in enumerate(steps, start=1) if step.std]
-    errors = {"type": "data", "array": [step.std for _, step in uncertain], "color": "--ink", "thickness": 1.4, "width": 5}
+    errors = {
+        "type": "data",
+        "array": [step.std for _, step in uncertain],
+        "color": "--ink",
+        "thickness": 1.4,
+        "width": 5,
+    }
     data.append(
         {
             "type": "scatter",
@@ -123,27 +88,26 @@ def loss(evaluation: Evaluation) -> Figure | None:
     low = min(min(step.before, step.after) - step.std for step in steps)
     high = max(max(step.before, step.after) + step.std for step in steps)
     margin = 0.06 * (high - low) or 1.0
-    layout = _layout(
+    layout = plot.layout(
         64 + 48 * len(ticks),
         bargap=0.4,
         barmode="overlay",
-        xaxis=_axis(title="accuracy [%]", range=[low - margin, high + margin]),
-        yaxis=_axis(
-            tickvals=list(range(len(ticks))), ticktext=ticks, range=[len(ticks) - 0.5, -0.5], showgrid=False, fixedrange=True
+        xaxis=plot.axis(title="accuracy [%]", range=[low - margin, high + margin]),
+        yaxis=plot.axis(
+            tickvals=list(range(len(ticks))),
+            ticktext=ticks,
+            range=[len(ticks) - 0.5, -0.5],
+            showgrid=False,
+            fixedrange=True,
         ),
     )
     caption = (
         "From the float network to the programmed chips: each bar is what one cause takes, applied in this order"
-        + (", whiskers are its standard deviation over the chips" if any(step.std for step in steps) else "")
+        + (f", whiskers are its standard deviation over {facts.split_on(evaluation)} chips" if uncertain else "")
         + (". Hatched: a gain" if any(step.points < 0 for step in steps) else "")
         + ". The axis does not start at zero."
     )
     return Figure("loss", caption, data, layout)
-
-
-def _line(x: Sequence[float | None], y: Sequence[float | None], **options: Any) -> Json:
-    line = {"color": "--muted", "width": 1, "dash": "dot"}
-    return {"type": "scatter", "mode": "lines", "x": list(x), "y": list(y), "line": line, "hoverinfo": "skip", **options}
 
 
 def chips(evaluation: Evaluation) -> Figure | None:
@@ -153,7 +117,9 @@ def chips(evaluation: Evaluation) -> Figure | None:
         return None
     accuracy = facts.accuracy(evaluation)
     seeds = [*(evaluation.get("seeds") or []), *["?"] * len(programmed)]
-    lines = [value for value in map(text.finite, (accuracy.get("float"), accuracy.get("ideal_integer"))) if value is not None]
+    lines = [
+        value for value in map(text.finite, (accuracy.get("float"), accuracy.get("ideal_integer"))) if value is not None
+    ]
     low, high = min([*programmed, *lines]), max([*programmed, *lines])
     span = (high - low) or 1.0
     heights = _apart(programmed, 0.014 * span)
@@ -167,7 +133,7 @@ def chips(evaluation: Evaluation) -> Figure | None:
         value = text.finite(accuracy.get(key))
         if value is not None:
             line = {"color": color, "width": 1.6, "dash": dash}
-            data.append(_line([value, value], [-top, top], name=f"{name} {text.decimal(value)} %", line=line))
+            data.append(plot.line([value, value], [-top, top], name=f"{name} {text.decimal(value)} %", line=line))
     data.append(
         {
             "type": "scatter",
@@ -185,11 +151,11 @@ def chips(evaluation: Evaluation) -> Figure | None:
     if mean is not None and std:
         box = {"type": "rect", "x0": mean - std, "x1": mean + std, "yref": "paper", "y0": 0, "y1": 1}
         shapes.append({**box, "fillcolor": "--accent", "opacity": 0.12, "line": {"width": 0}, "layer": "below"})
-    layout = _layout(
+    layout = plot.layout(
         210,
         showlegend=True,
         shapes=shapes,
-        xaxis=_axis("accuracy [%]", range=[low - 0.03 * span, high + 0.03 * span]),
+        xaxis=plot.axis("accuracy [%]", range=[low - 0.03 * span, high + 0.03 * span]),
         yaxis={"visible": False, "range": [-top, top], "fixedrange": True},
     )
     caption = "Accuracy of each programmed chip, one dot a chip; the band is one standard deviation around the mean."
@@ -209,99 +175,10 @@ def _apart(values: Sequence[float], width: float) -> list[float]:
     return heights
 
 
-def parts(evaluation: Evaluation) -> Figure | None:
-    """Draw energy, latency and area as three bars of shares, one colour a component."""
-    cost = facts.part(evaluation, "cost")
-    shares = {name: facts.shares(facts.part(cost, f"{name}_parts")) for name, _, _ in facts.COST}
-    shares = {name: found for name, found in shares.items() if found}
-    keys = list(dict.fromkeys(key for found in shares.values() for key in found))
-    if not keys:
-        return None
-    units = {name: unit for name, _, unit in facts.COST}
-    totals = {name: text.quantity(sum(facts.part(cost, f"{name}_parts").values()), units[name]) for name in shares}
-    data: list[Json] = []
-    for i, key in enumerate(keys):
-        found = {name: share[key] for name, share in shares.items() if share.get(key)}
-        absolute = [text.quantity(facts.part(cost, f"{name}_parts")[key], units[name]) for name in found]
-        name = _safe(text.label(key))
-        data.append(
-            {
-                "type": "bar",
-                "orientation": "h",
-                "name": name,
-                "x": [100 * share for share in found.values()],
-                "y": list(found),
-                "text": [f"{name} {100 * share:.0f} %" if share >= 0.05 else "" for share in found.values()],
-                "customdata": absolute,
-                "textposition": "inside",
-                "insidetextanchor": "middle",
-                "textangle": 0,
-                "marker": {"color": f"--part-{i % _PARTS}", "line": {"color": "--paper", "width": 1}},
-                "hovertemplate": f"%{{y}}: %{{customdata}}, %{{x:.1f}} %<extra>{name}</extra>",
-            }
-        )
-    names = list(shares)
-    layout = _layout(
-        110 + 62 * len(names) + 24 * (len(keys) // 6),
-        barmode="stack",
-        bargap=0.25,
-        showlegend=True,
-        xaxis=_axis(title="share [%]", range=[0, 100], dtick=20),
-        yaxis=_axis(
-            tickvals=names, ticktext=[f"<b>{name}</b><br>{totals[name]}" for name in names],
-            autorange="reversed", showgrid=False, fixedrange=True,
-        ),
-    )  # fmt: skip
-    return Figure("parts", "Where energy, latency and area go, by component.", data, layout)
-
-
-def layer_cost(evaluation: Evaluation) -> Figure | None:
-    """Draw each layer's energy, latency and area, one panel each."""
-    layers = facts.rows(evaluation, "layers")
-    panels = [(name, key, unit) for name, key, unit in facts.COST if any(text.finite(r.get(key)) for r in layers)]
-    if not panels:
-        return None
-    names = _names(layers)
-    gap, share = 0.07, 1 / len(panels)
-    data: list[Json] = []
-    axes: Json = {}
-    for i, (name, key, unit) in enumerate(panels):
-        values = [text.finite(layer.get(key)) for layer in layers]
-        column = text.column(values, unit)
-        suffix = str(i + 1) if i else ""
-        top = 1 - i * share
-        axes[f"yaxis{suffix}"] = _axis(
-            domain=[top - share + (gap if i < len(panels) - 1 else 0), top], rangemode="tozero", nticks=4,
-            title=f"{name} [{column.unit}]", fixedrange=True,
-        )  # fmt: skip
-        data.append(
-            {
-                "type": "bar",
-                "x": names,
-                "y": [None if value is None else value / column.factor for value in values],
-                "yaxis": f"y{suffix}",
-                "customdata": [text.quantity(value, unit) for value in values],
-                "marker": {"color": "--accent"},
-                "hovertemplate": f"%{{x}}: %{{customdata}}<extra>{name}</extra>",
-            }
-        )
-    anchor = f"y{len(panels)}" if len(panels) > 1 else "y"
-    layout = _layout(120 + 120 * len(panels), bargap=0.3, xaxis=_layer_axis(names, anchor=anchor), **axes)
-    return Figure("layer-cost", "The same by layer, in the order of the network, for one input.", data, layout)
-
-
-def _names(layers: Sequence[Mapping[str, Any]]) -> list[str]:
-    return [_safe(layer.get("name", i)) for i, layer in enumerate(layers)]
-
-
-def _layer_axis(names: Sequence[str], **options: Any) -> Json:
-    return _axis(type="category", categoryorder="array", categoryarray=list(names), showgrid=False, **options)
-
-
 def layer_error(evaluation: Evaluation) -> Figure | None:
     """Draw each layer's relative noise power by cause."""
     layers = facts.rows(evaluation, "layers")
-    names = _names(layers)
+    names = plot.layer_names(layers)
     data: list[Json] = []
     for key in facts.causes_of_error(evaluation):
         values = [text.finite(facts.part(layer, "error_parts").get(key)) for layer in layers]
@@ -310,22 +187,27 @@ def layer_error(evaluation: Evaluation) -> Figure | None:
                 {
                     "type": "scatter",
                     "mode": "lines+markers",
-                    "name": _safe(text.cause(key)),
+                    "name": plot.safe(text.cause(key)),
                     "x": names,
                     "y": [value if value and value > 0 else None for value in values],
                     "marker": {"size": 7, "color": _color(key)},
                     "line": {"width": 1, "color": _color(key)},
-                    "hovertemplate": "%{x}: %{y:.3g}<extra>" + _safe(text.cause(key)) + "</extra>",
+                    "hovertemplate": "%{x}: %{y:.3g}<extra>" + plot.safe(text.cause(key)) + "</extra>",
                 }
             )
     if not data:
         return None
-    layout = _layout(
+    layout = plot.layout(
         340,
         showlegend=True,
-        xaxis=_layer_axis(names),
-        yaxis=_axis(
-            type="log", title="noise / signal power", exponentformat="power", dtick=1, fixedrange=True
+        xaxis=plot.layer_axis(names),
+        yaxis=plot.axis(
+            type="log",
+            title="noise / signal power",
+            exponentformat="power",
+            tickfont={"size": 11},
+            dtick=1,
+            fixedrange=True,
         ),
     )
     caption = (
@@ -348,7 +230,7 @@ def sweep(records: Sequence[Mapping[str, Any]]) -> Figure | None:
     def place(rows: Sequence[int]) -> Json:
         return {"x": [(points[i][0] or 0.0) / column.factor for i in rows], "y": [points[i][1] for i in rows]}
 
-    labels = [_safe(records[i].get("label", i)) for i in known]
+    labels = [plot.safe(records[i].get("label", i)) for i in known]
     data: list[Json] = [
         {
             "type": "scatter", "mode": "lines", **place(best), "name": "frontier", "hoverinfo": "skip",
@@ -369,10 +251,10 @@ def sweep(records: Sequence[Mapping[str, Any]]) -> Figure | None:
         },
     ]  # fmt: skip
     wide = min(energies) > 0 and max(energies) > 10 * min(energies)
-    layout = _layout(
+    layout = plot.layout(
         380,
-        xaxis=_axis(title=f"energy per input [{column.unit}]", type="log" if wide else "linear"),
-        yaxis=_axis(title="accuracy [%]"),
+        xaxis=plot.axis(title=f"energy per input [{column.unit}]", type="log" if wide else "linear"),
+        yaxis=plot.axis(title="accuracy [%]"),
     )
     caption = (
         "Accuracy against energy of the chips tried; whiskers are one standard deviation over the programmed chips. "

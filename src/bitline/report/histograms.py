@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from bitline.report import facts, text
+from bitline.report import facts, sheets, text
 from bitline.report.facts import Evaluation
 
 WIDTH, HEIGHT = 280, 150
@@ -31,18 +31,20 @@ class Picture:
 
 def pictures(evaluation: Evaluation) -> list[Picture]:
     """Draw every layer that has partial sums, in the order of the network."""
-    return [picture(layer) for layer in facts.rows(evaluation, "layers") if facts.part(layer, "partial_sums").get("counts")]
+    return [
+        picture(layer) for layer in facts.rows(evaluation, "layers") if facts.part(layer, "partial_sums").get("counts")
+    ]
 
 
 def picture(layer: Mapping[str, Any]) -> Picture:
-    """Draw one layer: counts on a log axis, the ADC range as a band, its codes as ticks where they can be told apart."""
+    """Draw one layer: counts on a log axis, the ADC range as a band, its codes as a comb where they show."""
     sums = layer["partial_sums"]
     edges, counts = _merged(float(sums["bin_low"]), float(sums["bin_width"]), sums["counts"])
     low, high, lsb = (text.finite(sums.get(key)) for key in ("range_low", "range_high", "lsb"))
-    first, last = min(edges[0], *_known(low)), max(edges[-1], *_known(high))
+    first, last = min([edges[0], *_known(low)]), max([edges[-1], *_known(high)])
     wide, tall = WIDTH - _LEFT - _RIGHT, HEIGHT - _TOP - _BOTTOM
     scale = wide / ((last - first) or 1.0)
-    decades = max(1, math.ceil(math.log10(max(counts) * 1.05)))
+    decades = max(1, math.ceil(math.log10(max([1, *counts]) * 1.05)))
 
     def x(value: float) -> float:
         return round(_LEFT + (value - first) * scale, 1)
@@ -55,7 +57,9 @@ def picture(layer: Mapping[str, Any]) -> Picture:
         if count:
             middle = (left + right) / 2
             within = (low is None or middle >= low) and (high is None or middle <= high)
-            bars[within].append(f"M{x(left)} {HEIGHT - _BOTTOM}V{y(count)}H{max(x(right), x(left) + 0.6):.1f}V{HEIGHT - _BOTTOM}z")
+            bars[within].append(
+                f"M{x(left)} {HEIGHT - _BOTTOM}V{y(count)}H{max(x(right), x(left) + 0.6):.1f}V{HEIGHT - _BOTTOM}z"
+            )
     step = -(-decades // 4)
     return Picture(
         name=str(layer.get("name", "?")),
@@ -66,7 +70,7 @@ def picture(layer: Mapping[str, Any]) -> Picture:
         range_left=x(first if low is None else low),
         range_right=x(last if high is None else high),
         x_ticks=[(x(value), text.number(value)) for value in _round_numbers(first, last)],
-        y_ticks=[(y(10**power), "1" if not power else f"10{_superscript(power)}") for power in range(0, decades + 1, step)],
+        y_ticks=[(y(10**power), f"10{_superscript(power)}" if power else "1") for power in range(0, decades + 1, step)],
         description=f"Histogram of partial sums from {text.number(edges[0])} to {text.number(edges[-1])} levels. "
         + "; ".join(_notes(layer, low, high, lsb)),
     )  # fmt: skip
@@ -96,8 +100,9 @@ def _notes(layer: Mapping[str, Any], low: float | None, high: float | None, lsb:
     clipped = text.finite(layer.get("adc_clip_fraction"))
     if clipped is not None:
         notes.append(f"clipped {text.number(100 * clipped, 2)} %")
-    if layer.get("partial_sum_sqnr_dB") is not None:
-        notes.append(f"SQNR {text.decimal(layer['partial_sum_sqnr_dB'], 1)} dB")
+    if "partial_sum_sqnr_dB" in layer:
+        written = sheets.sqnr(layer)
+        notes.append(f"SQNR {written} dB" if written != "exact" else "every conversion exact")
     return tuple(notes)
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bitline.report import facts, figures, histograms, sheets, text
+from bitline.report import cost_figures, facts, figures, histograms, sheets, text
 from bitline.report.facts import Evaluation
 
 if TYPE_CHECKING:
@@ -43,13 +43,15 @@ def write(
     return path
 
 
-def render(evaluation: Evaluation, *, title: str | None = None, sweep: Sequence[Mapping[str, Any]] | None = None) -> str:
+def render(
+    evaluation: Evaluation, *, title: str | None = None, sweep: Sequence[Mapping[str, Any]] | None = None
+) -> str:
     """Return the page as text; see `write`."""
     made = {
         "loss": figures.loss(evaluation),
         "chips": figures.chips(evaluation),
-        "parts": figures.parts(evaluation),
-        "layer_cost": figures.layer_cost(evaluation),
+        "parts": cost_figures.parts(evaluation),
+        "layer_cost": cost_figures.layer_cost(evaluation),
         "layer_error": figures.layer_error(evaluation),
         "sweep": figures.sweep(sweep or []),
     }
@@ -70,13 +72,17 @@ def render(evaluation: Evaluation, *, title: str | None = None, sweep: Sequence[
             figures_json=_script_json({key: {"data": f.data, "layout": f.layout} for key, f in drawn.items()}),
             plotly=_plotly() if drawn else "",
             sheets=_sheets(evaluation, sweep or []),
-            many_ranges=any((facts.part(r, "partial_sums").get("ranges") or 1) > 1 for r in facts.rows(evaluation, "layers")),
+            many_ranges=any(
+                (facts.part(r, "partial_sums").get("ranges") or 1) > 1 for r in facts.rows(evaluation, "layers")
+            ),
             pictures=pictures[:OPEN_HISTOGRAMS],
             folded=pictures[OPEN_HISTOGRAMS:],
             size=(histograms.WIDTH, histograms.HEIGHT),
             chip=facts.part(evaluation, "chip"),
             records=_chip(evaluation),
             doi=_doi(facts.part(evaluation, "chip").get("doi")),
+            notes=facts.part(evaluation, "cost").get("notes") or [],
+            merged=facts.part(evaluation, "folded"),
             facts=_provenance(evaluation),
             absent=facts.absent(evaluation),
         )
@@ -148,6 +154,7 @@ def _more_cost(evaluation: Evaluation) -> list[tuple[str, str]]:
     known = (
         ("crossbars", "crossbars", ""),
         ("conversions per input", "conversions", ""),
+        ("MACs per input", "macs", ""),
         ("throughput", "tops", "TOPS"),
         ("leakage", "leakage_W", "W"),
     )
@@ -198,5 +205,3 @@ def _provenance(evaluation: Evaluation) -> list[tuple[str, str]]:
     ]
     said += [(text.stem(key), text.by_suffix(key, value)) for key, value in facts.part(evaluation, "timing").items()]
     return [(name, value) for name, value in said if value not in ("", text.ABSENT)]
-
-

@@ -1,7 +1,7 @@
 """Tables as data: the page and the terminal draw the same ones."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from bitline.report import facts, text
@@ -19,6 +19,8 @@ class Head:
     numeric: bool = True
     rank: int = 0
     """a narrow terminal drops the highest ranks first; 0 always stays"""
+    prose: bool = False
+    """may run over several lines"""
 
 
 @dataclass(frozen=True)
@@ -38,8 +40,6 @@ class Sheet:
     heads: Sequence[Head]
     rows: Sequence[Sequence[Cell]]
     total: Sequence[Cell] | None = None
-    marked: frozenset[int] = frozenset()
-    """rows to point out"""
 
     @property
     def groups(self) -> list[tuple[str, int]]:
@@ -100,13 +100,13 @@ class _Columns:
     def values(self, key: str) -> list[float | None]:
         return [text.finite(record.get(key)) for record in self.records]
 
-    def sheet(self, caption: str, *, total: bool = False, marked: frozenset[int] = frozenset()) -> Sheet:
+    def sheet(self, caption: str, *, total: bool = False) -> Sheet:
         lines = [list(row) for row in zip(*self.cells, strict=True)]
-        return Sheet(caption, self.heads, lines, self.totals if total and len(lines) > 1 else None, marked)
+        return Sheet(caption, self.heads, lines, self.totals if total and len(lines) > 1 else None)
 
 
 def _with_unit(head: Head, unit: str) -> Head:
-    return Head(head.name, unit, head.group, head.meaning, head.numeric, head.rank)
+    return replace(head, unit=unit)
 
 
 def _columns(records: Sequence[Mapping[str, Any]]) -> _Columns:
@@ -127,14 +127,18 @@ def layers(evaluation: Evaluation) -> Sheet:
     table.add(Head("rows × cols", group=matrix, rank=2, meaning="weights of one group: inputs × outputs"), shapes)
     rank = 4 if any((text.finite(r.get("groups")) or 1) > 1 for r in records) else 10
     table.figures(Head("groups", group=matrix, rank=rank), "groups", text.number)
-    table.figures(Head("row tiles", group=crossbars, rank=5, meaning="partial sums per output"), "row_tiles", text.number)
-    table.figures(Head("crossbars", group=crossbars, rank=3), "crossbars", text.number, summed=True)
-    _utilization(table, Head("used", "%", crossbars, "cells that hold a weight", rank=4))
+    table.figures(
+        Head("row tiles", group=crossbars, rank=3, meaning="partial sums per output"), "row_tiles", text.number
+    )
+    table.figures(Head("crossbars", group=crossbars, rank=4), "crossbars", text.number, summed=True)
+    _utilization(table, Head("used", "%", crossbars, "cells that hold a weight", rank=5))
     table.figures(Head("conversions", group=adc, rank=3, meaning="per input"), "conversions", text.number, summed=True)
     meaning = "conversions outside the ADC range"
     table.figures(Head("clipped", "%", adc, meaning, rank=1), "adc_clip_fraction", _percent)
     meaning = "partial sums: signal over conversion error"
-    table.figures(Head("SQNR", "dB", adc, meaning, rank=1), "partial_sum_sqnr_dB", lambda value: text.decimal(value, 1))
+    if any("partial_sum_sqnr_dB" in record for record in records):
+        cells = [Cell(sqnr(record), text.finite(record.get("partial_sum_sqnr_dB"))) for record in records]
+        table.add(Head("SQNR", "dB", adc, meaning, rank=1), cells)
     for key in facts.causes_of_error(evaluation):
         values = [text.finite(facts.part(record, "error_parts").get(key)) for record in records]
         head = Head(text.cause(key), "10⁻³", noise, text.cause_meaning(key), rank=9)
@@ -144,6 +148,12 @@ def layers(evaluation: Evaluation) -> Sheet:
     table.physical(Head("area", group=cost, rank=7), "area_m2", "m2", summed=True)
     table.physical(Head("latency", group=cost, rank=8), "latency_s", "s", summed=False)
     return table.sheet("Layers on crossbars", total=True)
+
+
+def sqnr(layer: Mapping[str, Any]) -> str:
+    """Write the partial-sum SQNR, dB; it has no value where every conversion is exact."""
+    found = layer.get("partial_sum_sqnr_dB")
+    return "exact" if "partial_sum_sqnr_dB" in layer and found is None else text.decimal(found, 1)
 
 
 def _utilization(table: _Columns, head: Head) -> None:
@@ -176,11 +186,11 @@ def causes(evaluation: Evaluation) -> Sheet:
         Head("loss", "points"),
         Head("std over chips", "points", rank=1),
         Head("accuracy after", "%"),
-        Head("what it does", numeric=False, rank=2),
+        Head("what it does", numeric=False, rank=2, prose=True),
     ]
     accuracy = facts.accuracy(evaluation)
     lines: list[list[Cell]] = []
-    if accuracy.get("float") is not None:
+    if accuracy.get("float") is not None and facts.rows(evaluation, "causes"):
         start = text.decimal(accuracy["float"])
         lines.append([Cell("float network"), Cell(text.ABSENT), Cell(text.ABSENT), Cell(start), Cell("")])
     for step in facts.steps(evaluation):
@@ -194,13 +204,12 @@ def chips(evaluation: Evaluation) -> Sheet:
     """Accuracy of each programmed chip with its seed."""
     programmed = facts.chips(evaluation)
     seeds = list(evaluation.get("seeds") or [])
-    worst = programmed.index(min(programmed)) if programmed else -1
     lines = [
         [Cell(text.plain(seeds[i]) if i < len(seeds) else text.ABSENT), Cell(text.decimal(value), value)]
         for i, value in enumerate(programmed)
     ]
     heads = [Head("seed"), Head("accuracy", "%")]
-    return Sheet("Accuracy of each programmed chip", heads, lines, marked=frozenset([worst]))
+    return Sheet("Accuracy of each programmed chip", heads, lines)
 
 
 def parts(evaluation: Evaluation) -> Sheet:
@@ -212,7 +221,7 @@ def parts(evaluation: Evaluation) -> Sheet:
     table.add(Head("component", numeric=False), [Cell(text.label(key), text.label(key)) for key in keys], "total")
     for name, _, unit in facts.COST:
         if found[name]:
-            table.physical(Head(name), name, unit, summed=True)
+            table.physical(Head(name, rank=1), name, unit, summed=True)
             share = facts.shares(found[name])
             table.add(Head(f"{name} share", "%"), [Cell(_percent(share.get(key), 1), share.get(key)) for key in keys])
     return table.sheet("Energy, latency and area by component", total=True)
@@ -221,8 +230,8 @@ def parts(evaluation: Evaluation) -> Sheet:
 def adc_models(evaluation: Evaluation) -> Sheet:
     """The same chip priced with each published ADC model."""
     cost = facts.part(evaluation, "cost")
-    models = facts.part(cost, "adc_models")
-    table = _columns([facts.part(models, name) for name in models])
+    models = facts.adc_models(evaluation)
+    table = _columns(list(models.values()))
     chosen = cost.get("adc_model")
     names = [f"{name} (chosen)" if name == chosen else str(name) for name in models]
     table.add(Head("ADC model", numeric=False), [Cell(name, name) for name in names])
@@ -231,39 +240,48 @@ def adc_models(evaluation: Evaluation) -> Sheet:
     table.physical(Head("latency"), "latency_s", "s")
     table.physical(Head("area"), "area_m2", "m2")
     table.ratio(Head("efficiency", "TOPS/W"), "tops_per_watt")
-    marked = frozenset(i for i, name in enumerate(models) if name == chosen)
-    return table.sheet("The chip under each published ADC model", marked=marked)
+    return table.sheet("The chip under each published ADC model")
 
 
 def sweep(records: Sequence[Mapping[str, Any]]) -> Sheet:
-    """The chips of a sweep; those that no other beats in both accuracy and energy are marked."""
+    """The chips of a sweep; a dot marks those that no other beats in both accuracy and energy."""
     table = _columns(records)
-    table.words(Head("chip", numeric=False), "label")
     changed = [facts.overrides(record) for record in records]
+    said = [", ".join(f"{key}={text.plain(value)}" for key, value in found.items()) for found in changed]
+    if any(record.get("label") != words for record, words in zip(records, said, strict=True)):
+        table.words(Head("chip", numeric=False), "label")
+        rank = 6
+    else:  # the keys changed say it all
+        rank = 0
     for key in dict.fromkeys(name for found in changed for name in found):
         values = [found.get(key) for found in changed]
         cells = [Cell(text.plain(value), _order(value)) for value in values]
-        table.add(Head(key, numeric=all(text.finite(value) is not None for value in values), rank=6), cells)
+        table.add(Head(key, numeric=all(text.finite(value) is not None for value in values), rank=rank), cells)
     means = table.values("mean")
     cells = [Cell(text.spread(r.get("mean"), r.get("std")), mean) for r, mean in zip(records, means, strict=True)]
     table.add(Head("accuracy", "%"), cells)
     table.figures(Head("worst", "%", rank=4), "worst", text.decimal)
     table.physical(Head("energy"), "energy_J", "J")
+    best = set(facts.frontier(records))
+    cells = [Cell("●" if i in best else "", float(i in best)) for i in range(len(records))]
+    table.add(Head("best", numeric=False, meaning="no other chip beats it in both accuracy and energy"), cells)
     table.physical(Head("latency", rank=3), "latency_s", "s")
     table.physical(Head("area", rank=2), "area_m2", "m2")
     table.ratio(Head("efficiency", "TOPS/W", rank=1), "tops_per_watt")
-    known = {"label", "mean", "std", "worst", "energy_J", "latency_s", "area_m2", "tops_per_watt"}
-    known |= {"chip overrides", "chip_overrides", "overrides"}
+    known = {"label", "mean", "std", "worst", "energy_J", "latency_s", "area_m2", "tops_per_watt", *facts.OVERRIDES}
     for key in dict.fromkeys(key for record in records for key in record if key not in known):
         values = [record.get(key) for record in records]
+        if any(isinstance(value, list | tuple) for value in values):  # accuracy of each chip and the like: how many
+            values = [len(value) if isinstance(value, list | tuple) else value for value in values]
         cells = [Cell(text.by_suffix(key, value), _order(value)) for value in values]
-        table.add(Head(text.stem(key), numeric=all(isinstance(value, int | float) for value in values), rank=7), cells)
-    return table.sheet("Chips of the sweep", marked=frozenset(facts.frontier(records)))
+        numeric = all(isinstance(value, int | float) for value in values)
+        table.add(Head(text.stem(key), numeric=numeric, rank=7), cells)
+    return table.sheet("Chips of the sweep")
 
 
 def digital(evaluation: Evaluation) -> Sheet:
     """Operations that stay digital, and why."""
     table = _columns(facts.rows(evaluation, "digital"))
     for key in ("name", "op", "why"):
-        table.words(Head({"name": "layer", "op": "operation"}.get(key, key), numeric=False), key)
+        table.words(Head({"name": "layer", "op": "operation"}.get(key, key), numeric=False, prose=key == "why"), key)
     return table.sheet("Operations that stay digital")

@@ -16,6 +16,8 @@ _CAUSES = {
     "read_noise": ("read noise", "conductances move at every read"),
     "drift": ("drift", "conductances decay with time"),
     "wires": ("IR drop", "voltage is lost along the wires"),
+    "other_chips": ("other chips", "the loss was split on some of the chips, the mean is over all"),
+    "not_attributed": ("not attributed", "what the causes above do not explain"),
 }
 _CAPITALS = {"adc": "ADC", "adcs": "ADCs", "dac": "DAC", "dacs": "DACs", "noc": "NoC", "sqnr": "SQNR", "tops": "TOPS"}
 
@@ -72,8 +74,23 @@ def quantity(value: object, unit: str) -> str:
     known = finite(value)
     if known is None:
         return number(value)
-    figure, _, prefixed = units.pretty(known, unit).partition(" ")
-    return f"{figure.replace('-', '−')} {typeset(prefixed)}"
+    prefixed, factor = _prefixed(known, unit)
+    return f"{number(known / factor)} {typeset(prefixed)}"
+
+
+def _prefixed(value: float, unit: str) -> tuple[str, float]:
+    """Return the unit with the prefix that suits a value, and its factor.
+
+    Squared prefixes are a million apart: from 10000 on the next one up reads better (0.22 mm², not 220000 µm²).
+    """
+    prefixed = units.pretty(value, unit).rpartition(" ")[2]
+    power = int(unit[-1]) if unit[-1].isdigit() else 1
+    factor = units.PREFIXES[prefixed.removesuffix(unit)] ** power
+    if abs(value) >= 1e4 * factor:
+        larger = sorted((size**power, prefix) for prefix, size in units.PREFIXES.items() if size**power > factor)
+        if larger:
+            return larger[0][1] + unit, larger[0][0]
+    return prefixed, factor
 
 
 def typeset(unit: str) -> str:
@@ -116,7 +133,8 @@ def aligned(values: Sequence[object], digits: int = 4) -> tuple[str, ...]:
     known = [abs(value) for value in map(finite, values) if value]
     places = max(0, digits - 1 - math.floor(math.log10(max(known) * (1 + 1e-9)))) if known else 0
     return tuple(
-        number(value, 2) if 0 < abs(finite(value) or 0.0) < 9.5 * 10**-places else decimal(value, places) for value in values
+        number(value, 2) if 0 < abs(finite(value) or 0.0) < 9.5 * 10**-places else decimal(value, places)
+        for value in values
     )
 
 
@@ -134,8 +152,6 @@ def column(values: Sequence[object], unit: str) -> Column:
     """Write a column with the prefix of its largest value in the header, so that its figures compare."""
     known = [finite(value) for value in values]
     largest = max((abs(value) for value in known if value is not None), default=0.0)
-    prefixed = units.pretty(largest, unit).partition(" ")[2]
-    power = int(unit[-1]) if unit[-1].isdigit() else 1
-    factor = units.PREFIXES[prefixed.removesuffix(unit)] ** power
+    prefixed, factor = _prefixed(largest, unit)
     scaled = [value if one is None else one / factor for value, one in zip(values, known, strict=True)]
     return Column(typeset(prefixed), factor, aligned(scaled))

@@ -1,4 +1,4 @@
-"""Random flips and crops of whole batches."""
+"""Random flips, crops and cutouts of whole batches."""
 
 import torch
 from torch import Tensor
@@ -29,6 +29,28 @@ def flip_and_crop(images: Tensor, *, flip: bool, pad: int, generator: torch.Gene
     index = torch.arange(batch)[:, None, None]
     gathered = images[index, :, rows[:, :, None], columns[:, None, :]]  # (batch, height, width, channels)
     return gathered.permute(0, 3, 1, 2)
+
+
+def cutout(images: Tensor, *, size: int, generator: torch.Generator) -> Tensor:
+    """Set a square of each image to zero, the mean of normalized images; its centre is any pixel.
+
+    T. DeVries and G. Taylor, "Improved Regularization of Convolutional Neural Networks with Cutout", 2017,
+    arXiv:1708.04552.
+
+    Args:
+        images: normalized, (batch, channels, height, width); changed in place.
+        size: side of the square, px; part of it may lie outside the image.
+        generator: the same state gives the same result.
+
+    Returns:
+        The images.
+    """
+    batch, _, height, width = images.shape
+    top = torch.randint(0, height, (batch, 1), generator=generator) - size // 2
+    left = torch.randint(0, width, (batch, 1), generator=generator) - size // 2
+    rows = (torch.arange(height) >= top) & (torch.arange(height) < top + size)  # (batch, height)
+    columns = (torch.arange(width) >= left) & (torch.arange(width) < left + size)  # (batch, width)
+    return images.masked_fill_((rows[:, :, None] & columns[:, None, :])[:, None], 0.0)
 
 
 def _reflect(index: Tensor, size: int) -> Tensor:

@@ -29,6 +29,8 @@ class TrainConfig(BaseModel):
         label_smoothing: share of the target spread over all classes.
         flip: mirror half of the training images; None: only those with three channels.
         crop: largest random shift, px; None: a sixteenth of the image, 2 px at 32.
+        cutout: side of the square cut out of each training image, px; 0: none.
+        init: start from the trained weights of this run directory; None: from random ones.
         seed: of the weights, the shuffle and the augmentation.
         precision: None: ``bf16-mixed`` where the processor computes in bf16, else ``32-true``.
         threads: of the CPU; None: as PyTorch finds them.
@@ -52,6 +54,8 @@ class TrainConfig(BaseModel):
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.1
     flip: bool | None = None
     crop: Annotated[int, Field(ge=0)] | None = None
+    cutout: Annotated[int, Field(ge=0)] = 0
+    init: Path | None = None
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     precision: Precision | None = None
     threads: Annotated[int, Field(ge=1)] | None = None

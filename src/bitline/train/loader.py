@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from bitline.data import DataSet
-from bitline.train.augment import flip_and_crop
+from bitline.train.augment import cutout, flip_and_crop
 
 Batch = tuple[Tensor, Tensor]
 
@@ -39,14 +39,16 @@ class TrainBatches:
         seed: of the shuffle and the augmentation.
         flip: mirror half of the images.
         pad: largest shift of an image, px.
+        hole: side of the square that is cut out of each image, px; 0 for none.
     """
 
-    def __init__(self, data: DataSet, *, batch_size: int, seed: int, flip: bool, pad: int) -> None:
+    def __init__(self, data: DataSet, *, batch_size: int, seed: int, flip: bool, pad: int, hole: int = 0) -> None:
         self.data = data
         self.batch_size = batch_size
         self.seed = seed
         self.flip = flip
         self.pad = pad
+        self.hole = hole
         self.epoch = 0
         self.position = 0
         self.sampler = self  # Lightning calls sampler.set_epoch at the start of each epoch
@@ -73,13 +75,12 @@ class TrainBatches:
             Images, float32, channels_last, and labels, int64.
         """
         chosen = order[index * self.batch_size : (index + 1) * self.batch_size]
-        images = flip_and_crop(
-            self.data.train_images[chosen],
-            flip=self.flip,
-            pad=self.pad,
-            generator=self._generator(self.epoch, index),
-        )
-        return self.data.normalize(images), self.data.train_labels[chosen]
+        generator = self._generator(self.epoch, index)
+        images = flip_and_crop(self.data.train_images[chosen], flip=self.flip, pad=self.pad, generator=generator)
+        images = self.data.normalize(images)
+        if self.hole:
+            images = cutout(images, size=self.hole, generator=generator)
+        return images, self.data.train_labels[chosen]
 
     def set_epoch(self, epoch: int) -> None:
         """Start an epoch from its first batch, unless it is the one a checkpoint left off in."""

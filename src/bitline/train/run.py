@@ -2,14 +2,13 @@
 
 import functools
 import logging
-import shutil
 import signal
 import sys
 import warnings
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from lightning.pytorch import Callback, Trainer
@@ -20,15 +19,13 @@ from torch import nn
 
 from bitline.data import DataSet, load
 from bitline.errors import DataError
-from bitline.models.files import RECORD, WEIGHTS, ModelRecord, check_spec, is_file_spec, make, read_json
+from bitline.models.files import RECORD, WEIGHTS, ModelRecord, check_spec, is_file_spec, load_weights, make
 from bitline.train.checkpoint import AtomicCheckpointIO, WithinEpoch, replace_file, write_json
-from bitline.train.config import TrainConfig, checked
+from bitline.train.config import TrainConfig
 from bitline.train.hardware import best_precision, describe, git_commit
 from bitline.train.loader import TestBatches, TrainBatches
 from bitline.train.module import Classifier
-
-CONFIG, METRICS, CHECKPOINT = "config.json", "metrics.json", Path("checkpoints") / "last.ckpt"
-IfExists = Literal["refuse", "resume", "overwrite"]
+from bitline.train.rundir import CHECKPOINT, CONFIG, METRICS, IfExists, prepare
 
 
 def train(config: TrainConfig, *, if_exists: IfExists = "refuse") -> Path:
@@ -49,7 +46,7 @@ def train(config: TrainConfig, *, if_exists: IfExists = "refuse") -> Path:
         DataError: data, model or run directory cannot be used, or a resume with another configuration.
     """
     out = config.run_dir
-    saved = _prepare(out, config, if_exists)
+    saved = prepare(out, config, if_exists)
     if saved is not None and (out / METRICS).is_file():
         return out
     check_spec(config.model)
@@ -62,7 +59,10 @@ def train(config: TrainConfig, *, if_exists: IfExists = "refuse") -> Path:
             torch.set_num_threads(config.threads or threads)
             torch.manual_seed(config.seed)
             record = _record(config, data)
-            network = make(record.model, **record.kwargs).to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+            network = make(record.model, **record.kwargs)
+            if config.init is not None:
+                load_weights(network, config.init / WEIGHTS)
+            network = network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
             _check(network, config, data)
             config = _resolved(config, network, data)
             if saved is None:
@@ -75,40 +75,6 @@ def train(config: TrainConfig, *, if_exists: IfExists = "refuse") -> Path:
         finally:
             torch.set_num_threads(threads)
     return out
-
-
-def _prepare(out: Path, config: TrainConfig, if_exists: IfExists) -> TrainConfig | None:
-    """Make way for a run, or return the saved configuration to go on with."""
-    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
-        return None
-    if not (out / CONFIG).is_file():
-        raise DataError(f"{out} exists and is not a run directory (no {CONFIG}); choose another --out")
-    if if_exists == "refuse":
-        state = "a finished run" if (out / METRICS).is_file() else "an unfinished run"
-        raise DataError(f"{out} holds {state}; add --resume to go on with it, or --overwrite to start again")
-    if if_exists == "overwrite":
-        for name in (METRICS, WEIGHTS, RECORD):
-            (out / name).unlink(missing_ok=True)
-        for name in ("checkpoints", "logs"):
-            shutil.rmtree(out / name, ignore_errors=True)
-        (out / CONFIG).unlink()
-        return None
-    return _saved(out, config)
-
-
-def _saved(out: Path, config: TrainConfig) -> TrainConfig:
-    """Return the configuration of a run, if the one asked for says nothing else."""
-    content = read_json(out / CONFIG)
-    for key in ("commit", "version"):
-        content.pop(key, None)
-    saved = checked(**content)
-    asked, kept = config.model_dump(), saved.model_dump()
-    free = {"out", "data_dir"}  # places may move between the two runs
-    other = [key for key in asked if key not in free and asked[key] is not None and asked[key] != kept[key]]
-    if other:
-        listed = ", ".join(f"{key} {asked[key]!r} (was {kept[key]!r})" for key in other)
-        raise DataError(f"cannot resume {out} with another configuration: {listed}; or start again with --overwrite")
-    return saved.model_copy(update={"out": config.out, "data_dir": config.data_dir})
 
 
 def _record(config: TrainConfig, data: DataSet) -> ModelRecord:
@@ -140,8 +106,10 @@ def _check(network: nn.Module, config: TrainConfig, data: DataSet) -> None:
     try:
         with torch.no_grad():
             scores = network(images)
-    except RuntimeError as error:
-        raise DataError(f"{config.model} does not take images {tuple(images.shape)}: {error}") from error
+    except Exception as error:  # a user's own network may raise anything
+        raise DataError(
+            f"{config.model} does not take images {tuple(images.shape)}: {type(error).__name__}: {error}"
+        ) from error
     network.train()
     if scores.shape != (len(images), data.num_classes):
         raise DataError(
@@ -171,7 +139,9 @@ def _fit(network: nn.Module, config: TrainConfig, data: DataSet, out: Path) -> C
     """Run Lightning's loop from the last checkpoint, or from the start."""
     assert config.flip is not None
     assert config.crop is not None
-    batches = TrainBatches(data, batch_size=config.batch_size, seed=config.seed, flip=config.flip, pad=config.crop)
+    batches = TrainBatches(
+        data, batch_size=config.batch_size, seed=config.seed, flip=config.flip, pad=config.crop, hole=config.cutout
+    )
     bar = sys.stderr.isatty()  # in a log or a pipe, one line an epoch
     say = None if bar else functools.partial(print, flush=True)
     module = Classifier(network, config, steps=config.epochs * len(batches), say=say)

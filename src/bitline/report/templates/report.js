@@ -20,6 +20,12 @@
     for (const [key, figure] of Object.entries(figures)) {
       const layout = paint(figure.layout, "", style);
       layout.dragmode = mouse ? "zoom" : false;
+      if (layout.showlegend && root.clientWidth < 480) {
+        // a narrow page breaks the legend into more lines
+        const entries = figure.data.filter((trace) => trace.name).length;
+        layout.height += 10 * entries;
+        Object.assign(layout.legend, { font: { size: 11 }, maxheight: 0.6, entrywidth: entries > 5 ? 78 : 0 });
+      }
       if (width) Object.assign(layout, { width, autosize: false });
       Plotly.react("figure-" + key, paint(figure.data, "", style), layout, {
         responsive: !width,

@@ -13,6 +13,11 @@ VGG8 = [
     ("classifier.0", 8192, 1024, 1), ("classifier.3", 1024, 10, 1),
 ]  # fmt: skip
 
+ENERGY = {
+    "adc": 46, "cells": 3, "wordlines": 12, "shift_add": 9, "adder_tree": 4, "buffer": 1.1, "bus": 14, "network": 9,
+    "activation": 0.6, "leakage": 1.3, "pooling": 0.0,
+}  # fmt: skip
+
 
 def partial_sums(rows: int, seed: int, *, bins: int = 384, samples: int = 200_000) -> dict[str, Any]:
     rng = np.random.default_rng(seed)
@@ -36,6 +41,7 @@ def layer(name: str, rows: int, cols: int, positions: int, seed: int) -> dict[st
     crossbars = row_tiles * math.ceil(cols / 32)
     conversions = positions * 8 * row_tiles * 4 * cols
     wobble = 1 + 0.3 * math.sin(seed)
+    energy = conversions * 2.47e-13
     return {
         "name": name,
         "kind": "conv2d" if positions > 1 else "linear",
@@ -55,7 +61,8 @@ def layer(name: str, rows: int, cols: int, positions: int, seed: int) -> dict[st
             "faults": 0.0,
             "read_noise": 2.2e-5 * wobble,
         },
-        "energy_J": conversions * 2.47e-13,
+        "energy_J": energy,
+        "energy_parts": split(energy, ENERGY),
         "area_m2": crossbars * 2.2e-8,
         "latency_s": positions * 8 * 1.1e-7,
         "partial_sums": partial_sums(rows, seed),
@@ -90,16 +97,19 @@ def evaluation(shapes: list[tuple[str, int, int, int]] = VGG8, *, chips: int = 2
             "energy_J": energy, "latency_s": latency, "interval_s": 0.37 * latency, "area_m2": area,
             "tops": 0.846, "tops_per_watt": 25.72, "leakage_W": 8.17e-4,
             "conversions": sum(r["conversions"] for r in layers), "crossbars": sum(r["crossbars"] for r in layers),
-            "energy_parts": split(energy, {"adc": 46, "cells": 3, "wordlines": 12, "shift_add": 9, "row_tile_adders": 4,
-                                           "buffers": 1.1, "bus": 14, "router": 9, "activation": 0.6, "leakage": 1.3}),
-            "area_parts": split(area, {"adc": 32, "cells": 3.4, "wordlines": 4, "shift_add": 7, "row_tile_adders": 2,
-                                       "buffers": 22, "bus": 13, "router": 16}),
-            "latency_parts": split(latency, {"read": 31, "adc": 52, "row_tile_adders": 3, "buffers": 6, "bus": 8}),
+            "energy_parts": split(energy, ENERGY),
+            "area_parts": split(area, {"adc": 32, "cells": 3.4, "wordlines": 4, "shift_add": 7, "adder_tree": 2,
+                                       "buffer": 22, "bus": 13, "network": 16}),
+            "latency_parts": split(latency, {"read": 83, "merge": 3, "transfer": 14}),
             "adc_models": {
-                "isaac": {"energy_J": 2.9 * energy, "area_m2": 0.9 * area, "tops_per_watt": 8.87, "energy_per_conversion_J": 9.05e-13},
-                "survey": {"energy_J": 1.7 * energy, "area_m2": 2.6 * area, "tops_per_watt": 15.1, "energy_per_conversion_J": 4.629e-13},
-                "zigzag": {"energy_J": 1.6 * energy, "area_m2": 1.2 * area, "tops_per_watt": 16.0, "energy_per_conversion_J": 4.06e-13},
-                "table": {"energy_J": energy, "area_m2": area, "tops_per_watt": 25.72, "energy_per_conversion_J": 1.16e-13},
+                name: {
+                    "energy_J": e * energy, "area_m2": a * area, "tops_per_watt": 25.72 / e,
+                    "energy_per_conversion_J": one,
+                }
+                for name, e, a, one in (
+                    ("isaac", 2.9, 0.9, 9.05e-13), ("survey", 1.7, 2.6, 4.629e-13), ("zigzag", 1.6, 1.2, 4.06e-13),
+                    ("table", 1.0, 1.0, 1.16e-13),
+                )
             },
             "adc_model": "table",
         },
@@ -117,7 +127,9 @@ def split(total: float, weights: dict[str, float]) -> dict[str, float]:
 
 
 def deep(count: int) -> list[tuple[str, int, int, int]]:
-    return [(f"layer{1 + i // 40}.{i // 2 % 20}.conv{1 + i % 2}", 144 << i // 40, 16 << i // 40, 1024) for i in range(count)]
+    return [
+        (f"layer{1 + i // 40}.{i // 2 % 20}.conv{1 + i % 2}", 144 << i // 40, 16 << i // 40, 1024) for i in range(count)
+    ]
 
 
 def sweep() -> list[dict[str, Any]]:
@@ -125,9 +137,9 @@ def sweep() -> list[dict[str, Any]]:
     accuracies = {4: 71.3, 5: 88.4, 6: 90.1, 7: 90.05}
     return [
         {
-            "label": f"{bits}-bit ADC", "chip overrides": {"adc": {"bits": bits}}, "mean": accuracies[bits], "std": 2.1 / bits,
-            "worst": accuracies[bits] - 1, "energy_J": energy, "latency_s": 1.5e-3, "area_m2": 45e-6 + bits * 1e-6,
-            "tops_per_watt": 1e-3 / energy,
+            "label": f"{bits}-bit ADC", "chip overrides": {"adc": {"bits": bits}}, "mean": accuracies[bits],
+            "std": 2.1 / bits, "worst": accuracies[bits] - 1, "energy_J": energy, "latency_s": 1.5e-3,
+            "area_m2": 45e-6 + bits * 1e-6, "tops_per_watt": 1e-3 / energy,
         }
         for bits, energy in energies.items()
     ]  # fmt: skip

@@ -1,0 +1,170 @@
+"""``bitline cost``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from rich.table import Table
+
+    from bitline.chip import Chip
+    from bitline.cost.model import Cost
+
+EXAMPLES = """
+[bold]Examples[/]
+
+bitline cost vgg8 --chip rram-22nm
+
+bitline cost resnet20 --chip isaac-32nm --set adc.model=survey --json cost.json
+
+bitline cost nets/mine.py:Net --in-channels 1 --image-size 28 --chip my-chip.toml
+"""
+
+
+def command(
+    model: Annotated[str, typer.Argument(help="vgg8, vgg16, resnet20, resnet56, lenet5, or FILE.py:NAME.")],
+    file: Annotated[Path | None, typer.Argument(help="With --json: write there instead of printing.")] = None,
+    chip: Annotated[str, typer.Option(help="A preset (see bitline chips) or a TOML file.")] = "rram-22nm",
+    overrides: Annotated[
+        list[str] | None, typer.Option("--set", help="KEY=VALUE for any chip key; repeatable.")
+    ] = None,
+    width: Annotated[float, typer.Option(help="Multiplies the hidden channels of a named model.")] = 1.0,
+    image_size: Annotated[int, typer.Option(help="Height and width of an image, px.")] = 32,
+    in_channels: Annotated[int, typer.Option(help="Channels of an image.")] = 3,
+    classes: Annotated[int, typer.Option(help="Outputs of a named model.")] = 10,
+    fixed: Annotated[bool, typer.Option("--fixed", help="All wordlines driven, instead of half of the bits.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Price one image of a network on a chip: energy, latency, area; no training, no data."""
+    from bitline.chip import load
+    from bitline.errors import DataError
+
+    if file is not None and not as_json:
+        raise DataError(f"{file}: a file is written with --json only")
+    target = load(chip, overrides or ())
+    cost = priced(model, target, (in_channels, image_size, image_size), width=width, classes=classes, fixed=fixed)
+    if file is not None:
+        from bitline.cli.output import write_json
+
+        write_json({"model": model, **cost.to_json()}, file)
+        typer.echo(f"cost: {file}")
+    elif as_json:
+        import json
+
+        typer.echo(json.dumps({"model": model, **cost.to_json()}, indent=1))
+    else:
+        show(model, cost)
+
+
+command.__doc__ = f"{command.__doc__}\n{EXAMPLES}"
+
+
+def priced(
+    model: str, chip: Chip, image: tuple[int, int, int], *, width: float = 1.0, classes: int = 10, fixed: bool = False
+) -> Cost:
+    """Build a network without weights, place it and price it.
+
+    Args:
+        model: a name, or ``FILE.py:NAME``.
+        chip: to price it on.
+        image: (channels, height, width).
+        width: of a named model.
+        classes: of a named model.
+        fixed: ignore data.
+    """
+    import torch
+
+    from bitline.cost.model import price
+    from bitline.errors import ConversionError
+    from bitline.mapping.place import place
+    from bitline.models.files import is_file_spec, make
+    from bitline.nn.shapes import matmuls, poolings
+
+    if is_file_spec(model):
+        network = make(model)
+    else:
+        with torch.device("meta"):
+            network = make(model, width=width, in_channels=image[0], image_size=image[1], num_classes=classes)
+    found = matmuls(network, image)
+    if not found:
+        raise ConversionError(f"{model} has no layer that a crossbar can hold")
+    pooled = poolings(network.to("meta").eval(), torch.empty(1, *image, device="meta"))
+    return price(place(found, chip), fixed=fixed, poolings=pooled)
+
+
+def show(model: str, cost: Cost) -> None:
+    """Print totals, breakdowns and layers."""
+    from rich.columns import Columns
+    from rich.console import Console
+    from rich.markup import escape
+
+    from bitline.units import pretty
+
+    console = Console()
+    least, most = (pretty(energy, "J") for energy in cost.energy_span)
+    models = ", ".join(f"{name} {pretty(each.energy_J, 'J')}" for name, each in cost.adc_range.items())
+    energy, latency, interval = pretty(cost.energy_J, "J"), pretty(cost.latency_s, "s"), pretty(cost.interval_s, "s")
+    for line in (
+        f"\n[bold]{escape(model)}[/] on [bold]{escape(cost.chip)}[/], one image",
+        f"  energy      [bold]{energy}[/] with ADC model {cost.adc_model}, {least} to {most} among all",
+        f"              ({models})",
+        f"  latency     [bold]{latency}[/]; pipelined, one image every {interval}",
+        f"  area        [bold]{cost.area_m2 * 1e6:.4g} mm2[/]; {cost.crossbars} crossbars in use, "
+        f"{cost.crossbars_built} built, in {cost.tiles} tiles",
+        f"  efficiency  [bold]{cost.tops_per_watt:.3g} TOPS/W[/]; pipelined, {cost.tops:.3g} TOPS",
+        f"  work        {cost.macs:,} MACs of two operations, {cost.conversions:,} conversions\n",
+    ):
+        console.print(line, soft_wrap=True)
+    parts = (
+        ("energy [uJ]", 1e6, cost.energy_parts),
+        ("area [mm2]", 1e6, cost.area_parts),
+        ("latency [us]", 1e6, cost.latency_parts),
+    )
+    console.print(Columns([_shares(title, factor, values) for title, factor, values in parts], padding=(0, 4)))
+    Console(width=max(console.width, 112)).print(_layers(cost))  # names stay whole in narrow terminals
+    for note in cost.notes:
+        console.print(f"[dim]- {escape(note)}[/]", highlight=False, soft_wrap=True)
+
+
+def _shares(title: str, factor: float, parts: Mapping[str, float]) -> Table:
+    """Lay out a breakdown, largest part first; parts of zero are left out."""
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False)
+    table.add_column("part")
+    table.add_column(escape(title), justify="right")
+    table.add_column("%", justify="right")
+    total = sum(parts.values())
+    for part, value in sorted(parts.items(), key=lambda item: -item[1]):
+        if value:
+            table.add_row(part, f"{factor * value:.4g}", f"{100 * value / total:.1f}")
+    table.add_row("[bold]total[/]", f"[bold]{factor * total:.4g}[/]", "")
+    return table
+
+
+def _layers(cost: Cost) -> Table:
+    from rich.markup import escape
+    from rich.table import Table
+
+    heads = (
+        "row\ntiles", "cross-\nbars", "used\n%", "conversions\n[1000]", "energy\n[uJ]", "latency\n[us]", "area\n[mm2]",
+    )  # fmt: skip
+    table = Table(box=None, pad_edge=False)
+    table.add_column("\nlayer", no_wrap=True)
+    table.add_column("rows x cols\n(x groups)", no_wrap=True)
+    for head in heads:
+        table.add_column(escape(head), justify="right", no_wrap=True)
+    for layer in cost.layers:
+        groups = f" x {layer.groups}" if layer.groups > 1 else ""
+        table.add_row(
+            layer.name, f"{layer.rows} x {layer.cols}{groups}", str(layer.row_tiles), str(layer.crossbars),
+            f"{100 * layer.utilization:.0f}", f"{layer.conversions / 1000:,.0f}", f"{1e6 * layer.energy_J:.4g}",
+            f"{1e6 * layer.latency_s:.4g}", f"{1e6 * layer.area_m2:.4g}",
+        )  # fmt: skip
+    return table

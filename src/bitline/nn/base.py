@@ -1,0 +1,372 @@
+"""What every layer on a chip does: quantize, multiply by programmed crossbars, scale back."""
+
+import math
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any, Literal, Self, cast
+
+import torch
+from torch import Tensor, nn
+
+from bitline.chip.description import Chip, NoReadNoise, Weights
+from bitline.chip.variants import ideal, same_sums, with_cells
+from bitline.errors import ConversionError, MappingError
+from bitline.mapping.encode import encode
+from bitline.mapping.lower import Lowerable, Matmul, check_batch, input_rows, output_shape, weight_matrix
+from bitline.mapping.place import LayerPlacement, dense
+from bitline.mapping.quantize import InputFormat, RangeHistogram, quantize, weight_limits, weight_scale, widen
+from bitline.mvm import adc as ranges
+from bitline.mvm.adc import AdcScale
+from bitline.mvm.gradient import fake_quantize, straight_through
+from bitline.mvm.product import Product
+from bitline.mvm.torch_fast import Crossbars, Observer, analog_sums, crossbar_mvm
+from bitline.nn.ranges import SumHistogram
+from bitline.physics import seeds
+from bitline.physics.faults import stuck_levels
+from bitline.physics.noise import ReadNoise
+from bitline.physics.program import effective_levels
+
+UNFOLDED_BYTES = 2**26
+"""input vectors of a convolution held at once"""
+_COUNTED_SUMS = 2**23
+IDEAL = -1
+"""chip seed of cells that sit exactly where they should"""
+
+Mode = Literal["chip", "float", "observe_inputs", "observe_sums"]
+
+
+class CrossbarLayer(nn.Module):
+    """What CrossbarLinear, CrossbarConv1d and CrossbarConv2d share; use those.
+
+    Attributes:
+        chip: the chip it is on.
+        matmul: the layer as a matrix product; its name seeds the cells.
+        mode: ``"chip"``: the crossbars answer; ``"float"``: the plain layer. The two others serve `calibrate`.
+        input_scale: real value of an input integer of 1; NaN before calibration.
+        input_signed: whether inputs below zero occur.
+        adc_lsb: LSB of the calibrated ADC ranges, level units, (groups or 1, digits or 1, slices or 1, columns or 1).
+        adc_offset: lowest value of the ranges, the same shape.
+        chip_seed: which programmed chip this is; -1 for ideal cells.
+        reads: images read since the chip was programmed, for each call within one pass of the network.
+        call: number of the next call within this pass; None outside of a pass of the whole network.
+    """
+
+    weight: Tensor
+    bias: Tensor | None
+    input_scale: Tensor
+    input_signed: Tensor
+    adc_lsb: Tensor
+    adc_offset: Tensor
+    chip_seed: Tensor
+
+    def __init__(self, *args: Any, chip: Chip, matmul: Matmul, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.chip = chip
+        self._matmul = matmul
+        self.mode: Mode = "chip"
+        nothing = torch.full((1, 1, 1, 1), math.nan, dtype=torch.float64)
+        self.register_buffer("input_scale", torch.tensor(math.nan, dtype=torch.float64))
+        self.register_buffer("input_signed", torch.tensor(False))
+        self.register_buffer("adc_lsb", nothing)
+        self.register_buffer("adc_offset", nothing.clone())
+        self.register_buffer("chip_seed", torch.tensor(IDEAL))
+        self.reads: dict[int, int] = {}
+        self.call: int | None = None
+        self.inputs: RangeHistogram | None = None
+        self.sums: SumHistogram | None = None
+        self._cells: tuple[tuple[Any, ...], Crossbars] | None = None
+        self._factor: tuple[Weights, Tensor] | None = None
+        self._made_from: Tensor | None = None
+
+    def extra_repr(self) -> str:
+        """Say what the plain layer says, and which chip."""
+        return f"{super().extra_repr()}, chip={self.chip.name}, crossbars={self.placement.crossbars}"
+
+    @property
+    def _itself(self) -> Lowerable:
+        """The plain layer that this also is."""
+        return cast("Lowerable", self)
+
+    @property
+    def matmul(self) -> Matmul:
+        """The layer as a matrix product."""
+        return replace(self._matmul, signed=bool(self.input_signed))
+
+    @property
+    def placement(self) -> LayerPlacement:
+        """Where the layer's weights are."""
+        return dense(self.matmul, self.chip)
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Apply the layer, (batch, ...) to (batch, ...), as the plain layer would.
+
+        Raises:
+            ConversionError: the layer is not calibrated.
+            MappingError: an input without its batch axis, smaller than the kernel, NaN or infinite.
+        """
+        check_batch(self._itself, self._matmul.name, input.shape)
+        if self.mode == "observe_inputs" and self.inputs is not None:
+            self._check_finite(input)
+            self.inputs.add(input)
+        if self.mode in ("float", "observe_inputs"):
+            return self._plain(input, self.weight, self.bias)
+        q = self.integers(input)
+        if self.mode == "observe_sums":
+            self._count_sums(q)
+            y = self.multiply(q, ideal(self.chip), IDEAL)
+        else:
+            call, first = self._count_reads(input.shape[0])
+            y = self.multiply(q, self.chip, int(self.chip_seed), first_image=first, call=call)
+        result = self.real(y, input)
+        if torch.is_grad_enabled() and (input.requires_grad or self.weight.requires_grad):
+            result = straight_through(result, self._surrogate(input))
+        return result
+
+    def _count_reads(self, images: int) -> tuple[int, int]:
+        """Return which call of this pass this is, and the number of its first image."""
+        call = self.call or 0
+        first = self.reads.get(call, 0)
+        self.reads[call] = first + images
+        if self.call is not None:
+            self.call += 1
+        return call, first
+
+    def _check_finite(self, x: Tensor) -> None:
+        if x.numel() and not all(math.isfinite(float(end)) for end in x.detach().aminmax()):
+            raise MappingError(f"layer {self._matmul.name}: inputs are NaN or infinite")
+
+    def integers(self, x: Tensor) -> Tensor:
+        """Quantize the layer's inputs: integers of the input format, the shape of `x`.
+
+        Raises:
+            ConversionError: the layer is not calibrated.
+            MappingError: NaN or infinite inputs.
+        """
+        self._check_finite(x)
+        scale = float(self.input_scale)
+        if not math.isfinite(scale):
+            raise self._uncalibrated("input")
+        form = self.input_format
+        dtype = torch.int32 if form.bits > 8 else torch.int8 if form.signed else torch.uint8
+        return quantize(widen(x.detach()), scale, *form.limits).to(dtype)
+
+    @property
+    def input_format(self) -> InputFormat:
+        """Width and sign of the inputs."""
+        return InputFormat(self.chip.inputs.bits, bool(self.input_signed))
+
+    def multiply(
+        self,
+        q: Tensor,
+        chip: Chip,
+        seed: int,
+        *,
+        first_image: int = 0,
+        call: int = 0,
+        observer: Observer | None = None,
+    ) -> Tensor:
+        """Multiply integer inputs by the layer's crossbars.
+
+        Args:
+            q: integers, shaped as the layer's input.
+            chip: the layer's chip, or a variant of it that differs in ADC or physics only.
+            seed: of the programmed chip, -1 for ideal cells.
+            first_image: number of the first image since the chip was programmed; decides the read noise.
+            call: number of this call within one pass of the network, where a layer runs several times.
+            observer: sees analog sums and codes.
+
+        Returns:
+            weight x activation units, float64, (images, positions, groups, cols).
+        """
+        crossbars = self.crossbars(chip, seed)
+        product, images = crossbars.product, q.shape[0]
+        scale = self.adc_scale(q, crossbars)
+        noisy = seed != IDEAL and not isinstance(chip.cell.read_noise, NoReadNoise)
+        outs: list[Tensor] = []
+        for start, rows in self._vectors(q):
+            noise = None
+            if noisy:
+                noise_seed = seeds.derive(seed, self._matmul.name, "read noise", call)
+                noise = ReadNoise(chip.cell, noise_seed, first_image + start)
+            outs.append(crossbar_mvm(rows, crossbars, scale, noise=noise, observer=observer))
+        if not outs:
+            return q.new_zeros(images, 0, product.placement.matmul.groups, product.placement.matmul.cols).double()
+        return outs[0] if len(outs) == 1 else torch.cat(outs)
+
+    def real(self, y: Tensor, x: Tensor) -> Tensor:
+        """Turn integer products, (images, positions, groups, cols), into the layer's output for input `x`."""
+        out = self.real_product(y, x)
+        if self.bias is None:
+            return out
+        return out + (self.bias if isinstance(self, nn.Linear) else self.bias.view(-1, *[1] * (x.dim() - 2)))
+
+    def real_product(self, y: Tensor, x: Tensor) -> Tensor:
+        """Turn integer products into the layer's output without its bias."""
+        factor = float(self.input_scale) * self._weight_scale().double()
+        y = (y * factor[None, None, :, 0, :]).to(x.dtype).flatten(2)
+        shape = output_shape(self._itself, x.shape)
+        return (y if isinstance(self, nn.Linear) else y.transpose(1, 2)).reshape(shape)
+
+    def plain_product(self, x: Tensor) -> Tensor:
+        """The layer's output in floating point, without its bias."""
+        return self._plain(x, self.weight, None)
+
+    def input_vectors(self, q: Tensor) -> Tensor:
+        """Every input vector that the crossbars read, (images, positions, groups, rows)."""
+        return input_rows(self._itself, q)
+
+    def crossbars(self, chip: Chip, seed: int) -> Crossbars:
+        """Return the layer's programmed cells on a chip; drawn once, the same on every torch device."""
+        self._forget_other_weights()
+        key = (chip, seed, bool(self.input_signed))
+        if self._cells is not None and self._cells[0] == key:
+            return self._cells[1]
+        placement = dense(self.matmul, chip)
+        q = quantize(self._weight_matrix(), self._weight_scale(), *weight_limits(chip.weights))
+        levels = encode(q.cpu(), placement)
+        cell, name = (with_cells(chip) if seed == IDEAL else chip).cell, self._matmul.name
+        stuck = stuck_levels(levels.shape, cell, generator=seeds.generator(seed, name, "faults"))
+        levels = effective_levels(levels, stuck, cell, generator=seeds.generator(seed, name, "programming"))
+        crossbars = Crossbars(Product(placement), levels.to(self.weight.device))
+        self._cells = (key, crossbars)
+        return crossbars
+
+    def program(self, seed: int) -> None:
+        """Write the weights into the cells of the chip with this seed; -1 for ideal cells."""
+        self.chip_seed.fill_(seed)
+        self.reads = {}
+
+    def set_chip(self, chip: Chip) -> None:
+        """Move to another chip; ADC ranges are fitted again where the partial sums are known and still true."""
+        same = self.sums is not None and same_sums(chip, self.chip)
+        if chip.inputs != self.chip.inputs:
+            self.input_scale.fill_(math.nan)
+        self.chip = chip
+        if not same:
+            self.sums = None
+        self.fit()
+
+    def fit(self) -> None:
+        """Set ADC ranges from the partial sums counted so far."""
+        if self.sums is None or self.chip.adc.policy != "calibrated":
+            lsb = torch.full((1, 1, 1, 1), math.nan, dtype=torch.float64)
+            offset = lsb.clone()
+        else:
+            scale = self.sums.fit(self.chip.adc)
+            lsb, offset = scale.lsb, scale.offset
+        self.adc_lsb = lsb.to(self.weight.device)
+        self.adc_offset = offset.to(self.weight.device)
+
+    def adc_scale(self, q: Tensor, crossbars: Crossbars) -> AdcScale:
+        """Ranges of the layer's ADCs on the chip of `crossbars`; `q` decides them under `batch_minmax` only.
+
+        Raises:
+            ConversionError: a calibrated range is asked for before calibration.
+        """
+        product = crossbars.product
+        adc = product.placement.chip.adc
+        match adc.policy:
+            case "lossless":
+                scale = ranges.lossless()
+            case "full":
+                scale = ranges.full(product)
+            case "fixed":
+                scale = ranges.fixed(product)
+            case "batch_minmax":
+                scale = self._minmax(q, crossbars)
+            case "calibrated":
+                if not bool(torch.isfinite(self.adc_lsb).all()):
+                    raise self._uncalibrated("ADC")
+                return AdcScale(self.adc_lsb, self.adc_offset, *ranges.code_range(adc, product))
+        return replace(scale, lsb=scale.lsb.to(q.device), offset=scale.offset.to(q.device))
+
+    def _uncalibrated(self, what: str) -> ConversionError:
+        return ConversionError(
+            f"layer {self._matmul.name}: {what} range unknown; call calibrate(model, batches) before running on the chip"
+        )
+
+    def _minmax(self, q: Tensor, crossbars: Crossbars) -> AdcScale:
+        """Range of the batch at hand: only to compare with tools that do this."""
+        product = crossbars.product
+        shape = ranges.shape(product.placement.chip.adc.granularity, product)
+        low, high = torch.full(shape, math.inf, device=q.device), torch.full(shape, -math.inf, device=q.device)
+        axes = [2, 4, *(axis for axis, size in zip((0, 1, 3, 5), shape, strict=True) if size == 1)]
+        for _, rows in self._vectors(q):
+            for a in analog_sums(rows, crossbars):
+                low = torch.minimum(low, a.amin(axes, keepdim=True)[:, :, 0, :, 0])
+                high = torch.maximum(high, a.amax(axes, keepdim=True)[:, :, 0, :, 0])
+        return ranges.from_range(low, high, product)
+
+    def _count_sums(self, q: Tensor) -> None:
+        """Count the partial sums of some of the batch's vectors, evenly spread over it."""
+        crossbars = self.crossbars(ideal(self.chip), IDEAL)
+        if self.sums is None:
+            self.sums = SumHistogram(crossbars.product)
+        per_vector = crossbars.product.placement.conversions_per_vector
+        for _, rows in self._vectors(q):
+            vectors = rows.reshape(1, -1, *rows.shape[2:])
+            share = max(1, round(_COUNTED_SUMS / per_vector * rows.shape[0] / q.shape[0]))
+            step = max(1, vectors.shape[1] // share)
+            # A stride that shares no factor with the positions visits all of them.
+            while step > 1 and math.gcd(step, rows.shape[1]) > 1:
+                step -= 1
+            for a in analog_sums(vectors[:, ::step], crossbars):
+                self.sums.add(a)
+
+    def _vectors(self, q: Tensor) -> Iterator[tuple[int, Tensor]]:
+        """Yield (first image, input vectors of some images), a bounded number at a time."""
+        per_image = q[:1].numel()
+        if not isinstance(self, nn.Linear):
+            per_image = self.matmul.rows * self.matmul.groups * math.prod(output_shape(self._itself, q.shape)[2:])
+        most = max(1, UNFOLDED_BYTES // max(1, per_image * q.element_size()))
+        for start in range(0, q.shape[0], most):
+            yield start, self.input_vectors(q[start : start + most])
+
+    def _weight_scale(self) -> Tensor:
+        """Real value of a weight integer of 1, (groups or 1, 1, cols or 1)."""
+        self._forget_other_weights()
+        weights = self.chip.weights
+        if self._factor is None or self._factor[0] != weights:
+            self._factor = (weights, weight_scale(self._weight_matrix(), weights, name=self._matmul.name))
+        return self._factor[1]
+
+    def _weight_matrix(self) -> Tensor:
+        return widen(weight_matrix(self._itself).detach())
+
+    def _forget_other_weights(self) -> None:
+        """Drop cells and scales made from weights that have changed since, by whatever means."""
+        made, weight = self._made_from, self.weight.detach()
+        if made is None or (made.device, made.dtype) != (weight.device, weight.dtype) or not made.equal(weight):
+            self._made_from, self._cells, self._factor = weight.clone(), None, None
+
+    def _surrogate(self, x: Tensor) -> Tensor:
+        """The product of quantized inputs and weights as plain, differentiable operations."""
+        scale = self._weight_scale().transpose(1, 2).reshape(-1, *[1] * (self.weight.dim() - 1))
+        w = fake_quantize(self.weight, scale, *weight_limits(self.chip.weights))
+        return self._plain(fake_quantize(x, float(self.input_scale), *self.input_format.limits), w, self.bias)
+
+    def _plain(self, x: Tensor, w: Tensor, b: Tensor | None) -> Tensor:
+        raise NotImplementedError
+
+    def _apply(self, fn: Any, recurse: bool = True) -> Self:
+        # Ranges keep their precision, whatever that of the weights becomes.
+        ranges_ = {name: getattr(self, name) for name in ("input_scale", "adc_lsb", "adc_offset")}
+        super()._apply(fn, recurse)
+        for name, kept in ranges_.items():
+            if not kept.is_meta:
+                setattr(self, name, kept.to(getattr(self, name).device))
+        return self
+
+    def _load_from_state_dict(
+        self, state_dict: Any, prefix: Any, local_metadata: Any, strict: Any, missing_keys: Any,
+        unexpected_keys: Any, error_msgs: Any,
+    ) -> None:  # fmt: skip
+        # Calibrated ranges have the shape of their granularity, which differs from an uncalibrated layer's.
+        for name in ("adc_lsb", "adc_offset"):
+            stored = state_dict.get(prefix + name)
+            if stored is not None and stored.dim() == 4:
+                setattr(self, name, torch.empty_like(stored, dtype=torch.float64, device=self.weight.device))
+        self.sums = None
+        super()._load_from_state_dict(
+            state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs
+        )

@@ -1,0 +1,63 @@
+"""The run directory: what is in it, and when it may be written again."""
+
+import shutil
+from pathlib import Path
+from typing import Literal
+
+from bitline.errors import DataError
+from bitline.models.files import RECORD, WEIGHTS, read_json
+from bitline.train.config import TrainConfig, checked
+
+CONFIG, METRICS, CHECKPOINT = "config.json", "metrics.json", Path("checkpoints") / "last.ckpt"
+IfExists = Literal["refuse", "resume", "overwrite"]
+
+
+def prepare(out: Path, config: TrainConfig, if_exists: IfExists) -> TrainConfig | None:
+    """Make way for a run, or return the saved configuration to go on with.
+
+    Args:
+        out: the run directory, which may be absent.
+        config: what is asked for now.
+        if_exists: as `bitline.train.run.train` takes it.
+
+    Returns:
+        The configuration of the run to resume, with every value resolved, or None for a new run.
+
+    Raises:
+        DataError: a directory that is not a run, a run that is not to be touched, or another configuration.
+    """
+    if out.exists() and not out.is_dir():
+        raise DataError(f"{out} is a file; choose another --out")
+    for name in (CONFIG, METRICS, RECORD, WEIGHTS, CHECKPOINT.name):
+        for half_written in (*out.glob(f".{name}.*.tmp"), *out.glob(f"checkpoints/.{name}.*.tmp")):  # of a killed run
+            half_written.unlink(missing_ok=True)
+    if not out.exists() or not any(out.iterdir()):
+        return None
+    if not (out / CONFIG).is_file():
+        raise DataError(f"{out} exists and is not a run directory (no {CONFIG}); choose another --out")
+    if if_exists == "refuse":
+        state = "a finished run" if (out / METRICS).is_file() else "an unfinished run"
+        raise DataError(f"{out} holds {state}; add --resume to go on with it, or --overwrite to start again")
+    if if_exists == "overwrite":
+        for name in (METRICS, WEIGHTS, RECORD):
+            (out / name).unlink(missing_ok=True)
+        for name in ("checkpoints", "logs"):
+            shutil.rmtree(out / name, ignore_errors=True)
+        (out / CONFIG).unlink()
+        return None
+    return _saved(out, config)
+
+
+def _saved(out: Path, config: TrainConfig) -> TrainConfig:
+    """Return the configuration of a run, if the one asked for says nothing else."""
+    content = read_json(out / CONFIG)
+    for key in ("commit", "version"):
+        content.pop(key, None)
+    saved = checked(**content)
+    asked, kept = config.model_dump(), saved.model_dump()
+    free = {"out", "data_dir"}  # places may move between the two runs
+    other = [key for key in asked if key not in free and asked[key] is not None and asked[key] != kept[key]]
+    if other:
+        listed = ", ".join(f"{key} {asked[key]!r} (was {kept[key]!r})" for key in other)
+        raise DataError(f"cannot resume {out} with another configuration: {listed}; or start again with --overwrite")
+    return saved.model_copy(update={"out": config.out, "data_dir": config.data_dir})

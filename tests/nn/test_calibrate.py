@@ -1,0 +1,254 @@
+"""Ranges from data: one call, streaming, the same every time."""
+
+import copy
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from bitline.chip.description import Adc
+from bitline.errors import ConversionError
+from bitline.mapping.encode import encode
+from bitline.mapping.lower import Matmul
+from bitline.mapping.place import dense
+from bitline.mvm.product import Product
+from bitline.mvm.torch_fast import Crossbars, analog_sums
+from bitline.nn import calibrate, crossbar_layers, program, set_chip, to_crossbar
+from bitline.nn.ranges import SumHistogram
+
+
+def network(make_chip, **adc: object) -> tuple[nn.Module, list[Tensor]]:
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(2, 4, 3), nn.ReLU(), nn.Dropout(0.5), nn.Flatten(), nn.Linear(64, 3))
+    chip = make_chip(crossbar={"rows": 32, "cols": 32}, adc={"policy": "calibrated", "bits": 4, **adc})
+    batches = [torch.randn(3, 2, 6, 6) for _ in range(3)]
+    return to_crossbar(net, chip).model, batches
+
+
+def ranges(model: nn.Module) -> dict[str, Tensor]:
+    return {name: buffer.clone() for name, buffer in model.named_buffers()}
+
+
+def same(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a)
+
+
+@pytest.mark.parametrize("granularity", ["layer", "slice", "slice_digit", "column"])
+def test_calibrating_twice_gives_the_same_ranges(make_chip, granularity):
+    model, batches = network(make_chip, granularity=granularity)
+    calibrate(model, batches)
+    first = ranges(model)
+    assert all(bool(value.isfinite().all()) for value in first.values())
+    calibrate(model, batches)
+    assert same(ranges(model), first)
+
+
+def test_calibration_leaves_weights_modes_and_programmed_chips_alone(make_chip):
+    model, batches = network(make_chip)
+    model.train()
+    model[1].eval()
+    program(model, 5)
+    weights = [p.clone() for p in model.parameters()]
+    calibrate(model, batches)
+    assert all(torch.equal(a, b) for a, b in zip(weights, model.parameters(), strict=True))
+    assert [m.training for m in model] == [True, False, True, True, True]
+    assert {int(layer.chip_seed) for layer in crossbar_layers(model).values()} == {5}
+    assert {layer.mode for layer in crossbar_layers(model).values()} == {"chip"}
+    assert all(p.grad is None for p in model.parameters())
+
+
+def test_a_failing_batch_leaves_the_modes_as_they_were(make_chip):
+    model, batches = network(make_chip)
+    model.train()
+    with pytest.raises(RuntimeError):
+        calibrate(model, [batches[0], torch.randn(1, 3, 6, 6)])
+    assert model.training
+    assert {layer.mode for layer in crossbar_layers(model).values()} == {"chip"}
+
+
+def test_batches_with_labels_give_the_same_ranges(make_chip):
+    model, batches = network(make_chip)
+    calibrate(model, batches)
+    wanted = ranges(model)
+    loader = torch.utils.data.DataLoader(
+        torch.utils.data.TensorDataset(torch.cat(batches), torch.zeros(9)), batch_size=3
+    )
+    calibrate(model, loader)
+    assert same(ranges(model), wanted)
+
+
+def test_an_empty_batch_among_others_changes_nothing(make_chip):
+    model, batches = network(make_chip)
+    calibrate(model, batches)
+    wanted = ranges(model)
+    calibrate(model, [batches[0], batches[0][:0], *batches[1:]])
+    assert same(ranges(model), wanted)
+
+
+def test_input_ranges_do_not_depend_on_how_images_are_batched(make_chip):
+    model, batches = network(make_chip)
+    images = torch.cat(batches).sort(0).values  # the largest come last, so that the histogram must grow
+    scales: list[list[float]] = []
+    for size in (1, 4, 9):
+        calibrate(model, list(images.split(size)))
+        scales.append([float(layer.input_scale) for layer in crossbar_layers(model).values()])
+    for other in scales[1:]:
+        assert other == pytest.approx(scales[0], rel=0.02)
+
+
+@pytest.mark.parametrize("batches", [iter([torch.rand(1, 2, 6, 6)]), (x for x in [torch.rand(1, 2, 6, 6)])])
+def test_what_can_be_walked_once_only_is_refused(make_chip, batches):
+    model, _ = network(make_chip)
+    with pytest.raises(ConversionError) as error:
+        calibrate(model, batches)
+    assert str(error.value) == "calibrate walks the batches twice; give a list or a data loader, not an iterator"
+
+
+def test_a_bare_tensor_is_refused(make_chip):
+    model, batches = network(make_chip)
+    with pytest.raises(ConversionError) as error:
+        calibrate(model, batches[0])
+    assert str(error.value) == "calibrate takes an iterable of batches; put a single tensor in a list: [images]"
+
+
+@pytest.mark.parametrize("batches", [[], [torch.zeros(2, 2, 6, 6)]])
+def test_no_data_but_zeros_are_refused_by_the_name_of_the_layer(make_chip, batches):
+    model, _ = network(make_chip)
+    with pytest.raises(ConversionError, match=r"^layer 0 saw no data but zeros; its input range is unknown$"):
+        calibrate(model, batches)
+
+
+def test_a_network_that_is_not_converted_is_refused():
+    with pytest.raises(ConversionError, match=r"^Linear has no layer on crossbars; call to_crossbar"):
+        calibrate(nn.Linear(2, 2), [torch.rand(1, 2)])
+
+
+def test_signed_inputs_are_noticed_layer_by_layer(make_chip):
+    model, batches = network(make_chip)
+    calibrate(model, batches)
+    assert [bool(layer.input_signed) for layer in crossbar_layers(model).values()] == [True, False]
+    calibrate(model, [batch.abs() for batch in batches])
+    assert [bool(layer.input_signed) for layer in crossbar_layers(model).values()] == [False, False]
+
+
+@pytest.mark.parametrize("granularity", ["layer", "slice", "slice_digit", "column"])
+@pytest.mark.parametrize("change", [{"bits": 7}, {"calibration": "percentile"}, {"percentile": 99.0}])
+def test_another_adc_is_fitted_without_data_as_if_calibrated_afresh(make_chip, granularity, change):
+    model, batches = network(make_chip)
+    calibrate(model, batches)
+    chip = make_chip(
+        crossbar={"rows": 32, "cols": 32}, adc={"policy": "calibrated", "bits": 4, "granularity": granularity, **change}
+    )
+    set_chip(model, chip)
+    refitted = ranges(model)
+    calibrate(model, batches)
+    assert same(ranges(model), refitted)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"crossbar": {"rows": 16, "cols": 32}}, {"weights": {"bits": 6}}, {"dac": {"bits": 2}}, {"cell": {"bits": 1}}],
+)
+def test_a_chip_of_other_sums_needs_calibration_again(make_chip, change):
+    model, batches = network(make_chip)
+    calibrate(model, batches)
+    set_chip(model, make_chip(**{"crossbar": {"rows": 32, "cols": 32}, "adc": {"policy": "calibrated"}, **change}))
+    with pytest.raises(ConversionError, match="ADC range unknown; call calibrate"):
+        model(batches[0])
+
+
+def test_other_inputs_need_calibration_again(make_chip):
+    model, batches = network(make_chip)
+    calibrate(model, batches)
+    set_chip(model, make_chip(crossbar={"rows": 32, "cols": 32}, inputs={"bits": 6}))
+    with pytest.raises(ConversionError, match="input range unknown; call calibrate"):
+        model(batches[0])
+
+
+def test_a_copy_keeps_the_counted_sums(make_chip):
+    model, batches = network(make_chip)
+    calibrate(model, batches)
+    twin = copy.deepcopy(model)
+    chip = make_chip(crossbar={"rows": 32, "cols": 32}, adc={"policy": "calibrated", "bits": 6})
+    set_chip(model, chip)
+    set_chip(twin, chip)
+    assert same(ranges(model), ranges(twin))
+
+
+def product(make_chip, **sections: object) -> tuple[Product, Crossbars, Tensor]:
+    chip = make_chip(crossbar={"rows": 16, "cols": 16}, **sections)
+    placed = Product(dense(Matmul("it", "linear", 24, 5, signed=False), chip))
+    generator = torch.Generator().manual_seed(0)
+    q = torch.randint(-7, 8, (1, 24, 5), generator=generator)
+    x = torch.randint(0, 16, (1, 400, 1, 24), generator=generator)
+    return placed, Crossbars(placed, encode(q, placed.placement)), x
+
+
+@pytest.mark.parametrize("encoding", ["offset", "pair", {"kind": "pair", "subtract": "digital"}, "twos_complement"])
+def test_a_histogram_of_sums_counts_every_conversion(make_chip, encoding):
+    placed, crossbars, x = product(make_chip, weights={"encoding": encoding})
+    histogram = SumHistogram(placed)
+    sums = list(analog_sums(x, crossbars))
+    for a in sums:
+        histogram.add(a)
+    total = sum(a.numel() for a in sums)
+    assert total == 400 * placed.placement.conversions_per_vector
+    assert float(histogram.by_digit.sum()) == float(histogram.by_column.sum()) == total
+    everything = torch.stack(sums).double()
+    mean = (histogram.by_digit * histogram.values).sum() / total
+    assert float(mean) == pytest.approx(float(everything.mean()))
+    # Digit 1, slice 0: its own row of the histogram.
+    mine = everything[:, 0, 1, :, 0].flatten()
+    counts = histogram.by_digit[1, 0]
+    assert torch.equal((mine - histogram.least).long().bincount(minlength=len(counts)).double(), counts)
+
+
+@settings(max_examples=30)
+@given(st.integers(1, 8), st.sampled_from(["layer", "slice", "slice_digit", "column"]), st.sampled_from(["offset", "pair"]))
+def test_a_range_of_least_error_is_at_least_as_good_as_the_full_span_of_the_data(make_chip, bits, granularity, encoding):
+    placed, crossbars, x = product(make_chip, weights={"encoding": encoding})
+    histogram = SumHistogram(placed)
+    for a in analog_sums(x, crossbars):
+        histogram.add(a)
+
+    def error(adc: Adc) -> float:
+        scale = histogram.fit(adc)
+        lsb, offset = (t[:, :, None, :, None, :] for t in (scale.lsb, scale.offset))
+        weight = torch.tensor(placed.digit_weights)[:, None, None, None, None] * torch.tensor(placed.slice_weights)[None, None, :, None, None]
+        total = 0.0
+        for a in analog_sums(x, crossbars):
+            code = ((a.double() - offset) / lsb).round().clamp(scale.low, scale.high)
+            total += float(((code * lsb + offset - a) * weight).square().sum())
+        return total
+
+    adc = Adc(bits=bits, granularity=granularity, columns_per_adc=1)
+    best = error(adc)
+    span = error(adc.model_copy(update={"calibration": "percentile", "percentile": 100.0}))
+    assert best <= span * (1.0 + 1e-9) or granularity == "column"
+    if bits == 8:
+        assert best == 0
+
+
+@pytest.mark.parametrize("encoding", ["offset", "pair"])
+def test_a_percentile_leaves_that_share_outside(make_chip, encoding):
+    placed, crossbars, x = product(make_chip, weights={"encoding": encoding})
+    histogram = SumHistogram(placed)
+    sums = torch.stack(list(analog_sums(x, crossbars))).double()
+    for a in sums:
+        histogram.add(a)
+    scale = histogram.fit(Adc(bits=8, granularity="layer", calibration="percentile", percentile=95.0, columns_per_adc=1))
+    top = float(scale.offset + scale.high * scale.lsb)
+    assert float((sums > top).double().mean()) <= 0.05
+    assert scale.lsb.shape == (1, 1, 1, 1)
+
+
+def test_scales_of_powers_of_two_are_that(make_chip):
+    net = nn.Sequential(nn.Linear(6, 4))
+    chip = make_chip(inputs={"bits": 4, "scale": "power_of_two"}, weights={"bits": 4, "scale": "power_of_two"})
+    model = to_crossbar(net, chip).model
+    calibrate(model, [torch.randn(50, 6)])
+    assert math.frexp(float(model[0].input_scale))[0] == 0.5
+    assert bool((torch.frexp(model[0]._weight_scale()).mantissa == 0.5).all())

@@ -1,0 +1,102 @@
+import math
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bitline.chip.description import Cell
+from bitline.mapping.lower import Matmul
+from bitline.mapping.place import dense
+from bitline.mvm import adc
+from bitline.mvm.product import Product
+from bitline.mvm.torch_fast import Crossbars, crossbar_mvm
+from bitline.physics.noise import BLOCK, ReadNoise, blocks
+
+CELL = {"bits": 2, "g_min": "10 uS", "g_max": "100 uS", "read_voltage": 0.2}
+STEP = 30e-6
+
+
+@pytest.mark.parametrize("encoding", ["offset", "pair", {"kind": "pair", "subtract": "digital"}])
+@pytest.mark.parametrize("leak", ["cancelled", "kept"])
+@pytest.mark.parametrize("kind", ["absolute", "proportional"])
+def test_the_variance_of_a_sum_is_the_sum_of_the_cells_variances(make_chip, kind, leak, encoding):
+    sigma = 3e-6 if kind == "absolute" else 0.05
+    chip = make_chip(
+        cell={**CELL, "leak": leak, "read_noise": {"kind": kind, "sigma": sigma}}, dac={"bits": 2},
+        crossbar={"rows": 6, "cols": 64}, weights={"encoding": encoding},
+    )  # fmt: skip
+    product = Product(dense(Matmul("it", "linear", 6, 2), chip))
+    generator = torch.Generator().manual_seed(0)
+    levels = torch.randint(0, 4, (1, chip.sides, 2, 6, 2), generator=generator)
+    stored = levels.to(torch.uint8) if leak == "cancelled" else levels.float() + 1 / 3
+    vector = torch.tensor([0, 1, 6, 15, 9, 2])
+    positions = 4000
+    sums: list[torch.Tensor] = []
+    noise = ReadNoise(chip.cell, 1)
+    crossbar_mvm(
+        vector.expand(1, positions, 1, 6), Crossbars(product, stored), adc.lossless(), noise=noise,
+        observer=lambda a, _: sums.append(a),
+    )  # fmt: skip
+    seen = torch.stack(sums).squeeze(0)[0].double()  # digits, vectors, slices, sides, columns
+
+    digit = torch.stack([vector & 3, vector >> 2]).double()
+    g = 10e-6 + levels[0].double() * STEP
+    variance = (torch.full_like(g, sigma) if kind == "absolute" else g * sigma).square() / STEP**2
+    wanted = torch.einsum("dr,ksrc->dskc", digit.square(), variance)
+    if product.subtracts:
+        wanted = wanted.sum(2, keepdim=True)
+    assert seen.shape[2:] == wanted.shape[1:]
+    torch.testing.assert_close(seen.var(1), wanted, rtol=6 * math.sqrt(2 / positions), atol=0)
+    standardized = (seen - seen.mean(1, keepdim=True)) / seen.std(1, keepdim=True)
+    assert float(standardized.pow(4).mean()) == pytest.approx(3, abs=0.1)  # normal
+    signal = torch.einsum("dr,ksrc->dskc", digit, stored[0].double())
+    signal = signal[:, :, :1] - signal[:, :, 1:] if product.subtracts else signal
+    error = (seen.mean(1) - signal).abs() / (wanted / positions).sqrt()
+    assert float(error.max()) < 5
+
+
+def test_a_row_that_is_not_driven_makes_no_noise(make_chip):
+    chip = make_chip(cell={**CELL, "read_noise": {"kind": "absolute", "sigma": "9 uS"}})
+    product = Product(dense(Matmul("it", "linear", 6, 2), chip))
+    levels = torch.full((1, 1, 2, 6, 2), 3, dtype=torch.uint8)
+    x = torch.zeros(1, 40, 1, 6, dtype=torch.int64)
+    y = crossbar_mvm(x, Crossbars(product, levels), adc.lossless(), noise=ReadNoise(chip.cell, 0))
+    assert not bool(y.any())
+
+
+def test_a_draw_depends_on_image_tile_place_and_seed_and_on_nothing_else():
+    cell = Cell.model_validate({**CELL, "read_noise": {"kind": "absolute", "sigma": "1 uS"}})
+    draws = [
+        ReadNoise(cell, seed, first).draw(image, tile, position, (50,))
+        for seed, first, image, tile, position in (
+            (0, 0, 0, 0, 0), (1, 0, 0, 0, 0), (0, 0, 1, 0, 0), (0, 0, 0, 1, 0), (0, 0, 0, 0, 16),
+        )
+    ]  # fmt: skip
+    for i, one in enumerate(draws):
+        for other in draws[:i]:
+            assert not torch.equal(one, other)
+    assert torch.equal(ReadNoise(cell, 0, 3).draw(2, 0, 0, (50,)), ReadNoise(cell, 0, 5).draw(0, 0, 0, (50,)))
+
+
+def test_two_reads_of_one_vector_differ(make_chip):
+    chip = make_chip(cell={**CELL, "read_noise": {"kind": "absolute", "sigma": "9 uS"}})
+    product = Product(dense(Matmul("it", "linear", 6, 2), chip))
+    levels = torch.full((1, 1, 2, 6, 2), 3, dtype=torch.uint8)
+    x = torch.full((3, 2, 1, 6), 15)
+    y = crossbar_mvm(x, Crossbars(product, levels), adc.lossless(), noise=ReadNoise(chip.cell, 0))
+    assert len(y.flatten(2).flatten(0, 1).unique(dim=0)) == 6
+
+
+@given(st.integers(0, 4), st.integers(0, 50), st.integers(1, 100))
+def test_runs_cover_every_vector_once_and_split_no_block(images, positions, most):
+    runs = blocks(images, positions, most)
+    assert [v for start, stop in runs for v in range(start, stop)] == list(range(images * positions))
+    for start, stop in runs:
+        assert (start % positions) % BLOCK == 0
+        assert stop - start <= max(most, BLOCK)
+
+
+def test_variances_of_cells_without_noise_are_zero():
+    cell = Cell.model_validate(CELL)
+    assert not bool(ReadNoise(cell, 0).cell_variance(torch.ones(3, dtype=torch.uint8)).any())

@@ -1,0 +1,45 @@
+import math
+
+import pytest
+
+from bitline.report import text
+
+
+@pytest.mark.parametrize(
+    ("value", "unit", "written"),
+    [
+        (3.885e-5, "J", "38.85 µJ"),
+        (2.2e-7, "m2", "0.22 mm²"),
+        (8.8e-9, "m2", "8,800 µm²"),
+        (6.987e-5, "m2", "69.87 mm²"),
+        (1.28e9, "Hz", "1.28 GHz"),
+        (0.0, "ohm", "0 Ω"),
+        (-1e-3, "V", "−1 mV"),
+        (math.inf, "J", "∞"),
+        (None, "J", "–"),
+    ],
+)
+def test_a_quantity_is_written_with_the_prefix_that_suits_it(value, unit, written):
+    assert text.quantity(value, unit) == written
+
+
+def test_a_column_shares_one_prefix_and_its_small_figures_keep_two_digits():
+    column = text.column([9.32e-6, 1.04e-6, 6.3e-10, 0.0, None], "J")
+    assert column.unit == "µJ"
+    assert column.texts == ("9.320", "1.040", "0.00063", "0.000", "–")
+
+
+def test_a_figure_without_places_is_whole():
+    assert text.aligned([157_288_960.0, 2560.0]) == ("157288960", "2560")
+
+
+@pytest.mark.parametrize(
+    ("value", "written"), [(-0.001, "0.00"), (-1.926, "−1.93"), (math.nan, "–"), (math.inf, "∞"), (True, "–")]
+)
+def test_a_decimal_has_no_minus_before_zero_and_no_place_for_what_is_no_number(value, written):
+    assert text.decimal(value) == written
+
+
+def test_a_key_is_written_in_the_unit_it_ends_with():
+    assert (text.stem("evaluation_s"), text.by_suffix("evaluation_s", 212.4)) == ("evaluation", "212.4 s")
+    assert (text.stem("chips"), text.by_suffix("chips", 3)) == ("chips", "3")
