@@ -152,7 +152,9 @@ def test_the_fewest_cells_that_hold_a_weight_are_taken(make_chip, encoding, weig
 
 def test_a_reference_column_takes_the_place_of_a_weight_column(make_chip):
     plain = make_chip(weights={"encoding": {"kind": "offset", "sum": "digital"}})
-    assert make_chip(weights={"encoding": {"kind": "offset", "sum": "column"}}).weight_columns == plain.weight_columns - 1
+    assert (
+        make_chip(weights={"encoding": {"kind": "offset", "sum": "column"}}).weight_columns == plain.weight_columns - 1
+    )
 
 
 def test_variants_differ_from_their_chip_in_what_they_say_only():

@@ -68,7 +68,17 @@ def test_scaling_by_a_prefix_equals_the_decimal_exponent_written_out(number, pre
 
 
 def test_multipliers_are_those_of_the_prefixes():
-    names = {"fJ": "J", "uS": "S", "ns": "s", "kohm": "ohm", "GHz": "Hz", "um2": "m2", "mm2": "m2", "fF": "F", "nW": "W"}
+    names = {
+        "fJ": "J",
+        "uS": "S",
+        "ns": "s",
+        "kohm": "ohm",
+        "GHz": "Hz",
+        "um2": "m2",
+        "mm2": "m2",
+        "fF": "F",
+        "nW": "W",
+    }
     for name, unit in names.items():
         assert units.parse(f"1 {name}", unit) == getattr(units, name)
 

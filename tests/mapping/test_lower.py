@@ -98,7 +98,9 @@ def test_an_input_smaller_than_the_kernel_is_refused():
 
 @pytest.mark.parametrize("shape", [(3, 8, 8), (8,), (1, 3, 8, 8, 8)])
 def test_an_input_without_its_batch_axis_is_refused(shape):
-    with pytest.raises(MappingError, match=r"layer conv: input of shape .* expected \(batch, channels, height, width\)"):
+    with pytest.raises(
+        MappingError, match=r"layer conv: input of shape .* expected \(batch, channels, height, width\)"
+    ):
         lower(nn.Conv2d(3, 1, 3), "conv", input_shape=torch.Size(shape))
 
 

@@ -116,6 +116,4 @@ def test_a_network_that_needs_more_crossbars_than_there_are_is_refused(make_chip
     assert place([fits], chip).crossbars == 4
     with pytest.raises(MappingError) as error:
         place([too_much], chip)
-    assert str(error.value) == (
-        "the network needs 10 crossbars; chip small has 8 (2 tiles of 2 macros of 2 crossbars)"
-    )
+    assert str(error.value) == ("the network needs 10 crossbars; chip small has 8 (2 tiles of 2 macros of 2 crossbars)")

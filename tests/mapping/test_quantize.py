@@ -39,9 +39,7 @@ def test_integers_out_of_range_are_clipped_and_the_input_is_left_alone():
     st.integers(-30, 30), st.integers(0, 2**32),
 )  # fmt: skip
 def test_no_weight_clips_and_the_largest_uses_the_range(encoding, bits, granularity, kind, dtype, exponent, seed):
-    weights = Weights.model_validate(
-        {"bits": bits, "encoding": encoding, "granularity": granularity, "scale": kind}
-    )
+    weights = Weights.model_validate({"bits": bits, "encoding": encoding, "granularity": granularity, "scale": kind})
     w = torch.randn(2, 5, 3, generator=torch.Generator().manual_seed(seed), dtype=dtype) * 2.0**exponent
     scale = weight_scale(w, weights)
     low, high = weight_limits(weights)

@@ -207,8 +207,12 @@ def test_a_histogram_of_sums_counts_every_conversion(make_chip, encoding):
 
 
 @settings(max_examples=30)
-@given(st.integers(1, 8), st.sampled_from(["layer", "slice", "slice_digit", "column"]), st.sampled_from(["offset", "pair"]))
-def test_a_range_of_least_error_is_at_least_as_good_as_the_full_span_of_the_data(make_chip, bits, granularity, encoding):
+@given(
+    st.integers(1, 8), st.sampled_from(["layer", "slice", "slice_digit", "column"]), st.sampled_from(["offset", "pair"])
+)
+def test_a_range_of_least_error_is_at_least_as_good_as_the_full_span_of_the_data(
+    make_chip, bits, granularity, encoding
+):
     placed, crossbars, x = product(make_chip, weights={"encoding": encoding})
     histogram = SumHistogram(placed)
     for a in analog_sums(x, crossbars):
@@ -217,7 +221,10 @@ def test_a_range_of_least_error_is_at_least_as_good_as_the_full_span_of_the_data
     def error(adc: Adc) -> float:
         scale = histogram.fit(adc)
         lsb, offset = (t[:, :, None, :, None, :] for t in (scale.lsb, scale.offset))
-        weight = torch.tensor(placed.digit_weights)[:, None, None, None, None] * torch.tensor(placed.slice_weights)[None, None, :, None, None]
+        weight = (
+            torch.tensor(placed.digit_weights)[:, None, None, None, None]
+            * torch.tensor(placed.slice_weights)[None, None, :, None, None]
+        )
         total = 0.0
         for a in analog_sums(x, crossbars):
             code = ((a.double() - offset) / lsb).round().clamp(scale.low, scale.high)
@@ -239,7 +246,9 @@ def test_a_percentile_leaves_that_share_outside(make_chip, encoding):
     sums = torch.stack(list(analog_sums(x, crossbars))).double()
     for a in sums:
         histogram.add(a)
-    scale = histogram.fit(Adc(bits=8, granularity="layer", calibration="percentile", percentile=95.0, columns_per_adc=1))
+    scale = histogram.fit(
+        Adc(bits=8, granularity="layer", calibration="percentile", percentile=95.0, columns_per_adc=1)
+    )
     top = float(scale.offset + scale.high * scale.lsb)
     assert float((sums > top).double().mean()) <= 0.05
     assert scale.lsb.shape == (1, 1, 1, 1)

@@ -94,7 +94,11 @@ def test_the_gradient_is_that_of_the_rounded_layer(make_chip, kind, granularity)
     chip_x, plain_x = (x.clone().requires_grad_() for _ in range(2))
     low, high = mine.input_format.limits
     scale = weight_per_channel(layer, chip)
-    scale = scale if granularity == "channel" else scale.new_tensor(weight_scale(layer.weight[None, None].flatten(1).T[None], chip.weights).item())
+    scale = (
+        scale
+        if granularity == "channel"
+        else scale.new_tensor(weight_scale(layer.weight[None, None].flatten(1).T[None], chip.weights).item())
+    )
     w = rounded(layer.weight, scale, *weight_limits(chip.weights))
     xs = rounded(plain_x, float(mine.input_scale), low, high)
     expected = F.linear(xs, w, layer.bias) if isinstance(layer, nn.Linear) else layer._conv_forward(xs, w, layer.bias)
@@ -315,7 +319,9 @@ def test_each_layer_has_cells_of_its_own(make_chip):
     layer, x = build("linear")
     twins = nn.ModuleList([layer, nn.Linear(10, 6)])
     twins[1].load_state_dict(layer.state_dict())
-    chip = make_chip(crossbar={"rows": 16, "cols": 32}, cell={"programming": NOISY["programming"]}, adc={"policy": "lossless"})
+    chip = make_chip(
+        crossbar={"rows": 16, "cols": 32}, cell={"programming": NOISY["programming"]}, adc={"policy": "lossless"}
+    )
     model = to_crossbar(twins, chip).model
     for one in model:
         one.input_scale.fill_(0.1)
@@ -351,7 +357,9 @@ def test_read_noise_of_a_layer_that_runs_twice_does_not_depend_on_the_batch(make
 
 @torch.no_grad()
 def test_the_two_reads_of_a_layer_that_runs_twice_differ(make_chip):
-    chip = make_chip(crossbar={"rows": 16, "cols": 32}, cell={"read_noise": NOISY["read_noise"]}, adc={"policy": "lossless"})
+    chip = make_chip(
+        crossbar={"rows": 16, "cols": 32}, cell={"read_noise": NOISY["read_noise"]}, adc={"policy": "lossless"}
+    )
     torch.manual_seed(0)
     x = torch.rand(1, 10)
     model = on_chip(Twice(), chip, x)
@@ -434,6 +442,7 @@ def test_a_minmax_range_of_the_batch_depends_on_the_batch(make_chip):
     assert not torch.equal(together, alone)
 
 
+@torch.no_grad()
 def test_every_policy_and_granularity_runs_and_more_bits_come_closer(make_chip):
     layer, x = build("conv2d")
 

@@ -155,4 +155,6 @@ def test_a_seed_depends_on_every_part_and_on_their_borders():
     assert all(0 <= seeds.derive(*p) < 2**63 for p in parts)
     # Written down so that chips of old stay the chips they were.
     assert seeds.derive(0, "conv2", "programming") == 2175580904999792198
-    assert torch.equal(torch.rand(3, generator=seeds.generator(1, "x")), torch.rand(3, generator=seeds.generator(1, "x")))
+    assert torch.equal(
+        torch.rand(3, generator=seeds.generator(1, "x")), torch.rand(3, generator=seeds.generator(1, "x"))
+    )

@@ -3,6 +3,7 @@ import math
 import re
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
@@ -11,7 +12,8 @@ from typing import Any
 import pytest
 from report_samples import deep, evaluation, sweep
 
-from bitline.report import html, text, write
+from bitline import chip, units
+from bitline.report import facts, html, text, write
 
 EVIL = '</script><script>alert(1)</script><img src="http://evil.example/x.png">&amp;\u2028'
 
@@ -241,6 +243,17 @@ def test_the_waterfall_ends_where_the_chips_are():
     assert ticks[-1] == "<b>20 chips, mean</b><br>88.30 ± 0.24 %"
 
 
+def test_long_labels_of_a_sweep_are_cut_to_what_sets_the_chips_apart():
+    rows = [
+        {"label": f"crossbar.rows={r}, crossbar.active_rows={r}, adc.bits={b}", "mean": b, "energy_J": b * 1e-6}
+        | {"overrides": [f"crossbar.rows={r}", f"crossbar.active_rows={r}", f"adc.bits={b}", "adc.policy=full"]}
+        for r, b in ((128, 4), (64, 5))
+    ]
+    points = page({}, sweep=rows).figures["sweep"]["data"][1]
+    assert points["text"] == ["rows 128, bits 4", "rows 64, bits 5"]
+    assert points["customdata"] == [row["label"] for row in rows]
+
+
 def test_the_cost_records_own_adc_range_gives_the_same_span():
     found = evaluation()
     cost, models = found["cost"], found["cost"].pop("adc_models")
@@ -256,6 +269,16 @@ def test_the_cost_records_own_adc_range_gives_the_same_span():
     words = page(found).words
     assert "69.87 mm² 62.88 to 181.7 mm²" in words
     assert "25.72 TOPS/W 8.869 to 25.72 TOPS/W" in words
+
+
+def test_every_chip_key_that_a_file_gives_with_a_unit_is_written_with_one():
+    seen = set[str]()
+    for path in (Path(chip.__file__).parent / "presets").glob("*.toml"):
+        for key, value in facts.settings(tomllib.loads(path.read_text(encoding="utf-8"))):
+            if isinstance(value, str) and re.fullmatch(r"[\d.]+ [A-Za-z]+", value):
+                assert units.parse(value, html.CHIP_UNITS[key]) >= 0
+                seen.add(key)
+    assert {"node", "cell.g_max", "timing.read"} <= seen
 
 
 def test_every_table_and_figure_says_what_it_is(vgg8):

@@ -249,6 +249,18 @@ class Chip(Record):
         return self.crossbar.cols // self.cells_per_weight - self.reference_columns
 
     @property
+    def sum_limits(self) -> tuple[int, int]:
+        """Lowest and highest analog sum of ideal cells without leak over one row tile, level units."""
+        most = self.crossbar.active_rows * (2**self.dac.bits - 1) * self.cell.max_level
+        return (-most if self.sides == 2 and self.converted_sides == 1 else 0), most
+
+    @property
+    def lossless_bits(self) -> int:
+        """Fewest ADC bits that tell all those sums apart; codes have a sign where sums do."""
+        low, high = self.sum_limits
+        return high.bit_length() + (low < 0)
+
+    @property
     def _fewest_slices(self) -> int:
         magnitude = math.ceil((self.weights.bits - 1) / self.cell.bits)
         match self.weights.encoding:

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 CONVENTIONAL = ("adc.bits=4", "adc.granularity=layer", "cell.programming.sigma=0.1")
-ROWS = (128, 64, 32)
+ROWS = (128, 64)
 ADC_BITS = (4, 5, 6)
 
 

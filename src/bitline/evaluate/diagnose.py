@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from bitline.evaluate.causes import Stage
+from bitline.evaluate.visit import on_each_layer
 from bitline.mvm.adc import AdcScale
-from bitline.nn import IDEAL, crossbar_layers
+from bitline.nn import IDEAL
 from bitline.nn.layers import CrossbarLayer
 
 _MOST_SUMS = 2**25
@@ -78,7 +79,6 @@ class SumStatistics:
         }  # fmt: skip
 
 
-@torch.no_grad()
 def diagnose(model: nn.Module, images: Tensor, stages: Sequence[Stage], seed: int) -> dict[str, dict[str, Any]]:
     """Measure every layer alone: exact inputs, one cause after the other.
 
@@ -90,36 +90,9 @@ def diagnose(model: nn.Module, images: Tensor, stages: Sequence[Stage], seed: in
 
     Returns:
         By layer: ``error_parts`` (power of the error that a cause adds to the layer's output, over the power of
-        the output), ``adc_clip_fraction``, ``partial_sum_sqnr_dB``, ``partial_sums`` (histogram and
-        range), ``densities`` (see there).
+        the output), ``adc_clip_fraction``, ``partial_sum_sqnr_dB``, ``partial_sums`` (histogram and range).
     """
-    found: dict[str, dict[str, Any]] = {}
-    layers = crossbar_layers(model)
-    seeds = {name: int(layer.chip_seed) for name, layer in layers.items()}
-    chips = {name: layer.chip for name, layer in layers.items()}
-
-    def look(name: str, layer: CrossbarLayer, x: Tensor) -> None:
-        if name not in found:
-            found[name] = _one_layer(layer, x, stages, seed)
-
-    names = {layer: name for name, layer in layers.items()}
-    handles = [
-        layer.register_forward_pre_hook(lambda layer, args: look(names[layer], layer, args[0]))  # pyright: ignore[reportArgumentType]
-        for layer in names
-    ]
-    try:
-        for layer in layers.values():
-            layer.chip = stages[0].chip
-            layer.program(IDEAL)
-        model.eval()
-        model(images)
-    finally:
-        for handle in handles:
-            handle.remove()
-        for name, layer in layers.items():
-            layer.chip = chips[name]
-            layer.program(seeds[name])
-    return found
+    return on_each_layer(model, images, lambda layer, x: _one_layer(layer, x, stages, seed))
 
 
 def _one_layer(layer: CrossbarLayer, x: Tensor, stages: Sequence[Stage], seed: int) -> dict[str, Any]:
@@ -147,34 +120,9 @@ def _one_layer(layer: CrossbarLayer, x: Tensor, stages: Sequence[Stage], seed: i
 
     y = layer.real_product(layer.multiply(q, final.chip, chip_seed, observer=observer), x).double()
     parts[final.cause] = float((y - last).square().mean()) / power
-    rows = layer.input_vectors(q)
     return {
         "error_parts": parts,
         "adc_clip_fraction": statistics.clip_fraction,
         "partial_sum_sqnr_dB": statistics.sqnr_dB,
         "partial_sums": statistics.histogram(scale),
-        "densities": densities(layer, rows),
-    }
-
-
-def densities(layer: CrossbarLayer, rows: Tensor) -> dict[str, list[float]]:
-    """Measure what data-dependent energy needs.
-
-    Args:
-        layer: calibrated.
-        rows: integer input vectors, (images, positions, groups, rows).
-
-    Returns:
-        ``digit_mean``, ``digit_square_mean``: E[d], E[d^2] of each input digit; ``level_mean``: E[level] of each weight
-        slice over all cells of the layer, both sides of a pair.
-    """
-    from bitline.mapping.quantize import digits
-
-    chip = layer.chip
-    planes = digits(rows, layer.input_format, chip.dac.bits).flatten(1).double()
-    levels = layer.crossbars(chip, IDEAL).levels.double()
-    return {
-        "digit_mean": planes.mean(1).tolist(),
-        "digit_square_mean": planes.square().mean(1).tolist(),
-        "level_mean": levels.mean((0, 1, 3, 4)).tolist(),
     }

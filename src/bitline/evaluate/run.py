@@ -17,12 +17,12 @@ from bitline.data import DataSet
 from bitline.errors import DataError
 from bitline.evaluate.accuracy import Tick, accuracy
 from bitline.evaluate.causes import Stage, stages
+from bitline.evaluate.densities import measure
 from bitline.evaluate.diagnose import diagnose
 from bitline.nn import IDEAL, calibrate, crossbar_layers, placement, to_crossbar
 from bitline.nn.convert import ConversionReport
 from bitline.nn.shapes import poolings
 from bitline.train.hardware import git_commit
-
 
 CALIBRATION_BATCH = 64
 """images at once; a constant, since which partial sums are counted depends on it"""
@@ -91,6 +91,12 @@ class OnChip:
             self.model, self.data, images=self.settings.images, batch_size=self.settings.batch_size, tick=tick
         )
 
+    def price(self) -> Cost:
+        """Price the network where it is placed, with bit densities measured on test images."""
+        images = next(self.data.batches("test", batch_size=self.settings.diagnose_images))[0]
+        where, found = placement(self.model), measure(self.model, images)
+        return price(where, densities=found, poolings=poolings(self.plain, images[:1]))
+
     def placed_on(self, chip: Chip) -> None:
         """Move to a chip with other ADCs, crossbars or cells, and calibrate where that is needed."""
         for layer in crossbar_layers(self.model).values():
@@ -149,7 +155,7 @@ def evaluate(
     images = next(data.batches("test", batch_size=settings.diagnose_images))[0]
     layers = diagnose(on_chip.model, images, steps, settings.seed)
     on_chip.placed_on(chip)
-    cost = price_measured(on_chip, layers)
+    cost = on_chip.price()
     timing["evaluation_s"] = time.perf_counter() - began
     priced = cost.to_json()
     return {
@@ -166,15 +172,6 @@ def evaluate(
         "folded": on_chip.report.folded,
         "timing": timing,
     }
-
-
-def price_measured(on_chip: OnChip, layers: dict[str, dict[str, Any]]) -> Cost:
-    """Price the network where it is placed, with the input and weight densities that were measured."""
-    from bitline.cost.events import Densities
-
-    found = {name: Densities(**layer["densities"]) for name, layer in layers.items()}
-    example = next(on_chip.data.batches("test", batch_size=1, limit=1))[0]
-    return price(placement(on_chip.model), densities=found, poolings=poolings(on_chip.plain, example))
 
 
 def _accuracies(on_chip: OnChip, steps: Sequence[Stage], tick: Tick) -> dict[str, Any]:
@@ -241,5 +238,5 @@ def _ticking(settings: Settings, data: DataSet, runs: int) -> Generator[Tick]:
 
 
 def _layer_json(priced: dict[str, Any], measured: dict[str, Any]) -> dict[str, Any]:
-    keep = ("adc_clip_fraction", "partial_sum_sqnr_dB", "error_parts", "partial_sums", "densities")
+    keep = ("adc_clip_fraction", "partial_sum_sqnr_dB", "error_parts", "partial_sums")
     return {**priced, **{key: measured[key] for key in keep}}

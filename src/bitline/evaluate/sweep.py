@@ -6,9 +6,7 @@ from typing import Any
 
 from bitline.chip.description import Chip
 from bitline.chip.files import replace
-from bitline.cost.model import price
 from bitline.evaluate.run import OnChip
-from bitline.nn import placement
 
 
 def sweep(
@@ -35,13 +33,12 @@ def sweep(
         variant = replace(chip, *keys)
         on_chip.placed_on(variant)
         chips = [on_chip.accuracy(variant, seed) for seed in on_chip.settings.seeds]
-        where = placement(on_chip.model)
-        cost = price(where)
+        cost = on_chip.price()
         row = {
             "label": ", ".join(keys), "overrides": list(keys), "chips": chips, "mean": statistics.fmean(chips),
             "std": statistics.stdev(chips) if len(chips) > 1 else 0.0, "worst": min(chips), "energy_J": cost.energy_J,
             "latency_s": cost.latency_s, "area_m2": cost.area_m2, "tops_per_watt": cost.tops_per_watt,
-            "crossbars": where.crossbars, "conversions": where.conversions,
+            "crossbars": cost.crossbars, "conversions": cost.conversions,
         }  # fmt: skip
         rows.append(row)
         if done is not None:

@@ -55,6 +55,7 @@ def weight_scale(w: Tensor, weights: Weights, *, name: str = "?") -> Tensor:
     Raises:
         MappingError: NaN or infinite weights, or weights of a sign that the zero point leaves no room for.
     """
+    w = w.detach()
     if not torch.isfinite(w).all():
         raise MappingError(
             f"layer {name}: {int((~torch.isfinite(w)).sum())} of {w.numel()} weights are NaN or infinite"
@@ -66,8 +67,8 @@ def weight_scale(w: Tensor, weights: Weights, *, name: str = "?") -> Tensor:
             f"layer {name}: zero_point = {weights.zero_point} holds [{low}, {high}]; weights span [{least:g}, {most:g}]"
         )
     axes = (1,) if weights.granularity == "channel" else (0, 1, 2)
-    scale = w.detach().clamp(min=0).amax(axes, keepdim=True) / max(high, 1)
-    scale = torch.maximum(scale, w.detach().clamp(max=0).amin(axes, keepdim=True) / min(low, -1))
+    scale = w.clamp(min=0).amax(axes, keepdim=True) / max(high, 1)
+    scale = torch.maximum(scale, w.clamp(max=0).amin(axes, keepdim=True) / min(low, -1))
     # A scale below the smallest normal float would divide to infinity.
     scale = torch.where(scale > torch.finfo(w.dtype).tiny, scale, torch.ones_like(scale))
     return snap(scale, weights.scale)

@@ -108,11 +108,11 @@ def to_crossbar(
         (model, report).
 
     Raises:
-        ConversionError: nothing to convert, an unknown name in `keep_digital`, or something stays digital
-            where that is not allowed.
+        ConversionError: nothing to convert, a model that cannot be copied, an unknown name in `keep_digital`, or
+            something stays digital where that is not allowed.
         MappingError: the chip has too few crossbars.
     """
-    model = copy.deepcopy(model)
+    model = _copied(model)
     training = {name: module.training for name, module in modules(model, everywhere=True)}
     model.eval()
     kept = _keep(model, keep_digital)
@@ -207,6 +207,13 @@ def set_chip(model: nn.Module, chip: Chip) -> None:
         layer.set_chip(chip)
 
 
+def _copied(model: nn.Module) -> nn.Module:
+    try:
+        return copy.deepcopy(model)
+    except (RuntimeError, TypeError) as error:
+        raise ConversionError(f"{type(model).__name__} cannot be copied: {error}") from error
+
+
 def _keep(
     model: nn.Module, keep: Collection[str] | Callable[[str, nn.Module], bool]
 ) -> Callable[[str, nn.Module], bool]:
@@ -234,14 +241,14 @@ def _why_not(model: nn.Module, name: str, module: nn.Module) -> str | None:
     plain = _plain_class(module)
     if isinstance(module, CrossbarLayer):
         return "is on a chip already; move it with set_chip"
+    if isinstance(getattr(module, "weight", None), nn.UninitializedParameter):
+        return "its weights have no shape yet; run the model once first"
     if is_parametrized(module):
         return "its weights are parametrized; call torch.nn.utils.parametrize.remove_parametrizations first"
     if any(getattr(type(module), method, None) is not getattr(plain, method, None) for method in _OWN_METHODS):
         return f"{type(module).__name__} has a forward of its own"
     if any(getattr(module, hooks) for hooks in _HOOKS):
         return "it has hooks, which would be lost"
-    if isinstance(getattr(module, "weight", None), nn.UninitializedParameter):
-        return "its weights have no shape yet; run the model once first"
     parent = model.get_submodule(name.rpartition(".")[0]) if name else None
     if isinstance(parent, nn.MultiheadAttention):
         return "MultiheadAttention reads its weights without calling it"

@@ -9,6 +9,7 @@ from bitline.report import text
 
 Evaluation = Mapping[str, Any]
 
+_REST = ("other_chips", "not_attributed")  # what no cause took
 OVERRIDES = ("chip overrides", "chip_overrides", "overrides")
 COST = (("energy", "energy_J", "J"), ("latency", "latency_s", "s"), ("area", "area_m2", "m2"))
 
@@ -118,7 +119,7 @@ def steps(evaluation: Evaluation) -> list[Step]:
         before = after
     mean = text.finite(start.get("mean"))
     if found and before is not None and mean is not None and chips(evaluation) and abs(before - mean) >= 0.005:
-        rest = "other_chips" if split_on(evaluation) < len(chips(evaluation)) else "not_attributed"
+        rest = _REST[split_on(evaluation) == len(chips(evaluation))]
         found.append(Step(rest, before, mean, before - mean, 0.0))
     return found
 
@@ -188,7 +189,8 @@ def lead(evaluation: Evaluation) -> list[str]:
             sentence += f", {some} {text.spread(known.get('mean'), known.get('std'))} %"
         elif text.finite(known.get("ideal_integer")) is not None:
             sentence += f", an ideal chip in integers {text.decimal(known['ideal_integer'])} %"
-        worst = max(steps(evaluation), key=lambda step: step.points, default=None)
+        caused = [step for step in steps(evaluation) if step.key not in _REST]
+        worst = max(caused, key=lambda step: step.points, default=None)
         if worst is not None and worst.points > 0:
             sentence += f". Most is lost to {'the ' if worst.key == 'adc' else ''}{worst.name}: "
             sentence += f"{text.decimal(worst.points)} points"
@@ -239,6 +241,20 @@ def overrides(row: Mapping[str, Any]) -> dict[str, Any]:
         else:
             found.update(_setting(item) for item in changed or ())
     return found
+
+
+def short_labels(sweep: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Name each chip of a sweep in few words: its label, or only what sets it apart where that is long."""
+    labels = [str(row.get("label", i)) for i, row in enumerate(sweep)]
+    changed = [overrides(row) for row in sweep]
+    if max(map(len, labels), default=0) <= 20 or not all(changed):
+        return labels
+    apart: dict[tuple[str, ...], str] = {}  # keys that change together are told once
+    for key in dict.fromkeys(key for found in changed for key in found):
+        values = tuple(text.plain(found.get(key)) for found in changed)
+        if len(set(values)) > 1:
+            apart.setdefault(values, key.rpartition(".")[2])
+    return [", ".join(f"{name} {values[i]}" for values, name in apart.items()) for i in range(len(sweep))]
 
 
 def _setting(item: str) -> tuple[str, Any]:

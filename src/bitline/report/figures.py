@@ -230,15 +230,19 @@ def sweep(records: Sequence[Mapping[str, Any]]) -> Figure | None:
     def place(rows: Sequence[int]) -> Json:
         return {"x": [(points[i][0] or 0.0) / column.factor for i in rows], "y": [points[i][1] for i in rows]}
 
-    labels = [plot.safe(records[i].get("label", i)) for i in known]
+    named = set(best) if len(known) > 6 else set(known)
+    short = [plot.safe(label) for label in facts.short_labels(records)]
+    middle = (min(energies) + max(energies)) / 2
     data: list[Json] = [
         {
-            "type": "scatter", "mode": "lines", **place(best), "name": "frontier", "hoverinfo": "skip",
+            "type": "scatter", "mode": "lines", **place(best), "hoverinfo": "skip",
             "line": {"color": "--accent", "width": 1.4, "shape": "hv"},
         },
         {
-            "type": "scatter", "mode": "markers+text" if len(known) <= 10 else "markers", **place(known),
-            "text": labels, "textposition": "top center", "cliponaxis": False,
+            "type": "scatter", "mode": "markers+text", **place(known), "cliponaxis": False,
+            "text": [short[i] if i in named else "" for i in known],
+            "textposition": [f"bottom {'left' if energy > middle else 'right'}" for energy in energies],
+            "customdata": [plot.safe(records[i].get("label", i)) for i in known],
             "error_y": {
                 "type": "data", "array": [text.finite(records[i].get("std")) or 0.0 for i in known],
                 "color": "--muted", "thickness": 1.2, "width": 4,
@@ -247,7 +251,7 @@ def sweep(records: Sequence[Mapping[str, Any]]) -> Figure | None:
                 "size": 10, "color": ["--accent" if i in best else "--muted" for i in known],
                 "line": {"color": "--paper", "width": 1},
             },
-            "hovertemplate": f"%{{text}}: %{{y:.2f}} %, %{{x:.4g}} {column.unit}<extra></extra>",
+            "hovertemplate": f"%{{customdata}}<br>%{{y:.2f}} %, %{{x:.4g}} {column.unit}<extra></extra>",
         },
     ]  # fmt: skip
     wide = min(energies) > 0 and max(energies) > 10 * min(energies)

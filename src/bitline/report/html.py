@@ -157,11 +157,14 @@ def _more_cost(evaluation: Evaluation) -> list[tuple[str, str]]:
         ("MACs per input", "macs", ""),
         ("throughput", "tops", "TOPS"),
         ("leakage", "leakage_W", "W"),
+        ("crossbars built without a layer", "unused_area_m2", "m2"),
     )
     found: list[tuple[str, str]] = []
     for name, key, unit in known:
-        if cost.get(key) is not None:
-            written = text.quantity(cost[key], unit) if unit == "W" else f"{text.number(cost[key])} {unit}".strip()
+        if text.finite(cost.get(key)):
+            written = (
+                text.quantity(cost[key], unit) if unit in {"W", "m2"} else f"{text.number(cost[key])} {unit}".strip()
+            )
             found.append((name, written))
     return found
 
@@ -174,10 +177,10 @@ def _doi(doi: object) -> str | None:
     return f"https://doi.org/{written}" if sound else None
 
 
-_UNITS = {
+CHIP_UNITS = {
     "node": "m", "vdd": "V", "cell.g_min": "S", "cell.g_max": "S", "cell.read_voltage": "V",
     "cell.access_resistance": "ohm", "adc.sample_rate": "Hz", "adc.range.low": "A", "adc.range.high": "A",
-    "timing.read": "s", "timing.clock": "Hz",
+    "timing.read": "s", "timing.pulse": "s", "timing.clock": "Hz",
 }  # fmt: skip
 
 
@@ -188,7 +191,7 @@ def _chip(evaluation: Evaluation) -> list[sheets.Sheet]:
     lines: dict[str, list[list[sheets.Cell]]] = {}
     for key, value in facts.settings({key: chip[key] for key in chip if key not in apart}):
         record, _, name = key.rpartition(".") if key.count(".") == 0 else key.partition(".")
-        unit = _UNITS.get(key)
+        unit = CHIP_UNITS.get(key)
         written = text.quantity(value, unit) if unit and text.finite(value) is not None else text.plain(value)
         lines.setdefault(record, []).append([sheets.Cell(name), sheets.Cell(written)])
     heads = [sheets.Head("key", numeric=False), sheets.Head("value", numeric=False)]

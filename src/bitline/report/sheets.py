@@ -216,7 +216,7 @@ def parts(evaluation: Evaluation) -> Sheet:
     """Energy, latency and area of each component, and their shares."""
     cost = facts.part(evaluation, "cost")
     found = {name: facts.part(cost, f"{name}_parts") for name, _, _ in facts.COST}
-    keys = list(dict.fromkeys(key for name in found for key in facts.shares(found[name])))
+    keys = list(dict.fromkeys(key for name in found for key, share in facts.shares(found[name]).items() if share))
     table = _columns([{name: found[name].get(key) for name in found} for key in keys])
     table.add(Head("component", numeric=False), [Cell(text.label(key), text.label(key)) for key in keys], "total")
     for name, _, unit in facts.COST:

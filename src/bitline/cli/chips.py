@@ -1,0 +1,97 @@
+"""``bitline chips``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from bitline.chip import Chip
+
+EXAMPLES = """
+[bold]Examples[/]
+
+bitline chips
+
+bitline chips show rram-22nm > my-chip.toml
+
+bitline chips check my-chip.toml --set adc.bits=6
+"""
+
+app = typer.Typer(help=f"List, show and check chips.\n{EXAMPLES}", rich_markup_mode="rich")
+
+Name = Annotated[str, typer.Argument(help="A preset or a TOML file.")]
+Overrides = Annotated[list[str] | None, typer.Option("--set", help="KEY=VALUE for any chip key; repeatable.")]
+
+
+@app.callback(invoke_without_command=True)
+def table(context: typer.Context) -> None:
+    """List the chips that ship with bitline."""
+    if context.invoked_subcommand is not None:
+        return
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    from bitline.chip import load, presets
+    from bitline.units import pretty
+
+    rows = Table(box=None, pad_edge=False)
+    for head in ("chip", "crossbar", "cell", "ADC", "node"):
+        rows.add_column(head, no_wrap=True)
+    rows.add_column("about, DOI", overflow="fold")
+    for name in presets():
+        chip = load(name)
+        rows.add_row(
+            f"[bold]{escape(name)}[/]", f"{chip.crossbar.rows} x {chip.crossbar.cols}", f"{chip.cell.bits} bit",
+            f"{chip.adc.bits} bit", pretty(chip.node, "m"),
+            f"{escape(chip.about)}\n[dim]{escape(chip.doi or 'made up, not published')}[/]",
+        )  # fmt: skip
+    Console().print(rows)
+
+
+@app.command()
+def show(
+    chip: Name,
+    as_json: Annotated[bool, typer.Option("--json", help="All keys, with defaults filled in, as JSON.")] = False,
+    overrides: Overrides = None,
+) -> None:
+    """Print a chip: its file with comments, or every key as JSON."""
+    from bitline.chip import load
+    from bitline.chip.files import source
+    from bitline.errors import ChipError
+
+    if as_json:
+        typer.echo(load(chip, overrides or ()).model_dump_json(indent=1))
+    elif overrides:
+        raise ChipError("--set changes what a chip is, not its file; add --json")
+    else:
+        typer.echo(source(chip), nl=False)
+
+
+@app.command()
+def check(chip: Name, overrides: Overrides = None) -> None:
+    """Say what a chip offers, or everything that is wrong with it."""
+    from bitline.chip import load
+
+    typer.echo("\n".join(offers(load(chip, overrides or ()))))
+
+
+def offers(chip: Chip) -> list[str]:
+    """Describe what a chip can hold and tell apart, a line each."""
+    from bitline.units import pretty
+
+    crossbar, adc = chip.crossbar, chip.adc
+    low, high = chip.sum_limits
+    reference = " beside a reference column" if chip.reference_columns else ""
+    tiles = f", {crossbar.row_tiles} row tiles of {crossbar.active_rows}" if crossbar.row_tiles > 1 else ""
+    leak = "" if chip.cell.leak == "cancelled" else "; with the leak kept, sums lie between levels and always round"
+    return [
+        f"{chip.name}: {crossbar.rows} x {crossbar.cols} crossbars{tiles}, {pretty(chip.node, 'm')}",
+        f"  weights   {chip.weights.bits} bits as {chip.weights.encoding.kind} in {chip.cells_per_weight} cells of "
+        f"{chip.cell.bits} bits; {chip.weight_columns} weight columns a crossbar{reference}",
+        f"  inputs    {chip.inputs.bits} bits, {chip.dac.bits} at a time",
+        f"  sums      {low} to {high} levels",
+        f"  ADC       {adc.bits} bits, {adc.policy}; lossless from {chip.lossless_bits} bits{leak}",
+    ]
