@@ -1,8 +1,7 @@
 """Claim: pricing a network on a chip takes well under half a second once bitline is imported.
 
 CPU time of finding the layers of ResNet-56, placing them on a chip and pricing them under every ADC model: the first
-run, which also reads the cost table, and the median of several. Torch imports some 800 modules when it first infers a
-shape; a network of one layer makes it do so beforehand, and that time is shown apart.
+run, which also reads the cost table, and the median of several.
 
     python benchmarks/cost.py [--json] [--model resnet56] [--chip rram-22nm] [--repeats 5]
 """
@@ -11,8 +10,6 @@ import argparse
 import json
 import statistics
 import time
-
-from torch import nn
 
 from bitline.chip import load
 from bitline.cost.model import price
@@ -32,9 +29,6 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5)
     args = parser.parse_args()
     model, chip = build(args.model), load(args.chip)
-    start = time.process_time()
-    matmuls(nn.Sequential(nn.Conv2d(3, 1, 1), nn.BatchNorm2d(1), nn.ReLU(), nn.MaxPool2d(2)), (3, 2, 2))
-    importing = time.process_time() - start
     total: list[float] = []
     pricing: list[float] = []
     for _ in range(args.repeats):
@@ -48,7 +42,6 @@ def main() -> None:
     result = {
         "model": args.model, "chip": args.chip, "layers": len(cost.layers), "conversions": cost.conversions,
         "cpu_s": {"first": total[0], "median": statistics.median(total), "price_only": statistics.median(pricing)},
-        "import_of_shape_inference_cpu_s": importing,
         "limit_s": LIMIT_S, "within_limit": max(total) < LIMIT_S,
     }  # fmt: skip
     if args.json:
@@ -57,7 +50,6 @@ def main() -> None:
     print(f"{args.model} on {args.chip}: {len(cost.layers)} layers, {cost.conversions:,} conversions")
     print(f"  first run {total[0] * 1e3:.0f} ms, median {statistics.median(total) * 1e3:.0f} ms of CPU")
     print(f"  of these, pricing {statistics.median(pricing) * 1e3:.1f} ms; limit {LIMIT_S * 1e3:.0f} ms")
-    print(f"  before, torch imports its shape inference in {importing * 1e3:.0f} ms")
 
 
 if __name__ == "__main__":

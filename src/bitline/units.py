@@ -50,13 +50,13 @@ def parse(text: str, unit: str) -> float:
 
 
 def pretty(value: float, unit: str) -> str:
-    """Write an SI value to four digits, with the prefix that keeps one to three of them before the point."""
+    """Write an SI value to four digits, with a prefix that keeps it above 1, or an area above 0.01."""
     if value == 0 or not math.isfinite(value):
         return f"{value:g} {unit}"
     rounded = Decimal(f"{value:.4g}")
     for prefix, exponent in sorted(_EXPONENTS.items(), key=lambda item: -item[1]):
         scaled = rounded.scaleb(-exponent * _power(unit))
-        if abs(scaled) >= 1:
+        if abs(scaled) >= (1 if _power(unit) == 1 else Decimal("0.01")):
             return f"{float(scaled):.4g} {prefix}{unit}"
     return f"{value:.4g} {unit}"
 

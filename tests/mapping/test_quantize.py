@@ -146,7 +146,7 @@ def test_an_empty_batch_changes_nothing():
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
 def test_activations_that_are_no_numbers_are_refused(bad):
-    with pytest.raises(MappingError, match="^activations are NaN or infinite$"):
+    with pytest.raises(MappingError, match=r"^activations are NaN or infinite$"):
         RangeHistogram().add(torch.tensor([0.5, bad]))
 
 

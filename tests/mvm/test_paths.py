@@ -1,6 +1,7 @@
 """The slow and the fast path, and the exact product that both come down to."""
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -172,10 +173,9 @@ def reference_sums(case: Case) -> Tensor:
     planes += [(vectors < 0).long()] if form.signed else []
     sides = case.levels.double()
     sides = sides[:, :1] - sides[:, 1:] if product.subtracts else sides
-    bounds = placement.row_bounds
     return torch.stack([
         torch.einsum("dvgr,gksrc->gdvskc", torch.stack(planes)[..., a:b].double(), sides[..., a:b, :])
-        for a, b in zip(bounds, bounds[1:], strict=False)
+        for a, b in pairwise(placement.row_bounds)
     ])  # fmt: skip
 
 

@@ -101,10 +101,10 @@ def evaluation(shapes: list[tuple[str, int, int, int]] = VGG8, *, chips: int = 2
             "area_parts": split(area, {"adc": 32, "cells": 3.4, "wordlines": 4, "shift_add": 7, "adder_tree": 2,
                                        "buffer": 22, "bus": 13, "network": 16}),
             "latency_parts": split(latency, {"read": 83, "merge": 3, "transfer": 14}),
-            "adc_models": {
+            "adc_range": {
                 name: {
                     "energy_J": e * energy, "area_m2": a * area, "tops_per_watt": 25.72 / e,
-                    "energy_per_conversion_J": one,
+                    "conversion_J": one,
                 }
                 for name, e, a, one in (
                     ("isaac", 2.9, 0.9, 9.05e-13), ("survey", 1.7, 2.6, 4.629e-13), ("zigzag", 1.6, 1.2, 4.06e-13),

@@ -67,7 +67,7 @@ command.__doc__ = f"{command.__doc__}\n{EXAMPLES}"
 def priced(
     model: str, chip: Chip, image: tuple[int, int, int], *, width: float = 1.0, classes: int = 10, fixed: bool = False
 ) -> Cost:
-    """Build a network without weights, place it and price it.
+    """Build a network, place it and price it.
 
     Args:
         model: a name, or ``FILE.py:NAME``.
@@ -85,15 +85,12 @@ def priced(
     from bitline.models.files import is_file_spec, make
     from bitline.nn.shapes import matmuls, poolings
 
-    if is_file_spec(model):
-        network = make(model)
-    else:
-        with torch.device("meta"):
-            network = make(model, width=width, in_channels=image[0], image_size=image[1], num_classes=classes)
+    options = {"width": width, "in_channels": image[0], "image_size": image[1], "num_classes": classes}
+    network = make(model, **({} if is_file_spec(model) else options)).eval()
     found = matmuls(network, image)
     if not found:
         raise ConversionError(f"{model} has no layer that a crossbar can hold")
-    pooled = poolings(network.to("meta").eval(), torch.empty(1, *image, device="meta"))
+    pooled = poolings(network, torch.zeros(1, *image))
     return price(place(found, chip), fixed=fixed, poolings=pooled)
 
 

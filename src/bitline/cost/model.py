@@ -135,7 +135,10 @@ class _Priced:
         return math.fsum(value for parts in self.parts for value in parts.values())
 
     def estimate(self) -> AdcEstimate:
-        return AdcEstimate(self.energy, self.total("adc"), self.floor.parts["adc"], self.prices.conversion)
+        return AdcEstimate(
+            energy_J=self.energy, area_m2=self.floor.area, tops_per_watt=2e-12 * self.placement.macs / self.energy,
+            adc_energy_J=self.total("adc"), adc_area_m2=self.floor.parts["adc"], conversion_J=self.prices.conversion,
+        )  # fmt: skip
 
     def cost(self, data: Data, estimates: Mapping[Model, AdcEstimate], notes: tuple[str, ...]) -> Cost:
         placement, floor, times = self.placement, self.floor, self.times

@@ -56,12 +56,16 @@ class AdcEstimate:
 
     Args:
         energy_J: of one image, all parts.
+        area_m2: of what is built.
+        tops_per_watt: 10^12 operations per joule; a MAC is two operations.
         adc_energy_J: conversions alone.
         adc_area_m2: of all ADCs.
         conversion_J: one conversion.
     """
 
     energy_J: float  # noqa: N815
+    area_m2: float
+    tops_per_watt: float
     adc_energy_J: float  # noqa: N815
     adc_area_m2: float
     conversion_J: float  # noqa: N815

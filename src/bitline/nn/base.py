@@ -282,7 +282,8 @@ class CrossbarLayer(nn.Module):
 
     def _uncalibrated(self, what: str) -> ConversionError:
         return ConversionError(
-            f"layer {self._matmul.name}: {what} range unknown; call calibrate(model, batches) before running on the chip"
+            f"layer {self._matmul.name}: {what} range unknown; "
+            "call calibrate(model, batches) before running on the chip"
         )
 
     def _minmax(self, q: Tensor, crossbars: Crossbars) -> AdcScale:

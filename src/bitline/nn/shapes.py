@@ -1,6 +1,5 @@
 """Which matrix products a network makes of one image, found by letting one pass through."""
 
-import copy
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
@@ -26,7 +25,7 @@ def modules(model: nn.Module, *, everywhere: bool = False) -> list[tuple[str, nn
 def matmuls(model: nn.Module, input_shape: Sequence[int]) -> list[Matmul]:
     """List the layers of a network that crossbars can hold, in the order they run.
 
-    The network runs once on tensors without storage, so this takes neither training nor data.
+    The network answers one image of zeros in eval mode, so this takes neither training nor data.
 
     Args:
         model: any module; it is not changed.
@@ -35,9 +34,14 @@ def matmuls(model: nn.Module, input_shape: Sequence[int]) -> list[Matmul]:
     Raises:
         ConversionError: the network does not accept such an image.
     """
-    ghost = copy.deepcopy(model).to("meta").eval()
-    layers = {name: m for name, m in modules(ghost) if isinstance(m, MAPPED)}
-    return trace(ghost, torch.empty(1, *input_shape, device="meta"), layers)
+    layers = {name: m for name, m in modules(model) if isinstance(m, MAPPED)}
+    training = {module: module.training for module in model.modules()}
+    parameter = next(model.parameters(), torch.empty(0))
+    try:
+        return trace(model.eval(), parameter.new_zeros(1, *input_shape), layers)
+    finally:
+        for module, mode in training.items():
+            module.training = mode
 
 
 def trace(model: nn.Module, example: Tensor, layers: dict[str, Lowerable]) -> list[Matmul]:

@@ -157,25 +157,8 @@ def _note(evaluation: Evaluation, key: str, models: int) -> str:
 
 
 def adc_models(evaluation: Evaluation) -> dict[str, dict[str, Any]]:
-    """Return the whole chip under each ADC model: ``energy_J``, ``area_m2``, ``tops_per_watt`` and so on.
-
-    Where the cost holds only what differs (``adc_range``, as `bitline.cost.Cost` writes it), the rest follows: area
-    changes by that of the ADCs, operations per joule with the energy.
-    """
-    cost = part(evaluation, "cost")
-    found = {str(name): dict(model) for name, model in part(cost, "adc_models").items()}
-    estimates = {} if found else part(cost, "adc_range")
-    chosen = part(estimates, str(cost.get("adc_model")))
-    for name, estimate in estimates.items():
-        whole = found[str(name)] = {
-            "energy_J": estimate.get("energy_J"),
-            "energy_per_conversion_J": estimate.get("conversion_J"),
-        }
-        if "area_m2" in cost and "adc_area_m2" in estimate and "adc_area_m2" in chosen:
-            whole["area_m2"] = cost["area_m2"] - chosen["adc_area_m2"] + estimate["adc_area_m2"]
-        if "tops_per_watt" in cost and cost.get("energy_J") and estimate.get("energy_J"):
-            whole["tops_per_watt"] = cost["tops_per_watt"] * cost["energy_J"] / estimate["energy_J"]
-    return found
+    """Return the whole chip under each ADC model: ``energy_J``, ``area_m2``, ``tops_per_watt`` and so on."""
+    return {str(name): dict(model) for name, model in part(part(evaluation, "cost"), "adc_range").items()}
 
 
 def lead(evaluation: Evaluation) -> list[str]:

@@ -141,7 +141,7 @@ def chips(evaluation: Evaluation) -> Figure | None:
             "name": "one chip",
             "x": programmed,
             "y": heights,
-            "customdata": [str(seed) for seed in seeds[: len(programmed)]],
+            "customdata": [plot.safe(seed) for seed in seeds[: len(programmed)]],
             "marker": {"size": 10, "color": "--accent", "opacity": 0.75, "line": {"color": "--paper", "width": 1}},
             "hovertemplate": "%{x:.2f} %<extra>seed %{customdata}</extra>",
         }

@@ -69,7 +69,7 @@ def render(
             quantities=facts.quantities(evaluation),
             cost=_more_cost(evaluation),
             figures=made,
-            figures_json=_script_json({key: {"data": f.data, "layout": f.layout} for key, f in drawn.items()}),
+            figures_json=script_json({key: {"data": f.data, "layout": f.layout} for key, f in drawn.items()}),
             plotly=_plotly() if drawn else "",
             sheets=_sheets(evaluation, sweep or []),
             many_ranges=any(
@@ -99,7 +99,7 @@ def _environment() -> "Environment":
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(decimal=text.decimal, quantity=text.quantity, plain=text.plain, label=text.label)
+    environment.filters["decimal"] = text.decimal
     return environment
 
 
@@ -109,7 +109,7 @@ def _plotly() -> str:
     return str(get_plotlyjs())
 
 
-def _script_json(content: object) -> str:
+def script_json(content: object) -> str:
     """Write JSON that cannot end the script element it stands in, nor hold a number that JSON lacks."""
     written = json.dumps(_drawable(content), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     for sign in "<>&\u2028\u2029":
@@ -177,11 +177,18 @@ def _doi(doi: object) -> str | None:
     return f"https://doi.org/{written}" if sound else None
 
 
-CHIP_UNITS = {
+_UNITS = {
     "node": "m", "vdd": "V", "cell.g_min": "S", "cell.g_max": "S", "cell.read_voltage": "V",
     "cell.access_resistance": "ohm", "adc.sample_rate": "Hz", "adc.range.low": "A", "adc.range.high": "A",
     "timing.read": "s", "timing.pulse": "s", "timing.clock": "Hz",
 }  # fmt: skip
+
+
+def chip_unit(key: str, chip: Mapping[str, Any]) -> str | None:
+    """Return the unit of a chip key such as ``cell.g_min``, given all keys, flattened; None for a pure number."""
+    if key.endswith(".sigma") and "absolute" in str(chip.get(f"{key.removesuffix('sigma')}kind")):
+        return "S"
+    return _UNITS.get(key)
 
 
 def _chip(evaluation: Evaluation) -> list[sheets.Sheet]:
@@ -189,9 +196,10 @@ def _chip(evaluation: Evaluation) -> list[sheets.Sheet]:
     chip = facts.part(evaluation, "chip")
     apart = {"name", "about", "doi", "deviations"}  # told in words above the tables
     lines: dict[str, list[list[sheets.Cell]]] = {}
-    for key, value in facts.settings({key: chip[key] for key in chip if key not in apart}):
+    flat = facts.settings({key: chip[key] for key in chip if key not in apart})
+    for key, value in flat:
         record, _, name = key.rpartition(".") if key.count(".") == 0 else key.partition(".")
-        unit = CHIP_UNITS.get(key)
+        unit = chip_unit(key, dict(flat))
         written = text.quantity(value, unit) if unit and text.finite(value) is not None else text.plain(value)
         lines.setdefault(record, []).append([sheets.Cell(name), sheets.Cell(written)])
     heads = [sheets.Head("key", numeric=False), sheets.Head("value", numeric=False)]

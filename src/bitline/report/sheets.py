@@ -235,7 +235,7 @@ def adc_models(evaluation: Evaluation) -> Sheet:
     chosen = cost.get("adc_model")
     names = [f"{name} (chosen)" if name == chosen else str(name) for name in models]
     table.add(Head("ADC model", numeric=False), [Cell(name, name) for name in names])
-    table.physical(Head("one conversion"), "energy_per_conversion_J", "J")
+    table.physical(Head("one conversion"), "conversion_J", "J")
     table.physical(Head("energy"), "energy_J", "J")
     table.physical(Head("latency"), "latency_s", "s")
     table.physical(Head("area"), "area_m2", "m2")

@@ -36,6 +36,8 @@ def print_evaluation(evaluation: Evaluation, console: "Console | None" = None) -
         sheets.digital(evaluation),
     ):
         _show(console, sheet)
+    for note in facts.part(evaluation, "cost").get("notes") or ():
+        _say(console, f"cost: {note}", "dim")
     for missing in facts.absent(evaluation):
         _say(console, f"not in this evaluation: {missing}", "dim")
 
