@@ -1,12 +1,12 @@
 """Claim: a coarse ADC costs a conventional VGG-8 most of its accuracy, and how its ranges are chosen decides how much.
 
-Network: half-width VGG-8 trained by `bitline train vgg8 --width 0.5 --data cifar10 --seed 1` on CIFAR-10 (JPEG q75),
+Network: half-width VGG-8 trained on CIFAR-10 (JPEG q75) as experiments/networks/README.md says,
 unaware of the chip. Chip: rram-22nm (128 x 128, 8-bit weights on 2-bit cells, 8-bit inputs one bit at a time, offset
 encoding), at 3 to 8 ADC bits under each range policy with ideal cells, and at the chip's own ADC bits under each policy
 with log-normal programming error 0.05, 0.1 and 0.2. Hardware and runtime: written into the result. n: --chips
 programmed chips a point (one where cells are ideal), --images test images.
 
-    python experiments/vgg8_conventional.py RUN [--images 500] [--chips 3] [--all-bits]
+    python experiments/vgg8_conventional.py experiments/networks/vgg8-half [--images 500] [--chips 3] [--all-bits]
 
 A run that was stopped goes on where it was: points already in the result are kept if network, images and chips agree.
 """
@@ -14,10 +14,11 @@ A run that was stopped goes on where it was: points already in the result are ke
 import argparse
 import hashlib
 import json
+import multiprocessing
 import os
-import platform
 import statistics
 import time
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
 
@@ -40,17 +41,54 @@ POLICIES = {
     "lossless": ("adc.policy=lossless",),
 }
 SIGMAS = (0.0, 0.05, 0.1, 0.2)
+FIRST = ("full", "calibrated / layer", "calibrated / slice and digit", "lossless")
 
 
 def points(bits: int, *, all_bits: bool) -> list[tuple[str, int, float]]:
     """List (policy, ADC bits, programming error), the most telling first."""
     found = [(policy, b, 0.0) for policy in POLICIES for b in ((8,) if policy == "lossless" else range(3, 9))]
-    for sigma in SIGMAS[1:]:
-        found += [(policy, 8 if policy == "lossless" else bits, sigma) for policy in POLICIES]
+    for policies in (FIRST, [policy for policy in POLICIES if policy not in FIRST]):
+        found += [(policy, 8 if policy == "lossless" else bits, s) for s in SIGMAS[1:] for policy in policies]
     if all_bits:
         for sigma in SIGMAS[1:]:
             found += [(p, b, sigma) for p in POLICIES for b in range(3, 9) if p != "lossless" and b != bits]
     return found
+
+
+class Bench:
+    """The network on the chip, in one process on one thread."""
+
+    current: "Bench"
+
+    def __init__(self, run: Path, settings: Settings) -> None:
+        torch.set_num_threads(1)
+        self.base, self.settings = chips.load("rram-22nm"), settings
+        loaded = load_run(run)
+        self.on_chip = put_on_chip(loaded.model, datasets.load(loaded.record.data), self.base, settings)
+
+    def measure(self, policy: str, bits: int, sigma: float) -> dict[str, Any]:
+        """Measure one point."""
+        start = time.perf_counter()
+        cells = "cell.programming={kind='ideal'}" if sigma == 0 else f"cell.programming.sigma={sigma}"
+        chip = chips.replace(self.base, *POLICIES[policy], f"adc.bits={bits}", cells)
+        self.on_chip.placed_on(chip)
+        seeds = self.settings.seeds if sigma else self.settings.seeds[:1]
+        found = [self.on_chip.accuracy(chip, seed) for seed in seeds]
+        return {
+            "policy": policy, "bits": bits, "sigma": sigma, "chips": found, "mean": statistics.fmean(found),
+            "std": statistics.stdev(found) if len(found) > 1 else 0.0, "worst": min(found),
+            "seconds": round(time.perf_counter() - start, 1),
+        }  # fmt: skip
+
+
+def start(run: Path, settings: Settings) -> None:
+    """Begin a worker process."""
+    Bench.current = Bench(run, settings)
+
+
+def measure(point: tuple[str, int, float]) -> dict[str, Any]:
+    """Measure one point in a worker process."""
+    return Bench.current.measure(*point)
 
 
 def main() -> None:
@@ -61,9 +99,14 @@ def main() -> None:
     parser.add_argument("--chips", type=int, default=3)
     parser.add_argument("--calibration-images", type=int, default=256)
     parser.add_argument("--batch-size", type=int, default=50)
+    parser.add_argument("--workers", type=int, default=os.cpu_count(), help="processes of one thread each")
     parser.add_argument("--all-bits", action="store_true", help="programming error at every ADC resolution too")
     parser.add_argument("--out", type=Path, default=RESULTS / "vgg8_conventional.json")
+    parser.add_argument("--figure", action="store_true", help="only draw the points that are there")
     options = parser.parse_args()
+    if options.figure:
+        draw(json.loads(options.out.read_text()), options.out.with_suffix(".svg"))
+        return
     run = load_run(options.run)
     data = datasets.load(run.record.data)
     base = chips.load("rram-22nm")
@@ -73,54 +116,39 @@ def main() -> None:
         "images": options.images, "chips": options.chips, "calibration_images": options.calibration_images,
         "batch_size": options.batch_size, "seeds": list(range(options.chips)), "chip": base.model_dump(mode="json"),
     }  # fmt: skip
-    result: dict[str, Any] = {"setting": setting, "points": [], "seconds": 0.0}
+    result: dict[str, Any] = {"setting": setting, "points": [], "cpu_seconds": 0.0}
     if options.out.is_file():
         earlier = json.loads(options.out.read_text())
         if earlier["setting"] == setting:
             result = earlier
             print(f"going on after {len(result['points'])} points")
-    settings = Settings(
-        chips=options.chips, images=options.images, calibration_images=options.calibration_images,
-        batch_size=options.batch_size, progress=True,
-    )  # fmt: skip
     if "float" not in result:
         result["float"] = {
             "test": accuracy(run.model, data, batch_size=250), "test_images": len(data.test_images),
             "subset": accuracy(run.model, data, images=options.images, batch_size=250),
         }  # fmt: skip
-    on_chip = put_on_chip(run.model, data, base, settings)
-    result |= {
-        "commit": git_commit(),
-        "hardware": describe(),
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-    }
-    done = {(p["policy"], p["bits"], p["sigma"]) for p in result["points"]}
+    result |= {"commit": git_commit(), "hardware": describe(), "workers": options.workers}
+    settings = Settings(
+        chips=options.chips, images=options.images, calibration_images=options.calibration_images,
+        batch_size=options.batch_size,
+    )  # fmt: skip
     wanted = points(base.adc.bits, all_bits=options.all_bits)
-    for number, (policy, bits, sigma) in enumerate(wanted, 1):
-        if (policy, bits, sigma) in done:
-            continue
-        start = time.perf_counter()
-        cells = "cell.programming={kind='ideal'}" if sigma == 0 else f"cell.programming.sigma={sigma}"
-        chip = chips.replace(base, *POLICIES[policy], f"adc.bits={bits}", cells)
-        on_chip.placed_on(chip)
-        seeds = settings.seeds if sigma else settings.seeds[:1]
-        found = [on_chip.accuracy(chip, seed) for seed in seeds]
-        seconds = time.perf_counter() - start
-        point = {
-            "policy": policy, "bits": bits, "sigma": sigma, "chips": found, "mean": statistics.fmean(found),
-            "std": statistics.stdev(found) if len(found) > 1 else 0.0, "worst": min(found),
-            "seconds": round(seconds, 1),
-        }  # fmt: skip
-        result["points"].append(point)
-        result["seconds"] = round(result["seconds"] + seconds, 1)
-        save(result, options.out)
-        print(
-            f"{number}/{len(wanted)}  {policy}, {bits} bits, sigma {sigma:g}: "
-            f"{point['mean']:.2f} ± {point['std']:.2f} %  ({seconds:.0f} s)",
-            flush=True,
-        )
-    save(result, options.out)
+    done = {(p["policy"], p["bits"], p["sigma"]) for p in result["points"]}
+    order = points(base.adc.bits, all_bits=True)
+    left = [point for point in wanted if point not in done]
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(options.workers, spawn, start, (options.run, settings)) as pool:
+        for future in as_completed([pool.submit(measure, point) for point in left]):
+            point = future.result()
+            result["points"].append(point)
+            result["points"].sort(key=lambda p: order.index((p["policy"], p["bits"], p["sigma"])))
+            result["cpu_seconds"] = round(result["cpu_seconds"] + point["seconds"], 1)
+            save(result, options.out)
+            print(
+                f"{len(result['points'])}/{len(wanted)}  {point['policy']}, {point['bits']} bits, "
+                f"sigma {point['sigma']:g}: {point['mean']:.2f} ± {point['std']:.2f} %  ({point['seconds']:.0f} s)",
+                flush=True,
+            )
     draw(result, options.out.with_suffix(".svg"))
 
 
@@ -145,6 +173,8 @@ def draw(result: dict[str, Any], path: Path) -> None:
     for policy in POLICIES:
         mine = [p for p in result["points"] if p["policy"] == policy]
         ideal = sorted((p for p in mine if p["sigma"] == 0), key=lambda p: p["bits"])
+        if not ideal:
+            continue
         if policy == "lossless":
             left.axhline(ideal[0]["mean"], color="black", lw=1, ls=":", label="lossless")
         else:

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from bitline.chip import load
+from bitline.chip import load, replace
 from bitline.errors import MappingError
 from bitline.mapping.encode import decode, encode
 from bitline.mapping.lower import Matmul
@@ -71,7 +71,7 @@ def cases(draw, make_chip, *, cells="ideal", policies=POLICIES, read_noise=None,
         physics["read_noise"] = read_noise
     chip = make_chip(
         cell={"bits": cell, "faults": {"stuck_off": 0.2, "stuck_on": 0.1} if cells != "ideal" else {}, **physics},
-        crossbar={"rows": rows, "cols": draw(st.sampled_from([32, 40])), "active_rows": active},
+        crossbar={"rows": rows, "cols": 64, "active_rows": active},
         dac={"bits": digit},
         inputs={"bits": input_bits},
         weights={"bits": weight_bits, "encoding": ENCODINGS[encoding]},
@@ -80,6 +80,9 @@ def cases(draw, make_chip, *, cells="ideal", policies=POLICIES, read_noise=None,
             **({"range": {"low": -4e-6 if pair else 1e-6, "high": 4e-6}} if policy == "fixed" else {}),
         },
     )  # fmt: skip
+    # As few as one weight column a crossbar, so that there are several column tiles.
+    cols = (draw(st.integers(1, 4)) + chip.reference_columns) * chip.cells_per_weight
+    chip = replace(chip, f"crossbar.cols={cols}")
     matmul = Matmul(
         "it", "linear", draw(st.integers(1, 14)), draw(st.integers(1, 3)), draw(st.integers(1, 2)), signed=signed
     )
@@ -276,9 +279,10 @@ def test_isaac_numbers_through_eight_bit_adcs_are_the_reference(rng):
 
 @pytest.mark.parametrize(("cell", "digit"), [(8, 8), (7, 7), (8, 1), (1, 8)])
 @pytest.mark.parametrize("encoding", ["offset", "pair", "twos_complement"])
-def test_tall_crossbars_of_wide_cells_and_digits_stay_exact(make_chip, rng, cell, digit, encoding):
+@pytest.mark.parametrize("tall", [128, 2048])
+def test_tall_crossbars_of_wide_cells_and_digits_stay_exact(make_chip, rng, cell, digit, encoding, tall):
     chip = make_chip(
-        cell={"bits": cell}, crossbar={"rows": 2048, "cols": 64}, dac={"bits": digit}, inputs={"bits": 8},
+        cell={"bits": cell}, crossbar={"rows": tall, "cols": 64}, dac={"bits": digit}, inputs={"bits": 8},
         weights={"bits": 8, "encoding": encoding},
     )  # fmt: skip
     product = Product(dense(Matmul("it", "linear", 5000, 3), chip))

@@ -14,9 +14,10 @@ from bitline.errors import ConversionError
 from bitline.mapping.encode import encode
 from bitline.mapping.lower import Matmul
 from bitline.mapping.place import dense
+from bitline.mvm import adc
 from bitline.mvm.product import Product
 from bitline.mvm.torch_fast import Crossbars, analog_sums
-from bitline.nn import calibrate, crossbar_layers, program, set_chip, to_crossbar
+from bitline.nn import base, calibrate, crossbar_layers, program, set_chip, to_crossbar
 from bitline.nn.ranges import SumHistogram
 
 
@@ -218,8 +219,8 @@ def test_a_range_of_least_error_is_at_least_as_good_as_the_full_span_of_the_data
     for a in analog_sums(x, crossbars):
         histogram.add(a)
 
-    def error(adc: Adc) -> float:
-        scale = histogram.fit(adc)
+    def error(converter: Adc) -> float:
+        scale = histogram.fit(converter)
         lsb, offset = (t[:, :, None, :, None, :] for t in (scale.lsb, scale.offset))
         weight = (
             torch.tensor(placed.digit_weights)[:, None, None, None, None]
@@ -231,9 +232,9 @@ def test_a_range_of_least_error_is_at_least_as_good_as_the_full_span_of_the_data
             total += float(((code * lsb + offset - a) * weight).square().sum())
         return total
 
-    adc = Adc(bits=bits, granularity=granularity, columns_per_adc=1)
-    best = error(adc)
-    span = error(adc.model_copy(update={"calibration": "percentile", "percentile": 100.0}))
+    converter = Adc(bits=bits, granularity=granularity, columns_per_adc=1)
+    best = error(converter)
+    span = error(converter.model_copy(update={"calibration": "percentile", "percentile": 100.0}))
     assert best <= span * (1.0 + 1e-9) or granularity == "column"
     if bits == 8:
         assert best == 0
@@ -252,6 +253,43 @@ def test_a_percentile_leaves_that_share_outside(make_chip, encoding):
     top = float(scale.offset + scale.high * scale.lsb)
     assert float((sums > top).double().mean()) <= 0.05
     assert scale.lsb.shape == (1, 1, 1, 1)
+
+
+def test_where_digits_share_a_range_each_counts_by_what_it_weighs(make_chip):
+    placed, crossbars, x = product(make_chip, inputs={"bits": 8}, dac={"bits": 2})
+    x = torch.where(torch.arange(24) % 4 == 0, x * 16, x % 4)  # sums of high digits are far from those of low ones
+    histogram = SumHistogram(placed)
+    sums = torch.stack(list(analog_sums(x, crossbars))).double()
+    for a in sums:
+        histogram.add(a)
+    weight = torch.tensor(placed.digit_weights)[:, None, None, None, None].double()
+    weight = weight * torch.tensor(placed.slice_weights)[None, None, :, None, None]
+
+    def error(scale) -> float:
+        code = ((sums - scale.offset.item()) / scale.lsb.item()).round().clamp(scale.low, scale.high)
+        return float(((code * scale.lsb.item() + scale.offset.item() - sums) * weight).square().sum())
+
+    chosen = histogram.fit(Adc(bits=3, granularity="layer", columns_per_adc=1))
+    candidates = [
+        adc.from_range(torch.tensor(low).view(1, 1, 1, 1), torch.tensor(float(high)).view(1, 1, 1, 1), placed,
+                       Adc(bits=3, columns_per_adc=1))
+        for low in (0.0, 1.0) for high in range(8, placed.max_sum + 1)
+    ]  # fmt: skip
+    assert error(chosen) <= 1.1 * min(map(error, candidates))
+
+
+@pytest.mark.parametrize("side", [4, 6, 8])
+def test_the_vectors_counted_come_from_every_position(make_chip, monkeypatch, side):
+    seen: list[Tensor] = []
+    real = base.analog_sums
+    monkeypatch.setattr(base, "analog_sums", lambda x, crossbars: seen.append(x) or real(x, crossbars))
+    monkeypatch.setattr(base, "_COUNTED_SUMS", 6000)
+    model = to_crossbar(nn.Sequential(nn.Conv2d(1, 2, 1)), make_chip(inputs={"bits": 8})).model
+    images = torch.arange(1.0, side * side + 1).view(1, 1, side, side).expand(200, 1, side, side)
+    calibrate(model, [images])
+    counted = torch.cat([x.flatten() for x in seen])
+    assert counted.numel() < images.numel() / 4
+    assert len(counted.unique()) == len(model[0].integers(images[:1]).unique()) == side * side
 
 
 def test_scales_of_powers_of_two_are_that(make_chip):

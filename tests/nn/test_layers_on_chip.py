@@ -278,6 +278,19 @@ def test_an_image_does_not_depend_on_its_batch(make_chip):
 
 
 @torch.no_grad()
+def test_a_layer_called_by_itself_does_not_depend_on_its_batch_either(make_chip):
+    model, x = noisy_layer(make_chip)
+    wrapped = to_crossbar(nn.Sequential(nn.Conv2d(4, 7, 3, padding=1)), model.chip).model
+    calibrate(wrapped, [x])
+    answers: list[Tensor] = []
+    for size in (6, 1, 4):
+        program(wrapped, 3)
+        answers.append(torch.cat([wrapped[0](part) for part in x.split(size)]))
+    assert torch.equal(answers[1], answers[0])
+    assert torch.equal(answers[2], answers[0])
+
+
+@torch.no_grad()
 def test_how_many_inputs_are_held_at_once_changes_no_bit(make_chip, monkeypatch):
     model, x = noisy_layer(make_chip)
     program(model, 11)

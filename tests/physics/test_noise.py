@@ -2,7 +2,7 @@ import math
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from bitline.chip.description import Cell
@@ -89,6 +89,8 @@ def test_two_reads_of_one_vector_differ(make_chip):
 
 
 @given(st.integers(0, 4), st.integers(0, 50), st.integers(1, 100))
+@example(2, 16, 31)
+@example(1, 40, 17)
 def test_runs_cover_every_vector_once_and_split_no_block(images, positions, most):
     runs = blocks(images, positions, most)
     assert [v for start, stop in runs for v in range(start, stop)] == list(range(images * positions))
