@@ -15,6 +15,7 @@ lint: $(STAMP)  ## style, types, import directions
 	$(BIN)/ruff format --check
 	$(BIN)/pyright
 	$(BIN)/lint-imports
+	$(BIN)/python experiments/tables.py --check
 
 bench: $(STAMP)  ## speed against a plain forward
 	$(BIN)/python benchmarks/mvm.py

@@ -139,6 +139,16 @@ def test_the_size_of_a_chunk_changes_no_bit(make_chip, data, chunk):
 
 
 @given(st.data())
+def test_a_processor_without_an_exact_int8_product_gives_the_same_answer(make_chip, data):
+    case = data.draw(cases(make_chip, cells=data.draw(st.sampled_from(["ideal", "real"]))))
+    for shortcut in (True, False):
+        wanted = crossbar_mvm(case.x, case.crossbars, case.scale, shortcut=shortcut)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(torch_fast, "_int8_is_exact", lambda: False)
+            assert torch.equal(crossbar_mvm(case.x, case.crossbars, case.scale, shortcut=shortcut), wanted)
+
+
+@given(st.data())
 def test_ideal_cells_and_a_lossless_adc_give_the_exact_integer_product(make_chip, data):
     case = data.draw(cases(make_chip, policies=("lossless",)))
     for shortcut in (True, False):

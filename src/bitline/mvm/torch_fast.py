@@ -37,7 +37,8 @@ class Crossbars:
 
     Args:
         product: the layer.
-        levels: what each cell adds to its bitline, (groups, sides, slices, rows, stored columns), uint8 or float32.
+        levels: what each cell adds to its bitline, (groups, sides, slices, rows, stored columns), uint8, or float32
+            in whole multiples of `bitline.physics.program.RESOLUTION`.
     """
 
     product: Product

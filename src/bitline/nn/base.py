@@ -252,7 +252,8 @@ class CrossbarLayer(nn.Module):
             lsb = torch.full((1, 1, 1, 1), math.nan, dtype=torch.float64)
             offset = lsb.clone()
         else:
-            scale = self.sums.fit(self.chip.adc)
+            squares = self._weight_scale().square()[:, 0].expand(self.matmul.groups, self.matmul.cols)
+            scale = self.sums.fit(self.chip.adc, self.crossbars(ideal(self.chip), IDEAL), squares)
             lsb, offset = scale.lsb, scale.offset
         self.adc_lsb = lsb.to(self.weight.device)
         self.adc_offset = offset.to(self.weight.device)
@@ -311,7 +312,9 @@ class CrossbarLayer(nn.Module):
             # A stride that shares no factor with the positions visits all of them.
             while step > 1 and math.gcd(step, rows.shape[1]) > 1:
                 step -= 1
-            for a in analog_sums(vectors[:, ::step], crossbars):
+            chosen = vectors[:, ::step]
+            self.sums.keep(vectors)
+            for a in analog_sums(chosen, crossbars):
                 self.sums.add(a)
 
     def _vectors(self, q: Tensor) -> Iterator[tuple[int, Tensor]]:
@@ -324,8 +327,7 @@ class CrossbarLayer(nn.Module):
             yield start, self.input_vectors(q[start : start + most])
 
     def _weight_scale(self) -> Tensor:
-        """Real value of a weight integer of 1, (groups or 1, 1, cols or 1)."""
-        self._forget_other_weights()
+        """Real value of a weight integer of 1 in the cells last written, (groups or 1, 1, cols or 1)."""
         weights = self.chip.weights
         if self._factor is None or self._factor[0] != weights:
             self._factor = (weights, weight_scale(self._weight_matrix(), weights, name=self._matmul.name))

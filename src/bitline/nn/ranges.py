@@ -1,7 +1,7 @@
 """ADC ranges from the distribution of partial sums."""
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -10,8 +10,12 @@ from bitline.chip.description import Adc
 from bitline.mvm import adc as ranges
 from bitline.mvm.adc import AdcScale
 from bitline.mvm.product import Product
+from bitline.mvm.torch_fast import Crossbars, crossbar_mvm, integer_product
+from bitline.physics import seeds
 
 _MOST_BINS = 2**14
+_SAMPLED_SUMS = 2**25
+_PERCENTILES = (99.0, 99.5, 99.9, 99.99, 100.0)
 _LOW_QUANTILES = (0.0, 0.001, 0.01, 0.05)
 _HIGH_STEPS = 64
 
@@ -24,11 +28,15 @@ class SumHistogram:
         product: the layer.
         by_digit: counts, float64, (digits, slices, bins).
         by_column: counts, float64, (groups, stored columns, bins).
+        by_column_weighted: the same with each sum counted by the square of what its digit and slice weigh.
+        sample: some input vectors, integers, each (1, vectors, groups, rows); what they make is compared exactly.
     """
 
     product: Product
     by_digit: Tensor = field(init=False)
     by_column: Tensor = field(init=False)
+    by_column_weighted: Tensor = field(init=False)
+    sample: list[Tensor] = field(init=False, default_factory=list)
 
     def __post_init__(self) -> None:
         p = self.product
@@ -38,6 +46,7 @@ class SumHistogram:
         self.by_digit = torch.zeros(len(p.digit_weights), len(p.slice_weights), bins, dtype=torch.float64)
         columns = (p.placement.matmul.groups, p.placement.stored_columns)
         self.by_column = torch.zeros(*columns, bins, dtype=torch.float64)
+        self.by_column_weighted = torch.zeros_like(self.by_column)
 
     @property
     def values(self) -> Tensor:
@@ -48,78 +57,114 @@ class SumHistogram:
     def add(self, a: Tensor) -> None:
         """Count sums, (groups, digits, vectors, slices, sides, stored columns)."""
         index = ((a - self.least) / self.width).floor().to(torch.int64).cpu()
-        for counts, axes in ((self.by_digit, (1, 3)), (self.by_column, (0, 5))):
-            bins = counts.shape[-1]
-            first, second = counts.shape[:2]
-            shape = [1] * 6
-            shape[axes[0]], shape[axes[1]] = first, second
-            base = (torch.arange(first * second) * bins).view(shape)
-            counts += torch.bincount((index + base).flatten(), minlength=counts.numel()).view_as(counts)
+        importance = self._importance[None, :, None, :, None, None].expand(index.shape).flatten()
+        self._count(self.by_digit, index, (1, 3), None)
+        self._count(self.by_column, index, (0, 5), None)
+        self._count(self.by_column_weighted, index, (0, 5), importance)
 
-    def fit(self, adc: Adc) -> AdcScale:
+    def keep(self, vectors: Tensor) -> None:
+        """Keep some integer input vectors of a batch, (1, vectors, groups, rows), as long as there is room."""
+        most = min(512, max(16, _SAMPLED_SUMS // self.product.placement.conversions_per_vector))
+        room = min(most - sum(kept.shape[1] for kept in self.sample), math.ceil(most / 4))
+        if room > 0:
+            picked = torch.randperm(vectors.shape[1], generator=seeds.generator("sample", len(self.sample)))[:room]
+            self.sample.append(vectors[:, picked.to(vectors.device)])
+
+    def _count(self, counts: Tensor, index: Tensor, axes: tuple[int, int], weights: Tensor | None) -> None:
+        """Add to `counts`, (n, m, bins), where n and m are the lengths of two axes of `index`."""
+        first, second, bins = counts.shape
+        shape = [1] * 6
+        shape[axes[0]], shape[axes[1]] = first, second
+        base = (torch.arange(first * second) * bins).view(shape)
+        counts += torch.bincount((index + base).flatten(), weights, minlength=counts.numel()).view_as(counts)
+
+    @property
+    def _importance(self) -> Tensor:
+        """Square of what each digit and slice weighs, over the largest, (digits, slices)."""
+        digit = torch.tensor(self.product.digit_weights, dtype=torch.float64)[:, None]
+        squares = (digit * torch.tensor(self.product.slice_weights, dtype=torch.float64)).square()
+        return squares / squares.max()
+
+    def fit(self, adc: Adc, crossbars: Crossbars, weights: Tensor) -> AdcScale:
         """Choose the calibrated range of every ADC.
 
-        `percentile` keeps that share of the sums within the range. `mse` minimizes the squared error of the layer's
-        result: where digits and slices share a range, each counts by the square of what it weighs.
+        `percentile` keeps that share of the sums within the range. `mse` tries several percentiles and the ranges of
+        least squared error of single conversions, and keeps what gives the least squared error of the layer's results
+        on the sample: conversion errors of neighbouring digits, slices and row tiles go together, which no histogram
+        shows.
 
         Args:
             adc: bits, granularity and method.
+            crossbars: the layer with ideal cells.
+            weights: of one result column against another, (groups, cols): the squares of their real scales.
         """
-        counts = self._pooled(adc)
-        flat = counts.flatten(0, -2)
         if adc.calibration == "percentile":
-            low, high = self._percentiles(flat, adc.percentile)
+            return self.candidate(adc, adc.percentile)
+        candidates = [self.candidate(adc, None), *(self.candidate(adc, share) for share in _PERCENTILES)]
+        errors = [self._result_error(candidate, crossbars, weights) for candidate in candidates]
+        return candidates[errors.index(min(errors))]
+
+    def _result_error(self, scale: AdcScale, crossbars: Crossbars, weights: Tensor) -> float:
+        """Squared error of the layer's results on the sample."""
+        rows = torch.cat(self.sample, dim=1).to(crossbars.levels.device)
+        scale = replace(scale, lsb=scale.lsb.to(rows.device), offset=scale.offset.to(rows.device))
+        error = crossbar_mvm(rows, crossbars, scale) - integer_product(rows, crossbars)
+        return float((error.square() * weights.to(rows.device)).sum())
+
+    def candidate(self, adc: Adc, percentile: float | None = None) -> AdcScale:
+        """Ranges that keep a percentile of the sums or, without one, of least squared error of single conversions.
+
+        Over the row tiles of a result the scatter of conversion errors adds up in power, but their mean adds up as it
+        is: with T row tiles an ADC's share is E[e^2] + (T - 1) E[e]^2. Where digits and slices share a range, each
+        counts by the square of what it weighs.
+        """
+        axes = {"layer": (0, 1), "slice": (0,)}.get(adc.granularity, ())
+        column = adc.granularity == "column"
+        counts = self.by_column if column else self.by_digit
+        pooled = counts.sum(axes, keepdim=True) if axes else counts
+        if percentile is not None:
+            tail = 1 - percentile / 100
+            low, high = self._quantile(pooled, tail), self._quantile(pooled, 1 - tail)
+        elif column:
+            low, high = self._least_error(self.by_column_weighted, torch.ones(()), pooled, (), adc)
         else:
-            low, high = self._least_error(flat, adc)
+            low, high = self._least_error(counts, self._importance, pooled, axes, adc)
         shape = ranges.shape(adc.granularity, self.product)
         return ranges.from_range(low.view(shape), high.view(shape), self.product, adc)
 
-    def _pooled(self, adc: Adc) -> Tensor:
-        if adc.granularity == "column":
-            return self.by_column
-        weights = torch.ones(self.by_digit.shape[:2], dtype=torch.float64)
-        if adc.calibration == "mse":
-            digit = torch.tensor(self.product.digit_weights, dtype=torch.float64)[:, None]
-            weights = (digit * torch.tensor(self.product.slice_weights, dtype=torch.float64)).square()
-        weighted = self.by_digit * weights[..., None]
-        match adc.granularity:
-            case "layer":
-                return weighted.sum((0, 1), keepdim=True)
-            case "slice":
-                return weighted.sum(0, keepdim=True)
-            case _:
-                return self.by_digit
-
-    def _percentiles(self, counts: Tensor, percentile: float) -> tuple[Tensor, Tensor]:
-        tail = 1 - percentile / 100
-        return self._quantile(counts, tail), self._quantile(counts, 1 - tail)
-
     def _quantile(self, counts: Tensor, share: float) -> Tensor:
-        """Least value that at least `share` of each row of counts does not exceed, (rows,)."""
+        """Least value that at least `share` of the last axis of counts does not exceed."""
         total = counts.sum(-1, keepdim=True)
         level = torch.clamp(share * total, min=torch.finfo(torch.float64).tiny)
         reached = counts.cumsum(-1) >= level * (1 - 1e-12)
         return self.values[reached.to(torch.int8).argmax(-1)]
 
-    def _least_error(self, counts: Tensor, adc: Adc) -> tuple[Tensor, Tensor]:
-        top = self._quantile(counts, 1.0)
-        bottom = self._quantile(counts, 0.0)
+    def _least_error(
+        self, counts: Tensor, importance: Tensor, pooled: Tensor, axes: tuple[int, ...], adc: Adc
+    ) -> tuple[Tensor, Tensor]:
+        """Try ranges between the quantiles of `pooled`, (n or 1, m or 1, bins), on `counts`, (n, m, bins)."""
+        share = counts / counts.sum(-1, keepdim=True).clamp(min=torch.finfo(torch.float64).tiny)
+        top, bottom = self._quantile(pooled, 1.0), self._quantile(pooled, 0.0)
         if self.product.subtracts:
             top, lows = torch.maximum(top, -bottom), [torch.zeros_like(top)]
         else:
-            lows = [self._quantile(counts, q) for q in _LOW_QUANTILES]
+            lows = [self._quantile(pooled, q) for q in _LOW_QUANTILES]
         best = torch.full_like(top, math.inf)
         low, high = lows[0].clone(), top.clone()
         for candidate_low in lows:
             for step in range(1, _HIGH_STEPS + 1):
                 candidate_high = candidate_low + (top - candidate_low) * (step / _HIGH_STEPS)
-                error = self._error(counts, candidate_low, candidate_high, adc)
+                error = importance * self._error(share, candidate_low, candidate_high, adc)
+                error = error.sum(axes, keepdim=True) if axes else error
                 better = error < best
                 best = torch.where(better, error, best)
                 low, high = torch.where(better, candidate_low, low), torch.where(better, candidate_high, high)
         return low, high
 
-    def _error(self, counts: Tensor, low: Tensor, high: Tensor, adc: Adc) -> Tensor:
-        scale = ranges.from_range(low[:, None], high[:, None], self.product, adc)
+    def _error(self, share: Tensor, low: Tensor, high: Tensor, adc: Adc) -> Tensor:
+        """Error power of a row tile's conversions, its part in common with the other row tiles counted T-fold."""
+        scale = ranges.from_range(low[..., None], high[..., None], self.product, adc)
         error = scale.convert(self.values).mul_(scale.lsb).add_(scale.offset).sub_(self.values)
-        return error.square_().mul_(counts).sum(-1)
+        mean = (error * share).sum(-1)
+        power = (error.square() * share).sum(-1)
+        return power + (self.product.placement.row_tiles - 1) * mean.square()
