@@ -127,7 +127,7 @@ def main() -> None:
             "test": accuracy(run.model, data, batch_size=250), "test_images": len(data.test_images),
             "subset": accuracy(run.model, data, images=options.images, batch_size=250),
         }  # fmt: skip
-    result |= {"commit": git_commit(), "hardware": describe(), "workers": options.workers}
+    result |= {"hardware": describe(), "workers": options.workers}
     settings = Settings(
         chips=options.chips, images=options.images, calibration_images=options.calibration_images,
         batch_size=options.batch_size,
@@ -139,7 +139,7 @@ def main() -> None:
     spawn = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(options.workers, spawn, start, (options.run, settings)) as pool:
         for future in as_completed([pool.submit(measure, point) for point in left]):
-            point = future.result()
+            point = future.result() | {"commit": git_commit()}
             result["points"].append(point)
             result["points"].sort(key=lambda p: order.index((p["policy"], p["bits"], p["sigma"])))
             result["cpu_seconds"] = round(result["cpu_seconds"] + point["seconds"], 1)

@@ -11,7 +11,16 @@ if TYPE_CHECKING:
     from bitline.chip import load as load_chip
     from bitline.errors import BitlineError
     from bitline.mvm.torch_fast import Crossbars, crossbar_mvm
-    from bitline.nn import IDEAL, ConversionReport, calibrate, crossbar_layers, placement, program, set_chip, to_crossbar
+    from bitline.nn import (
+        IDEAL,
+        ConversionReport,
+        calibrate,
+        crossbar_layers,
+        placement,
+        program,
+        set_chip,
+        to_crossbar,
+    )
 
     __version__: str
 

@@ -1,4 +1,4 @@
-"""An evaluation says what it claims: paired seeds, causes that add up, parts that sum, nothing that depends on the batch."""
+"""An evaluation says what it claims: paired seeds, causes that add up, parts that sum, no trace of the batch size."""
 
 import math
 from functools import cache
@@ -75,7 +75,7 @@ def test_cost_parts_and_layers_sum_to_the_total():
 
 def test_each_layer_has_its_statistics_and_one_error_part_a_cause():
     result = evaluated()
-    causes = {cause["cause"] for cause in result["causes"]}
+    causes = {"quantization", "adc", "programming", "faults", "read_noise"}
     for layer in result["layers"]:
         assert set(layer["error_parts"]) == causes
         assert all(part >= 0 for part in layer["error_parts"].values())

@@ -117,7 +117,7 @@ def test_no_image_gives_no_rows_of_the_right_shape():
 
 def test_without_an_input_a_layer_has_one_position():
     matmul = lower(nn.Conv2d(4, 6, (3, 2), groups=2), "conv")
-    assert matmul == Matmul("conv", "conv2d", 12, 3, 2, 1, 1)
+    assert matmul == Matmul("conv", "conv2d", 12, 3, 2, 1, 0)
 
 
 @pytest.mark.parametrize("module", [nn.ConvTranspose2d(1, 1, 2), nn.Conv3d(1, 1, 2), nn.Bilinear(2, 2, 2), nn.ReLU()])

@@ -227,7 +227,7 @@ def test_a_range_of_least_error_is_at_least_as_good_as_the_full_span_of_the_data
     kept = torch.cat(histogram.sample, dim=1)
 
     def error(converter: Adc) -> float:
-        scale = histogram.fit(converter, crossbars, equal_columns(placed))
+        scale = histogram.fit(converter, crossbars, crossbars, equal_columns(placed))
         return float((crossbar_mvm(kept, crossbars, scale) - integer_product(kept, crossbars)).square().sum())
 
     converter = Adc(bits=bits, granularity=granularity, columns_per_adc=1)
@@ -247,6 +247,7 @@ def test_a_percentile_leaves_that_share_outside(make_chip, encoding):
         histogram.add(a)
     scale = histogram.fit(
         Adc(bits=8, granularity="layer", calibration="percentile", percentile=95.0, columns_per_adc=1),
+        crossbars,
         crossbars,
         equal_columns(placed),
     )
@@ -299,3 +300,20 @@ def test_scales_of_powers_of_two_are_that(make_chip):
     calibrate(model, [torch.randn(50, 6)])
     assert math.frexp(float(model[0].input_scale))[0] == 0.5
     assert bool((torch.frexp(model[0]._weight_scale()).mantissa == 0.5).all())
+
+
+def test_a_leak_that_is_kept_is_within_the_calibrated_range(make_chip):
+    torch.manual_seed(0)
+    plain, images = nn.Sequential(nn.Linear(64, 16)), torch.rand(64, 64)
+    cell = {"g_min": "10 uS", "g_max": "100 uS"}
+    errors = {}
+    for leak in ("cancelled", "kept"):
+        chip = make_chip(
+            cell={**cell, "leak": leak}, adc={"bits": 6, "policy": "calibrated"}, crossbar={"rows": 64, "cols": 64},
+            weights={"bits": 4, "encoding": "pair"},
+        )  # fmt: skip
+        converted = to_crossbar(plain, chip).model
+        calibrate(converted, [images])
+        with torch.no_grad():
+            errors[leak] = float((converted(images) - plain(images)).square().mean())
+    assert errors["kept"] <= 2 * errors["cancelled"]

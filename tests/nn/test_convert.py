@@ -200,7 +200,7 @@ def test_a_chip_with_too_few_crossbars_is_refused(make_chip):
     few = make_chip(system={"tiles": 1, "macros_per_tile": 1, "crossbars_per_macro": 1})
     with pytest.raises(MappingError, match=r"^the network needs 4 crossbars; chip small has 1"):
         to_crossbar(nn.Linear(16, 16), few)
-    converted = to_crossbar(nn.Linear(16, 16), make_chip()).model
+    converted = to_crossbar(nn.Linear(16, 16), make_chip(), example=torch.zeros(1, 16)).model
     with pytest.raises(MappingError, match=r"^the network needs 4 crossbars; chip small has 1"):
         set_chip(converted, few)
     assert placement(converted).chip.system.tiles is None
@@ -350,7 +350,7 @@ def test_a_state_restores_a_network_in_a_fresh_one(make_chip, tmp_path, policy, 
 def test_the_keys_of_the_plain_network_stay_keys(make_chip):
     plain = nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 2, bias=False))
     converted = to_crossbar(plain, make_chip()).model
-    extra = {"input_scale", "input_signed", "adc_lsb", "adc_offset", "chip_seed"}
+    extra = {"input_scale", "input_signed", "adc_lsb", "adc_offset", "chip_seed", "calibrated_for"}
     assert {key for key in converted.state_dict() if key.rpartition(".")[2] not in extra} == set(plain.state_dict())
     assert [n for n, _ in converted.named_parameters()] == [n for n, _ in plain.named_parameters()]
 
@@ -394,3 +394,34 @@ def test_training_and_evaluation_flags_reach_every_layer(make_chip, residual):
     for mode in (False, True):
         converted.train(mode)
         assert all(layer.training is mode for layer in crossbar_layers(converted).values())
+
+
+def test_where_positions_are_unknown_a_placement_is_refused(make_chip):
+    converted = to_crossbar(nn.Sequential(nn.Conv2d(1, 2, 3)), make_chip()).model
+    with pytest.raises(
+        ConversionError, match="positions per image of layer 0 are unknown; give to_crossbar an example"
+    ):
+        placement(converted)
+
+
+def test_ranges_calibrated_for_another_chip_are_not_taken_over(make_chip):
+    torch.manual_seed(0)
+    plain, images = nn.Sequential(nn.Linear(16, 4)), torch.rand(8, 16)
+    fine, coarse = (make_chip(adc={"bits": bits, "policy": "calibrated"}) for bits in (7, 3))
+    first, same, other = (to_crossbar(plain, chip).model for chip in (fine, fine, coarse))
+    calibrate(first, [images])
+    same.load_state_dict(first.state_dict())
+    assert torch.equal(same(images), first(images))
+    other.load_state_dict(first.state_dict())
+    with pytest.raises(ConversionError, match="range unknown; call calibrate"):
+        other(images)
+
+
+def test_a_transformer_that_would_compute_around_its_layers_calls_them(make_chip):
+    torch.manual_seed(0)
+    block = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True, dropout=0.0).eval()
+    images = torch.rand(2, 3, 8)
+    converted = to_crossbar(block, make_chip(), example=images).model
+    calibrate(converted, [images])
+    with torch.no_grad():
+        assert not torch.equal(converted(images), block(images))

@@ -90,7 +90,7 @@ def priced(
     found = matmuls(network, image)
     if not found:
         raise ConversionError(f"{model} has no layer that a crossbar can hold")
-    pooled = poolings(network, torch.zeros(1, *image))
+    pooled = poolings(network, torch.zeros(1, *image), [matmul.name for matmul in found])
     return price(place(found, chip), fixed=fixed, poolings=pooled)
 
 

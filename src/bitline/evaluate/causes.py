@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from bitline.chip.description import Chip, Ideal, NoReadNoise
 from bitline.chip.variants import ideal, with_cells
 
+CAUSES = ("quantization", "adc", "programming", "faults", "read_noise")
+
 
 @dataclass(frozen=True)
 class Stage:

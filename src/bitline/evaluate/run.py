@@ -1,6 +1,5 @@
 """One network on many programmed chips: accuracy with spread, loss by cause, cost, layer by layer."""
 
-import copy
 import statistics
 import time
 from collections.abc import Generator, Sequence
@@ -16,11 +15,11 @@ from bitline.cost.model import Cost, price
 from bitline.data import DataSet
 from bitline.errors import DataError
 from bitline.evaluate.accuracy import Tick, accuracy
-from bitline.evaluate.causes import Stage, stages
+from bitline.evaluate.causes import CAUSES, Stage, stages
 from bitline.evaluate.densities import measure
 from bitline.evaluate.diagnose import diagnose
-from bitline.nn import IDEAL, calibrate, crossbar_layers, placement, to_crossbar
-from bitline.nn.convert import ConversionReport
+from bitline.nn import IDEAL, calibrate, crossbar_layers, placement, set_chip, to_crossbar
+from bitline.nn.convert import ConversionReport, copied
 from bitline.nn.shapes import poolings
 from bitline.train.hardware import git_commit
 
@@ -95,12 +94,11 @@ class OnChip:
         """Price the network where it is placed, with bit densities measured on test images."""
         images = next(self.data.batches("test", batch_size=self.settings.diagnose_images))[0]
         where, found = placement(self.model), measure(self.model, images)
-        return price(where, densities=found, poolings=poolings(self.plain, images[:1]))
+        return price(where, densities=found, poolings=poolings(self.plain, images[:1], found))
 
     def placed_on(self, chip: Chip) -> None:
         """Move to a chip with other ADCs, crossbars or cells, and calibrate where that is needed."""
-        for layer in crossbar_layers(self.model).values():
-            layer.set_chip(chip)
+        set_chip(self.model, chip)
         if any(layer.sums is None for layer in crossbar_layers(self.model).values()):
             calibrate(self.model, calibration_batches(self.data, self.settings), progress=self.settings.progress)
 
@@ -111,7 +109,7 @@ def put_on_chip(model: nn.Module, data: DataSet, chip: Chip, settings: Settings)
     Raises:
         ConversionError: no layer that a chip could hold, or the network does not take these images.
     """
-    plain = copy.deepcopy(model).eval()
+    plain = copied(model).eval()
     model, report = to_crossbar(plain, chip, example=next(data.batches("test", batch_size=2, limit=2))[0])
     calibrate(model, calibration_batches(data, settings), progress=settings.progress)
     return OnChip(model, report, plain, data, settings)
@@ -238,5 +236,6 @@ def _ticking(settings: Settings, data: DataSet, runs: int) -> Generator[Tick]:
 
 
 def _layer_json(priced: dict[str, Any], measured: dict[str, Any]) -> dict[str, Any]:
-    keep = ("adc_clip_fraction", "partial_sum_sqnr_dB", "error_parts", "partial_sums")
-    return {**priced, **{key: measured[key] for key in keep}}
+    keep = ("adc_clip_fraction", "partial_sum_sqnr_dB", "partial_sums")
+    found = {key: measured[key] for key in keep}
+    return {**priced, **found, "error_parts": dict.fromkeys(CAUSES, 0.0) | measured["error_parts"]}

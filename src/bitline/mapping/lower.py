@@ -58,7 +58,8 @@ def lower(module: nn.Module, name: str, *, input_shape: torch.Size | None = None
     Args:
         module: nn.Linear, nn.Conv1d or nn.Conv2d.
         name: of the layer in its network.
-        input_shape: of one batch as it reaches the layer, (batch, ...); without it positions is 1.
+        input_shape: of one batch as it reaches the layer, (batch, ...); without it positions is 1
+            and inputs 0.
         signed: inputs below zero occur.
 
     Raises:
@@ -75,7 +76,7 @@ def lower(module: nn.Module, name: str, *, input_shape: torch.Size | None = None
             module.out_features,
             1,
             positions,
-            positions * module.in_features,
+            positions * module.in_features if input_shape is not None else 0,
             signed,
         )
     if not isinstance(module, nn.Conv1d | nn.Conv2d):
@@ -83,7 +84,7 @@ def lower(module: nn.Module, name: str, *, input_shape: torch.Size | None = None
             f"layer {name}: {type(module).__name__} is no matrix product that bitline maps; "
             "allowed: Linear, Conv1d, Conv2d"
         )
-    positions = inputs = 1
+    positions, inputs = 1, 0
     if input_shape is not None:
         inputs = math.prod(input_shape[1:])
         positions = math.prod(_output_size(module, input_shape[2:]))

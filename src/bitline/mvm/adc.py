@@ -103,10 +103,15 @@ def snap(lsb: Tensor) -> Tensor:
 
 def full(product: Product) -> AdcScale:
     """Range from zero (for pairs: from the negative) to the largest possible sum of the tallest row tile."""
-    cell = product.placement.chip.cell
-    level = cell.max_level if cell.leak == "cancelled" else cell.g_max / cell.step
-    high = torch.full((1, 1, 1, 1), product.max_rows * product.max_digit * level, dtype=torch.float64)
+    high = torch.full((1, 1, 1, 1), largest_sum(product), dtype=torch.float64)
     return from_range(torch.zeros_like(high), high, product)
+
+
+def largest_sum(product: Product) -> float:
+    """Largest analog sum of ideal cells, leak included, level units."""
+    cell = product.placement.chip.cell
+    level = float(cell.max_level) if cell.leak == "cancelled" else cell.g_max / cell.step
+    return product.max_rows * product.max_digit * level
 
 
 def fixed(product: Product) -> AdcScale:

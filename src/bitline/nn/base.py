@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from bitline.chip.description import Chip, NoReadNoise, Weights
-from bitline.chip.variants import ideal, same_sums, with_cells
+from bitline.chip.variants import ideal, lossless, same_sums, with_cells
 from bitline.errors import ConversionError, MappingError
 from bitline.mapping.encode import encode
 from bitline.mapping.lower import Lowerable, Matmul, check_batch, input_rows, output_shape, weight_matrix
@@ -58,6 +58,7 @@ class CrossbarLayer(nn.Module):
     adc_lsb: Tensor
     adc_offset: Tensor
     chip_seed: Tensor
+    calibrated_for: Tensor
 
     def __init__(self, *args: Any, chip: Chip, matmul: Matmul, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -70,6 +71,7 @@ class CrossbarLayer(nn.Module):
         self.register_buffer("adc_lsb", nothing)
         self.register_buffer("adc_offset", nothing.clone())
         self.register_buffer("chip_seed", torch.tensor(IDEAL))
+        self.register_buffer("calibrated_for", torch.tensor(_formats(chip)))
         self.reads: dict[int, int] = {}
         self.call: int | None = None
         self.inputs: RangeHistogram | None = None
@@ -77,6 +79,8 @@ class CrossbarLayer(nn.Module):
         self._cells: tuple[tuple[Any, ...], Crossbars] | None = None
         self._factor: tuple[Weights, Tensor] | None = None
         self._made_from: Tensor | None = None
+        # A layer with a hook is called by modules that would else compute around it (nn.TransformerEncoder).
+        self.register_forward_hook(_nothing)
 
     def extra_repr(self) -> str:
         """Say what the plain layer says, and which chip."""
@@ -253,8 +257,10 @@ class CrossbarLayer(nn.Module):
             offset = lsb.clone()
         else:
             squares = self._weight_scale().square()[:, 0].expand(self.matmul.groups, self.matmul.cols)
-            scale = self.sums.fit(self.chip.adc, self.crossbars(ideal(self.chip), IDEAL), squares)
+            exact = self.crossbars(ideal(self.chip), IDEAL)
+            scale = self.sums.fit(self.chip.adc, self.crossbars(_unread(self.chip), IDEAL), exact, squares)
             lsb, offset = scale.lsb, scale.offset
+        self.calibrated_for.fill_(_formats(self.chip))
         self.adc_lsb = lsb.to(self.weight.device)
         self.adc_offset = offset.to(self.weight.device)
 
@@ -301,7 +307,7 @@ class CrossbarLayer(nn.Module):
 
     def _count_sums(self, q: Tensor) -> None:
         """Count the partial sums of some of the batch's vectors, evenly spread over it."""
-        crossbars = self.crossbars(ideal(self.chip), IDEAL)
+        crossbars = self.crossbars(_unread(self.chip), IDEAL)
         if self.sums is None:
             self.sums = SumHistogram(crossbars.product)
         per_vector = crossbars.product.placement.conversions_per_vector
@@ -369,7 +375,26 @@ class CrossbarLayer(nn.Module):
             stored = state_dict.get(prefix + name)
             if stored is not None and stored.dim() == 4:
                 setattr(self, name, torch.empty_like(stored, dtype=torch.float64, device=self.weight.device))
-        self.sums = None
+        self.sums, self.reads = None, {}
         super()._load_from_state_dict(
             state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs
         )
+        if int(self.calibrated_for) != _formats(self.chip):
+            for stale in (self.input_scale, self.adc_lsb, self.adc_offset):
+                stale.fill_(math.nan)
+
+
+def _unread(chip: Chip) -> Chip:
+    """The same chip with ideal cells and a lossless ADC, its leak included: what calibration looks at."""
+    return lossless(with_cells(chip))
+
+
+def _formats(chip: Chip) -> int:
+    """Number that stands for everything that calibrated ranges depend on."""
+    adc = chip.adc.model_copy(update={"model": "table", "sample_rate": 1.0, "columns_per_adc": 1})
+    parts = (adc, chip.inputs, chip.weights, chip.dac, chip.crossbar, chip.cell.bits, chip.cell.leak)
+    return seeds.derive(*map(repr, parts))
+
+
+def _nothing(*_: object) -> None:
+    """Do nothing."""

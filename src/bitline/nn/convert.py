@@ -112,7 +112,7 @@ def to_crossbar(
             something stays digital where that is not allowed.
         MappingError: the chip has too few crossbars.
     """
-    model = _copied(model)
+    model = copied(model)
     training = {name: module.training for name, module in modules(model, everywhere=True)}
     model.eval()
     kept = _keep(model, keep_digital)
@@ -181,8 +181,15 @@ def crossbar_layers(model: nn.Module) -> dict[str, CrossbarLayer]:
 
 
 def placement(model: nn.Module) -> Placement:
-    """Where a converted network is: the placement that its arithmetic uses and its cost is counted from."""
+    """Where a converted network is: the placement that its arithmetic uses and its cost is counted from.
+
+    Raises:
+        ConversionError: nothing is on crossbars, or the network was converted without an example.
+    """
     layers = crossbar_layers(model)
+    unknown = [name for name, layer in layers.items() if layer.matmul.inputs == 0]
+    if unknown:
+        raise ConversionError(f"positions per image of layer {unknown[0]} are unknown; give to_crossbar an example")
     return Placement(next(iter(layers.values())).chip, tuple(layer.placement for layer in layers.values()))
 
 
@@ -207,7 +214,12 @@ def set_chip(model: nn.Module, chip: Chip) -> None:
         layer.set_chip(chip)
 
 
-def _copied(model: nn.Module) -> nn.Module:
+def copied(model: nn.Module) -> nn.Module:
+    """Copy a network.
+
+    Raises:
+        ConversionError: it cannot be copied.
+    """
     try:
         return copy.deepcopy(model)
     except (RuntimeError, TypeError) as error:

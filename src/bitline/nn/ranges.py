@@ -40,9 +40,10 @@ class SumHistogram:
 
     def __post_init__(self) -> None:
         p = self.product
-        self.least = -p.max_sum if p.subtracts else 0
-        self.width = max(1, math.ceil((p.max_sum - self.least + 1) / _MOST_BINS))
-        bins = (p.max_sum - self.least) // self.width + 1
+        most = math.ceil(ranges.largest_sum(p))
+        self.least = -most if p.subtracts else 0
+        self.width = max(1, math.ceil((most - self.least + 1) / _MOST_BINS))
+        bins = (most - self.least) // self.width + 1
         self.by_digit = torch.zeros(len(p.digit_weights), len(p.slice_weights), bins, dtype=torch.float64)
         columns = (p.placement.matmul.groups, p.placement.stored_columns)
         self.by_column = torch.zeros(*columns, bins, dtype=torch.float64)
@@ -56,7 +57,7 @@ class SumHistogram:
 
     def add(self, a: Tensor) -> None:
         """Count sums, (groups, digits, vectors, slices, sides, stored columns)."""
-        index = ((a - self.least) / self.width).floor().to(torch.int64).cpu()
+        index = ((a - self.least + 0.5) / self.width).floor().to(torch.int64).cpu()
         importance = self._importance[None, :, None, :, None, None].expand(index.shape).flatten()
         self._count(self.by_digit, index, (1, 3), None)
         self._count(self.by_column, index, (0, 5), None)
@@ -85,7 +86,7 @@ class SumHistogram:
         squares = (digit * torch.tensor(self.product.slice_weights, dtype=torch.float64)).square()
         return squares / squares.max()
 
-    def fit(self, adc: Adc, crossbars: Crossbars, weights: Tensor) -> AdcScale:
+    def fit(self, adc: Adc, crossbars: Crossbars, exact: Crossbars, weights: Tensor) -> AdcScale:
         """Choose the calibrated range of every ADC.
 
         `percentile` keeps that share of the sums within the range. `mse` tries several percentiles and the ranges of
@@ -95,20 +96,21 @@ class SumHistogram:
 
         Args:
             adc: bits, granularity and method.
-            crossbars: the layer with ideal cells.
+            crossbars: the layer with ideal cells, its leak included.
+            exact: the layer with ideal cells and without leak.
             weights: of one result column against another, (groups, cols): the squares of their real scales.
         """
         if adc.calibration == "percentile":
             return self.candidate(adc, adc.percentile)
         candidates = [self.candidate(adc, None), *(self.candidate(adc, share) for share in _PERCENTILES)]
-        errors = [self._result_error(candidate, crossbars, weights) for candidate in candidates]
+        errors = [self._result_error(candidate, crossbars, exact, weights) for candidate in candidates]
         return candidates[errors.index(min(errors))]
 
-    def _result_error(self, scale: AdcScale, crossbars: Crossbars, weights: Tensor) -> float:
+    def _result_error(self, scale: AdcScale, crossbars: Crossbars, exact: Crossbars, weights: Tensor) -> float:
         """Squared error of the layer's results on the sample."""
         rows = torch.cat(self.sample, dim=1).to(crossbars.levels.device)
         scale = replace(scale, lsb=scale.lsb.to(rows.device), offset=scale.offset.to(rows.device))
-        error = crossbar_mvm(rows, crossbars, scale) - integer_product(rows, crossbars)
+        error = crossbar_mvm(rows, crossbars, scale) - integer_product(rows, exact)
         return float((error.square() * weights.to(rows.device)).sum())
 
     def candidate(self, adc: Adc, percentile: float | None = None) -> AdcScale:

@@ -1,6 +1,6 @@
 """Which matrix products a network makes of one image, found by letting one pass through."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 
 import torch
@@ -72,12 +72,13 @@ def trace(model: nn.Module, example: Tensor, layers: dict[str, Lowerable]) -> li
     return list(found.values())
 
 
-def poolings(model: nn.Module, example: Tensor) -> dict[str, int]:
-    """Count the activations per image that pooling modules read, by the linear or convolution layer that ran before.
+def poolings(model: nn.Module, example: Tensor, layers: Collection[str]) -> dict[str, int]:
+    """Count the activations per image that pooling modules read, by the layer on crossbars that ran before.
 
     Args:
         model: plain or converted.
         example: one batch.
+        layers: names of those on crossbars.
 
     Returns:
         layer name -> activations; pooling before the first layer is not counted.
@@ -91,7 +92,7 @@ def poolings(model: nn.Module, example: Tensor) -> dict[str, int]:
 
     handles: list[torch.utils.hooks.RemovableHandle] = []
     for name, module in modules(model):
-        if isinstance(module, MAPPED):
+        if name in layers:
             handles.append(module.register_forward_hook(lambda _m, _a, _out, n=name: last.append(n)))
         elif isinstance(module, _POOLS):
             handles.append(module.register_forward_pre_hook(pooled))
