@@ -13,10 +13,11 @@ from bitline.nn.layers import Mode
 
 @torch.no_grad()
 def calibrate(model: nn.Module, batches: Iterable[Tensor | Sequence[Tensor]], *, progress: bool = False) -> None:
-    """Set the input and ADC ranges of a converted network from data, keeping histograms only.
+    """Set the input and ADC ranges of a converted network from data, keeping histograms and a bounded sample.
 
     Every batch passes twice: first through the plain network to find input ranges, then through ideal crossbars to
-    count partial sums. Both are kept as histograms, so the memory does not grow with the data.
+    count partial sums. Both are kept as histograms, with some input vectors of each layer, so the memory does not grow
+    with the data.
 
     Args:
         model: from `to_crossbar`.
