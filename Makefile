@@ -13,7 +13,7 @@ test: $(STAMP)  ## run the tests
 lint: $(STAMP)  ## style, types, import directions
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
-	$(BIN)/pyright
+	$(BIN)/pyright --project pyproject.toml
 	$(BIN)/lint-imports
 	$(BIN)/python experiments/tables.py --check
 
