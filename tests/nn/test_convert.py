@@ -1,7 +1,6 @@
 """Any network to the same network on a chip, and an honest report of it."""
 
 import copy
-import pickle
 
 import pytest
 import torch
@@ -287,105 +286,6 @@ def test_an_example_that_does_not_fit_is_refused(make_chip):
         to_crossbar(model, make_chip(), example=torch.rand(1, 4, 8, 8))
     with pytest.raises(MappingError, match=r"^layer 0: input of shape \(3, 8, 8\); expected \(batch, channels, height"):
         to_crossbar(model, make_chip(), example=torch.rand(3, 8, 8))
-
-
-def small_network(make_chip) -> tuple[nn.Module, Tensor]:
-    torch.manual_seed(0)
-    net = nn.Sequential(nn.Conv2d(2, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(64, 3))
-    x = torch.randn(4, 2, 6, 6)
-    chip = wide(make_chip, cell={"programming": {"kind": "lognormal", "sigma": 0.1}}, adc={"policy": "calibrated"})
-    model = to_crossbar(net.eval(), chip, example=x).model
-    calibrate(model, [x])
-    program(model, 9)
-    return model, x
-
-
-@torch.no_grad()
-def test_a_copy_is_independent_and_answers_the_same(make_chip):
-    model, x = small_network(make_chip)
-    before = model(x)
-    twin = copy.deepcopy(model)
-    thawed = pickle.loads(pickle.dumps(model))
-    for other in (twin, thawed):
-        assert torch.equal(other(x), before)
-        program(other, 10)
-        other[0].weight.mul_(2)
-        assert not torch.equal(other(x), before)
-    assert torch.equal(model(x), before)
-    set_chip(copy.deepcopy(model), wide(make_chip, adc={"bits": 3, "policy": "calibrated"}))
-    assert torch.equal(model(x), before)
-
-
-@torch.no_grad()
-@pytest.mark.parametrize("policy", ["calibrated", "lossless", "full"])
-@pytest.mark.parametrize("granularity", ["layer", "slice_digit", "column"])
-def test_a_state_restores_a_network_in_a_fresh_one(make_chip, tmp_path, policy, granularity):
-    from safetensors.torch import load_model, save_file, save_model
-
-    torch.manual_seed(0)
-    net = nn.Sequential(nn.Conv2d(2, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(64, 3))
-    x = torch.randn(4, 2, 6, 6)
-    chip = wide(make_chip, adc={"policy": policy, "granularity": granularity})
-
-    model = to_crossbar(net, chip).model
-    calibrate(model, [x])
-    program(model, 2)
-    wanted = model(x)
-
-    def fresh() -> nn.Module:
-        blank = nn.Sequential(nn.Conv2d(2, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(64, 3))
-        return to_crossbar(blank, chip).model
-
-    direct, stored, whole = fresh(), fresh(), fresh()
-    assert direct.load_state_dict(model.state_dict(), strict=True).missing_keys == []
-    save_file(model.state_dict(), tmp_path / "state.safetensors")
-    load_model(stored, tmp_path / "state.safetensors", strict=True)
-    save_model(model, str(tmp_path / "model.safetensors"))
-    load_model(whole, tmp_path / "model.safetensors", strict=True)
-    for other in (direct, stored, whole):
-        assert torch.equal(other(x), wanted)
-        assert {n: b.dtype for n, b in other.named_buffers()} == {n: b.dtype for n, b in model.named_buffers()}
-
-
-def test_the_keys_of_the_plain_network_stay_keys(make_chip):
-    plain = nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 2, bias=False))
-    converted = to_crossbar(plain, make_chip()).model
-    extra = {"input_scale", "input_signed", "adc_lsb", "adc_offset", "chip_seed", "calibrated_for"}
-    assert {key for key in converted.state_dict() if key.rpartition(".")[2] not in extra} == set(plain.state_dict())
-    assert [n for n, _ in converted.named_parameters()] == [n for n, _ in plain.named_parameters()]
-
-
-def test_frozen_parameters_stay_frozen(make_chip):
-    plain = nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4), nn.Linear(4, 2))
-    for parameter in plain[0].parameters():
-        parameter.requires_grad_(False)
-    plain[2].bias.requires_grad_(False)
-    converted = to_crossbar(plain, make_chip()).model
-    assert {n: p.requires_grad for n, p in converted.named_parameters()} == {
-        "0.weight": False, "0.bias": False, "2.weight": True, "2.bias": False,
-    }  # fmt: skip
-
-
-def test_a_few_steps_of_training_on_the_chip_lower_the_loss(make_chip):
-    torch.manual_seed(0)
-    x = torch.randn(64, 8)
-    labels = (x[:, 0] * x[:, 1] > 0).long()
-    net = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 2))
-    chip = wide(
-        make_chip, cell={"programming": {"kind": "lognormal", "sigma": 0.1}}, adc={"policy": "calibrated", "bits": 6}
-    )
-    model = to_crossbar(net, chip).model
-    calibrate(model, [x])
-    program(model, 0)
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.3, momentum=0.9)
-    losses: list[float] = []
-    for _ in range(15):
-        optimizer.zero_grad()
-        loss = F.cross_entropy(model(x), labels)
-        loss.backward()
-        optimizer.step()
-        losses.append(loss.item())
-    assert losses[-1] < 0.7 * losses[0]
 
 
 def test_training_and_evaluation_flags_reach_every_layer(make_chip, residual):

@@ -256,8 +256,8 @@ class CrossbarLayer(nn.Module):
             lsb = torch.full((1, 1, 1, 1), math.nan, dtype=torch.float64)
             offset = lsb.clone()
         else:
-            squares = self._weight_scale().square()[:, 0].expand(self.matmul.groups, self.matmul.cols)
             exact = self.crossbars(ideal(self.chip), IDEAL)
+            squares = self._weight_scale().square()[:, 0].expand(self.matmul.groups, self.matmul.cols)
             scale = self.sums.fit(self.chip.adc, self.crossbars(_unread(self.chip), IDEAL), exact, squares)
             lsb, offset = scale.lsb, scale.offset
         self.calibrated_for.fill_(_formats(self.chip))
