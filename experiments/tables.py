@@ -49,9 +49,12 @@ def variation() -> str:
         point = found.get((policy, sigma))
         return "" if point is None else f"{point['mean']:.1f}" + (f" ± {point['std']:.1f}" if sigma else "")
 
+    images = {s: "/".join(str(n) for n in sorted({p["images"] for p in at if p["sigma"] == s})) for s in sigmas}
     rows = [[policy, *(cell(policy, s) for s in sigmas)] for policy in dict.fromkeys(p["policy"] for p in at)]
-    count, images = result["setting"]["chips"], result["setting"]["images"]
-    note = f"{bits}-bit ADC; mean ± std over {count} programmed chips, {images} test images."
+    rows.append(["test images", *(images[s] for s in sigmas)])
+    note = (
+        f"{bits}-bit ADC; mean ± std over {result['setting']['chips']} programmed chips; empty cells are not measured."
+    )
     return markdown(["ADC range", *(f"sigma {s:g}" for s in sigmas)], rows) + "\n\n" + note
 
 

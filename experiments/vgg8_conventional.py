@@ -19,6 +19,7 @@ import os
 import statistics
 import time
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -60,9 +61,10 @@ class Bench:
 
     current: "Bench"
 
-    def __init__(self, run: Path, settings: Settings) -> None:
+    def __init__(self, run: Path, settings: Settings, varied_images: int) -> None:
         torch.set_num_threads(1)
         self.base, self.settings = chips.load("rram-22nm"), settings
+        self.varied_images = varied_images
         loaded = load_run(run)
         self.on_chip = put_on_chip(loaded.model, datasets.load(loaded.record.data), self.base, settings)
 
@@ -72,18 +74,19 @@ class Bench:
         cells = "cell.programming={kind='ideal'}" if sigma == 0 else f"cell.programming.sigma={sigma}"
         chip = chips.replace(self.base, *POLICIES[policy], f"adc.bits={bits}", cells)
         self.on_chip.placed_on(chip)
+        self.on_chip.settings = replace(self.settings, images=self.varied_images if sigma else self.settings.images)
         seeds = self.settings.seeds if sigma else self.settings.seeds[:1]
         found = [self.on_chip.accuracy(chip, seed) for seed in seeds]
         return {
             "policy": policy, "bits": bits, "sigma": sigma, "chips": found, "mean": statistics.fmean(found),
             "std": statistics.stdev(found) if len(found) > 1 else 0.0, "worst": min(found),
-            "seconds": round(time.perf_counter() - start, 1),
+            "images": self.on_chip.settings.images, "seconds": round(time.perf_counter() - start, 1),
         }  # fmt: skip
 
 
-def start(run: Path, settings: Settings) -> None:
+def start(run: Path, settings: Settings, varied_images: int) -> None:
     """Begin a worker process."""
-    Bench.current = Bench(run, settings)
+    Bench.current = Bench(run, settings, varied_images)
 
 
 def measure(point: tuple[str, int, float]) -> dict[str, Any]:
@@ -96,6 +99,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path, help="run directory of bitline train")
     parser.add_argument("--images", type=int, default=500)
+    parser.add_argument("--varied-images", type=int, help="for points with programming error; default: --images")
     parser.add_argument("--chips", type=int, default=3)
     parser.add_argument("--calibration-images", type=int, default=256)
     parser.add_argument("--batch-size", type=int, default=50)
@@ -132,12 +136,13 @@ def main() -> None:
         chips=options.chips, images=options.images, calibration_images=options.calibration_images,
         batch_size=options.batch_size,
     )  # fmt: skip
+    varied = options.varied_images or options.images
     wanted = points(base.adc.bits, all_bits=options.all_bits)
     done = {(p["policy"], p["bits"], p["sigma"]) for p in result["points"]}
     order = points(base.adc.bits, all_bits=True)
     left = [point for point in wanted if point not in done]
     spawn = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(options.workers, spawn, start, (options.run, settings)) as pool:
+    with ProcessPoolExecutor(options.workers, spawn, start, (options.run, settings, varied)) as pool:
         for future in as_completed([pool.submit(measure, point) for point in left]):
             point = future.result() | {"commit": git_commit()}
             result["points"].append(point)
