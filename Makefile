@@ -25,7 +25,9 @@ format: $(STAMP)
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
-$(STAMP): pyproject.toml constraints.txt
+NATIVE := CMakeLists.txt $(wildcard src/bitline/mvm/native/*.?pp)
+
+$(STAMP): pyproject.toml constraints.txt $(NATIVE)
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	touch $@

@@ -131,7 +131,7 @@ def crossbar_mvm(
     images, positions, groups, rows = x.shape
     placement = product.placement
     y = torch.empty(images * positions, groups, placement.stored_columns, dtype=torch.float64, device=x.device)
-    rule = _Rule(scale, crossbars, integral=crossbars.integral and noise is None)
+    rule = Rule(scale, crossbars, integral=crossbars.integral and noise is None)
     highest = crossbars.most if scale.high is None else max(scale.high, -(scale.low or 0))
     wide = highest * placement.row_tiles > _EXACT_IN_FLOAT
     flat = x.reshape(-1, groups, rows)
@@ -252,7 +252,7 @@ def _int8_is_exact() -> bool:
     return bool((got.double() == a.double() @ b.double()).all())
 
 
-class _Rule:
+class Rule:
     """Sum to code in place, in float32 where that provably gives the codes that doubles give."""
 
     def __init__(self, scale: AdcScale, crossbars: Crossbars, *, integral: bool) -> None:

@@ -1,0 +1,188 @@
+"""The product of a crossbar in C++, for CPUs: which paths there are here, and plans that run on them.
+
+A path is one instruction set's version of the same engine. Each gives the numbers of `bitline.mvm.reference`: bit for
+bit where levels are integers; real levels make sums within `TOLERANCE` of one LSB.
+"""
+
+import os
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from bitline.errors import MappingError, nearest
+from bitline.mapping.encode import column_tiles
+from bitline.mvm.adc import AdcScale
+from bitline.mvm.torch_fast import Crossbars, Rule
+
+try:
+    from bitline.mvm.native import _native
+except ImportError as error:
+    _native: Any = None
+    _missing = f"the native kernels are not built here ({error})"
+else:
+    _missing = ""
+
+TOLERANCE = 0.01
+"""of an analog sum of real levels, in LSB of its ADC"""
+TENSOR = "tensor"
+"""name of the path that is no native one: `bitline.mvm.torch_fast`"""
+VARIABLE = "BITLINE_PATH"
+"""environment variable that chooses the path; the fastest where it is unset"""
+
+
+def paths() -> list[str]:
+    """Native paths that this processor runs, fastest first; none if the kernels are not built."""
+    return _native.paths() if _native else []
+
+
+def chosen_path() -> str:
+    """Path that products on the CPU take: the fastest one, or what the environment says.
+
+    Raises:
+        MappingError: the environment names a path that does not run here.
+    """
+    here = [*paths(), TENSOR]
+    wanted = os.environ.get(VARIABLE) or here[0]
+    if wanted not in here:
+        raise MappingError(f"{VARIABLE} = {wanted!r} does not run here{nearest(wanted, here)}; allowed: {', '.join(here)}")
+    return wanted
+
+
+def why_not(crossbars: Crossbars, device: torch.device) -> str | None:
+    """Say why a layer's product cannot run on a native path, or None; `Plan` may still refuse its sums."""
+    form = crossbars.product.form
+    if _native is None:
+        return _missing
+    if device.type != "cpu":
+        return f"its tensors are on {device}, native kernels run on the CPU"
+    if form.bits > 8:
+        return f"inputs of {form.bits} bits; native kernels take up to 8"
+    return None
+
+
+class Plan:
+    """One layer's crossbars and ADC ranges, packed for a path.
+
+    Args:
+        crossbars: the programmed layer, on the CPU.
+        scale: ranges of its ADCs.
+        path: one of `paths()`.
+        count: count conversions that clip, at some loss of speed.
+
+    Raises:
+        MappingError: the layer does not fit a native path.
+    """
+
+    def __init__(self, crossbars: Crossbars, scale: AdcScale, path: str, *, count: bool = False) -> None:
+        reason = why_not(crossbars, crossbars.levels.device)
+        if reason:
+            raise MappingError(reason)
+        product, form = crossbars.product, crossbars.product.form
+        width = product.placement.chip.dac.bits
+        body = form.bits - form.signed
+        shifts = list(range(0, body, width))
+        masks = [2 ** min(width, body - shift) - 1 for shift in shifts]
+        if form.signed:
+            shifts, masks = [*shifts, form.bits - 1], [*masks, 1]
+        self.product, self.count = product, count
+        levels = crossbars.levels
+        try:
+            self._plan = _native.compile(
+                path,
+                levels.contiguous() if crossbars.integral else levels.float().contiguous(),
+                bounds=list(product.placement.row_bounds),
+                digit_shift=shifts,
+                digit_mask=masks,
+                digit_weight=[float(w) for w in product.digit_weights],
+                slice_weight=[float(w) for w in product.slice_weights],
+                side_weight=[float(w) for w in product.side_weights],
+                subtracts=product.subtracts,
+                digital_offset=product.digital_offset,
+                lsb=scale.lsb.contiguous(),
+                offset=scale.offset.contiguous(),
+                low=scale.low,
+                high=scale.high,
+                multiply=Rule(scale, crossbars, integral=crossbars.integral).multiply,
+                count=count,
+                tolerance=TOLERANCE,
+            )
+        except ValueError as error:
+            raise MappingError(str(error)) from None
+
+    @property
+    def kind(self) -> str:
+        """How analog sums are made, a few words."""
+        return self._plan.kind
+
+    def multiply(self, x: Tensor, position_axes: int, *, shortcuts: bool = True) -> tuple[Tensor, int]:
+        """Multiply integer activations.
+
+        Args:
+            x: uint8 or int8, any strides, (images, `position_axes` axes of positions, groups, axes of rows).
+            position_axes: how many axes number the positions.
+            shortcuts: skip input digits and rows that are all zero; changes no bit of the answer.
+
+        Returns:
+            weight x activation units, float64, (images, positions, groups, cols), and how many conversions clipped,
+            0 unless the plan counts them.
+        """
+        placement, groups = self.product.placement, self.product.placement.matmul.groups
+        positions = x.shape[1 : 1 + position_axes].numel()
+        y = torch.empty(x.shape[0], positions, groups, placement.stored_columns, dtype=torch.float64)
+        clipped = 0
+        if y.numel():
+            clipped = _native.multiply(
+                self._plan, x.view(torch.uint8), position_axes, y,
+                threads=torch.get_num_threads(), shortcuts=shortcuts, count=self.count,
+            )  # fmt: skip
+        cols = placement.matmul.cols
+        if placement.stored_columns > cols:
+            y = y[..., :cols] - y[..., cols:].index_select(-1, column_tiles(placement))
+        return y, clipped
+
+    @property
+    def scales(self) -> bool:
+        """Whether `multiply_scaled` is to be had: no reference columns."""
+        return self.product.placement.stored_columns == self.product.placement.matmul.cols
+
+    def multiply_scaled(
+        self, x: Tensor, position_axes: int, factor: Tensor, bias: Tensor | None, shape: list[int], *, last: bool
+    ) -> Tensor:
+        """Multiply, scale and add a bias in one go.
+
+        Args:
+            x: as for `multiply`.
+            position_axes: how many axes number the positions.
+            factor: real value of a product of 1, float64, (groups * cols,).
+            bias: float32, (groups * cols,), or None.
+            shape: of the result.
+            last: channels are the last axis of the result, not the second.
+
+        Returns:
+            float32, of the given shape.
+        """
+        y = torch.empty(shape, dtype=torch.float32)
+        if y.numel():
+            _native.multiply_scaled(
+                self._plan, x.view(torch.uint8), position_axes, y, channels_first=not last, factor=factor.contiguous(),
+                bias=None if bias is None else bias.contiguous(), threads=torch.get_num_threads(), shortcuts=True,
+            )  # fmt: skip
+        return y
+
+
+def quantize(x: Tensor, scale: float, low: int, high: int) -> Tensor | None:
+    """Round x / scale to integers of one byte, ties to even.
+
+    Args:
+        x: float32 on the CPU, contiguous in some order of its axes.
+        scale: positive.
+        low: lowest integer, -128 at least.
+        high: highest integer, 255 at most, or 127 where low is negative.
+
+    Returns:
+        int8 where low is negative, else uint8, laid out as `x`; None where `x` has NaN or infinite values.
+    """
+    q = torch.empty_like(x, dtype=torch.uint8)
+    finite = _native.quantize(x, q, scale, low, high)
+    return (q.view(torch.int8) if low < 0 else q) if finite else None

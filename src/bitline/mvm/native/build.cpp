@@ -1,0 +1,369 @@
+#include "build.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <cstdlib>
+#include <stdexcept>
+
+namespace bitline {
+namespace {
+
+constexpr double EXACT_IN_FLOAT = 1 << 24;
+constexpr double RESOLUTION = 1.0 / 4096;  // of real levels
+constexpr uint32_t TWICE = 0x10001;
+
+struct Levels {
+    const Layer& l;
+    // What plane s of the product adds at (row, col); a pair that is subtracted first is one plane.
+    double operator()(int g, int plane, int r, int c) const {
+        const int converted = int(l.side_weight.size());
+        const int slice = plane / converted, side = plane % converted;
+        const double v = at(g, side, slice, r, c);
+        return l.subtracts ? v - at(g, 1, slice, r, c) : v;
+    }
+    double at(int g, int side, int slice, int r, int c) const {
+        const size_t i = (((size_t(g) * l.sides + side) * l.slices + slice) * l.rows + r) * l.stored + c;
+        return l.integral ? l.bytes[i] : l.reals[i];
+    }
+};
+
+double rounded(double a, double offset, double lsb) { return std::nearbyint((a - offset) / lsb); }
+
+// The rule that gives the right code for every whole sum, if 16 bits suffice.
+bool find_rule(const Plan& p, int range, int shift_in, FixedRule& rule) {
+    const double lsb = p.lsb[range], offset = p.offset[range], scale = 1 << shift_in;
+    const int bias = p.bias[range];
+    const bool ties = std::fmod(lsb, 2) == 0;
+    const double start = (lsb / 2 - offset + bias * lsb) * scale, reach = lsb * scale;
+    int shift = int(std::ceil(std::log2(reach))) - 1;
+    shift = std::clamp(shift, 0, 15);
+    const double slope = std::ldexp(1, 16 + shift) / reach;
+    const int low = p.limited ? p.low + bias : 0;
+    const int high = p.limited ? p.high + bias : 65535;
+    if (high > 65535 || (ties && reach > 65535)) return false;
+    std::vector<int> want(p.most - p.least + 1);
+    for (int a = p.least; a <= p.most; a++) {
+        const double code = rounded(a, offset, lsb) + bias;
+        want[a - p.least] = int(std::clamp(code, double(low), double(high)));
+    }
+    for (int df = 0; df < 9; df++)
+        for (int da = 0; da < 7; da++) {
+            const double factor = std::nearbyint(slope) + (df % 2 ? (df + 1) / 2 : -df / 2);
+            const double add = std::floor(start) + (da % 2 ? (da + 1) / 2 : -da / 2);
+            if (factor < 1 || factor > 65535 || (p.least * scale) + add < 0 || p.most * scale + add > 65535) continue;
+            const uint32_t f = uint32_t(factor), tie = ties ? uint32_t(reach) : 0;
+            bool right = true;
+            for (int a = p.least; right && a <= p.most; a++) {
+                const uint32_t v = uint32_t(a * int(scale) + int(add));
+                uint32_t k = (v * f >> 16) >> shift;
+                if (ties) k -= k & 1 & (k * tie == v);
+                right = int(std::clamp<uint32_t>(k, low, high)) == want[a - p.least];
+            }
+            if (right) {
+                rule = {f * TWICE, uint32_t(add) * TWICE, 0, uint32_t(shift), uint32_t(low) * TWICE,
+                        uint32_t(high) * TWICE, tie * TWICE};
+                return true;
+            }
+        }
+    return false;
+}
+
+void find_rules(Plan& p) {
+    const size_t ranges = p.lsb.size();
+    for (int shift_in = 6; shift_in >= 0; shift_in--) {
+        p.fixed.assign(ranges, {});
+        p.shift_in = shift_in;
+        bool right = true, floor = false, ties = false;
+        for (size_t i = 0; right && i < ranges; i++) {
+            right = find_rule(p, int(i), shift_in, p.fixed[i]);
+            floor |= p.fixed[i].low > 0;
+            ties |= p.fixed[i].lsb > 0;
+        }
+        p.rule = ties ? Rule::ties : floor ? Rule::floor : Rule::plain;
+        if (right) return;
+    }
+    p.fixed.clear();
+}
+
+void fill_tables(Plan& p) {
+    for (size_t i = 0; i < p.lsb.size(); i++) {
+        std::vector<uint16_t> table(p.most - p.least + 1);
+        std::vector<uint8_t> beyond(table.size());
+        for (int a = p.least; a <= p.most; a++) {
+            const double code = rounded(a, p.offset[i], p.lsb[i]);
+            const double kept = p.limited ? std::clamp(code, double(p.low), double(p.high)) : code;
+            if (kept + p.bias[i] > 65535) throw std::invalid_argument("codes exceed 16 bits");
+            table[a - p.least] = uint16_t(kept + p.bias[i]);
+            beyond[a - p.least] = kept != code;
+        }
+        p.tables.push_back(std::move(table));
+        p.beyond.push_back(std::move(beyond));
+    }
+}
+
+// Whether codes, added up over digits or row tiles, stay within 16 bits; chooses which of the two.
+bool codes_fit(Plan& p) {
+    double most = 0, digits = 0;
+    for (size_t i = 0; i < p.lsb.size(); i++)
+        most = std::max(most, p.limited ? double(p.high + p.bias[i])
+                                        : rounded(p.most, p.offset[i], p.lsb[i]) + p.bias[i]);
+    for (double w : p.digit_weight) digits += std::abs(w);
+    const bool negative = p.digit_weight.back() < 0;
+    p.horner = p.stride[1] == 0 && (negative ? most * -p.digit_weight.back() < 32768 : most * digits < 65536);
+    return p.horner || most * p.tiles < 65536;
+}
+
+bool pack_bytes(Plan& p, const Layer& l, const Levels& level, int index_bits) {
+    int least = 0, most = 0;
+    const size_t n = size_t(l.groups) * l.sides * l.slices * l.rows * l.stored;
+    for (size_t i = 0; i < n; i++) most = std::max<int>(most, l.bytes[i]);
+    if (l.subtracts) least = -most;
+    int mask = 0, width = 0;
+    for (int m : p.digit_mask) mask = std::max(mask, m);
+    while (mask >> width) width++;
+    if (width > index_bits) return false;
+    const int limit = l.subtracts ? 127 : 255;
+    int tallest = 0;
+    for (int t = 0; t < p.tiles; t++) tallest = std::max(tallest, p.bounds[t + 1] - p.bounds[t]);
+    p.least = least * mask * tallest, p.most = most * mask * tallest;
+    if (p.most > (l.subtracts ? 32767 : 65535)) return false;
+    // Rows of a look-up: as many as index bits allow and a byte holds, in pieces whose levels make one code.
+    const int span = most - least + 1;
+    if (span > 256 || most * mask > limit) return false;
+    p.piece_rows = width == 1 && span * span <= 256 ? 2 : 1;
+    p.pieces = index_bits / width / p.piece_rows;
+    while (p.pieces > 1 && p.pieces * p.piece_rows * most * mask > limit) p.pieces--;
+    if (p.pieces == 4 || p.pieces == 5) p.pieces = 3;
+    if (p.pieces * p.piece_rows * most * mask > limit) {
+        p.piece_rows = 1;
+        if (p.pieces * most * mask > limit) return false;
+    }
+    const int rows = p.pieces * p.piece_rows, each = std::max(1, rows * most * mask);
+    p.index_bits = rows * width;
+    p.lookups_per_chunk = limit / each;
+    p.first_lookup.assign(1, 0);
+    for (int t = 0; t < p.tiles; t++)
+        p.first_lookup.push_back(p.first_lookup.back() + (p.bounds[t + 1] - p.bounds[t] + rows - 1) / rows);
+    if (((tallest + rows - 1) / rows + p.lookups_per_chunk - 1) / p.lookups_per_chunk > MOST_CHUNKS) return false;
+    p.signed_bytes = l.subtracts;
+
+    const int table = index_bits == 6 ? 64 : 16, codes = p.piece_rows == 2 ? span * span : span;
+    p.codes = codes;
+    const size_t bytes = (size_t(p.pieces) * codes * table + 63) / 64 * 64;
+    p.expand.reset(static_cast<uint8_t*>(std::aligned_alloc(64, bytes)), std::free);
+    std::memset(p.expand.get(), 0, bytes);
+    for (int i = 0; i < p.pieces; i++)
+        for (int code = 0; code < codes; code++)
+            for (int e = 0; e < table; e++) {
+                int sum = 0, rest = code;
+                for (int j = 0; j < p.piece_rows; j++, rest /= span)
+                    sum += (e >> (i * p.piece_rows + j) * width & mask) * (rest % span + least);
+                p.expand.get()[(size_t(i) * codes + code) * table + e] = uint8_t(sum);
+            }
+    p.packed.resize(size_t(p.groups) * p.stored * p.planes * p.lookups() * p.pieces);
+    uint8_t* to = p.packed.data();
+    for (int g = 0; g < p.groups; g++)
+        for (int c = 0; c < p.stored; c++)
+            for (int s = 0; s < p.planes; s++)
+                for (int t = 0; t < p.tiles; t++)
+                    for (int r = p.bounds[t]; r < p.bounds[t + 1]; r += rows)
+                        for (int i = 0; i < p.pieces; i++) {
+                            int code = 0;
+                            for (int j = p.piece_rows - 1; j >= 0; j--) {
+                                const int row = r + i * p.piece_rows + j;
+                                const int v = row < p.bounds[t + 1] ? int(level(g, s, row, c)) : 0;
+                                code = code * span + v - least;
+                            }
+                            *to++ = uint8_t(code);
+                        }
+    return true;
+}
+
+void start_words(Plan& p) {
+    p.first_lookup.assign(1, 0);
+    for (int t = 0; t < p.tiles; t++)
+        p.first_lookup.push_back(p.first_lookup.back() + (p.bounds[t + 1] - p.bounds[t] + 4) / 5);
+    p.words.assign(size_t(p.groups) * p.stored * p.planes * p.parts * p.lookups() * 5, 0);
+}
+
+template <class Value>
+void each_word(const Plan& p, Value value) {
+    for (int g = 0; g < p.groups; g++)
+        for (int c = 0; c < p.stored; c++)
+            for (int s = 0; s < p.planes; s++)
+                for (int t = 0; t < p.tiles; t++)
+                    for (int r = p.bounds[t]; r < p.bounds[t + 1]; r++)
+                        value(g, c, s, t, r,
+                              ((size_t(g) * p.stored + c) * p.planes + s) * p.parts * p.lookups() * 5 +
+                                  p.first_lookup[t] * 5 + (r - p.bounds[t]));
+}
+
+// One part: a unit for each range, as fine as 16 bits allow, if that keeps within the tolerance.
+bool pack_one_word(Plan& p, const Levels& level, double tolerance) {
+    if (!p.limited || p.low != 0 || tolerance <= 0) return false;
+    for (double o : p.offset)
+        if (o < 0) return false;
+    p.bias.assign(p.lsb.size(), 0);
+    if (!codes_fit(p)) return false;
+    // Units by group, plane and column.
+    const auto index = [&](int g, int s, int c) { return (size_t(g) * p.planes + s) * p.stored + c; };
+    std::vector<double> unit(size_t(p.groups) * p.planes * p.stored), smallest(unit.size(), 1e300);
+    for (int g = 0; g < p.groups; g++)
+        for (int s = 0; s < p.planes; s++)
+            for (int c = 0; c < p.stored; c++)
+                for (int d = 0; d < p.digits; d++) {
+                    const int i = p.range(g, d, s, c);
+                    const double reach = p.offset[i] + (p.high + 1) * p.lsb[i];
+                    unit[index(g, s, c)] = std::max(unit[index(g, s, c)], reach / 65535);
+                    smallest[index(g, s, c)] = std::min(smallest[index(g, s, c)], p.lsb[i]);
+                }
+    p.parts = 1;
+    start_words(p);
+    std::vector<double> over(size_t(p.tiles) * unit.size()), under(over.size());
+    bool fits = true;
+    each_word(p, [&](int g, int c, int s, int t, int r, size_t at) {
+        const double u = unit[index(g, s, c)], v = level(g, s, r, c) / u, word = std::nearbyint(v);
+        if (v < 0) fits = false;
+        p.words[at] = uint16_t(std::clamp(word, 0.0, 65535.0));
+        (word > v ? over : under)[t * unit.size() + index(g, s, c)] += std::abs(word - v);
+    });
+    for (size_t i = 0; fits && i < over.size(); i++) {
+        const size_t k = i % unit.size();
+        fits = (std::max(over[i], under[i]) + 2) * unit[k] <= tolerance * smallest[k];
+    }
+    if (!fits) return false;
+    p.fixed.assign(p.lsb.size(), {});
+    p.rule = Rule::words;
+    p.shift_in = 0;
+    for (int g = 0; g < p.groups; g++)
+        for (int s = 0; s < p.planes; s++)
+            for (int c = 0; c < p.stored; c++)
+                for (int d = 0; d < p.digits; d++) {
+                    const int i = p.range(g, d, s, c);
+                    const double u = unit[index(g, s, c)], reach = p.lsb[i] / u;
+                    const double start = std::nearbyint((p.lsb[i] / 2 - p.offset[i]) / u);
+                    const int shift = std::clamp(int(std::ceil(std::log2(reach))) - 1, 0, 15);
+                    const double factor = std::min(65535.0, std::nearbyint(std::ldexp(1, 16 + shift) / reach));
+                    p.fixed[i] = {uint32_t(factor) * TWICE, uint32_t(std::max(start, 0.0)) * TWICE,
+                                  uint32_t(std::max(-start, 0.0)) * TWICE, uint32_t(shift), 0,
+                                  uint32_t(p.high) * TWICE, 0};
+                }
+    return true;
+}
+
+// Two parts: exact, in units of the resolution of real levels.
+bool pack_two_words(Plan& p, const Levels& level) {
+    int tallest = 1;
+    for (int t = 0; t < p.tiles; t++) tallest = std::max(tallest, p.bounds[t + 1] - p.bounds[t]);
+    p.part_shift = std::min(15, int(std::floor(std::log2(65535.0 / tallest))));
+    p.parts = 2;
+    p.unit = float(RESOLUTION);
+    start_words(p);
+    const size_t part = size_t(p.lookups()) * 5;
+    bool fits = true;
+    std::vector<double> up(size_t(p.groups) * p.stored * p.planes * p.tiles), down(up.size());
+    each_word(p, [&](int g, int c, int s, int t, int r, size_t at) {
+        const double v = level(g, s, r, c) / RESOLUTION;
+        const int64_t whole = int64_t(std::nearbyint(v));
+        const int64_t high = whole >> p.part_shift;
+        if (std::abs(v - double(whole)) > 1e-6) fits = false;
+        p.words[at] = uint16_t(whole - (high << p.part_shift));
+        p.words[at + part] = uint16_t(int16_t(high));
+        (high > 0 ? up : down)[((size_t(g) * p.stored + c) * p.planes + s) * p.tiles + t] += double(std::abs(high));
+    });
+    for (size_t i = 0; fits && i < up.size(); i++) fits = up[i] < 32767 && down[i] < 32767;
+    return fits;
+}
+
+void pack_floats(Plan& p, const Levels& level) {
+    const int quads = (p.stored + 3) / 4;
+    p.levels.assign(size_t(p.groups) * p.planes * quads * p.rows * 4, 0);
+    for (int g = 0; g < p.groups; g++)
+        for (int s = 0; s < p.planes; s++)
+            for (int c = 0; c < p.stored; c++)
+                for (int r = 0; r < p.rows; r++)
+                    p.levels[(((size_t(g) * p.planes + s) * quads + c / 4) * p.rows + r) * 4 + c % 4] =
+                        float(level(g, s, r, c));
+}
+
+// Sums must be exact in float32 whatever their order.
+void check_floats(const Plan& p, const Layer& l, const Levels& level) {
+    const double unit = l.integral ? 1 : RESOLUTION;
+    int mask = 0;
+    for (int m : p.digit_mask) mask = std::max(mask, m);
+    for (int g = 0; g < p.groups; g++)
+        for (int s = 0; s < p.planes; s++)
+            for (int c = 0; c < p.stored; c++)
+                for (int t = 0; t < p.tiles; t++) {
+                    double sum = 0;
+                    for (int r = p.bounds[t]; r < p.bounds[t + 1]; r++) sum += std::abs(level(g, s, r, c));
+                    if (sum * mask > EXACT_IN_FLOAT * unit)
+                        throw std::invalid_argument("analog sums exceed 24 bits");
+                }
+}
+
+}  // namespace
+
+Plan build(const Layer& l, Machine machine, bool count) {
+    Plan p{};
+    const Levels level{l};
+    p.groups = l.groups, p.rows = l.rows, p.stored = l.stored;
+    p.bounds = l.bounds, p.tiles = int(l.bounds.size()) - 1;
+    p.digit_shift = l.digit_shift, p.digit_mask = l.digit_mask, p.digit_weight = l.digit_weight;
+    p.digits = int(l.digit_weight.size());
+    p.planes = l.slices * int(l.side_weight.size());
+    for (double s : l.slice_weight)
+        for (double k : l.side_weight) p.plane_weight.push_back(s * k);
+    p.signed_sums = l.subtracts;
+    p.digital_offset = l.digital_offset;
+    p.lsb = l.lsb, p.offset = l.offset;
+    const auto& n = l.range_shape;
+    p.stride = {n[0] > 1 ? n[1] * n[2] * n[3] : 0, n[1] > 1 ? n[2] * n[3] : 0, n[2] > 1 ? n[3] : 0, n[3] > 1 ? 1 : 0};
+    for (int s = 0; s < p.planes; s++) p.plane_range.push_back(s / int(l.side_weight.size()) * p.stride[2]);
+    p.limited = l.limited, p.low = l.low, p.high = l.high;
+    if (p.digits > MOST_DIGITS) throw std::invalid_argument("more than 16 input digits");
+    p.horner_shift.assign(p.digits, 0);
+    for (int i = 0; i + 1 < p.digits; i++)
+        p.horner_shift[i] = int(std::lround(std::log2(std::abs(p.digit_weight[i + 1]) / p.digit_weight[i])));
+    p.bias.assign(p.lsb.size(), 0);
+
+    if (l.integral && pack_bytes(p, l, level, machine.index_bits)) {
+        p.sums = Sums::bytes;
+        for (size_t i = 0; i < p.lsb.size(); i++) {
+            const double first = std::floor((p.offset[i] - p.least) / p.lsb[i]) + 1;
+            p.bias[i] = std::max(p.offset[i] > 0 || p.least < 0 ? int(first) : 0, p.limited ? -p.low : 0);
+        }
+        if (!count && codes_fit(p)) find_rules(p);
+        if (p.fixed.empty()) {
+            p.horner = false;
+            fill_tables(p);
+        }
+        return p;
+    }
+    p.bias.assign(p.lsb.size(), p.limited ? -p.low : 0);
+    if (p.signed_sums && !p.limited) throw std::invalid_argument("codes of signed sums have no end");
+    for (size_t i = 0; i < p.lsb.size(); i++) {
+        p.real.push_back({float(p.offset[i]), float(1 / p.lsb[i]), p.offset[i], p.lsb[i]});
+        if (double(float(p.offset[i])) != p.offset[i]) p.divide = true;
+    }
+    p.divide |= !l.multiply;
+    check_floats(p, l, level);
+    p.horner = false;
+    int mask = 0;
+    for (int m : p.digit_mask) mask = std::max(mask, m);
+    if (!l.integral && machine.words && mask == 1) {
+        p.sums = Sums::words;
+        if (!count && pack_one_word(p, level, l.tolerance)) return p;
+        p.fixed.clear();
+        p.horner = false;
+        p.bias.assign(p.lsb.size(), p.limited ? -p.low : 0);
+        if (pack_two_words(p, level)) return p;
+        p.words.clear();
+        p.parts = 0;
+    }
+    p.sums = Sums::floats;
+    pack_floats(p, level);
+    return p;
+}
+
+}  // namespace bitline

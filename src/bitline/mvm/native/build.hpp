@@ -1,0 +1,33 @@
+// From a placed layer and its ADC ranges to a Plan: which kind of sums, which rules, packed levels.
+#pragma once
+
+#include "plan.hpp"
+
+namespace bitline {
+
+struct Machine {
+    int index_bits;  // of a look-up in bytes
+    bool words;      // looks up 16-bit words
+};
+
+// What Python knows of a layer.
+struct Layer {
+    int groups, sides, slices, rows, stored;
+    bool integral, subtracts;
+    const uint8_t* bytes;   // levels where integral, (groups, sides, slices, rows, stored)
+    const float* reals;     // else
+    std::vector<int> bounds, digit_shift, digit_mask;
+    std::vector<double> digit_weight, slice_weight, side_weight;
+    int digital_offset;
+    std::array<int, 4> range_shape;
+    std::vector<double> lsb, offset;
+    bool limited;
+    int low, high;
+    bool multiply;          // float32 gives the codes that doubles give
+    double tolerance;       // of a sum where levels are real, LSB; 0: exact
+};
+
+// Throws std::invalid_argument where the layer does not fit.
+Plan build(const Layer&, Machine, bool count);
+
+}  // namespace bitline

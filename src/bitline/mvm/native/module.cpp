@@ -1,0 +1,238 @@
+// The Python side: plans, paths and threads.
+#include <nanobind/nanobind.h>
+#include <nanobind/ndarray.h>
+#include <nanobind/stl/optional.h>
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/vector.h>
+
+#include <cmath>
+#include <stdexcept>
+#include <thread>
+
+#include "build.hpp"
+
+namespace nb = nanobind;
+
+namespace bitline {
+
+void run_portable(const Plan&, const View&, const Output&, int64_t, int64_t, bool);
+#ifdef BITLINE_X86
+void run_avx2(const Plan&, const View&, const Output&, int64_t, int64_t, bool);
+void run_avx512(const Plan&, const View&, const Output&, int64_t, int64_t, bool);
+#endif
+
+namespace {
+
+struct Path {
+    const char* name;
+    Machine machine;
+    Run run;
+    bool (*runs_here)();
+};
+
+bool always() { return true; }
+#ifdef BITLINE_X86
+bool has_ssse3() { return __builtin_cpu_supports("ssse3"); }
+bool has_avx2() { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"); }
+bool has_avx512() {
+    return has_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+           __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") &&
+           __builtin_cpu_supports("avx512vbmi");
+}
+#endif
+
+// Fastest first.
+const Path PATHS[] = {
+#ifdef BITLINE_X86
+    {"avx512", {6, true}, run_avx512, has_avx512},
+    {"avx2", {4, false}, run_avx2, has_avx2},
+    {"portable", {4, false}, run_portable, has_ssse3},
+#else
+    {"portable", {4, false}, run_portable, always},
+#endif
+};
+
+const Path& find(const std::string& name) {
+    for (const Path& p : PATHS)
+        if (name == p.name) {
+            if (!p.runs_here()) throw std::invalid_argument("this processor cannot run path " + name);
+            return p;
+        }
+    throw std::invalid_argument("unknown path " + name);
+}
+
+template <class T>
+using Array = nb::ndarray<const T, nb::c_contig, nb::device::cpu>;
+using Bytes = nb::ndarray<const uint8_t, nb::device::cpu>;
+
+struct Compiled {
+    Plan plan;
+    const Path* path;
+};
+
+std::vector<std::string> paths() {
+    std::vector<std::string> names;
+    for (const Path& p : PATHS)
+        if (p.runs_here()) names.push_back(p.name);
+    return names;
+}
+
+Compiled compile(const std::string& path, nb::object levels, std::vector<int> bounds, std::vector<int> digit_shift,
+                 std::vector<int> digit_mask, std::vector<double> digit_weight, std::vector<double> slice_weight,
+                 std::vector<double> side_weight, bool subtracts, int digital_offset, Array<double> lsb,
+                 Array<double> offset, std::optional<int> low, std::optional<int> high, bool multiply, bool count,
+                 double tolerance) {
+    const Path& p = find(path);
+    Layer l{};
+    const auto take = [&](auto array) {
+        if (array.ndim() != 5) throw std::invalid_argument("levels need 5 axes");
+        l.groups = int(array.shape(0)), l.sides = int(array.shape(1)), l.slices = int(array.shape(2));
+        l.rows = int(array.shape(3)), l.stored = int(array.shape(4));
+        return array.data();
+    };
+    Array<uint8_t> bytes;
+    Array<float> reals;
+    if (nb::try_cast(levels, bytes, false)) {
+        l.integral = true;
+        l.bytes = take(bytes);
+    } else {
+        reals = nb::cast<Array<float>>(levels);
+        l.reals = take(reals);
+    }
+    l.subtracts = subtracts;
+    l.bounds = std::move(bounds);
+    l.digit_shift = std::move(digit_shift), l.digit_mask = std::move(digit_mask);
+    l.digit_weight = std::move(digit_weight);
+    l.slice_weight = std::move(slice_weight), l.side_weight = std::move(side_weight);
+    l.digital_offset = digital_offset;
+    if (lsb.ndim() != 4 || offset.ndim() != 4 || lsb.size() != offset.size())
+        throw std::invalid_argument("lsb and offset need 4 axes and one shape");
+    for (int i = 0; i < 4; i++) l.range_shape[i] = int(lsb.shape(i));
+    l.lsb.assign(lsb.data(), lsb.data() + lsb.size());
+    l.offset.assign(offset.data(), offset.data() + offset.size());
+    l.limited = low.has_value();
+    l.low = low.value_or(0), l.high = high.value_or(0);
+    l.multiply = multiply;
+    l.tolerance = tolerance;
+    nb::gil_scoped_release release;
+    return {build(l, p.machine, count), &p};
+}
+
+// View of input vectors, (images, positions..., groups, row axes...), as strides say.
+View view_of(const Plan& plan, const Bytes& x, int position_axes) {
+    View v;
+    v.data = x.data();
+    const int axes = int(x.ndim());
+    const auto offsets = [&](int first, int last) {
+        std::vector<int64_t> at(1, 0);
+        for (int a = first; a < last; a++) {
+            std::vector<int64_t> next;
+            next.reserve(at.size() * x.shape(a));
+            for (int64_t o : at)
+                for (size_t i = 0; i < x.shape(a); i++) next.push_back(o + int64_t(i) * x.stride(a));
+            at = std::move(next);
+        }
+        return at;
+    };
+    if (axes < 3 + position_axes) throw std::invalid_argument("the view has too few axes");
+    v.vector = offsets(0, 1 + position_axes);
+    v.group = x.stride(1 + position_axes);
+    v.row = offsets(2 + position_axes, axes);
+    if (int(v.row.size()) != plan.rows || int(x.shape(1 + position_axes)) != plan.groups)
+        throw std::invalid_argument("the view does not have the layer's rows and groups");
+    return v;
+}
+
+void spread(const Compiled& c, const View& v, const Output& out, int threads, bool shortcuts) {
+    nb::gil_scoped_release release;
+    const int64_t tasks = tasks_of(c.plan, v);
+    const int64_t n = std::min<int64_t>(std::max(threads, 1), tasks);
+    if (n <= 1) return c.path->run(c.plan, v, out, 0, tasks, shortcuts);
+    std::vector<std::thread> pool;
+    for (int64_t i = 1; i < n; i++)
+        pool.emplace_back([&, i] { c.path->run(c.plan, v, out, tasks * i / n, tasks * (i + 1) / n, shortcuts); });
+    c.path->run(c.plan, v, out, 0, tasks / n, shortcuts);
+    for (auto& t : pool) t.join();
+}
+
+int64_t multiply(const Compiled& c, Bytes x, int position_axes, nb::ndarray<double, nb::c_contig, nb::device::cpu> y,
+                 int threads, bool shortcuts, bool count) {
+    const View v = view_of(c.plan, x, position_axes);
+    if (y.size() != v.vector.size() * c.plan.groups * c.plan.stored)
+        throw std::invalid_argument("the result has another size");
+    int64_t clipped = 0;
+    Output out;
+    out.exact = y.data();
+    if (count) out.clipped = &clipped;
+    spread(c, v, out, threads, shortcuts);
+    return clipped;
+}
+
+void multiply_scaled(const Compiled& c, Bytes x, int position_axes,
+                     nb::ndarray<float, nb::c_contig, nb::device::cpu> y, bool channels_first, Array<double> factor,
+                     std::optional<Array<float>> bias, int threads, bool shortcuts) {
+    const View v = view_of(c.plan, x, position_axes);
+    const int64_t channels = int64_t(c.plan.groups) * c.plan.stored, n = int64_t(v.vector.size());
+    if (int64_t(y.size()) != n * channels || int64_t(factor.size()) != channels ||
+        (bias && int64_t(bias->size()) != channels))
+        throw std::invalid_argument("the result, its factor or its bias has another size");
+    Output out;
+    out.real = y.data();
+    out.factor = factor.data();
+    out.bias = bias ? bias->data() : nullptr;
+    const int64_t positions = x.shape(0) ? n / int64_t(x.shape(0)) : 1;
+    out.channel_stride = channels_first ? positions : 1;
+    out.offset.resize(n);
+    for (int64_t i = 0; i < n; i++)
+        out.offset[i] = channels_first ? i / positions * positions * channels + i % positions : i * channels;
+    spread(c, v, out, threads, shortcuts);
+}
+
+// Round x / scale to integers of one byte; returns false where x has NaN or infinite values.
+template <class Q>
+bool round_all(const float* x, Q* q, int64_t n, float scale, float low, float high) {
+    float finite = 0;
+    for (int64_t i = 0; i < n; i++) {
+        finite += x[i] * 0;
+        q[i] = Q(int32_t(std::min(std::max(std::nearbyint(x[i] / scale), low), high)));
+    }
+    return finite == 0;
+}
+
+bool quantize(nb::ndarray<const float, nb::device::cpu> x, nb::ndarray<uint8_t, nb::device::cpu> q, float scale,
+              int low, int high) {
+    if (x.size() != q.size()) throw std::invalid_argument("x and q differ in size");
+    nb::gil_scoped_release release;
+    return low < 0 ? round_all(x.data(), reinterpret_cast<int8_t*>(q.data()), int64_t(x.size()), scale, float(low), float(high))
+                   : round_all(x.data(), q.data(), int64_t(x.size()), scale, float(low), float(high));
+}
+
+const char* kind(const Compiled& c) {
+    switch (c.plan.sums) {
+        case Sums::bytes: return c.plan.tables.empty() ? "bytes" : "bytes, code tables";
+        case Sums::words: return c.plan.parts == 1 ? "words" : "two words";
+        default: return "floats";
+    }
+}
+
+}  // namespace
+
+NB_MODULE(_native, m) {
+    nb::set_leak_warnings(false);
+    nb::class_<Compiled>(m, "Plan").def_prop_ro("kind", &kind).def_prop_ro("path", [](const Compiled& c) {
+        return std::string(c.path->name);
+    });
+    m.def("paths", &paths);
+    m.def("compile", &compile, nb::arg("path"), nb::arg("levels"), nb::kw_only(), nb::arg("bounds"),
+          nb::arg("digit_shift"), nb::arg("digit_mask"), nb::arg("digit_weight"), nb::arg("slice_weight"),
+          nb::arg("side_weight"), nb::arg("subtracts"), nb::arg("digital_offset"), nb::arg("lsb"), nb::arg("offset"),
+          nb::arg("low").none(), nb::arg("high").none(), nb::arg("multiply"), nb::arg("count"), nb::arg("tolerance"));
+    m.def("multiply", &multiply, nb::arg("plan"), nb::arg("x"), nb::arg("position_axes"), nb::arg("y"), nb::kw_only(),
+          nb::arg("threads"), nb::arg("shortcuts"), nb::arg("count"));
+    m.def("multiply_scaled", &multiply_scaled, nb::arg("plan"), nb::arg("x"), nb::arg("position_axes"), nb::arg("y"),
+          nb::kw_only(), nb::arg("channels_first"), nb::arg("factor"), nb::arg("bias").none(), nb::arg("threads"),
+          nb::arg("shortcuts"));
+    m.def("quantize", &quantize, nb::arg("x"), nb::arg("q"), nb::arg("scale"), nb::arg("low"), nb::arg("high"));
+}
+
+}  // namespace bitline
