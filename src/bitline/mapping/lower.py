@@ -127,15 +127,16 @@ def weight_matrix(module: Lowerable) -> Tensor:
     return module.weight.reshape(groups, module.weight.shape[0] // groups, -1).transpose(1, 2)
 
 
-def input_rows(module: Lowerable, x: Tensor) -> Tensor:
-    """Return every input vector that the crossbars of a layer read.
+def input_view(module: Lowerable, x: Tensor) -> Tensor:
+    """Return every input vector that the crossbars of a layer read, as a view of its padded input.
 
     Args:
         module: the layer.
         x: its input of any dtype, (images, features...) or (images, channels, length...).
 
     Returns:
-        (images, positions, groups, rows), same dtype; a copy for convolutions.
+        Same dtype; (images, positions, 1, rows) for linear layers, (images, length..., groups, channels of a group,
+        kernel...) for convolutions.
 
     Raises:
         MappingError: an input smaller than the kernel.
@@ -148,15 +149,28 @@ def input_rows(module: Lowerable, x: Tensor) -> Tensor:
         mode = "constant" if module.padding_mode == "zeros" else module.padding_mode
         # Circular and reflecting borders are not implemented for integers; doubles hold them exactly.
         x = F.pad(x, pad) if mode == "constant" else F.pad(x.double(), pad, mode=mode).to(x.dtype)
-    x = x.contiguous()
-    images, channels = x.shape[0], x.shape[1] // module.groups
+    channels = x.shape[1] // module.groups
     strides = [step * size for step, size in zip(x.stride()[2:], module.stride, strict=True)]
     spans = [step * size for step, size in zip(x.stride()[2:], module.dilation, strict=True)]
-    view = x.as_strided(
-        (images, *out, module.groups, channels, *module.kernel_size),
+    return x.as_strided(
+        (x.shape[0], *out, module.groups, channels, *module.kernel_size),
         (x.stride(0), *strides, x.stride(1) * channels, x.stride(1), *spans),
+        x.storage_offset(),
     )
-    return view.reshape(images, math.prod(out), module.groups, channels * math.prod(module.kernel_size))
+
+
+def position_axes(module: Lowerable) -> int:
+    """How many axes of `input_view` number the positions."""
+    return 1 if isinstance(module, nn.Linear) else len(module.kernel_size)
+
+
+def input_rows(module: Lowerable, x: Tensor) -> Tensor:
+    """Return every input vector as `input_view` does, laid out as (images, positions, groups, rows)."""
+    view, axes = input_view(module, x), position_axes(module)
+    if isinstance(module, nn.Linear):
+        return view
+    groups, rows = view.shape[1 + axes], view.shape[2 + axes :].numel()
+    return view.reshape(x.shape[0], view.shape[1 : 1 + axes].numel(), groups, rows)
 
 
 def output_shape(module: Lowerable, input_shape: torch.Size) -> list[int]:

@@ -1,30 +1,26 @@
 """Straight-through estimators: the forward value of one thing, the gradient of another."""
 
-from typing import Any
+from typing import NamedTuple
 
-import torch
 from torch import Tensor
 
 from bitline.mapping.quantize import widen
 
 
-class _StraightThrough(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, surrogate: Tensor, value: Tensor) -> Tensor:
-        return value.view_as(value)
+class Quantized(NamedTuple):
+    """Real numbers rounded to integers times a scale.
 
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
-        return grads[0], None
+    Args:
+        value: what became of them.
+        inside: where they did not clip, bool; the gradient is 1 there and 0 elsewhere.
+    """
 
-
-def straight_through(value: Tensor, surrogate: Tensor) -> Tensor:
-    """Return `value`, bit for bit, with the gradient of `surrogate`; shapes and dtypes agree."""
-    return _StraightThrough.apply(surrogate, value)  # pyright: ignore[reportReturnType]
+    value: Tensor
+    inside: Tensor
 
 
-def fake_quantize(x: Tensor, scale: Tensor | float, low: int, high: int) -> Tensor:
-    """Round to integers times scale; the gradient is 1 where x does not clip and 0 where it does.
+def fake_quantize(x: Tensor, scale: Tensor | float, low: int, high: int) -> Quantized:
+    """Round to integers times scale.
 
     Args:
         x: real, any shape.
@@ -35,4 +31,4 @@ def fake_quantize(x: Tensor, scale: Tensor | float, low: int, high: int) -> Tens
     q = (widen(x.detach()) / scale).round_()
     # Judged by the integer: x / scale may exceed the highest one by a rounding error and still not clip.
     inside = (q >= low) & (q <= high)
-    return straight_through((q.clamp_(low, high) * scale).to(x.dtype), x * inside)
+    return Quantized((q.clamp_(low, high) * scale).to(x.dtype), inside)

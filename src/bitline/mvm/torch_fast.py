@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache, cached_property
 from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -48,6 +49,14 @@ class Crossbars:
     def integral(self) -> bool:
         """Whether every cell sits exactly on a level."""
         return self.levels.dtype == torch.uint8
+
+    @cached_property
+    def plans(self) -> dict[Any, Any]:
+        """What other paths have prepared from the cells; not copied."""
+        return {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name != "plans"}
 
     @cached_property
     def most(self) -> float:
@@ -119,14 +128,7 @@ def crossbar_mvm(
     """
     product = crossbars.product
     check(x, crossbars.levels, product)
-    least = -product.max_sum if product.subtracts else 0
-    if (
-        shortcut
-        and observer is None
-        and noise is None
-        and crossbars.integral
-        and scale.resolves(least, product.max_sum)
-    ):
+    if shortcut and observer is None and noise is None and exact(crossbars, scale):
         return integer_product(x, crossbars)
     images, positions, groups, rows = x.shape
     placement = product.placement
@@ -155,6 +157,12 @@ def crossbar_mvm(
     elif product.digital_offset:
         y -= product.digital_offset * flat.sum(-1, keepdim=True, dtype=torch.int64)
     return y.view(images, positions, groups, cols)
+
+
+def exact(crossbars: Crossbars, scale: AdcScale) -> bool:
+    """Whether no conversion can round or clip, so that the result is one integer product."""
+    product = crossbars.product
+    return crossbars.integral and scale.resolves(-product.max_sum if product.subtracts else 0, product.max_sum)
 
 
 def integer_product(x: Tensor, crossbars: Crossbars) -> Tensor:

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any, Literal, Self, cast
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -12,15 +12,27 @@ from bitline.chip.description import Chip, NoReadNoise, Weights
 from bitline.chip.variants import ideal, lossless, same_sums, with_cells
 from bitline.errors import ConversionError, MappingError
 from bitline.mapping.encode import encode
-from bitline.mapping.lower import Lowerable, Matmul, check_batch, input_rows, output_shape, weight_matrix
+from bitline.mapping.lower import (
+    Lowerable,
+    Matmul,
+    check_batch,
+    input_rows,
+    input_view,
+    output_shape,
+    position_axes,
+    weight_matrix,
+)
 from bitline.mapping.place import LayerPlacement, dense
 from bitline.mapping.quantize import InputFormat, RangeHistogram, quantize, weight_limits, weight_scale, widen
 from bitline.mvm import adc as ranges
+from bitline.mvm import native
 from bitline.mvm.adc import AdcScale
-from bitline.mvm.gradient import fake_quantize, straight_through
+from bitline.mvm.gradient import Quantized, fake_quantize
 from bitline.mvm.product import Product
-from bitline.mvm.torch_fast import Crossbars, Observer, analog_sums, crossbar_mvm
+from bitline.mvm.torch_fast import Crossbars, Observer, analog_sums, crossbar_mvm, exact
+from bitline.nn.backward import Answer
 from bitline.nn.ranges import SumHistogram
+from bitline.nn.state import KeepsRanges, formats
 from bitline.physics import seeds
 from bitline.physics.faults import stuck_levels
 from bitline.physics.noise import ReadNoise
@@ -35,7 +47,7 @@ IDEAL = -1
 Mode = Literal["chip", "float", "observe_inputs", "observe_sums"]
 
 
-class CrossbarLayer(nn.Module):
+class CrossbarLayer(KeepsRanges):
     """What CrossbarLinear, CrossbarConv1d and CrossbarConv2d share; use those.
 
     Attributes:
@@ -51,14 +63,12 @@ class CrossbarLayer(nn.Module):
         call: number of the next call within this pass; None outside of a pass of the whole network.
     """
 
-    weight: Tensor
     bias: Tensor | None
     input_scale: Tensor
     input_signed: Tensor
     adc_lsb: Tensor
     adc_offset: Tensor
     chip_seed: Tensor
-    calibrated_for: Tensor
 
     def __init__(self, *args: Any, chip: Chip, matmul: Matmul, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -71,7 +81,7 @@ class CrossbarLayer(nn.Module):
         self.register_buffer("adc_lsb", nothing)
         self.register_buffer("adc_offset", nothing.clone())
         self.register_buffer("chip_seed", torch.tensor(IDEAL))
-        self.register_buffer("calibrated_for", torch.tensor(_formats(chip)))
+        self.register_buffer("calibrated_for", torch.tensor(formats(chip)))
         self.reads: dict[int, int] = {}
         self.call: int | None = None
         self.inputs: RangeHistogram | None = None
@@ -114,17 +124,26 @@ class CrossbarLayer(nn.Module):
             self.inputs.add(input)
         if self.mode in ("float", "observe_inputs"):
             return self._plain(input, self.weight, self.bias)
+        if torch.is_grad_enabled() and (input.requires_grad or self.weight.requires_grad):
+            return Answer.apply(self, input, self.weight, self.bias)  # pyright: ignore[reportReturnType]
+        return self.answer(input)
+
+    def answer(self, input: Tensor) -> Tensor:
+        """What the chip answers; no gradient."""
         q = self.integers(input)
         if self.mode == "observe_sums":
             self._count_sums(q)
-            y = self.multiply(q, ideal(self.chip), IDEAL)
-        else:
-            call, first = self._count_reads(input.shape[0])
-            y = self.multiply(q, self.chip, int(self.chip_seed), first_image=first, call=call)
-        result = self.real(y, input)
-        if torch.is_grad_enabled() and (input.requires_grad or self.weight.requires_grad):
-            result = straight_through(result, self._surrogate(input))
-        return result
+            return self.real(self.multiply(q, ideal(self.chip), IDEAL), input)
+        call, first = self._count_reads(input.shape[0])
+        seed = int(self.chip_seed)
+        plan = self._plan(q, self.chip, seed) if input.dtype == torch.float32 else None
+        if plan is None or not plan.scales:
+            return self.real(self.multiply(q, self.chip, seed, first_image=first, call=call), input)
+        shape = output_shape(self._itself, input.shape)
+        return plan.multiply_scaled(
+            input_view(self._itself, q), position_axes(self._itself), self._factor_of_one().flatten(), self.bias, shape,
+            last=isinstance(self, nn.Linear),
+        )  # fmt: skip
 
     def _count_reads(self, images: int) -> tuple[int, int]:
         """Return which call of this pass this is, and the number of its first image."""
@@ -182,10 +201,13 @@ class CrossbarLayer(nn.Module):
         Returns:
             weight x activation units, float64, (images, positions, groups, cols).
         """
+        plan = self._plan(q, chip, seed) if observer is None else None
+        if plan is not None:
+            return plan.multiply(input_view(self._itself, q), position_axes(self._itself))[0]
         crossbars = self.crossbars(chip, seed)
         product, images = crossbars.product, q.shape[0]
         scale = self.adc_scale(q, crossbars)
-        noisy = seed != IDEAL and not isinstance(chip.cell.read_noise, NoReadNoise)
+        noisy = _noisy(chip, seed)
         outs: list[Tensor] = []
         for start, rows in self._vectors(q):
             noise = None
@@ -197,6 +219,20 @@ class CrossbarLayer(nn.Module):
             return q.new_zeros(images, 0, product.placement.matmul.groups, product.placement.matmul.cols).double()
         return outs[0] if len(outs) == 1 else torch.cat(outs)
 
+    def _plan(self, q: Tensor, chip: Chip, seed: int) -> native.Plan | None:
+        """Return what computes the product natively; None where tensors do."""
+        path = native.chosen_path()
+        if path == native.TENSOR or q.device.type != "cpu" or q.dtype.itemsize > 1 or _noisy(chip, seed):
+            return None
+        crossbars = self.crossbars(chip, seed)
+        scale = self.adc_scale(q, crossbars)
+        return None if exact(crossbars, scale) else native.plan(crossbars, scale, path)
+
+    def _factor_of_one(self) -> Tensor:
+        """Real value of a product of 1, float64, (groups, cols)."""
+        factor = float(self.input_scale) * self._weight_scale().double()
+        return factor[:, 0, :].expand(self.matmul.groups, self.matmul.cols)
+
     def real(self, y: Tensor, x: Tensor) -> Tensor:
         """Turn integer products, (images, positions, groups, cols), into the layer's output for input `x`."""
         out = self.real_product(y, x)
@@ -206,8 +242,7 @@ class CrossbarLayer(nn.Module):
 
     def real_product(self, y: Tensor, x: Tensor) -> Tensor:
         """Turn integer products into the layer's output without its bias."""
-        factor = float(self.input_scale) * self._weight_scale().double()
-        y = (y * factor[None, None, :, 0, :]).to(x.dtype).flatten(2)
+        y = (y * self._factor_of_one()).to(x.dtype).flatten(2)
         shape = output_shape(self._itself, x.shape)
         return (y if isinstance(self, nn.Linear) else y.transpose(1, 2)).reshape(shape)
 
@@ -235,6 +270,10 @@ class CrossbarLayer(nn.Module):
         self._cells = (key, crossbars)
         return crossbars
 
+    def forget(self) -> None:
+        """Drop what was counted."""
+        self.sums, self.reads = None, {}
+
     def program(self, seed: int) -> None:
         """Write the weights into the cells of the chip with this seed; -1 for ideal cells."""
         self.chip_seed.fill_(seed)
@@ -260,7 +299,7 @@ class CrossbarLayer(nn.Module):
             squares = self._weight_scale().square()[:, 0].expand(self.matmul.groups, self.matmul.cols)
             scale = self.sums.fit(self.chip.adc, self.crossbars(_unread(self.chip), IDEAL), exact, squares)
             lsb, offset = scale.lsb, scale.offset
-        self.calibrated_for.fill_(_formats(self.chip))
+        self.calibrated_for.fill_(formats(self.chip))
         self.adc_lsb = lsb.to(self.weight.device)
         self.adc_offset = offset.to(self.weight.device)
 
@@ -348,52 +387,30 @@ class CrossbarLayer(nn.Module):
         if made is None or (made.device, made.dtype) != (weight.device, weight.dtype) or not made.equal(weight):
             self._made_from, self._cells, self._factor = weight.clone(), None, None
 
-    def _surrogate(self, x: Tensor) -> Tensor:
-        """The product of quantized inputs and weights as plain, differentiable operations."""
+    def fake_weight(self) -> Quantized:
+        """The weights as the cells hold them without error."""
         scale = self._weight_scale().transpose(1, 2).reshape(-1, *[1] * (self.weight.dim() - 1))
-        w = fake_quantize(self.weight, scale, *weight_limits(self.chip.weights))
-        return self._plain(fake_quantize(x, float(self.input_scale), *self.input_format.limits), w, self.bias)
+        return fake_quantize(self.weight, scale, *weight_limits(self.chip.weights))
+
+    def fake_input(self, x: Tensor) -> Quantized:
+        """The inputs as the DACs see them."""
+        return fake_quantize(x, float(self.input_scale), *self.input_format.limits)
+
+    def plain(self, x: Tensor, w: Tensor) -> Tensor:
+        """The layer in floating point, without its bias."""
+        return self._plain(x, w, None)
 
     def _plain(self, x: Tensor, w: Tensor, b: Tensor | None) -> Tensor:
         raise NotImplementedError
 
-    def _apply(self, fn: Any, recurse: bool = True) -> Self:
-        # Ranges keep their precision, whatever that of the weights becomes.
-        ranges_ = {name: getattr(self, name) for name in ("input_scale", "adc_lsb", "adc_offset")}
-        super()._apply(fn, recurse)
-        for name, kept in ranges_.items():
-            if not kept.is_meta:
-                setattr(self, name, kept.to(getattr(self, name).device))
-        return self
-
-    def _load_from_state_dict(
-        self, state_dict: Any, prefix: Any, local_metadata: Any, strict: Any, missing_keys: Any,
-        unexpected_keys: Any, error_msgs: Any,
-    ) -> None:  # fmt: skip
-        # Calibrated ranges have the shape of their granularity, which differs from an uncalibrated layer's.
-        for name in ("adc_lsb", "adc_offset"):
-            stored = state_dict.get(prefix + name)
-            if stored is not None and stored.dim() == 4:
-                setattr(self, name, torch.empty_like(stored, dtype=torch.float64, device=self.weight.device))
-        self.sums, self.reads = None, {}
-        super()._load_from_state_dict(
-            state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs
-        )
-        if int(self.calibrated_for) != _formats(self.chip):
-            for stale in (self.input_scale, self.adc_lsb, self.adc_offset):
-                stale.fill_(math.nan)
+def _noisy(chip: Chip, seed: int) -> bool:
+    """Whether reads differ from one another; ideal cells are read without noise."""
+    return seed != IDEAL and not isinstance(chip.cell.read_noise, NoReadNoise)
 
 
 def _unread(chip: Chip) -> Chip:
     """The same chip with ideal cells and a lossless ADC, its leak included: what calibration looks at."""
     return lossless(with_cells(chip))
-
-
-def _formats(chip: Chip) -> int:
-    """Number that stands for everything that calibrated ranges depend on."""
-    adc = chip.adc.model_copy(update={"model": "table", "sample_rate": 1.0, "columns_per_adc": 1})
-    parts = (adc, chip.inputs, chip.weights, chip.dac, chip.crossbar, chip.cell.bits, chip.cell.leak)
-    return seeds.derive(*map(repr, parts))
 
 
 def _nothing(*_: object) -> None:

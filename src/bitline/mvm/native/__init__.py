@@ -171,6 +171,24 @@ class Plan:
         return y
 
 
+def plan(crossbars: Crossbars, scale: AdcScale, path: str) -> Plan | None:
+    """Return the plan of a layer on a path, packed once for the same cells and ranges; None where it does not fit."""
+    ranges, cached = crossbars.plans.get(path, (None, None))
+    if ranges is not None and same_ranges(ranges, scale):
+        return cached
+    try:
+        made = Plan(crossbars, scale, path)
+    except MappingError:
+        made = None
+    crossbars.plans[path] = (scale, made)
+    return made
+
+
+def same_ranges(a: AdcScale, b: AdcScale) -> bool:
+    """Whether two scales convert alike."""
+    return (a.low, a.high) == (b.low, b.high) and a.lsb.equal(b.lsb) and a.offset.equal(b.offset)
+
+
 def quantize(x: Tensor, scale: float, low: int, high: int) -> Tensor | None:
     """Round x / scale to integers of one byte, ties to even.
 
