@@ -2,11 +2,11 @@
 
 Network: half-width VGG-8 trained on CIFAR-10 (JPEG q75) as experiments/networks/README.md says,
 unaware of the chip. Chip: rram-22nm (128 x 128, 8-bit weights on 2-bit cells, 8-bit inputs one bit at a time, offset
-encoding), at 3 to 8 ADC bits under each range policy with ideal cells, and at the chip's own ADC bits under each policy
-with log-normal programming error 0.05, 0.1 and 0.2. Hardware and runtime: written into the result. n: --chips
-programmed chips a point (one where cells are ideal), --images test images.
+encoding), at 3 to 8 ADC bits under each range policy with ideal cells (--images test images), and at the chip's own ADC
+bits under each policy with log-normal programming error 0.05, 0.1 and 0.2 (--chips programmed chips a point,
+--varied-images test images each). Hardware and runtime: written into the result.
 
-    python experiments/vgg8_conventional.py experiments/networks/vgg8-half [--images 500] [--chips 3] [--all-bits]
+    python experiments/vgg8_conventional.py experiments/networks/vgg8-half [--all-bits]
 
 A run that was stopped goes on where it was: points already in the result are kept if network, images and chips agree.
 """
@@ -42,14 +42,16 @@ POLICIES = {
     "lossless": ("adc.policy=lossless",),
 }
 SIGMAS = (0.0, 0.05, 0.1, 0.2)
-FIRST = ("full", "calibrated / layer", "calibrated / slice and digit", "lossless")
+BY_TENSORS = "batch_minmax / layer"
+"""its ranges come from every partial sum of the batch: it runs last, on --varied-images"""
 
 
 def points(bits: int, *, all_bits: bool) -> list[tuple[str, int, float]]:
     """List (policy, ADC bits, programming error), the most telling first."""
-    found = [(policy, b, 0.0) for policy in POLICIES for b in ((8,) if policy == "lossless" else range(3, 9))]
-    for policies in (FIRST, [policy for policy in POLICIES if policy not in FIRST]):
-        found += [(policy, 8 if policy == "lossless" else bits, s) for s in SIGMAS[1:] for policy in policies]
+    ideal = [(p, b, 0.0) for b in (bits, 4, 6, 3, 7, 8) for p in POLICIES if p not in ("lossless", BY_TENSORS)]
+    varied = [(p, 8 if p == "lossless" else bits, s) for s in SIGMAS[1:] for p in POLICIES if p != BY_TENSORS]
+    found = [("lossless", 8, 0.0), *ideal[:15], *varied, *ideal[15:]]
+    found += [(BY_TENSORS, b, 0.0) for b in (bits, 4, 6, 3, 7, 8)] + [(BY_TENSORS, bits, s) for s in SIGMAS[1:]]
     if all_bits:
         for sigma in SIGMAS[1:]:
             found += [(p, b, sigma) for p in POLICIES for b in range(3, 9) if p != "lossless" and b != bits]
@@ -74,7 +76,9 @@ class Bench:
         cells = "cell.programming={kind='ideal'}" if sigma == 0 else f"cell.programming.sigma={sigma}"
         chip = chips.replace(self.base, *POLICIES[policy], f"adc.bits={bits}", cells)
         self.on_chip.placed_on(chip)
-        self.on_chip.settings = replace(self.settings, images=self.varied_images if sigma else self.settings.images)
+        self.on_chip.settings = replace(
+            self.settings, images=self.varied_images if sigma or policy == BY_TENSORS else self.settings.images
+        )
         seeds = self.settings.seeds if sigma else self.settings.seeds[:1]
         found = [self.on_chip.accuracy(chip, seed) for seed in seeds]
         return {
@@ -98,9 +102,9 @@ def main() -> None:
     """Measure every point that the result does not have yet."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path, help="run directory of bitline train")
-    parser.add_argument("--images", type=int, default=500)
-    parser.add_argument("--varied-images", type=int, help="for points with programming error; default: --images")
-    parser.add_argument("--chips", type=int, default=3)
+    parser.add_argument("--images", type=int, default=10_000)
+    parser.add_argument("--varied-images", type=int, default=500, help="for each programmed chip, and batch_minmax")
+    parser.add_argument("--chips", type=int, default=20)
     parser.add_argument("--calibration-images", type=int, default=256)
     parser.add_argument("--batch-size", type=int, default=50)
     parser.add_argument("--workers", type=int, default=os.cpu_count(), help="processes of one thread each")
@@ -115,9 +119,10 @@ def main() -> None:
     data = datasets.load(run.record.data)
     base = chips.load("rram-22nm")
     weights = hashlib.sha256((options.run / "model.safetensors").read_bytes()).hexdigest()
+    varied = options.varied_images
     setting = {
         "network": run.record.model_dump(mode="json", include={"model", "kwargs", "title"}), "weights_sha256": weights,
-        "images": options.images, "chips": options.chips, "calibration_images": options.calibration_images,
+        "images": options.images, "varied_images": varied, "chips": options.chips, "calibration_images": options.calibration_images,
         "batch_size": options.batch_size, "seeds": list(range(options.chips)), "chip": base.model_dump(mode="json"),
     }  # fmt: skip
     result: dict[str, Any] = {"setting": setting, "points": [], "cpu_seconds": 0.0}
@@ -136,7 +141,6 @@ def main() -> None:
         chips=options.chips, images=options.images, calibration_images=options.calibration_images,
         batch_size=options.batch_size,
     )  # fmt: skip
-    varied = options.varied_images or options.images
     wanted = points(base.adc.bits, all_bits=options.all_bits)
     done = {(p["policy"], p["bits"], p["sigma"]) for p in result["points"]}
     order = points(base.adc.bits, all_bits=True)

@@ -2,8 +2,6 @@ import math
 
 import pytest
 import torch
-from hypothesis import example, given
-from hypothesis import strategies as st
 
 from bitline.chip.description import Cell
 from bitline.mapping.lower import Matmul
@@ -11,7 +9,8 @@ from bitline.mapping.place import dense
 from bitline.mvm import adc
 from bitline.mvm.product import Product
 from bitline.mvm.torch_fast import Crossbars, crossbar_mvm
-from bitline.physics.noise import BLOCK, ReadNoise, blocks
+from bitline.physics.noise import ReadNoise
+from bitline.physics.normal import SIGMA, key, normals, quantiles
 
 CELL = {"bits": 2, "g_min": "10 uS", "g_max": "100 uS", "read_voltage": 0.2}
 STEP = 30e-6
@@ -67,16 +66,16 @@ def test_a_row_that_is_not_driven_makes_no_noise(make_chip):
 
 def test_a_draw_depends_on_image_tile_place_and_seed_and_on_nothing_else():
     cell = Cell.model_validate({**CELL, "read_noise": {"kind": "absolute", "sigma": "1 uS"}})
-    draws = [
-        ReadNoise(cell, seed, first).draw(image, tile, position, (50,))
-        for seed, first, image, tile, position in (
-            (0, 0, 0, 0, 0), (1, 0, 0, 0, 0), (0, 0, 1, 0, 0), (0, 0, 0, 1, 0), (0, 0, 0, 0, 16),
-        )
-    ]  # fmt: skip
+
+    def draw(seed: int, first: int, image: int, tile: int, position: int) -> torch.Tensor:
+        vector = torch.tensor([image * 20 + position])
+        return ReadNoise(cell, seed, first).draw(vector, 20, tile, (1, 3, 2, 1, 9))
+
+    draws = [draw(0, 0, 0, 0, 0), draw(1, 0, 0, 0, 0), draw(0, 0, 1, 0, 0), draw(0, 0, 0, 1, 0), draw(0, 0, 0, 0, 16)]
     for i, one in enumerate(draws):
         for other in draws[:i]:
             assert not torch.equal(one, other)
-    assert torch.equal(ReadNoise(cell, 0, 3).draw(2, 0, 0, (50,)), ReadNoise(cell, 0, 5).draw(0, 0, 0, (50,)))
+    assert torch.equal(draw(0, 3, 2, 0, 0), draw(0, 5, 0, 0, 0))
 
 
 def test_two_reads_of_one_vector_differ(make_chip):
@@ -88,15 +87,26 @@ def test_two_reads_of_one_vector_differ(make_chip):
     assert len(y.flatten(2).flatten(0, 1).unique(dim=0)) == 6
 
 
-@given(st.integers(0, 4), st.integers(0, 50), st.integers(1, 100))
-@example(2, 16, 31)
-@example(1, 40, 17)
-def test_runs_cover_every_vector_once_and_split_no_block(images, positions, most):
-    runs = blocks(images, positions, most)
-    assert [v for start, stop in runs for v in range(start, stop)] == list(range(images * positions))
-    for start, stop in runs:
-        assert (start % positions) % BLOCK == 0
-        assert stop - start <= max(most, BLOCK)
+def test_quantiles_are_those_of_a_normal_distribution_to_a_hundredth():
+    z = quantiles().double() / SIGMA
+    assert float(z.square().mean()) == pytest.approx(1, abs=1e-4)
+    assert float(z.pow(4).mean()) == pytest.approx(3, abs=0.06)
+    u = (torch.arange(2**15) + 0.5) / 2**16 + 0.5
+    inner = u < 1 - 2**-10
+    torch.testing.assert_close(z[: 2**15][inner], torch.special.ndtri(u.double())[inner], rtol=0, atol=0.02)
+    assert torch.equal(quantiles()[2**15 :], -quantiles()[: 2**15])
+
+
+def test_numbers_of_neighbouring_conversions_and_vectors_are_uncorrelated():
+    vectors = torch.arange(4096)
+    keys = key(2**62 + 5, vectors // 64, vectors % 64, 3)
+    z = normals(torch.arange(64).view(1, 64, 1), [k[:] for k in keys]).double() / SIGMA
+    z = z.flatten(0, 2)  # conversions, vectors
+    assert float(z.mean()) == pytest.approx(0, abs=5 / math.sqrt(z.numel()))
+    for rows in (z, z.T, z.square() - 1):
+        correlation = rows @ rows.T / rows.shape[1] / rows.square().mean()
+        rest = correlation - torch.diag(correlation.diag())
+        assert float(rest.abs().max()) < 7.5 / math.sqrt(rows.shape[1])
 
 
 def test_variances_of_cells_without_noise_are_zero():

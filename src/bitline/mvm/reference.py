@@ -12,7 +12,7 @@ from bitline.errors import MappingError
 from bitline.mapping.encode import column_tiles
 from bitline.mvm.adc import AdcScale
 from bitline.mvm.product import Product
-from bitline.physics.noise import BLOCK, ReadNoise
+from bitline.physics.noise import ReadNoise
 
 
 def crossbar_mvm(
@@ -48,7 +48,7 @@ def crossbar_mvm(
 
     for image in range(images):
         for position in range(positions):
-            block = position - position % BLOCK
+            drawn = [_draw(noise, x, product, image, position, tile) for tile in range(tiles)] if noise else []
             for group in range(matmul.groups):
                 vector = x[image, position, group].tolist()
                 total = [0.0] * stored
@@ -66,8 +66,7 @@ def crossbar_mvm(
                                         if variance:
                                             power += digit**2 * _spread(variance, group, k, s, row, column, product)
                                     if noise:
-                                        z = _draw(noise, x, product, image, tile, block)
-                                        a += power**0.5 * float(z[group, p, position - block, s, k, column])
+                                        a += power**0.5 * drawn[tile][group][p][s][k][column]
                                     code = float(round((a - zero) / step))
                                     if scale.low is not None and scale.high is not None:
                                         code = min(max(code, scale.low), scale.high)
@@ -122,14 +121,14 @@ def _spread(variance: Any, group: int, k: int, s: int, row: int, column: int, pr
     return variance[group][k][s][row][column]
 
 
-def _draw(noise: ReadNoise, x: Tensor, product: Product, image: int, tile: int, block: int) -> Tensor:
-    shape = noise_shape(product, min(BLOCK, x.shape[1] - block))
-    return noise.draw(image, tile, block, shape)
+def _draw(noise: ReadNoise, x: Tensor, product: Product, image: int, position: int, tile: int) -> Any:
+    vector = torch.tensor([image * x.shape[1] + position])
+    return noise.draw(vector, x.shape[1], tile, noise_shape(product))[:, :, 0].tolist()
 
 
-def noise_shape(product: Product, positions: int) -> tuple[int, ...]:
-    """Shape of one draw: (groups, digits, positions, slices, converted sides, stored columns)."""
+def noise_shape(product: Product) -> tuple[int, int, int, int, int]:
+    """Conversions of a row tile: (groups, digits, slices, converted sides, stored columns)."""
     return (
-        product.placement.matmul.groups, len(product.digit_weights), positions,
-        len(product.slice_weights), len(product.side_weights), product.placement.stored_columns,
+        product.placement.matmul.groups, len(product.digit_weights), len(product.slice_weights),
+        len(product.side_weights), product.placement.stored_columns,
     )  # fmt: skip

@@ -1,8 +1,8 @@
 """The product of a crossbar in few large tensor operations, on any torch device.
 
 Working memory is bounded whatever the batch: vectors are taken in runs of at most `CHUNK` partial sums and `16 * CHUNK`
-input digits (or one vector, under read noise one block of 16 positions, if that is more). A run holds at most 40 bytes
-for each of its sums and 10 for each of its digits.
+input digits, or one vector if that is more. A run holds at most 40 bytes for each of its sums and 10 for each of its
+digits.
 """
 
 from collections.abc import Callable, Iterator
@@ -19,7 +19,7 @@ from bitline.mapping.quantize import digits
 from bitline.mvm.adc import AdcScale
 from bitline.mvm.product import Product
 from bitline.mvm.reference import check, noise_shape
-from bitline.physics.noise import BLOCK, ReadNoise, blocks
+from bitline.physics.noise import ReadNoise
 from bitline.physics.program import RESOLUTION
 
 CHUNK = 2**19
@@ -137,7 +137,7 @@ def crossbar_mvm(
     highest = crossbars.most if scale.high is None else max(scale.high, -(scale.low or 0))
     wide = highest * placement.row_tiles > _EXACT_IN_FLOAT
     flat = x.reshape(-1, groups, rows)
-    for start, stop in _runs(images, positions, product, whole_blocks=noise is not None):
+    for start, stop in _runs(images * positions, product):
         codes: Tensor | None = None
         for tile, a in _sums(flat[start:stop], crossbars):
             if noise is not None:
@@ -201,19 +201,16 @@ def analog_sums(x: Tensor, crossbars: Crossbars) -> Iterator[Tensor]:
     """
     check(x, crossbars.levels, crossbars.product)
     flat = x.reshape(-1, *x.shape[2:])
-    for start, stop in _runs(x.shape[0], x.shape[1], crossbars.product, whole_blocks=False):
+    for start, stop in _runs(len(flat), crossbars.product):
         for _, a in _sums(flat[start:stop], crossbars):
             yield a
 
 
-def _runs(images: int, positions: int, product: Product, *, whole_blocks: bool) -> list[tuple[int, int]]:
+def _runs(vectors: int, product: Product) -> list[tuple[int, int]]:
     matmul, digits_of_all = product.placement.matmul, len(product.digit_weights) * product.placement.matmul.groups
     sums = digits_of_all * product.placement.stored_columns * len(product.slice_weights) * len(product.side_weights)
     most = max(1, CHUNK // max(sums, digits_of_all * matmul.rows // 16))
-    if whole_blocks:
-        return blocks(images, positions, most)
-    total = images * positions
-    return [(start, min(start + most, total)) for start in range(0, total, most)]
+    return [(start, min(start + most, vectors)) for start in range(0, vectors, most)]
 
 
 def _sums(x: Tensor, crossbars: Crossbars) -> Iterator[tuple[int, Tensor]]:
@@ -313,15 +310,9 @@ def _disturb(
     else:
         sides = 2 if product.subtracts else 1
         power = squares.sum(-1)[..., None, None, None] * (sides * noise.absolute_sigma**2)
-    sigma = power.sqrt_().float()
-    vector, vectors = 0, a.shape[2]
-    while vector < vectors:
-        image, position = divmod(start + vector, positions)
-        count = min(BLOCK, positions - position)
-        z = noise.draw(image, tile, position, noise_shape(product, count)).to(a.device)
-        run = slice(vector, vector + count)
-        a[:, :, run] += z.mul_(sigma[:, :, run])
-        vector += count
+    vectors = torch.arange(start, start + a.shape[2], device=a.device)
+    z = noise.draw(vectors, positions, tile, noise_shape(product))
+    a += z.mul_(power.sqrt_().float())
 
 
 def _shift_and_add(codes: Tensor, scale: AdcScale, product: Product, *, out: Tensor) -> None:

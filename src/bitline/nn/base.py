@@ -142,7 +142,7 @@ class CrossbarLayer(KeepsRanges):
         shape = output_shape(self._itself, input.shape)
         return plan.multiply_scaled(
             input_view(self._itself, q), position_axes(self._itself), self._factor_of_one().flatten(), self.bias, shape,
-            last=isinstance(self, nn.Linear),
+            last=isinstance(self, nn.Linear), noise=self._noise(self.chip, seed, first, call),
         )  # fmt: skip
 
     def _count_reads(self, images: int) -> tuple[int, int]:
@@ -203,30 +203,36 @@ class CrossbarLayer(KeepsRanges):
         """
         plan = self._plan(q, chip, seed) if observer is None else None
         if plan is not None:
-            return plan.multiply(input_view(self._itself, q), position_axes(self._itself))[0]
+            noise = self._noise(chip, seed, first_image, call)
+            return plan.multiply(input_view(self._itself, q), position_axes(self._itself), noise=noise)[0]
         crossbars = self.crossbars(chip, seed)
         product, images = crossbars.product, q.shape[0]
         scale = self.adc_scale(q, crossbars)
-        noisy = _noisy(chip, seed)
         outs: list[Tensor] = []
         for start, rows in self._vectors(q):
-            noise = None
-            if noisy:
-                noise_seed = seeds.derive(seed, self._matmul.name, "read noise", call)
-                noise = ReadNoise(chip.cell, noise_seed, first_image + start)
+            noise = self._noise(chip, seed, first_image + start, call)
             outs.append(crossbar_mvm(rows, crossbars, scale, noise=noise, observer=observer))
         if not outs:
             return q.new_zeros(images, 0, product.placement.matmul.groups, product.placement.matmul.cols).double()
         return outs[0] if len(outs) == 1 else torch.cat(outs)
 
+    def _noise(self, chip: Chip, seed: int, first_image: int, call: int) -> ReadNoise | None:
+        """Return the noise of some reads; ideal cells are read without."""
+        if seed == IDEAL or isinstance(chip.cell.read_noise, NoReadNoise):
+            return None
+        return ReadNoise(chip.cell, seeds.derive(seed, self._matmul.name, "read noise", call), first_image)
+
     def _plan(self, q: Tensor, chip: Chip, seed: int) -> native.Plan | None:
         """Return what computes the product natively; None where tensors do."""
         path = native.chosen_path()
-        if path == native.TENSOR or q.device.type != "cpu" or q.dtype.itemsize > 1 or _noisy(chip, seed):
+        if path == native.TENSOR or q.device.type != "cpu" or q.dtype.itemsize > 1:
             return None
         crossbars = self.crossbars(chip, seed)
-        scale = self.adc_scale(q, crossbars)
-        return None if exact(crossbars, scale) else native.plan(crossbars, scale, path)
+        scale, noise = self.adc_scale(q, crossbars), self._noise(chip, seed, 0, 0)
+        if noise is None and exact(crossbars, scale):
+            return None
+        plan = native.plan(crossbars, scale, path, noise)
+        return None if isinstance(plan, str) else plan
 
     def _factor_of_one(self) -> Tensor:
         """Real value of a product of 1, float64, (groups, cols)."""
@@ -402,10 +408,6 @@ class CrossbarLayer(KeepsRanges):
 
     def _plain(self, x: Tensor, w: Tensor, b: Tensor | None) -> Tensor:
         raise NotImplementedError
-
-def _noisy(chip: Chip, seed: int) -> bool:
-    """Whether reads differ from one another; ideal cells are read without noise."""
-    return seed != IDEAL and not isinstance(chip.cell.read_noise, NoReadNoise)
 
 
 def _unread(chip: Chip) -> Chip:

@@ -7,10 +7,8 @@ import torch
 from torch import Tensor
 
 from bitline.chip.description import AbsoluteReadNoise, Cell, ProportionalReadNoise
-from bitline.physics import seeds
+from bitline.physics.normal import SIGMA, key, normals
 
-BLOCK = 16
-"""positions of one image that share a seed, hence the least that is drawn at once"""
 _VARIANCE_BITS = 24
 
 
@@ -30,10 +28,27 @@ class ReadNoise:
     seed: int
     first_image: int = 0
 
-    def draw(self, image: int, tile: int, position: int, shape: tuple[int, ...]) -> Tensor:
-        """Standard normal numbers for one row tile and the block of positions that starts at `position`."""
-        source = seeds.generator(self.seed, self.first_image + image, tile, position)
-        return torch.randn(shape, generator=source)
+    def draw(self, vectors: Tensor, positions: int, tile: int, shape: tuple[int, int, int, int, int]) -> Tensor:
+        """Standard normal numbers for every conversion of one row tile.
+
+        Args:
+            vectors: numbers of input vectors within the batch, int64, (vectors,).
+            positions: input vectors of an image.
+            tile: number of the row tile.
+            shape: (groups, digits, slices, converted sides, stored columns).
+
+        Returns:
+            float32, (groups, digits, vectors, slices, converted sides, stored columns).
+        """
+        groups, digits, slices, sides, columns = shape
+        image = vectors.div(positions, rounding_mode="floor")
+        keys = key(self.seed, image + self.first_image, vectors - image * positions, tile)
+        pairs = math.ceil(digits / 2)
+        # Two digits share a counter; it runs over pairs of digits, sides, slices, columns and groups.
+        counter = torch.arange(groups * columns * slices * sides * pairs, device=vectors.device)
+        counter = counter.view(groups, columns, slices, sides, pairs).permute(0, 4, 2, 3, 1)[:, :, None]
+        z = normals(counter, [k[:, None, None, None] for k in keys])
+        return z.flatten(1, 2)[:, :digits].float() / SIGMA
 
     @property
     def proportional(self) -> bool:
@@ -62,23 +77,3 @@ class ReadNoise:
         """Standard deviation of one cell driven by a digit of 1, level units; zero if proportional."""
         noise = self.cell.read_noise
         return noise.sigma / self.cell.step if isinstance(noise, AbsoluteReadNoise) else 0.0
-
-
-def blocks(images: int, positions: int, most: int) -> list[tuple[int, int]]:
-    """Cut images x positions vectors into runs of at most `most` vectors, or one block of positions.
-
-    Returns:
-        Half-open ranges of vectors, none of which splits a block of `BLOCK` positions of one image.
-    """
-    per_image = math.ceil(positions / BLOCK)
-    ends = [i * positions + min((b + 1) * BLOCK, positions) for i in range(images) for b in range(per_image)]
-    runs: list[tuple[int, int]] = []
-    start = stop = 0
-    for end in ends:
-        if end - start > most and stop > start:
-            runs.append((start, stop))
-            start = stop
-        stop = end
-    if stop > start:
-        runs.append((start, stop))
-    return runs

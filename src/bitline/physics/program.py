@@ -5,9 +5,10 @@ from torch import Tensor
 
 from bitline.chip.description import Cell, GaussianAbsolute, GaussianProportional, Ideal, LogNormal, PerLevel
 
-RESOLUTION = 2**-12
-"""of effective levels: far below any cell's error, and coarse enough that sums of levels are exact in any order, so
-that a result does not depend on batch size, threads or torch device"""
+RESOLUTION = 2**-7
+"""of effective levels: an order below the error of any cell worth adapting to, and coarse enough that the sums of a
+row tile are exact in 16 bits and in any order, so that a result does not depend on batch size, threads or torch
+device"""
 
 
 def program(levels: Tensor, cell: Cell, *, generator: torch.Generator) -> Tensor:

@@ -14,6 +14,7 @@ from bitline.errors import MappingError, nearest
 from bitline.mapping.encode import column_tiles
 from bitline.mvm.adc import AdcScale
 from bitline.mvm.torch_fast import Crossbars, Rule
+from bitline.physics.noise import ReadNoise
 
 try:
     from bitline.mvm.native import _native
@@ -45,11 +46,13 @@ def chosen_path() -> str:
     here = [*paths(), TENSOR]
     wanted = os.environ.get(VARIABLE) or here[0]
     if wanted not in here:
-        raise MappingError(f"{VARIABLE} = {wanted!r} does not run here{nearest(wanted, here)}; allowed: {', '.join(here)}")
+        raise MappingError(
+            f"{VARIABLE} = {wanted!r} does not run here{nearest(wanted, here)}; allowed: {', '.join(here)}"
+        )
     return wanted
 
 
-def why_not(crossbars: Crossbars, device: torch.device) -> str | None:
+def why_not(crossbars: Crossbars, device: torch.device, noise: ReadNoise | None = None) -> str | None:
     """Say why a layer's product cannot run on a native path, or None; `Plan` may still refuse its sums."""
     form = crossbars.product.form
     if _native is None:
@@ -58,6 +61,8 @@ def why_not(crossbars: Crossbars, device: torch.device) -> str | None:
         return f"its tensors are on {device}, native kernels run on the CPU"
     if form.bits > 8:
         return f"inputs of {form.bits} bits; native kernels take up to 8"
+    if noise is not None and noise.proportional:
+        return "read noise in proportion to conductance; native kernels draw noise of one variance for all cells"
     return None
 
 
@@ -69,13 +74,16 @@ class Plan:
         scale: ranges of its ADCs.
         path: one of `paths()`.
         count: count conversions that clip, at some loss of speed.
+        noise: of the reads; which reads they are is said when multiplying.
 
     Raises:
         MappingError: the layer does not fit a native path.
     """
 
-    def __init__(self, crossbars: Crossbars, scale: AdcScale, path: str, *, count: bool = False) -> None:
-        reason = why_not(crossbars, crossbars.levels.device)
+    def __init__(
+        self, crossbars: Crossbars, scale: AdcScale, path: str, *, count: bool = False, noise: ReadNoise | None = None
+    ) -> None:
+        reason = why_not(crossbars, crossbars.levels.device, noise)
         if reason:
             raise MappingError(reason)
         product, form = crossbars.product, crossbars.product.form
@@ -106,6 +114,7 @@ class Plan:
                 multiply=Rule(scale, crossbars, integral=crossbars.integral).multiply,
                 count=count,
                 tolerance=TOLERANCE,
+                noise_variance=0.0 if noise is None else (1 + product.subtracts) * noise.absolute_sigma**2,
             )
         except ValueError as error:
             raise MappingError(str(error)) from None
@@ -115,12 +124,15 @@ class Plan:
         """How analog sums are made, a few words."""
         return self._plan.kind
 
-    def multiply(self, x: Tensor, position_axes: int, *, shortcuts: bool = True) -> tuple[Tensor, int]:
+    def multiply(
+        self, x: Tensor, position_axes: int, *, noise: ReadNoise | None = None, shortcuts: bool = True
+    ) -> tuple[Tensor, int]:
         """Multiply integer activations.
 
         Args:
             x: uint8 or int8, any strides, (images, `position_axes` axes of positions, groups, axes of rows).
             position_axes: how many axes number the positions.
+            noise: of these reads, where the plan has any.
             shortcuts: skip input digits and rows that are all zero; changes no bit of the answer.
 
         Returns:
@@ -134,7 +146,7 @@ class Plan:
         if y.numel():
             clipped = _native.multiply(
                 self._plan, x.view(torch.uint8), position_axes, y,
-                threads=torch.get_num_threads(), shortcuts=shortcuts, count=self.count,
+                threads=torch.get_num_threads(), shortcuts=shortcuts, count=self.count, reads=_reads(noise),
             )  # fmt: skip
         cols = placement.matmul.cols
         if placement.stored_columns > cols:
@@ -147,8 +159,9 @@ class Plan:
         return self.product.placement.stored_columns == self.product.placement.matmul.cols
 
     def multiply_scaled(
-        self, x: Tensor, position_axes: int, factor: Tensor, bias: Tensor | None, shape: list[int], *, last: bool
-    ) -> Tensor:
+        self, x: Tensor, position_axes: int, factor: Tensor, bias: Tensor | None, shape: list[int], *, last: bool,
+        noise: ReadNoise | None = None,
+    ) -> Tensor:  # fmt: skip
         """Multiply, scale and add a bias in one go.
 
         Args:
@@ -158,6 +171,7 @@ class Plan:
             bias: float32, (groups * cols,), or None.
             shape: of the result.
             last: channels are the last axis of the result, not the second.
+            noise: of these reads, where the plan has any.
 
         Returns:
             float32, of the given shape.
@@ -166,27 +180,37 @@ class Plan:
         if y.numel():
             _native.multiply_scaled(
                 self._plan, x.view(torch.uint8), position_axes, y, channels_first=not last, factor=factor.contiguous(),
-                bias=None if bias is None else bias.contiguous(), threads=torch.get_num_threads(), shortcuts=True,
+                bias=None if bias is None else bias.detach().contiguous(), threads=torch.get_num_threads(), shortcuts=True,
+                reads=_reads(noise),
             )  # fmt: skip
         return y
 
 
-def plan(crossbars: Crossbars, scale: AdcScale, path: str) -> Plan | None:
-    """Return the plan of a layer on a path, packed once for the same cells and ranges; None where it does not fit."""
-    ranges, cached = crossbars.plans.get(path, (None, None))
+def plan(crossbars: Crossbars, scale: AdcScale, path: str, noise: ReadNoise | None = None) -> Plan | str:
+    """Return the plan of a layer on a path, packed once for the same cells and ranges, or why it does not fit."""
+    ranges, cached = crossbars.plans.get((path, noise is None), (None, ""))
     if ranges is not None and same_ranges(ranges, scale):
         return cached
     try:
-        made = Plan(crossbars, scale, path)
-    except MappingError:
-        made = None
-    crossbars.plans[path] = (scale, made)
+        made = Plan(crossbars, scale, path, noise=noise)
+    except MappingError as error:
+        made = str(error)
+    crossbars.plans[path, noise is None] = (scale, made)
     return made
+
+
+def _reads(noise: ReadNoise | None) -> tuple[int, int] | None:
+    return None if noise is None else (noise.seed, noise.first_image)
 
 
 def same_ranges(a: AdcScale, b: AdcScale) -> bool:
     """Whether two scales convert alike."""
     return (a.low, a.high) == (b.low, b.high) and a.lsb.equal(b.lsb) and a.offset.equal(b.offset)
+
+
+def quantiles() -> list[int]:
+    """Return the normal numbers that read noise is made of, as `bitline.physics.normal.quantiles`."""
+    return _native.quantiles()
 
 
 def quantize(x: Tensor, scale: float, low: int, high: int) -> Tensor | None:

@@ -9,7 +9,6 @@ namespace bitline {
 namespace {
 
 constexpr double EXACT_IN_FLOAT = 1 << 24;
-constexpr double RESOLUTION = 1.0 / 4096;  // of real levels
 constexpr uint32_t TWICE = 0x10001;
 
 struct Levels {
@@ -70,7 +69,7 @@ bool find_rule(const Plan& p, int range, int shift_in, FixedRule& rule) {
 
 void find_rules(Plan& p) {
     const size_t ranges = p.lsb.size();
-    for (int shift_in = 6; shift_in >= 0; shift_in--) {
+    for (int shift_in = p.most_shift; shift_in >= 0; shift_in--) {
         p.fixed.assign(ranges, {});
         p.shift_in = shift_in;
         bool right = true, floor = false, ties = false;
@@ -111,6 +110,68 @@ bool codes_fit(Plan& p) {
     const bool negative = p.digit_weight.back() < 0;
     p.horner = p.stride[1] == 0 && (negative ? most * -p.digit_weight.back() < 32768 : most * digits < 65536);
     return p.horner || most * p.tiles < 65536;
+}
+
+// Tiles of levels in whole units of `unit`, if two bytes hold them; levels of one byte come scaled by 2^shift.
+bool pack_tiles(Plan& p, const Levels& level, double unit, int shift) {
+    int64_t low = 0, high = 0;
+    for (int g = 0; g < p.groups; g++)
+        for (int s = 0; s < p.planes; s++)
+            for (int r = 0; r < p.rows; r++)
+                for (int c = 0; c < p.stored; c++) {
+                    const double v = level(g, s, r, c) / unit, whole = std::nearbyint(v);
+                    if (std::abs(v - whole) > 1e-6 || std::abs(v) > 65535) return false;
+                    low = std::min(low, int64_t(whole)), high = std::max(high, int64_t(whole));
+                }
+    const bool negative = low < 0;
+    if (negative && (low < -32768 || high > 32767)) return false;
+    p.tile_parts = negative ? low < -128 || high > 127 ? 2 : 1 : high > 255 ? 2 : 1;
+    p.tiled = true, p.tile_signed = negative;
+    int tallest = 1;
+    for (int t = 0; t < p.tiles; t++) tallest = std::max(tallest, p.bounds[t + 1] - p.bounds[t]);
+    const int blocks = (tallest + 63) / 64;
+    p.tile_rows = ((tallest + blocks - 1) / blocks + 3) / 4 * 4;
+    p.tile_columns = std::min(16, p.stored);
+    p.first_block.assign(1, 0);
+    for (int t = 0; t < p.tiles; t++)
+        p.first_block.push_back(p.first_block.back() + (p.bounds[t + 1] - p.bounds[t] + p.tile_rows - 1) / p.tile_rows);
+    const int sixteens = (p.stored + 15) / 16;
+    const size_t bytes = size_t(p.groups) * p.first_block.back() * sixteens * p.planes * p.tile_parts * p.tile_columns * 64;
+    p.tile_levels.reset(static_cast<uint8_t*>(std::aligned_alloc(64, bytes)), std::free);
+    std::memset(p.tile_levels.get(), 0, bytes);
+    uint8_t* to = p.tile_levels.get();
+    for (int g = 0; g < p.groups; g++)
+        for (int t = 0; t < p.tiles; t++)
+            for (int c0 = 0; c0 < p.stored; c0 += 16)
+                for (int s = 0; s < p.planes; s++)
+                    for (int part = 0; part < p.tile_parts; part++)
+                        for (int r0 = p.bounds[t]; r0 < p.bounds[t + 1]; r0 += p.tile_rows, to += p.tile_columns * 64)
+                            for (int r = r0; r < std::min(r0 + p.tile_rows, p.bounds[t + 1]); r++)
+                                for (int c = c0; c < std::min(p.stored, c0 + 16); c++) {
+                                    const int v = int(std::nearbyint(level(g, s, r, c) / unit));
+                                    to[(c - c0) * 64 + r - r0] = uint8_t(p.tile_parts == 1 ? v * (1 << shift) : v >> 8 * part);
+                                }
+    return true;
+}
+
+// Whether integer levels make 16-bit sums of tiles; how much levels and digits can be scaled up within their bytes.
+bool tiles_of_bytes(Plan& p, const Layer& l, int& room) {
+    int most = 0, mask = 0, tallest = 0;
+    const size_t n = size_t(l.groups) * l.sides * l.slices * l.rows * l.stored;
+    for (size_t i = 0; i < n; i++) most = std::max<int>(most, l.bytes[i]);
+    for (int m : p.digit_mask) mask = std::max(mask, m);
+    for (int t = 0; t < p.tiles; t++) tallest = std::max(tallest, p.bounds[t + 1] - p.bounds[t]);
+    const int limit = l.subtracts ? 127 : 255;
+    if (most > limit || mask > 255 || int64_t(most) * mask * tallest > (l.subtracts ? 32767 : 65535)) return false;
+    p.most = most * mask * tallest, p.least = l.subtracts ? -p.most : 0;
+    const auto shifts = [](int value, int limit) {
+        int i = 0;
+        while (i < 6 && value << (i + 1) <= limit) i++;
+        return i;
+    };
+    room = shifts(most, limit);
+    p.most_shift = std::min(6, room + shifts(mask, 255));
+    return true;
 }
 
 bool pack_bytes(Plan& p, const Layer& l, const Levels& level, int index_bits) {
@@ -198,56 +259,41 @@ void each_word(const Plan& p, Value value) {
                                   p.first_lookup[t] * 5 + (r - p.bounds[t]));
 }
 
-// One part: a unit for each range, as fine as 16 bits allow, if that keeps within the tolerance.
-bool pack_one_word(Plan& p, const Levels& level, double tolerance) {
-    if (!p.limited || p.low != 0 || tolerance <= 0) return false;
-    for (double o : p.offset)
-        if (o < 0) return false;
-    p.bias.assign(p.lsb.size(), 0);
-    if (!codes_fit(p)) return false;
-    // Units by group, plane and column.
-    const auto index = [&](int g, int s, int c) { return (size_t(g) * p.planes + s) * p.stored + c; };
-    std::vector<double> unit(size_t(p.groups) * p.planes * p.stored), smallest(unit.size(), 1e300);
-    for (int g = 0; g < p.groups; g++)
-        for (int s = 0; s < p.planes; s++)
-            for (int c = 0; c < p.stored; c++)
-                for (int d = 0; d < p.digits; d++) {
-                    const int i = p.range(g, d, s, c);
-                    const double reach = p.offset[i] + (p.high + 1) * p.lsb[i];
-                    unit[index(g, s, c)] = std::max(unit[index(g, s, c)], reach / 65535);
-                    smallest[index(g, s, c)] = std::min(smallest[index(g, s, c)], p.lsb[i]);
-                }
+// One part: exact sums of at most 16 bits, converted to within one unit.
+bool pack_one_word(Plan& p, const Levels& level, const Layer& l) {
+    if (!p.limited || p.low != 0 || !codes_fit(p)) return false;
     p.parts = 1;
     start_words(p);
-    std::vector<double> over(size_t(p.tiles) * unit.size()), under(over.size());
     bool fits = true;
+    const size_t each = size_t(p.groups) * p.stored * p.planes * p.tiles;
+    std::vector<double> most(each), least(each);
     each_word(p, [&](int g, int c, int s, int t, int r, size_t at) {
-        const double u = unit[index(g, s, c)], v = level(g, s, r, c) / u, word = std::nearbyint(v);
-        if (v < 0) fits = false;
-        p.words[at] = uint16_t(std::clamp(word, 0.0, 65535.0));
-        (word > v ? over : under)[t * unit.size() + index(g, s, c)] += std::abs(word - v);
+        const double v = level(g, s, r, c) / RESOLUTION, word = std::nearbyint(v);
+        fits = fits && std::abs(word - v) < 1e-6 && std::abs(word) < 32768;
+        p.words[at] = uint16_t(int16_t(word));
+        (word > 0 ? most : least)[((size_t(g) * p.stored + c) * p.planes + s) * p.tiles + t] += word;
     });
-    for (size_t i = 0; fits && i < over.size(); i++) {
-        const size_t k = i % unit.size();
-        fits = (std::max(over[i], under[i]) + 2) * unit[k] <= tolerance * smallest[k];
-    }
-    if (!fits) return false;
-    p.fixed.assign(p.lsb.size(), {});
+    double base = 0, top = 0;
+    for (double v : least) base = std::max(base, -v);
+    for (double v : most) top = std::max(top, v);
+    int tallest = 0;
+    for (int t = 0; t < p.tiles; t++) tallest = std::max(tallest, p.bounds[t + 1] - p.bounds[t]);
+    if (!fits || std::sqrt(tallest * l.noise_variance) / RESOLUTION * 32768 / NOISE_SIGMA > 32767) return false;
+    p.base = uint16_t(base);
     p.rule = Rule::words;
-    p.shift_in = 0;
-    for (int g = 0; g < p.groups; g++)
-        for (int s = 0; s < p.planes; s++)
-            for (int c = 0; c < p.stored; c++)
-                for (int d = 0; d < p.digits; d++) {
-                    const int i = p.range(g, d, s, c);
-                    const double u = unit[index(g, s, c)], reach = p.lsb[i] / u;
-                    const double start = std::nearbyint((p.lsb[i] / 2 - p.offset[i]) / u);
-                    const int shift = std::clamp(int(std::ceil(std::log2(reach))) - 1, 0, 15);
-                    const double factor = std::min(65535.0, std::nearbyint(std::ldexp(1, 16 + shift) / reach));
-                    p.fixed[i] = {uint32_t(factor) * TWICE, uint32_t(std::max(start, 0.0)) * TWICE,
-                                  uint32_t(std::max(-start, 0.0)) * TWICE, uint32_t(shift), 0,
-                                  uint32_t(p.high) * TWICE, 0};
-                }
+    p.fixed.assign(p.lsb.size(), {});
+    for (size_t i = 0; i < p.lsb.size(); i++) {
+        // Sums start from base; what is added and taken away must not reach 16 bits.
+        const double reach = p.lsb[i] / RESOLUTION, start = std::nearbyint((p.lsb[i] / 2 - p.offset[i]) / RESOLUTION);
+        const double add = std::max(start - base, 0.0), sub = std::max(base - start, 0.0);
+        const int shift = std::clamp(int(std::ceil(std::log2(reach))) - 1, 0, 15);
+        const double factor = std::min(65535.0, std::nearbyint(std::ldexp(1, 16 + shift) / reach));
+        if (p.lsb[i] * l.tolerance < RESOLUTION || p.offset[i] < 0 || base + top + add > 65535 || sub > 65535 ||
+            factor < 32768)
+            return false;
+        p.fixed[i] = {uint32_t(factor) * TWICE, uint32_t(add) * TWICE, uint32_t(sub) * TWICE, uint32_t(shift), 0,
+                      uint32_t(p.high) * TWICE, 0};
+    }
     return true;
 }
 
@@ -255,6 +301,7 @@ bool pack_one_word(Plan& p, const Levels& level, double tolerance) {
 bool pack_two_words(Plan& p, const Levels& level) {
     int tallest = 1;
     for (int t = 0; t < p.tiles; t++) tallest = std::max(tallest, p.bounds[t + 1] - p.bounds[t]);
+    p.base = 0;
     p.part_shift = std::min(15, int(std::floor(std::log2(65535.0 / tallest))));
     p.parts = 2;
     p.unit = float(RESOLUTION);
@@ -299,6 +346,8 @@ void check_floats(const Plan& p, const Layer& l, const Levels& level) {
                     for (int r = p.bounds[t]; r < p.bounds[t + 1]; r++) sum += std::abs(level(g, s, r, c));
                     if (sum * mask > EXACT_IN_FLOAT * unit)
                         throw std::invalid_argument("analog sums exceed 24 bits");
+                    if (!p.limited && (sum * mask + 1) * p.tiles > 1u << 31)
+                        throw std::invalid_argument("codes of all row tiles exceed 31 bits");
                 }
 }
 
@@ -306,6 +355,7 @@ void check_floats(const Plan& p, const Layer& l, const Levels& level) {
 
 Plan build(const Layer& l, Machine machine, bool count) {
     Plan p{};
+    if (l.noise_variance > 0) machine.tiles = false;
     const Levels level{l};
     p.groups = l.groups, p.rows = l.rows, p.stored = l.stored;
     p.bounds = l.bounds, p.tiles = int(l.bounds.size()) - 1;
@@ -327,7 +377,8 @@ Plan build(const Layer& l, Machine machine, bool count) {
         p.horner_shift[i] = int(std::lround(std::log2(std::abs(p.digit_weight[i + 1]) / p.digit_weight[i])));
     p.bias.assign(p.lsb.size(), 0);
 
-    if (l.integral && pack_bytes(p, l, level, machine.index_bits)) {
+    int room = 0;
+    if (l.integral && l.noise_variance == 0 && (machine.tiles ? tiles_of_bytes(p, l, room) : pack_bytes(p, l, level, machine.index_bits))) {
         p.sums = Sums::bytes;
         for (size_t i = 0; i < p.lsb.size(); i++) {
             const double first = std::floor((p.offset[i] - p.least) / p.lsb[i]) + 1;
@@ -336,7 +387,13 @@ Plan build(const Layer& l, Machine machine, bool count) {
         if (!count && codes_fit(p)) find_rules(p);
         if (p.fixed.empty()) {
             p.horner = false;
+            if (p.limited) p.bias.assign(p.lsb.size(), -p.low);
             fill_tables(p);
+        }
+        if (machine.tiles) {
+            room = std::min(room, p.shift_in);
+            p.tile_shift = p.shift_in - room;
+            pack_tiles(p, level, 1, room);
         }
         return p;
     }
@@ -351,15 +408,24 @@ Plan build(const Layer& l, Machine machine, bool count) {
     p.horner = false;
     int mask = 0;
     for (int m : p.digit_mask) mask = std::max(mask, m);
-    if (!l.integral && machine.words && mask == 1) {
+    if ((!l.integral || l.noise_variance > 0) && machine.words && mask == 1) {
         p.sums = Sums::words;
-        if (!count && pack_one_word(p, level, l.tolerance)) return p;
+        if (!count && pack_one_word(p, level, l)) {
+            if (machine.tiles && pack_tiles(p, level, RESOLUTION, 0)) p.words.clear();
+            return p;
+        }
         p.fixed.clear();
         p.horner = false;
         p.bias.assign(p.lsb.size(), p.limited ? -p.low : 0);
-        if (pack_two_words(p, level)) return p;
+        if (!machine.tiles && pack_two_words(p, level)) return p;
         p.words.clear();
         p.parts = 0;
+    }
+    const double unit = l.integral ? 1 : RESOLUTION;
+    if (machine.tiles && pack_tiles(p, level, unit, 0)) {
+        p.sums = Sums::ints;
+        p.unit = float(unit);
+        return p;
     }
     p.sums = Sums::floats;
     pack_floats(p, level);

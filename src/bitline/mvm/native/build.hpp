@@ -8,6 +8,7 @@ namespace bitline {
 struct Machine {
     int index_bits;  // of a look-up in bytes
     bool words;      // looks up 16-bit words
+    bool tiles = false;  // multiplies tiles of bytes
 };
 
 // What Python knows of a layer.
@@ -24,6 +25,7 @@ struct Layer {
     bool limited;
     int low, high;
     bool multiply;          // float32 gives the codes that doubles give
+    double noise_variance;  // of a cell that a digit of 1 drives, level^2; 0 without read noise
     double tolerance;       // of a sum where levels are real, LSB; 0: exact
 };
 

@@ -1,12 +1,14 @@
 // The product, for any instruction set I. A task is 64 input vectors x one group x up to COLUMN_BLOCK columns.
 //
 // I has: W (bytes of a vector), lookup (of bytes in a table), table (load one), lookup16 and friends where WORDS,
-// mulhi, add_sat, sub_sat, min, max, add_pairs (bytes of two vectors, added up and scaled, one half of the lanes).
+// mulhi, mul_round (signed, >> 15), positive (signed, else 0), add_sat, sub_sat, min, max, normal (uniform to normal
+// numbers), add_pairs (bytes of two vectors, added up and scaled, one half of the lanes).
 #pragma once
 
 #include <algorithm>
 #include <cmath>
 #include <memory>
+#include <type_traits>
 
 #include "plan.hpp"
 
@@ -33,7 +35,18 @@ struct Buffer {
     }
 };
 
-inline uint32_t twice(uint32_t x) { return (x & 0xffff) | x << 16; }
+template <class V16>
+inline V16 look_up_normals(V16 u) {
+    const int16_t* table = quantiles().table;
+    V16 v;
+    for (size_t i = 0; i < sizeof(V16) / 2; i++) v[i] = uint16_t(table[u[i]]);
+    return v;
+}
+
+// What stands for tile products where an instruction set has none.
+struct NoTiles {
+    static constexpr int natural(int i) { return i; }
+};
 
 template <class I>
 class Engine {
@@ -41,7 +54,9 @@ class Engine {
     using V16 = typename I::V16;
     using V32 = typename I::V32;
     using VF = typename I::VF;
+    using Tiles = typename I::Tiles;
     static constexpr int N8 = I::W, N16 = I::W / 2, N32 = I::W / 4;
+    static constexpr bool TILED = !std::is_same_v<Tiles, NoTiles>;
 
     const Plan& plan;
     const View& view;
@@ -56,10 +71,13 @@ class Engine {
     std::vector<int> live_;          // digits that are not all zero, per tile: (tiles, digits)
     std::vector<int> live_count_;
     std::vector<int> place_;         // of each digit among the live ones of a tile; behind them if it is all zero
+    std::vector<uint16_t> keys_, sigma16_;  // of read noise: (tiles, 4, lanes), (tiles, digits, lanes)
+    std::vector<float> sigma_;
     int64_t block_ = -1;
     int group_ = -1;
     int lanes_ = 0;
     int32_t x_total_[LANES];
+    Tiles tiles_;
 
    public:
     Engine(const Plan& p, const View& v, const Output& o, bool s) : plan(p), view(v), out(o), shortcuts(s) {}
@@ -144,10 +162,13 @@ class Engine {
                 if (place < 0) place = live_count_[t];
             }
         }
+        if (view.noise.on) prepare_noise(x);
+        if constexpr (TILED)
+            if (plan.tiled) return tiles_.start(plan);
         switch (plan.sums) {
             case Sums::bytes: return index_bytes(x);
             case Sums::words: return index_words(x);
-            case Sums::floats: return;
+            default: return;
         }
     }
 
@@ -295,23 +316,24 @@ class Engine {
     }
 
     template <class Sum>
-    void convert(int t, int c, int plane, Sum sum, uint32_t* acc32, uint16_t* acc16) const {
+    void convert(int t, int c, int plane, Sum sum, uint32_t* acc32, uint16_t* acc16, int from = 0,
+                 int to = LANES) const {
         switch (plan.rule) {
-            case Rule::plain: return convert_<Rule::plain>(t, c, plane, sum, acc32, acc16);
-            case Rule::floor: return convert_<Rule::floor>(t, c, plane, sum, acc32, acc16);
-            case Rule::ties: return convert_<Rule::ties>(t, c, plane, sum, acc32, acc16);
-            case Rule::words: return convert_<Rule::words>(t, c, plane, sum, acc32, acc16);
+            case Rule::plain: return convert_<Rule::plain>(t, c, plane, sum, acc32, acc16, from, to);
+            case Rule::floor: return convert_<Rule::floor>(t, c, plane, sum, acc32, acc16, from, to);
+            case Rule::ties: return convert_<Rule::ties>(t, c, plane, sum, acc32, acc16, from, to);
+            case Rule::words: return convert_<Rule::words>(t, c, plane, sum, acc32, acc16, from, to);
         }
     }
 
     // Sum: (place among the live digits, or behind them where it is all zero; first lane) -> V16 shifted left by shift_in.
     template <Rule KIND, class Sum>
-    void convert_(int t, int c, int plane, Sum sum, uint32_t* acc32, uint16_t* acc16) const {
+    void convert_(int t, int c, int plane, Sum sum, uint32_t* acc32, uint16_t* acc16, int from, int to) const {
         const int* place = place_.data() + size_t(t) * plan.digits;
         const FixedRule* rules = plan.fixed.data() + plan.range(group_, 0, plane, c);
         const int digits = plan.digits, step = plan.stride[1];
         const bool negative = plan.digit_weight[digits - 1] < 0;
-        for (int h = 0; h < LANES; h += N16) {
+        for (int h = from; h < to; h += N16) {
             if (!plan.horner) {
                 for (int p = 0; p < digits; p++) {
                     uint16_t* at = acc16 + p * LANES + h;
@@ -332,14 +354,15 @@ class Engine {
         }
     }
 
-    void convert_by_table(int t, int c, int plane, const int32_t* sums, uint32_t* acc, int64_t& clipped) const {
+    void convert_by_table(int t, int c, int plane, const int32_t* sums, uint32_t* acc, int64_t& clipped, int from = 0,
+                          int to = LANES) const {
         for (int p = 0; p < plan.digits; p++) {
             const int range = plan.range(group_, p, plane, c);
             const uint16_t* table = plan.tables[range].data() - plan.least;
             const uint8_t* beyond = plan.beyond[range].data() - plan.least;
-            for (int l = 0; l < LANES; l++) acc[p * LANES + l] += table[sums[p * LANES + l]];
+            for (int l = from; l < to; l++) acc[p * LANES + l] += table[sums[p * LANES + l]];
             if (out.clipped)
-                for (int l = 0; l < lanes_; l++) clipped += beyond[sums[p * LANES + l]];
+                for (int l = from; l < std::min(to, lanes_); l++) clipped += beyond[sums[p * LANES + l]];
         }
     }
 
@@ -347,7 +370,7 @@ class Engine {
 
     void columns(int c0, int c1) {
         const int kinds = plan.planes * plan.digits, n = c1 - c0;
-        const bool tables = !plan.tables.empty() || plan.sums == Sums::floats || plan.parts == 2;
+        const bool tables = !plan.tables.empty() || plan.sums == Sums::floats || plan.sums == Sums::ints || plan.parts == 2;
         // Accumulated codes: u16 per digit, or u32 per digit where codes come from tables or floats, or u32 per plane.
         const bool wide = tables;
         const size_t per_column = size_t(wide || !plan.horner ? kinds : plan.planes) * LANES;
@@ -361,7 +384,12 @@ class Engine {
         if (plan.sums == Sums::floats)
             float_columns(c0, c1, acc32, clipped);
         else
-            for (int t = 0; t < plan.tiles; t++)
+            for (int t = 0; t < plan.tiles; t++) {
+                if constexpr (TILED)
+                    if (plan.tiled) {
+                        tile_columns(t, c0, c1, acc32, acc16, per_column, clipped);
+                        continue;
+                    }
                 for (int c = c0; c < c1; c++) {
                     uint32_t* a32 = acc32 ? acc32 + per_column * (c - c0) : nullptr;
                     uint16_t* a16 = acc16 ? acc16 + per_column * (c - c0) : nullptr;
@@ -370,6 +398,7 @@ class Engine {
                     else
                         byte_column(t, c, a32, a16, clipped);
                 }
+            }
         for (int c = c0; c < c1; c++) {
             const size_t at = per_column * (c - c0);
             double y[LANES];
@@ -379,7 +408,7 @@ class Engine {
                 total(c, acc32 + at, true, y);
             else
                 total(c, acc16 + at, false, y);
-            if (plan.sums == Sums::bytes && !wide) {
+            if ((plan.sums == Sums::bytes || plan.tiled) && !wide) {
                 double ordered[LANES];
                 for (int l = 0; l < LANES; l++) ordered[natural(l)] = y[l];
                 put(c, ordered);
@@ -388,6 +417,36 @@ class Engine {
             }
         }
         if (out.clipped) __atomic_fetch_add(out.clipped, clipped, __ATOMIC_RELAXED);
+    }
+
+    // Tile products give the sums of half of the lanes of a column and plane at a time: sums[place][lane].
+    void tile_columns(int t, int c0, int c1, uint32_t* acc32, uint16_t* acc16, size_t per_column, int64_t& clipped) {
+        constexpr int HALF = LANES / 2;
+        const int live = live_count_[t];
+        const int* digits = live_.data() + size_t(t) * plan.digits;
+        const int* place = place_.data() + size_t(t) * plan.digits;
+        tiles_.multiply(plan, group_, t, c0, c1, x_.data.get(), digits, live, [&](int c, int s, int from, const auto* sums) {
+            const size_t at = per_column * (c - c0);
+            using Sum = std::decay_t<decltype(*sums)>;
+            if constexpr (std::is_same_v<Sum, float>) {
+                for (int p = 0; p < plan.digits; p++)
+                    round_codes<HALF>(sums + place[p] * HALF, plan.range(group_, p, s, c),
+                                      acc32 + at + (size_t(s) * plan.digits + p) * LANES + from, clipped, from);
+            } else if (!plan.tables.empty()) {
+                alignas(64) int32_t natural_sums[MOST_DIGITS * LANES];
+                for (int p = 0; p < plan.digits; p++)
+                    for (int l = 0; l < HALF; l++) {
+                        const Sum sum = sums[place[p] * HALF + l];
+                        natural_sums[p * LANES + natural(from + l)] = plan.tile_signed ? int16_t(sum) : sum;
+                    }
+                convert_by_table(t, c, s, natural_sums, acc32 + at + size_t(s) * plan.digits * LANES, clipped, from,
+                                 from + HALF);
+            } else {
+                convert(t, c, s, [&](int p, int h) { return load<V16>(sums + p * HALF + h - from); },
+                        acc32 ? acc32 + at + size_t(s) * LANES : nullptr,
+                        acc16 ? acc16 + at + size_t(s) * plan.digits * LANES : nullptr, from, from + HALF);
+            }
+        });
     }
 
     void byte_column(int t, int c, uint32_t* acc32, uint16_t* acc16, int64_t& clipped) {
@@ -444,49 +503,124 @@ class Engine {
 
     // Vector that lane i of the accumulators belongs to.
     static int natural(int i) {
+        if constexpr (TILED) return Tiles::natural(i);
         const int h = i / N16 * N16, k = i % N16;
         return h / N8 * N8 + k / 8 * 16 + (h % N8 ? 8 : 0) + k % 8;
+    }
+
+    // Read noise ----------------------------------------------------------------------------------------------------
+
+    void prepare_noise(const uint8_t* x) {
+        keys_.resize(size_t(plan.tiles) * 4 * LANES);
+        sigma_.resize(size_t(plan.tiles) * plan.digits * LANES);
+        sigma16_.resize(sigma_.size());
+        for (int t = 0; t < plan.tiles; t++) {
+            for (int l = 0; l < lanes_; l++) {
+                const uint64_t k = noise_key(view.noise, block_ * LANES + l, t);
+                for (int i = 0; i < 4; i++) keys_[(size_t(t) * 4 + i) * LANES + l] = uint16_t(k >> 16 * i);
+            }
+            for (int p = 0; p < plan.digits; p++) {
+                int32_t power[LANES] = {};
+                for (int r = plan.bounds[t]; r < plan.bounds[t + 1]; r++)
+                    for (int l = 0; l < LANES; l++) {
+                        const int d = x[size_t(r) * LANES + l] >> plan.digit_shift[p] & plan.digit_mask[p];
+                        power[l] += d * d;
+                    }
+                for (int l = 0; l < LANES; l++) {
+                    const size_t at = (size_t(t) * plan.digits + p) * LANES + l;
+                    sigma_[at] = float(std::sqrt(power[l] * view.noise.variance));
+                    // A noise of z / NOISE_SIGMA is (z * sigma16 + 2^14) >> 15 units of RESOLUTION.
+                    sigma16_[at] = uint16_t(std::min(32767.0, std::nearbyint(sigma_[at] / RESOLUTION * 32768 / NOISE_SIGMA)));
+                }
+            }
+        }
+    }
+
+    // Normal numbers of digits 2 * pair and 2 * pair + 1 for N16 lanes.
+    void draw(int t, int c, int plane, int pair, int h, V16& even, V16& odd) const {
+        const int pairs = (plan.digits + 1) / 2;
+        const uint32_t n = ((uint32_t(group_) * plan.stored + c) * plan.planes + plane) * pairs + pair;
+        const uint16_t* k = keys_.data() + size_t(t) * 4 * LANES + h;
+        V16 left = load<V16>(k) ^ (uint16_t)n, right = load<V16>(k + LANES) ^ (uint16_t)(n >> 16);
+        const V16 round_key[2] = {load<V16>(k + 2 * LANES), load<V16>(k + 3 * LANES)};
+        const V16 multiplier = V16{} + NOISE_MULTIPLIER;
+#pragma GCC unroll 7
+        for (int i = 0; i < NOISE_ROUNDS; i++) {
+            const V16 next = I::mulhi(left, multiplier) ^ (V16)(round_key[i % 2] + (uint16_t)(NOISE_WEYL * i)) ^ right;
+            right = left * multiplier;
+            left = next;
+        }
+        even = I::normal(left), odd = I::normal(right);
+    }
+
+    // Add noise to the 16-bit sums of all digits; they saturate.
+    void disturb(int t, int c, int plane, uint16_t* sums) const {
+        const int* place = place_.data() + size_t(t) * plan.digits;
+        for (int pair = 0; 2 * pair < plan.digits; pair++)
+            for (int h = 0; h < LANES; h += N16) {
+                V16 z[2];
+                draw(t, c, plane, pair, h, z[0], z[1]);
+                for (int i = 0; i < 2 && 2 * pair + i < plan.digits; i++) {
+                    const int p = 2 * pair + i;
+                    if (place[p] >= live_count_[t]) continue;
+                    const V16 noise = I::mul_round(z[i], load<V16>(sigma16_.data() + (size_t(t) * plan.digits + p) * LANES + h));
+                    uint16_t* at = sums + place[p] * LANES + h;
+                    const V16 up = I::positive(noise), down = I::positive((V16)(-noise));
+                    store(at, I::sub_sat(I::add_sat(load<V16>(at), up), down));
+                }
+            }
+    }
+
+    // Add noise to the sums of one digit.
+    void disturb(int t, int c, int plane, int p, float* sums) const {
+        const float* sigma = sigma_.data() + (size_t(t) * plan.digits + p) * LANES;
+        for (int h = 0; h < LANES; h += N16) {
+            V16 z[2];
+            draw(t, c, plane, p / 2, h, z[0], z[1]);
+            alignas(64) int16_t of[N16];
+            store(of, z[p % 2]);
+            for (int l = 0; l < N16; l++) sums[h + l] += float(of[l]) * (1 / NOISE_SIGMA) * sigma[h + l];
+        }
     }
 
     // Real levels in 16-bit words -----------------------------------------------------------------------------------
 
     // Sums of N digits over a tile: to[digit][lane].
-    template <int N, bool SATURATE>
+    template <int N>
     void look_up_words(const uint16_t* index, const int* list, int count, const uint16_t* levels,
                        uint16_t* to) const {
         if constexpr (I::WORDS) {
             constexpr int VECTORS = LANES / N16;
-            V16 acc[N][VECTORS] = {};
+            V16 acc[N][VECTORS];
+            for (int p = 0; p < N; p++)
+                for (int v = 0; v < VECTORS; v++) acc[p][v] = V16{} + plan.base;
             for (int j = 0; j < count; j++) {
-                const V16 table = I::template table16<SATURATE>(levels + size_t(list[j]) * 5);
+                const V16 table = I::table16(levels + size_t(list[j]) * 5);
                 const uint16_t* at = index + size_t(list[j]) * plan.digits * LANES;
 #pragma GCC unroll 8
                 for (int p = 0; p < N; p++)
 #pragma GCC unroll 2
-                    for (int v = 0; v < VECTORS; v++) {
-                        const V16 a = I::lookup16(table, load<V16>(at + p * LANES + v * N16));
-                        acc[p][v] = SATURATE ? I::add_sat(acc[p][v], a) : (V16)(acc[p][v] + a);
-                    }
+                    for (int v = 0; v < VECTORS; v++)
+                        acc[p][v] += I::lookup16(table, load<V16>(at + p * LANES + v * N16));
             }
             for (int p = 0; p < N; p++)
                 for (int v = 0; v < VECTORS; v++) store(to + p * LANES + v * N16, acc[p][v]);
         }
     }
 
-    template <bool SATURATE>
     void word_digits(int n, const uint16_t* index, const int* list, int count, const uint16_t* levels,
                      uint16_t* to) const {
         while (n > 0) {
             const int now = std::min(n, 8);
             switch (now) {
-                case 1: look_up_words<1, SATURATE>(index, list, count, levels, to); break;
-                case 2: look_up_words<2, SATURATE>(index, list, count, levels, to); break;
-                case 3: look_up_words<3, SATURATE>(index, list, count, levels, to); break;
-                case 4: look_up_words<4, SATURATE>(index, list, count, levels, to); break;
-                case 5: look_up_words<5, SATURATE>(index, list, count, levels, to); break;
-                case 6: look_up_words<6, SATURATE>(index, list, count, levels, to); break;
-                case 7: look_up_words<7, SATURATE>(index, list, count, levels, to); break;
-                default: look_up_words<8, SATURATE>(index, list, count, levels, to); break;
+                case 1: look_up_words<1>(index, list, count, levels, to); break;
+                case 2: look_up_words<2>(index, list, count, levels, to); break;
+                case 3: look_up_words<3>(index, list, count, levels, to); break;
+                case 4: look_up_words<4>(index, list, count, levels, to); break;
+                case 5: look_up_words<5>(index, list, count, levels, to); break;
+                case 6: look_up_words<6>(index, list, count, levels, to); break;
+                case 7: look_up_words<7>(index, list, count, levels, to); break;
+                default: look_up_words<8>(index, list, count, levels, to); break;
             }
             n -= now, index += size_t(now) * LANES, to += size_t(now) * LANES;
         }
@@ -500,17 +634,18 @@ class Engine {
         const uint16_t* index = index16_.data.get();
         uint16_t* sums = sums16_.get(size_t(2) * plan.digits * LANES);
         for (int s = 0; s < plan.planes; s++, levels += plan.parts * part) {
-            if (live < plan.digits) std::memset(sums + live * LANES, 0, LANES * 2);
+            if (live < plan.digits) std::fill(sums + live * LANES, sums + (live + 1) * LANES, plan.base);
             if (plan.parts == 1) {
-                word_digits<true>(live, index, list, count, levels, sums);
+                word_digits(live, index, list, count, levels, sums);
+                if (view.noise.on) disturb(t, c, s, sums);
                 uint32_t* a32 = acc32 ? acc32 + size_t(s) * LANES : nullptr;
                 uint16_t* a16 = acc16 ? acc16 + size_t(s) * plan.digits * LANES : nullptr;
                 convert(t, c, s, [&](int place, int h) { return load<V16>(sums + place * LANES + h); }, a32, a16);
                 continue;
             }
             uint16_t* high = sums + size_t(plan.digits) * LANES;
-            word_digits<false>(live, index, list, count, levels, sums);
-            word_digits<false>(live, index, list, count, levels + part, high);
+            word_digits(live, index, list, count, levels, sums);
+            word_digits(live, index, list, count, levels + part, high);
             const int* place = place_.data() + size_t(t) * plan.digits;
             for (int p = 0; p < plan.digits; p++) {
                 alignas(64) float a[LANES] = {};
@@ -519,6 +654,7 @@ class Engine {
                     for (int l = 0; l < LANES; l++)
                         a[l] = float((int32_t(int16_t(hi[l])) << plan.part_shift) + lo[l]) * plan.unit;
                 }
+                if (view.noise.on) disturb(t, c, s, p, a);
                 round_codes(a, plan.range(group_, p, s, c), acc32 + (size_t(s) * plan.digits + p) * LANES, clipped);
             }
         }
@@ -526,20 +662,21 @@ class Engine {
 
     // Sums in float32 -----------------------------------------------------------------------------------------------
 
-    void round_codes(const float* a, int range, uint32_t* acc, int64_t& clipped) const {
+    template <int N = LANES>
+    void round_codes(const float* a, int range, uint32_t* acc, int64_t& clipped, int from = 0) const {
         const FloatRule& rule = plan.real[range];
         const int low = plan.low, high = plan.high, bias = plan.bias[range];
-        alignas(64) int32_t code[LANES];
+        alignas(64) int32_t code[N];
         if (plan.divide)
-            for (int l = 0; l < LANES; l++) code[l] = int32_t(std::nearbyint((a[l] - rule.exact_offset) / rule.lsb));
+            for (int l = 0; l < N; l++) code[l] = int32_t(std::nearbyint((a[l] - rule.exact_offset) / rule.lsb));
         else
-            for (int l = 0; l < LANES; l++) code[l] = int32_t(std::nearbyintf((a[l] - rule.offset) * rule.factor));
+            for (int l = 0; l < N; l++) code[l] = int32_t(std::nearbyintf((a[l] - rule.offset) * rule.factor));
         if (plan.limited) {
             if (out.clipped)
-                for (int l = 0; l < lanes_; l++) clipped += code[l] < low || code[l] > high;
-            for (int l = 0; l < LANES; l++) code[l] = std::min(std::max(code[l], low), high);
+                for (int l = 0; l < std::min(N, lanes_ - from); l++) clipped += code[l] < low || code[l] > high;
+            for (int l = 0; l < N; l++) code[l] = std::min(std::max(code[l], low), high);
         }
-        for (int l = 0; l < LANES; l++) acc[l] += uint32_t(code[l] + bias);
+        for (int l = 0; l < N; l++) acc[l] += uint32_t(code[l] + bias);
     }
 
     void float_columns(int c0, int c1, uint32_t* acc, int64_t& clipped) {
@@ -569,11 +706,13 @@ class Engine {
                             for (int i = 0; i < COLS; i++)
                                 for (int v = 0; v < VECTORS; v++) store(sums + i * LANES + h + v * N32, a[i][v]);
                         }
-                        for (int i = 0; i < COLS && c + i < c1; i++)
+                        for (int i = 0; i < COLS && c + i < c1; i++) {
+                            if (view.noise.on) disturb(t, c + i, s, p, sums + i * LANES);
                             round_codes(sums + i * LANES, plan.range(group_, p, s, c + i),
                                         acc + size_t(c + i - c0) * plan.planes * plane_stride +
                                             size_t(s) * plane_stride + p * LANES,
                                         clipped);
+                        }
                     }
             }
         }
@@ -594,7 +733,7 @@ class Engine {
                 const double factor = plan.lsb[range] * (digits_done ? plan.plane_weight[s] : weight);
                 const T* at = acc + (digits_done ? size_t(s) : size_t(s) * plan.digits + p) * LANES;
                 for (int l = 0; l < LANES; l++)
-                    y[l] += factor * double(digits_done ? int32_t(at[l]) : int64_t(at[l]));
+                    y[l] += factor * double(sizeof(T) == 4 ? int32_t(at[l]) : int32_t(uint16_t(at[l])));
             }
         for (int l = 0; l < LANES; l++) y[l] += constant;
     }

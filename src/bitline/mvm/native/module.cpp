@@ -3,6 +3,7 @@
 #include <nanobind/ndarray.h>
 #include <nanobind/stl/optional.h>
 #include <nanobind/stl/string.h>
+#include <nanobind/stl/tuple.h>
 #include <nanobind/stl/vector.h>
 
 #include <cmath>
@@ -68,6 +69,7 @@ using Bytes = nb::ndarray<const uint8_t, nb::device::cpu>;
 struct Compiled {
     Plan plan;
     const Path* path;
+    double noise_variance;
 };
 
 std::vector<std::string> paths() {
@@ -81,7 +83,7 @@ Compiled compile(const std::string& path, nb::object levels, std::vector<int> bo
                  std::vector<int> digit_mask, std::vector<double> digit_weight, std::vector<double> slice_weight,
                  std::vector<double> side_weight, bool subtracts, int digital_offset, Array<double> lsb,
                  Array<double> offset, std::optional<int> low, std::optional<int> high, bool multiply, bool count,
-                 double tolerance) {
+                 double tolerance, double noise_variance) {
     const Path& p = find(path);
     Layer l{};
     const auto take = [&](auto array) {
@@ -114,8 +116,9 @@ Compiled compile(const std::string& path, nb::object levels, std::vector<int> bo
     l.low = low.value_or(0), l.high = high.value_or(0);
     l.multiply = multiply;
     l.tolerance = tolerance;
+    l.noise_variance = noise_variance;
     nb::gil_scoped_release release;
-    return {build(l, p.machine, count), &p};
+    return {build(l, p.machine, count), &p, noise_variance};
 }
 
 // View of input vectors, (images, positions..., groups, row axes...), as strides say.
@@ -155,9 +158,23 @@ void spread(const Compiled& c, const View& v, const Output& out, int threads, bo
     for (auto& t : pool) t.join();
 }
 
+// Which reads these are: (seed, number of the first image), if they are noisy.
+using Reads = std::optional<std::tuple<uint64_t, int64_t>>;
+
+void set_noise(View& v, const Compiled& c, const Reads& reads, const Bytes& x) {
+    if (reads.has_value() != (c.noise_variance > 0))
+        throw std::invalid_argument("plan and reads disagree on read noise");
+    if (!reads) return;
+    v.noise.on = true;
+    std::tie(v.noise.seed, v.noise.first_image) = *reads;
+    v.noise.positions = std::max<int64_t>(1, int64_t(v.vector.size()) / std::max<int64_t>(1, int64_t(x.shape(0))));
+    v.noise.variance = c.noise_variance;
+}
+
 int64_t multiply(const Compiled& c, Bytes x, int position_axes, nb::ndarray<double, nb::c_contig, nb::device::cpu> y,
-                 int threads, bool shortcuts, bool count) {
-    const View v = view_of(c.plan, x, position_axes);
+                 int threads, bool shortcuts, bool count, Reads reads) {
+    View v = view_of(c.plan, x, position_axes);
+    set_noise(v, c, reads, x);
     if (y.size() != v.vector.size() * c.plan.groups * c.plan.stored)
         throw std::invalid_argument("the result has another size");
     int64_t clipped = 0;
@@ -170,8 +187,9 @@ int64_t multiply(const Compiled& c, Bytes x, int position_axes, nb::ndarray<doub
 
 void multiply_scaled(const Compiled& c, Bytes x, int position_axes,
                      nb::ndarray<float, nb::c_contig, nb::device::cpu> y, bool channels_first, Array<double> factor,
-                     std::optional<Array<float>> bias, int threads, bool shortcuts) {
-    const View v = view_of(c.plan, x, position_axes);
+                     std::optional<Array<float>> bias, int threads, bool shortcuts, Reads reads) {
+    View v = view_of(c.plan, x, position_axes);
+    set_noise(v, c, reads, x);
     const int64_t channels = int64_t(c.plan.groups) * c.plan.stored, n = int64_t(v.vector.size());
     if (int64_t(y.size()) != n * channels || int64_t(factor.size()) != channels ||
         (bias && int64_t(bias->size()) != channels))
@@ -222,16 +240,18 @@ NB_MODULE(_native, m) {
     nb::class_<Compiled>(m, "Plan").def_prop_ro("kind", &kind).def_prop_ro("path", [](const Compiled& c) {
         return std::string(c.path->name);
     });
+    m.def("quantiles", [] { return std::vector<int>(quantiles().table, quantiles().table + 65536); });
+    m.attr("RESOLUTION") = RESOLUTION;
     m.def("paths", &paths);
     m.def("compile", &compile, nb::arg("path"), nb::arg("levels"), nb::kw_only(), nb::arg("bounds"),
           nb::arg("digit_shift"), nb::arg("digit_mask"), nb::arg("digit_weight"), nb::arg("slice_weight"),
           nb::arg("side_weight"), nb::arg("subtracts"), nb::arg("digital_offset"), nb::arg("lsb"), nb::arg("offset"),
-          nb::arg("low").none(), nb::arg("high").none(), nb::arg("multiply"), nb::arg("count"), nb::arg("tolerance"));
+          nb::arg("low").none(), nb::arg("high").none(), nb::arg("multiply"), nb::arg("count"), nb::arg("tolerance"), nb::arg("noise_variance"));
     m.def("multiply", &multiply, nb::arg("plan"), nb::arg("x"), nb::arg("position_axes"), nb::arg("y"), nb::kw_only(),
-          nb::arg("threads"), nb::arg("shortcuts"), nb::arg("count"));
+          nb::arg("threads"), nb::arg("shortcuts"), nb::arg("count"), nb::arg("reads").none());
     m.def("multiply_scaled", &multiply_scaled, nb::arg("plan"), nb::arg("x"), nb::arg("position_axes"), nb::arg("y"),
           nb::kw_only(), nb::arg("channels_first"), nb::arg("factor"), nb::arg("bias").none(), nb::arg("threads"),
-          nb::arg("shortcuts"));
+          nb::arg("shortcuts"), nb::arg("reads").none());
     m.def("quantize", &quantize, nb::arg("x"), nb::arg("q"), nb::arg("scale"), nb::arg("low"), nb::arg("high"));
 }
 

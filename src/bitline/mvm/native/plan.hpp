@@ -8,8 +8,11 @@
 #include <string>
 #include <vector>
 
+#include "noise.hpp"
+
 namespace bitline {
 
+constexpr double RESOLUTION = 1.0 / 128;  // of real levels
 constexpr int LANES = 64;          // input vectors that are multiplied together
 constexpr int MOST_DIGITS = 16;    // of an input
 constexpr int MOST_CHUNKS = 32;    // byte accumulators of one analog sum
@@ -18,6 +21,7 @@ constexpr int COLUMN_BLOCK = 64;   // stored columns whose codes are held at onc
 enum class Sums {
     bytes,   // integer levels, digits looked up several rows at a time, accumulated in bytes
     words,   // real levels in 16-bit units, looked up five rows at a time
+    ints,    // tile products: sums of more than 16 bits
     floats,  // anything whose sums are exact in float32
 };
 
@@ -72,7 +76,16 @@ struct Plan {
     // Sums::words: 16-bit levels, one or two parts that weigh 1 and 2^part_shift.
     int parts, part_shift;
     float unit;                                   // of the lowest of two parts, levels
+    uint16_t base;                                // what a sum of one part starts from, so that none is negative
     std::vector<uint16_t> words;                  // (groups, stored, planes, parts, lookups * 5)
+    // Tile products: levels of one byte, or of two that weigh 1 and 256. Those of Sums::bytes come scaled by 2^shift_in.
+    // A tile of levels is 16 columns, or all where there are fewer, of `tile_rows` rows at a pitch of 64.
+    bool tiled, tile_signed;                      // levels, or their high byte
+    int tile_parts, tile_columns, tile_rows;
+    int tile_shift;                               // digits come scaled by 2^tile_shift
+    int most_shift = 6;                           // of shift_in
+    std::vector<int> first_block;                 // of each row tile, (tiles + 1), in tiles of levels
+    std::shared_ptr<uint8_t> tile_levels;         // (groups, tiles, stored / 16, planes, parts, blocks, columns, 64)
     // Sums::floats.
     std::vector<float> levels;                    // (groups, planes, ceil(stored / 4), rows, 4)
 
@@ -88,6 +101,7 @@ struct View {
     std::vector<int64_t> row;      // (rows) of one group
     std::vector<int64_t> vector;   // (vectors)
     int64_t group;                 // from one group to the next
+    Noise noise;
 };
 
 struct Output {

@@ -17,6 +17,7 @@ struct Portable {
     using V16 = uint16_t __attribute__((vector_size(16)));
     using V32 = uint32_t __attribute__((vector_size(16)));
     using VF = float __attribute__((vector_size(16)));
+    using Tiles = NoTiles;
 
     static V8 table(const uint8_t* p) {
         V8 v;
@@ -57,6 +58,13 @@ struct Portable {
         return v;
 #endif
     }
+    static V16 mul_round(V16 a, V16 b) {
+        V16 v;
+        for (int i = 0; i < 8; i++) v[i] = uint16_t((int32_t(int16_t(a[i])) * int16_t(b[i]) + (1 << 14)) >> 15);
+        return v;
+    }
+    static V16 positive(V16 a) { return a & (V16)(a < 0x8000); }
+    static V16 normal(V16 u) { return look_up_normals(u); }
     static V16 add_sat(V16 a, V16 b) { const V16 s = a + b; return s | (V16)(s < a); }
     static V16 sub_sat(V16 a, V16 b) { return (a - b) & (V16)(a > b); }
     static V16 min(V16 a, V16 b) { return a < b ? a : b; }

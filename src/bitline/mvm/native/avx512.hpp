@@ -1,0 +1,63 @@
+// AVX-512 with VBMI: 64 digits a look-up of six rows, or 32 of five rows where levels are real.
+#pragma once
+
+#include <immintrin.h>
+
+#include "engine.hpp"
+
+namespace bitline {
+namespace {
+
+struct Avx512 {
+    static constexpr int W = 64, TABLE = 64, PLANES = 2, FLOATS = 4;
+    static constexpr bool WORDS = true;
+    using V8 = uint8_t __attribute__((vector_size(64)));
+    using V16 = uint16_t __attribute__((vector_size(64)));
+    using V32 = uint32_t __attribute__((vector_size(64)));
+    using VF = float __attribute__((vector_size(64)));
+    using Tiles = NoTiles;
+
+    static V8 table(const uint8_t* p) { return (V8)_mm512_loadu_si512(p); }
+    static V8 lookup(V8 table, V8 index) { return (V8)_mm512_permutexvar_epi8((__m512i)index, (__m512i)table); }
+    template <bool SIGNED>
+    static V16 add_pairs(V8 a, V8 b, V8 scale, bool high) {
+        const __m512i both = high ? _mm512_unpackhi_epi8((__m512i)a, (__m512i)b) : _mm512_unpacklo_epi8((__m512i)a, (__m512i)b);
+        return (V16)(SIGNED ? _mm512_maddubs_epi16((__m512i)scale, both) : _mm512_maddubs_epi16(both, (__m512i)scale));
+    }
+    static V16 mulhi(V16 a, V16 b) { return (V16)_mm512_mulhi_epu16((__m512i)a, (__m512i)b); }
+    static V16 add_sat(V16 a, V16 b) { return (V16)_mm512_adds_epu16((__m512i)a, (__m512i)b); }
+    static V16 sub_sat(V16 a, V16 b) { return (V16)_mm512_subs_epu16((__m512i)a, (__m512i)b); }
+    static V16 min(V16 a, V16 b) { return (V16)_mm512_min_epu16((__m512i)a, (__m512i)b); }
+    static V16 max(V16 a, V16 b) { return (V16)_mm512_max_epu16((__m512i)a, (__m512i)b); }
+
+    static V16 mul_round(V16 a, V16 b) { return (V16)_mm512_mulhrs_epi16((__m512i)a, (__m512i)b); }
+    static V16 positive(V16 a) { return (V16)_mm512_max_epi16((__m512i)a, _mm512_setzero_si512()); }
+    static V16 normal(V16 u) {
+        const Quantiles& q = quantiles();
+        const __m512i m = _mm512_and_si512((__m512i)u, _mm512_set1_epi16(0x7fff)), segment = _mm512_srli_epi16(m, 10);
+        const __m512i knot = _mm512_permutexvar_epi16(segment, _mm512_load_si512(q.knot));
+        const __m512i slope = _mm512_permutexvar_epi16(segment, _mm512_load_si512(q.slope));
+        __m512i z = _mm512_add_epi16(knot, _mm512_mulhi_epu16(slope, _mm512_slli_epi16(m, 6)));
+        // Bits of the fraction alone decide a look-up of 32 words.
+        const __mmask32 tail = _mm512_cmpge_epu16_mask(m, _mm512_set1_epi16(31 << 10));
+        const __m512i step = _mm512_srli_epi16(m, 5);
+        const __m512i tail_knot = _mm512_permutexvar_epi16(step, _mm512_load_si512(q.tail_knot));
+        const __m512i tail_slope = _mm512_permutexvar_epi16(step, _mm512_load_si512(q.tail_slope));
+        z = _mm512_mask_add_epi16(z, tail, tail_knot, _mm512_mulhi_epu16(tail_slope, _mm512_slli_epi16(m, 11)));
+        const __mmask32 negative = _mm512_movepi16_mask((__m512i)u);
+        return (V16)_mm512_mask_sub_epi16(z, negative, _mm512_setzero_si512(), z);
+    }
+
+    // Sums of every subset of five levels.
+    static V16 table16(const uint16_t* level) {
+        const __mmask32 with[5] = {0xaaaaaaaa, 0xcccccccc, 0xf0f0f0f0, 0xff00ff00, 0xffff0000};
+        __m512i t = _mm512_maskz_set1_epi16(with[0], (short)level[0]);
+#pragma GCC unroll 4
+        for (int i = 1; i < 5; i++) t = _mm512_mask_add_epi16(t, with[i], t, _mm512_set1_epi16((short)level[i]));
+        return (V16)t;
+    }
+    static V16 lookup16(V16 table, V16 index) { return (V16)_mm512_permutexvar_epi16((__m512i)index, (__m512i)table); }
+};
+
+}  // namespace
+}  // namespace bitline

@@ -1,0 +1,400 @@
+"""The product of a crossbar on a GPU, in one Triton kernel.
+
+Every analog sum is an integer: whole levels, or whole multiples of `RESOLUTION`. Cells are cut into signed bytes and
+input digits are bytes, so tensor cores add them up exactly in int32. A sum becomes its code in registers, where codes
+weighed by digit and slice add up as integers too. Neither digits nor sums nor codes ever reach memory.
+
+Rounding a sum to its code takes one float32 multiply-add and one addition. An LSB is an odd number of at most 10 bits
+times a power of two, so the position (a - offset) / lsb lies on a middle between two codes or at least 1 / (2 D) away
+from it, D = max(odd number, lsb / unit of a). The multiply-add rounds the position to f binary places, 2**-f <=
+1 / (2 D): its error, at most 2**-(f + 1) from there and 2**-24 |position| < 2**-(f + 1) from the reciprocal, moves no
+position onto or across a middle, and those that belong on one come to lie exactly there. The addition then rounds them
+to even. Where float32 has too few places for that, f = 0 errs by less than 0.01 LSB: good enough for real levels.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import cache, cached_property
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from bitline.errors import BitlineError, MappingError
+from bitline.mapping.encode import column_tiles
+from bitline.mvm.adc import AdcScale
+from bitline.mvm.reference import check
+from bitline.mvm.torch_fast import Crossbars, integer_product
+from bitline.physics.program import RESOLUTION
+
+if TYPE_CHECKING:
+    triton: Any = None
+    tl: Any = None
+else:
+    try:
+        import triton
+        import triton.language as tl
+    except ImportError:
+        triton = None
+
+_ZERO, _ZERO_BITS = 1.5 * 2**23, 0x4B400000
+"""a float32, and the integer of the same bits; from one float around it to the next, both grow by one"""
+_EXACT_BITS = 23
+_LARGEST_REAL_CODE = 2**16
+_LARGEST_BYTE = 127
+
+
+def available() -> bool:
+    """Whether Triton is installed and there is a GPU, or Triton's interpreter, to run kernels."""
+    return triton is not None and (_interpreted() or torch.cuda.is_available())
+
+
+def why_not(crossbars: Crossbars, scale: AdcScale) -> str | None:
+    """Say in a sentence why a layer does not fit the kernel; None if it does."""
+    return Layout(crossbars, scale).obstacle
+
+
+def crossbar_mvm(x: Tensor, crossbars: Crossbars, scale: AdcScale, *, shortcut: bool = True) -> Tensor:
+    """Multiply integer activations by the crossbars of one layer, on the GPU that holds them.
+
+    The same numbers as `bitline.mvm.torch_fast.crossbar_mvm` without noise: bit for bit where levels are integers.
+    Real levels make exact sums; a code may be the neighbouring one where a sum lies within 0.01 LSB of the middle of
+    both (and is the exact one where `Layout.places` is not None).
+
+    Args:
+        x: integers within the input format, (images, positions, groups, rows).
+        crossbars: the programmed layer.
+        scale: ranges of its ADCs.
+        shortcut: take one integer product where no conversion can round or clip.
+
+    Returns:
+        weight x activation units, float64, (images, positions, groups, cols).
+
+    Raises:
+        MappingError: x and levels disagree with the layer, or `why_not` says why the layer does not fit.
+        BitlineError: not `available`, or inputs on no GPU.
+    """
+    product = crossbars.product
+    least = -product.max_sum if product.subtracts else 0
+    if shortcut and crossbars.integral and scale.resolves(least, product.max_sum):
+        check(x, crossbars.levels, product)
+        return integer_product(x, crossbars)
+    return Layout(crossbars, scale).multiply(x)
+
+
+@dataclass(frozen=True)
+class Ranges:
+    """Ranges of a layer's ADCs for the kernel, each (groups or 1, digits, planes, stored columns or 1) unless said.
+
+    A plane is one converted side of one slice; a unit of a sum is a level, or `RESOLUTION` where levels are real.
+
+    Args:
+        inverse: codes per unit of a sum, float32.
+        offset: units of a sum, int32.
+        factor: what a code adds to the result of its digit, units of a result; int32 if such results fit, else int64.
+        start: what makes up for codes that count from `_ZERO_BITS`, modulo the width of `factor`, without planes.
+        weight: of each digit, int32, (digits,).
+        constant: what offsets add to the result, units of a result, int64, (groups, stored columns).
+        unit: of a result, weight x activation units; a power of two.
+    """
+
+    inverse: Tensor
+    offset: Tensor
+    factor: Tensor
+    start: Tensor
+    weight: Tensor
+    constant: Tensor
+    unit: float
+
+
+@dataclass(frozen=True)
+class Layout:
+    """A layer's cells and ranges as the kernel reads them; keep it to multiply by the same layer again.
+
+    Args:
+        crossbars: the programmed layer.
+        scale: ranges of its ADCs.
+    """
+
+    crossbars: Crossbars
+    scale: AdcScale
+
+    @property
+    def grain(self) -> int:
+        """Units of a sum in one level."""
+        return 1 if self.crossbars.integral else round(1 / RESOLUTION)
+
+    @cached_property
+    def block_rows(self) -> int:
+        """Wordlines that are added up at once; as many as waste the fewest on padding."""
+        rows = self.crossbars.product.max_rows
+        return min((256, 128, 64, 32), key=lambda block: math.ceil(rows / block) * block)
+
+    @cached_property
+    def _planes(self) -> Tensor:
+        """Cells, units of a sum, int64, (groups, planes, stored columns, rows)."""
+        units = (self.crossbars.levels.double() * self.grain).long()
+        units = units[:, :1] - units[:, 1:] if self.crossbars.product.subtracts else units
+        return units.permute(0, 2, 1, 4, 3).flatten(1, 2)
+
+    @cached_property
+    def parts(self) -> int:
+        """Signed bytes that hold any cell."""
+        most = int(self._planes.abs().max()) if self._planes.numel() else 0
+        return next(n for n in range(1, 9) if most <= _LARGEST_BYTE * ((256**n - 1) // 255))
+
+    @cached_property
+    def cells(self) -> Tensor:
+        """Cells cut into signed bytes, highest first, (groups, row tiles, planes, parts, stored columns, height).
+
+        Height is that of the tallest row tile, padded to whole blocks.
+        """
+        bounds, rest = self.crossbars.product.placement.row_bounds, self._planes
+        groups, planes, columns, _ = rest.shape
+        height = math.ceil(self.crossbars.product.max_rows / self.block_rows) * self.block_rows
+        shape = (groups, len(bounds) - 1, planes, self.parts, columns, height)
+        cells = torch.zeros(shape, dtype=torch.int8, device=rest.device)
+        for part in reversed(range(self.parts)):
+            low = rest.to(torch.int8)
+            for tile, (a, b) in enumerate(pairwise(bounds)):
+                cells[:, tile, :, part, :, : b - a] = low[..., a:b]
+            rest = (rest - low) >> 8
+        return cells
+
+    @cached_property
+    def _steps(self) -> tuple[Tensor, Tensor]:
+        """LSBs and offsets on the CPU, level units, float64."""
+        return self.scale.lsb.double().cpu(), self.scale.offset.double().cpu()
+
+    @cached_property
+    def _odd(self) -> Tensor:
+        """LSBs without their powers of two: whole numbers if they have at most 10 significant bits."""
+        mantissa = torch.frexp(self._steps[0]).mantissa * 2**10
+        return mantissa / torch.gcd(mantissa.long(), torch.tensor(2**10))
+
+    @cached_property
+    def reach(self) -> tuple[int, int]:
+        """Lowest and highest code that any sum would have without clipping."""
+        (lsb, offset), most = self._steps, self.crossbars.most
+        least = 0 if self.crossbars.integral and not self.crossbars.product.subtracts else -most
+        return math.floor(((least - offset) / lsb).min()) - 1, math.ceil(((most - offset) / lsb).max()) + 1
+
+    @property
+    def codes(self) -> tuple[int, int]:
+        """Lowest and highest code that any sum can have."""
+        low, high = self.scale.low, self.scale.high
+        least, most = self.reach
+        return (least, most) if low is None or high is None else (min(max(low, least), high), max(min(high, most), low))
+
+    @cached_property
+    def _most(self) -> float:
+        """No sum less its offset exceeds this, units of a sum."""
+        return (self.crossbars.most + float(self._steps[1].abs().max())) * self.grain
+
+    @cached_property
+    def places(self) -> int | None:
+        """Binary places of a position that make its code exact; None if float32 has too few."""
+        (low, high), steps = self.codes, torch.maximum(self._odd, self._steps[0] * self.grain)
+        places = math.ceil(math.log2(float(steps.max()))) + 1
+        fits = (high - low) // 2 < 2 ** (22 - places) and max(-low, high) < 2 ** (23 - places)
+        return places if fits and self._most < 2**_EXACT_BITS else None
+
+    @cached_property
+    def ranges(self) -> Ranges:
+        """Ranges of the ADCs, on the device of the cells."""
+        product, placement = self.crossbars.product, self.crossbars.product.placement
+        digits = torch.tensor(product.digit_weights, dtype=torch.float64)
+        planes = torch.tensor([s * k for s in product.slice_weights for k in product.side_weights], dtype=torch.float64)
+        shape = (-1, len(digits), len(product.slice_weights), -1)
+        lsb, offset = (t.expand(shape).repeat_interleave(len(product.side_weights), 2) for t in self._steps)
+        unit = min(1.0, float((self._steps[0] / self._odd).min()))
+        factor = lsb * planes[:, None] / unit
+        constant = torch.einsum("gpkc,p,k->gc", offset, digits, planes) * (placement.row_tiles / unit)
+        most = float(factor.abs().sum(2).max()) * max(map(abs, self.codes))
+        width = torch.int32 if most < 2**31 else torch.int64
+
+        def ready(x: Tensor, dtype: torch.dtype) -> Tensor:
+            return x.to(dtype).contiguous().to(self.crossbars.levels.device)
+
+        return Ranges(
+            inverse=ready(1 / (lsb * self.grain), torch.float32),
+            offset=ready(offset * self.grain, torch.int32),
+            factor=ready(factor, width),
+            start=ready(-_ZERO_BITS * factor.long().sum(2), width),
+            weight=ready(digits, torch.int32),
+            constant=ready(constant.expand(placement.matmul.groups, placement.stored_columns), torch.int64),
+            unit=unit,
+        )
+
+    @cached_property
+    def obstacle(self) -> str | None:
+        """Why the layer does not fit the kernel, in a sentence; None if it does."""
+        product, (lsb, offset) = self.crossbars.product, self._steps
+        if product.max_digit > _LARGEST_BYTE:
+            return f"input digits of {product.placement.chip.dac.bits} bits exceed the 7 bits of a signed byte"
+        if self.parts > 3:
+            return f"a cell of {float(self.crossbars.levels.abs().max()):g} levels exceeds three signed bytes"
+        if not bool((torch.isfinite(lsb) & (lsb > 0) & (self._odd == self._odd.round())).all()):
+            return "an LSB is not a positive number of at most 10 significant bits"
+        if not bool((offset == offset.round()).all()):
+            return "an offset is not a whole number of levels"
+        bits = _EXACT_BITS if self.crossbars.integral else 30
+        if self._most >= 2**bits:
+            return f"sums of up to {self._most / self.grain:g} levels need more than {bits} bits"
+        largest = max(map(abs, self.codes))
+        if self.places is None and (self.crossbars.integral or largest > _LARGEST_REAL_CODE):
+            return f"float32 does not tell codes of up to {largest} from their middles at an LSB of {lsb.max():g}"
+        ranges, tiles = self.ranges, product.placement.row_tiles
+        most = torch.einsum("gpkc,p->gc", ranges.factor.double().abs(), ranges.weight.double().abs()) * largest * tiles
+        if float((most + ranges.constant.double().abs()).max()) >= 2**53:
+            return "results need more than the 53 bits of a double"
+        return None
+
+    def multiply(self, x: Tensor) -> Tensor:
+        """Multiply integers, (images, positions, groups, rows), without a shortcut; see `crossbar_mvm`."""
+        product = self.crossbars.product
+        placement = product.placement
+        check(x, self.crossbars.levels, product)
+        if self.obstacle:
+            raise MappingError(f"layer {placement.matmul.name} does not fit the Triton kernel: {self.obstacle}")
+        if not available() or not (x.is_cuda or _interpreted()):
+            raise BitlineError(f"inputs are on {x.device}; the kernel needs Triton and a GPU, torch_fast does not")
+        images, positions, groups, rows = x.shape
+        flat, cols = x.reshape(-1, groups, rows), placement.matmul.cols
+        y = torch.empty(len(flat), groups, placement.stored_columns, dtype=torch.float64, device=x.device)
+        if y.numel():
+            self._launch(flat, y)
+        if placement.stored_columns > cols:
+            y = y[..., :cols] - y[..., cols:].index_select(-1, column_tiles(placement, x.device))
+        elif product.digital_offset:
+            y -= product.digital_offset * flat.sum(-1, keepdim=True, dtype=torch.int64)
+        return y.view(images, positions, groups, cols)
+
+    def _launch(self, x: Tensor, y: Tensor) -> None:
+        """Multiply x, (vectors, groups, rows), into y, (vectors, groups, stored columns)."""
+        product, ranges = self.crossbars.product, self.ranges
+        vectors, (groups, tiles, planes, parts, columns, height) = len(y), self.cells.shape
+        kind = torch.uint8 if product.form.bits <= 8 else torch.int16
+        inputs = torch.empty(vectors, groups, tiles, height, dtype=kind, device=x.device)
+        # What the padding holds does not matter: its cells are zero.
+        for tile, (a, b) in enumerate(pairwise(product.placement.row_bounds)):
+            inputs[:, :, tile, : b - a] = x[..., a:b]
+        (low, high), (least, most) = self.codes, self.reach
+        # Position 0; the middle of the codes lies amid the floats that are `places` apart.
+        near = 1.5 * 2 ** (23 - self.places) - (low + high + 1) // 2 if self.places else _ZERO
+
+        def grid(block: dict[str, int]) -> tuple[int]:
+            return (math.ceil(vectors / block["block_m"]) * math.ceil(columns / block["block_n"]) * groups,)
+
+        kernel, blocks = (_product, {"block_m": 16, "block_n": 16}) if _interpreted() else (_tuned(), {})
+        with torch.cuda.device_of(y):
+            kernel[grid](
+                inputs.view(torch.int32), self.cells, ranges.inverse, ranges.offset, ranges.factor, ranges.start,
+                ranges.weight, ranges.constant, y, vectors, groups, columns, tiles, len(product.digit_weights), planes,
+                height, product.form.bits - product.form.signed, product.placement.chip.dac.bits,
+                near, near + low, near + high, _ZERO - near, ranges.unit,
+                lanes=4 // inputs.itemsize, parts=parts, block_k=self.block_rows, one_step=height == self.block_rows,
+                by_group=ranges.factor.shape[0] > 1, by_column=ranges.factor.shape[3] > 1,
+                shifted=bool(self._steps[1].any()), clips_low=low > least, clips_high=high < most,
+                enable_fp_fusion=False, **blocks,
+            )  # fmt: skip
+
+
+def _compiled(function: Any) -> Any:
+    return function if triton is None else triton.jit(function)
+
+
+# What is compiled is Python in form only.
+# pyright: reportUnknownParameterType=false, reportMissingParameterType=false, reportInvalidTypeForm=false
+# pyright: reportPossiblyUnboundVariable=false
+@_compiled
+def _digit(words, shift, mask, lanes: tl.constexpr, block_m: tl.constexpr, block_k: tl.constexpr):
+    """Cut one digit out of every input, `lanes` of which make a word, and give each a byte of its own."""
+    if lanes == 4:
+        words = (words >> shift) & (mask * 0x01010101)
+        even = tl.join(words.to(tl.int8), (words >> 16).to(tl.int8))
+        odd = tl.join((words >> 8).to(tl.int8), (words >> 24).to(tl.int8))
+        digits = tl.join(even, odd)
+    else:
+        words = (words >> shift) & (mask * 0x00010001)
+        digits = tl.join(words.to(tl.int8), (words >> 16).to(tl.int8))
+    return tl.reshape(digits, (block_m, block_k))
+
+
+@_compiled
+def _product(
+    x, cells, inverse, offset, factor, start, weight, constant, y,
+    vectors, groups, columns, tiles, digits, planes, height, body, width,
+    near, lowest, highest, settle, unit,
+    lanes: tl.constexpr, parts: tl.constexpr, block_k: tl.constexpr, one_step: tl.constexpr,
+    by_group: tl.constexpr, by_column: tl.constexpr, shifted: tl.constexpr,
+    clips_low: tl.constexpr, clips_high: tl.constexpr, block_m: tl.constexpr, block_n: tl.constexpr,
+):  # fmt: skip
+    """Multiply block_m vectors by block_n columns of one group: all row tiles, digits and planes."""
+    across = tl.cdiv(columns, block_n)
+    index = tl.program_id(0)
+    group = index // across % groups
+    column = index % across * block_n + tl.arange(0, block_n)
+    vector = (index // across // groups).to(tl.int64) * block_m + tl.arange(0, block_m)
+    # Past the last vector and column the first ones are computed again, and not stored.
+    home, row, word = column % columns, tl.arange(0, block_k), tl.arange(0, block_k // lanes)
+    x += ((vector % vectors) * groups + group)[:, None] * (tiles * (height // lanes)) + word[None, :]
+    cells += home[None, :] * height + row[:, None]
+    before = group.to(tl.int64) * tiles
+    first = group * digits if by_group else 0
+    stride = columns if by_column else 1
+    own = home[None, :] if by_column else 0
+
+    total = tl.zeros((block_m, block_n), tl.int64)
+    for tile in range(tiles):
+        for p in range(digits):
+            # The sign bit stands just above the body.
+            shift = tl.minimum(p * width, body)
+            mask = (1 << tl.minimum(width, tl.maximum(body - shift, 1))) - 1
+            if one_step:
+                digit = _digit(tl.load(x + tile * (height // lanes)), shift, mask, lanes, block_m, block_k)
+            codes = tl.zeros((block_m, block_n), factor.dtype.element_ty)
+            codes += tl.load(start + (first + p) * stride + own)
+            for plane in range(planes):
+                at = ((first + p) * planes + plane) * stride + own
+                rise, worth = tl.load(inverse + at), tl.load(factor + at)
+                sums = tl.zeros((block_m, block_n), tl.int32)
+                for part in tl.static_range(parts):
+                    block = cells + (((before + tile) * planes + plane) * parts + part) * (columns * height)
+                    if part > 0:
+                        sums *= 256
+                    if one_step:
+                        sums = tl.dot(digit, tl.load(block), sums, out_dtype=tl.int32)
+                    else:
+                        for k in range(0, height, block_k):
+                            words = tl.load(x + (tile * height + k) // lanes)
+                            some = _digit(words, shift, mask, lanes, block_m, block_k)
+                            sums = tl.dot(some, tl.load(block + k), sums, out_dtype=tl.int32)
+                if shifted:
+                    sums -= tl.load(offset + at)
+                code = tl.fma(sums.to(tl.float32), rise, near)
+                if clips_low:
+                    code = tl.maximum(code, lowest)
+                if clips_high:
+                    code = tl.minimum(code, highest)
+                codes += (code + settle).to(tl.int32, bitcast=True).to(codes.dtype) * worth
+            total += codes.to(tl.int64) * tl.load(weight + p).to(tl.int64)
+    total += tl.load(constant + group * columns + home)[None, :]
+    out = y + (vector * groups + group)[:, None] * columns + column[None, :]
+    tl.store(out, total.to(tl.float64) * unit, mask=(vector < vectors)[:, None] & (column < columns)[None, :])
+
+
+def _interpreted() -> bool:
+    """Whether the kernel runs in Triton's interpreter, on the CPU."""
+    return not isinstance(_product, triton.JITFunction)
+
+
+@cache
+def _tuned() -> Any:
+    """Return the kernel, which times these block sizes at the first product of a kind of layer and keeps the best."""
+    blocks = ((64, 128, 8, 3), (128, 64, 8, 3), (64, 64, 8, 3), (64, 64, 4, 4), (128, 32, 4, 4), (128, 16, 4, 4))
+    configs = [triton.Config({"block_m": m, "block_n": n}, num_warps=w, num_stages=s) for m, n, w, s in blocks]
+    return triton.autotune(configs, key=["columns", "planes", "parts", "block_k"])(_product)
