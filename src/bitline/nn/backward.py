@@ -1,9 +1,11 @@
 """Forward through the chip, backward through the plain product of quantized inputs and weights."""
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 if TYPE_CHECKING:
     from bitline.nn.base import CrossbarLayer
@@ -64,13 +66,26 @@ def _product_gradients(
         return (grad @ w if needed[0] else None, flat.T @ x.flatten(0, -2) if needed[1] else None)
     conv: Any = layer
     if conv.padding_mode == "zeros" and not isinstance(conv.padding, str):
-        grad_x, grad_w, _ = torch.ops.aten.convolution_backward(
-            grad, x, w, None, conv.stride, conv.padding, conv.dilation, False, [0] * len(conv.stride), conv.groups,
-            [needed[0], needed[1], False],
-        )  # fmt: skip
-        return grad_x, grad_w
-    with torch.enable_grad():
-        x, w = x.requires_grad_(needed[0]), w.requires_grad_(needed[1])
-        wanted = [t for t in (x, w) if t.requires_grad]
-        found = iter(torch.autograd.grad(layer.plain(x, w), wanted, grad))
-    return (next(found) if needed[0] else None, next(found) if needed[1] else None)
+        return _convolution_gradients(conv, x, w, grad, needed, conv.padding)
+    pad, mode = list(conv._reversed_padding_repeated_twice), conv.padding_mode
+    padded = F.pad(x, pad) if mode == "zeros" else F.pad(x, pad, mode=mode)
+    grad_x, grad_w = _convolution_gradients(conv, padded, w, grad, needed, [0] * len(conv.stride))
+    if grad_x is not None and mode == "zeros":
+        grad_x = F.pad(grad_x, [-p for p in pad])
+    elif grad_x is not None:
+        # Every padded element is a copy of one of x.
+        size = x.shape[2:]
+        source = torch.arange(size.numel(), dtype=torch.float64, device=x.device).view(1, 1, *size)
+        source = F.pad(source, pad, mode=mode).flatten().long()
+        grad_x = torch.zeros_like(x).flatten(2).index_add_(2, source, grad_x.flatten(2)).view_as(x)
+    return grad_x, grad_w
+
+
+def _convolution_gradients(
+    conv: Any, x: Tensor, w: Tensor, grad: Tensor, needed: tuple[bool, bool, bool], padding: Sequence[int]
+) -> tuple[Tensor | None, Tensor | None]:
+    grad_x, grad_w, _ = torch.ops.aten.convolution_backward(
+        grad, x, w, None, conv.stride, padding, conv.dilation, False, [0] * len(conv.stride), conv.groups,
+        [needed[0], needed[1], False],
+    )  # fmt: skip
+    return grad_x, grad_w

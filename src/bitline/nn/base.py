@@ -30,6 +30,7 @@ from bitline.mvm.adc import AdcScale
 from bitline.mvm.gradient import Quantized, fake_quantize
 from bitline.mvm.product import Product
 from bitline.mvm.torch_fast import Crossbars, Observer, analog_sums, crossbar_mvm, exact
+from bitline.nn import operator
 from bitline.nn.backward import Answer
 from bitline.nn.ranges import SumHistogram
 from bitline.nn.state import KeepsRanges, formats
@@ -89,6 +90,7 @@ class CrossbarLayer(KeepsRanges):
         self._cells: tuple[tuple[Any, ...], Crossbars] | None = None
         self._factor: tuple[Weights, Tensor] | None = None
         self._made_from: Tensor | None = None
+        self.described = operator.describe(self, chip, matmul)
         # A layer with a hook is called by modules that would else compute around it (nn.TransformerEncoder).
         self.register_forward_hook(_nothing)
 
@@ -124,6 +126,8 @@ class CrossbarLayer(KeepsRanges):
             self.inputs.add(input)
         if self.mode in ("float", "observe_inputs"):
             return self._plain(input, self.weight, self.bias)
+        if torch.compiler.is_compiling() and self.mode == "chip":
+            return operator.answer(self, input)
         if torch.is_grad_enabled() and (input.requires_grad or self.weight.requires_grad):
             return Answer.apply(self, input, self.weight, self.bias)  # pyright: ignore[reportReturnType]
         return self.answer(input)
@@ -290,7 +294,7 @@ class CrossbarLayer(KeepsRanges):
         same = self.sums is not None and same_sums(chip, self.chip)
         if chip.inputs != self.chip.inputs:
             self.input_scale.fill_(math.nan)
-        self.chip = chip
+        self.chip, self.described = chip, operator.describe(self, chip, self._matmul)
         if not same:
             self.sums = None
         self.fit()
@@ -401,10 +405,6 @@ class CrossbarLayer(KeepsRanges):
     def fake_input(self, x: Tensor) -> Quantized:
         """The inputs as the DACs see them."""
         return fake_quantize(x, float(self.input_scale), *self.input_format.limits)
-
-    def plain(self, x: Tensor, w: Tensor) -> Tensor:
-        """The layer in floating point, without its bias."""
-        return self._plain(x, w, None)
 
     def _plain(self, x: Tensor, w: Tensor, b: Tensor | None) -> Tensor:
         raise NotImplementedError

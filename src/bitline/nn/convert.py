@@ -159,11 +159,15 @@ def to_crossbar(
 
 
 def _begin_pass(model: nn.Module, _: object) -> None:
+    if torch.compiler.is_compiling():
+        return
     for layer in crossbar_layers(model).values():
         layer.call = 0
 
 
 def _end_pass(model: nn.Module, _: object, __: object) -> None:
+    if torch.compiler.is_compiling():
+        return
     for layer in crossbar_layers(model).values():
         layer.call = None
 

@@ -1,0 +1,84 @@
+"""torch.compile and torch.export take a converted network, and change nothing."""
+
+import pytest
+import torch
+from torch import nn
+
+from bitline.errors import ConversionError
+from bitline.nn import calibrate, program, set_chip, to_crossbar
+
+
+def network() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Conv2d(3, 6, 3, padding=1, groups=3), nn.ReLU(), nn.Conv2d(6, 4, 3, stride=2, padding_mode="circular",
+        padding=1), nn.ReLU(), nn.Flatten(), nn.Linear(64, 10),
+    )  # fmt: skip
+
+
+@pytest.fixture
+def converted(make_chip):
+    chip = make_chip(
+        cell={"programming": {"kind": "lognormal", "sigma": 0.1}}, crossbar={"rows": 16, "cols": 64},
+        adc={"bits": 5, "policy": "calibrated"},
+    )  # fmt: skip
+    x = torch.rand(5, 3, 8, 8)
+    model, _ = to_crossbar(network(), chip, example=x)
+    calibrate(model, [x])
+    program(model, 3)
+    return model, x
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_compiled_network_answers_the_same_in_one_graph(converted):
+    model, x = converted
+    compiled = torch.compile(model, backend="aot_eager", fullgraph=True)
+    with torch.no_grad():
+        assert torch.equal(compiled(x), model(x))
+        program(model, 4)
+        assert torch.equal(compiled(x), model(x))
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_compiled_network_has_the_gradients_of_the_network(converted):
+    model, x = converted
+    found: list[list[torch.Tensor]] = []
+    for run in (model, torch.compile(model, backend="aot_eager", fullgraph=True)):
+        model.zero_grad()
+        inputs = x.clone().requires_grad_()
+        run(inputs).square().sum().backward()
+        found.append([inputs.grad.clone(), *(p.grad.clone() for p in model.parameters())])
+    for one, other in zip(*found, strict=True):
+        assert bool(one.any())
+        torch.testing.assert_close(one, other)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_an_exported_network_answers_the_same_after_a_round_trip_through_a_file(converted, tmp_path):
+    model, x = converted
+    with torch.no_grad():
+        wanted = model(x)
+        torch.export.save(torch.export.export(model, (x,)), tmp_path / "model.pt2")
+    assert torch.equal(torch.export.load(tmp_path / "model.pt2").module()(x), wanted)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_read_noise_in_an_exported_network_is_an_error(converted):
+    model, x = converted
+    chip = next(m.chip for m in model.modules() if hasattr(m, "chip"))
+    noisy = chip.model_copy(
+        update={"cell": type(chip.cell).model_validate(
+            chip.cell.model_dump() | {"read_noise": {"kind": "absolute", "sigma": "1 uS"}}
+        )}
+    )  # fmt: skip
+    set_chip(model, noisy)
+    with pytest.raises(ConversionError, match="has read noise, which no compiled or exported network can draw anew"):
+        torch.export.export(model, (x,))
+
+
+def test_the_operator_passes_the_checks_of_pytorch(converted):
+    model, x = converted
+    layer = model[0]
+    buffers = [layer.input_scale, layer.input_signed, layer.adc_lsb, layer.adc_offset, layer.chip_seed]
+    arguments = (x, layer.weight.detach(), layer.bias.detach(), buffers, layer.described)
+    torch.library.opcheck(torch.ops.bitline.answer.default, arguments, test_utils=("test_schema", "test_faketensor"))
