@@ -76,9 +76,8 @@ class Bench:
         cells = "cell.programming={kind='ideal'}" if sigma == 0 else f"cell.programming.sigma={sigma}"
         chip = chips.replace(self.base, *POLICIES[policy], f"adc.bits={bits}", cells)
         self.on_chip.placed_on(chip)
-        self.on_chip.settings = replace(
-            self.settings, images=self.varied_images if sigma or policy == BY_TENSORS else self.settings.images
-        )
+        images = self.varied_images if sigma or policy == BY_TENSORS else self.settings.images
+        self.on_chip.settings = replace(self.settings, images=images)
         seeds = self.settings.seeds if sigma else self.settings.seeds[:1]
         found = [self.on_chip.accuracy(chip, seed) for seed in seeds]
         return {
@@ -122,7 +121,8 @@ def main() -> None:
     varied = options.varied_images
     setting = {
         "network": run.record.model_dump(mode="json", include={"model", "kwargs", "title"}), "weights_sha256": weights,
-        "images": options.images, "varied_images": varied, "chips": options.chips, "calibration_images": options.calibration_images,
+        "images": options.images, "varied_images": varied, "chips": options.chips,
+        "calibration_images": options.calibration_images,
         "batch_size": options.batch_size, "seeds": list(range(options.chips)), "chip": base.model_dump(mode="json"),
     }  # fmt: skip
     result: dict[str, Any] = {"setting": setting, "points": [], "cpu_seconds": 0.0}

@@ -14,7 +14,7 @@ from bitline.mapping.place import dense
 from bitline.mapping.quantize import weight_limits
 from bitline.mvm import adc, native, reference
 from bitline.mvm.product import Product
-from bitline.mvm.torch_fast import Crossbars, crossbar_mvm
+from bitline.mvm.torch_fast import crossbar_mvm
 from bitline.physics.noise import ReadNoise
 from bitline.physics.normal import quantiles
 from bitline.physics.program import RESOLUTION, effective_levels
@@ -63,7 +63,7 @@ def large(make_chip, rng, *, rows=300, cols=70, groups=2, vectors=130, sparse=Fa
     low, high = weight_limits(placed.weights)
     q = torch.randint(low, high + 1, (groups, rows, cols), generator=rng)
     levels = encode(q, product.placement)
-    levels = effective_levels(levels, torch.full(levels.shape, -1, dtype=torch.int16), placed.cell, generator=rng)
+    levels = effective_levels(levels, None, placed.cell, generator=rng)
     x = torch.randint(0, 2**placed.inputs.bits, (1, vectors, groups, rows), generator=rng)
     x = x * (torch.rand(rows, generator=rng) < 0.2) if sparse else x
     return Case(x, q, levels, product, adc.full(product))

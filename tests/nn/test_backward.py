@@ -11,7 +11,7 @@ LAYERS = {
     "linear of sequences": (lambda: nn.Linear(6, 4), (3, 5, 6)),
     "conv": (lambda: nn.Conv2d(4, 6, 3, stride=2, padding=1, groups=2), (2, 4, 7, 6)),
     "dilated": (lambda: nn.Conv2d(2, 3, (3, 2), dilation=(1, 2), bias=False), (2, 2, 7, 6)),
-    "same": (lambda: nn.Conv2d(2, 3, (4, 3), padding="same"), (2, 2, 7, 6)),
+    "same": (lambda: nn.Conv2d(2, 3, (3, 5), padding="same"), (2, 2, 7, 6)),
     "circular": (lambda: nn.Conv2d(2, 3, 3, padding=(1, 2), padding_mode="circular"), (2, 2, 7, 6)),
     "reflect": (lambda: nn.Conv1d(2, 3, 5, padding=2, padding_mode="reflect"), (2, 2, 9)),
     "replicate": (lambda: nn.Conv1d(2, 3, 3, padding=1, padding_mode="replicate"), (2, 2, 9)),

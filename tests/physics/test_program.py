@@ -108,10 +108,10 @@ def test_a_chip_with_more_faults_contains_those_with_fewer():
     assert int((more >= 0).sum()) > int((few >= 0).sum())
     assert bool((faults(1.0, 0.0) == 0).all())
     assert bool((faults(0.0, 1.0) == 3).all())
-    assert bool((faults(0.0, 0.0) == -1).all())
+    assert faults(0.0, 0.0) is None
 
 
-def effective(record: Cell, levels: Tensor, stuck: Tensor) -> Tensor:
+def effective(record: Cell, levels: Tensor, stuck: Tensor | None) -> Tensor:
     return effective_levels(levels, stuck, record, generator=torch.Generator().manual_seed(3))
 
 
@@ -141,12 +141,28 @@ def test_a_leak_that_is_kept_adds_the_lowest_conductance_to_every_cell():
     assert kept.dtype == torch.float32
 
 
-def test_an_effective_level_is_the_conductance_in_steps():
-    levels = torch.full((1000,), 2, dtype=torch.uint8)
-    record = cell(programming={"kind": "gaussian_absolute", "sigma": "2 uS"})
-    g = program(levels, record, generator=torch.Generator().manual_seed(3))
-    got = effective(record, levels, torch.full((1000,), -1, dtype=torch.int16))
-    torch.testing.assert_close(got, (g - G_MIN) / 3e-5, rtol=0, atol=0.51 * RESOLUTION)
+@pytest.mark.parametrize("programming", [
+    {"kind": "lognormal", "sigma": 0.2}, {"kind": "gaussian_absolute", "sigma": "2 uS"},
+    {"kind": "gaussian_proportional", "sigma": 0.1},
+    {"kind": "per_level", "sigma": ["1 uS", "2 uS", "3 uS", "4 uS"], "mean": ["11 uS", "35 uS", "70 uS", "99 uS"]},
+])  # fmt: skip
+def test_effective_levels_are_distributed_as_conductances_in_steps(programming):
+    record = cell(programming=programming)
+    levels = torch.arange(4, dtype=torch.uint8).repeat(N // 4)
+    g = program(levels, record, generator=torch.Generator().manual_seed(4))
+    got = effective(record, levels, None).double()
+    for level in range(4):
+        wanted = ((g[level::4] - G_MIN) / 3e-5).double()
+        mine = got[level::4]
+        shares = torch.linspace(0.01, 0.99, 15, dtype=torch.float64)
+        spread = float(wanted.std())
+        torch.testing.assert_close(
+            torch.quantile(mine[:10**6], shares), torch.quantile(wanted[:10**6], shares), rtol=0,
+            atol=RESOLUTION + 30 * spread / math.sqrt(len(mine)),
+        )  # fmt: skip
+        assert float(mine.std()) == pytest.approx(spread, rel=0.02, abs=RESOLUTION / 2)
+        neighbours = (mine[1:] - mine.mean()) * (mine[:-1] - mine.mean())
+        assert abs(float(neighbours.mean())) < 5 * spread**2 / math.sqrt(len(mine)) + RESOLUTION**2
 
 
 def test_a_seed_depends_on_every_part_and_on_their_borders():

@@ -5,7 +5,7 @@ import sys
 
 import typer
 
-from bitline.cli import chips, cost, demo, evaluate, train
+from bitline.cli import chips, cost, demo, doctor, evaluate, train
 from bitline.errors import BitlineError
 
 app = typer.Typer(
@@ -29,6 +29,7 @@ app.command(name="train")(train.command)
 app.command(name="evaluate")(evaluate.command)
 app.command(name="cost")(cost.command)
 app.command(name="demo")(demo.command)
+app.command(name="doctor")(doctor.command)
 app.add_typer(chips.app, name="chips")
 
 

@@ -41,19 +41,22 @@ def encode(q: Tensor, placement: LayerPlacement) -> Tensor:
         )
     if chip.reference_columns:
         q = torch.cat([q, q.new_zeros(*q.shape[:2], placement.col_tiles)], dim=2)
-    body = range(chip.slices)
     match weights.encoding:
         case Pair():
-            sides = torch.stack([q.clamp(min=0), (-q).clamp(min=0)], dim=1)
+            sides = (q.clamp(min=0), (-q).clamp(min=0))
         case TwosComplement():
-            body = range(chip.slices - 1)
-            sides = (q & (2 ** (weights.bits - 1) - 1))[:, None]
+            sides = (q & (2 ** (weights.bits - 1) - 1),)
         case _:
-            sides = (q + weights.zero_point)[:, None]
-    slices = [(sides >> (chip.cell.bits * s)) & chip.cell.max_level for s in body]
-    if isinstance(weights.encoding, TwosComplement):
-        slices.append((q < 0)[:, None].to(torch.int32))
-    return torch.stack(slices, dim=2).to(torch.uint8)
+            sides = (q + weights.zero_point,)
+    body = chip.slices - isinstance(weights.encoding, TwosComplement)
+    levels = torch.empty(q.shape[0], len(sides), chip.slices, *q.shape[1:], dtype=torch.uint8, device=q.device)
+    for k, side in enumerate(sides):
+        small = side.to(torch.uint8) if weights.bits <= 8 else side
+        for s in range(body):
+            levels[:, k, s] = (small >> (chip.cell.bits * s)) & chip.cell.max_level
+        if body < chip.slices:
+            levels[:, k, body] = q < 0
+    return levels
 
 
 def decode(levels: Tensor, placement: LayerPlacement) -> Tensor:

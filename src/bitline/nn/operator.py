@@ -24,12 +24,13 @@ _BUFFERS = ("input_scale", "input_signed", "adc_lsb", "adc_offset", "chip_seed")
 
 def describe(layer: Any, chip: Chip, matmul: Matmul) -> str:
     """Return the text from which `layer` can be built again."""
+    biased = layer.bias is not None
     if isinstance(layer, nn.Linear):
-        arguments = [layer.in_features, layer.out_features, layer.bias is not None]
+        arguments = [layer.in_features, layer.out_features, biased]
     else:
         arguments = [
             layer.in_channels, layer.out_channels, layer.kernel_size, layer.stride, layer.padding, layer.dilation,
-            layer.groups, layer.bias is not None, layer.padding_mode,
+            layer.groups, biased, layer.padding_mode,
         ]  # fmt: skip
     kind = type(layer).__name__
     return json.dumps(

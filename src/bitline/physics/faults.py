@@ -5,7 +5,7 @@ import torch
 from bitline.chip.description import Cell
 
 
-def stuck_levels(shape: torch.Size, cell: Cell, *, generator: torch.Generator) -> torch.Tensor:
+def stuck_levels(shape: torch.Size, cell: Cell, *, generator: torch.Generator) -> torch.Tensor | None:
     """Draw which cells are stuck, and where.
 
     One uniform number a cell decides, so a chip with more faults contains those of the same chip with fewer.
@@ -16,11 +16,13 @@ def stuck_levels(shape: torch.Size, cell: Cell, *, generator: torch.Generator) -
         generator: a CPU generator.
 
     Returns:
-        int16: -1 for a working cell, 0 for one stuck off (g_min), max_level for one stuck on (g_max).
+        int16: -1 for a working cell, 0 for one stuck off (g_min), max_level for one stuck on (g_max); None where the cell
+        has no faults.
     """
+    if not (cell.faults.stuck_off or cell.faults.stuck_on):
+        return None
     stuck = torch.full(shape, -1, dtype=torch.int16)
-    if cell.faults.stuck_off or cell.faults.stuck_on:
-        u = torch.rand(shape, generator=generator)
-        stuck[u < cell.faults.stuck_off] = 0
-        stuck[u >= 1 - cell.faults.stuck_on] = cell.max_level
+    u = torch.rand(shape, generator=generator)
+    stuck[u < cell.faults.stuck_off] = 0
+    stuck[u >= 1 - cell.faults.stuck_on] = cell.max_level
     return stuck

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from bitline.chip.description import Cell, GaussianAbsolute, GaussianProportional, Ideal, LogNormal, PerLevel
+from bitline.physics.normal import SIGMA, quantiles
 
 RESOLUTION = 2**-7
 """of effective levels: an order below the error of any cell worth adapting to, and coarse enough that the sums of a
@@ -25,42 +26,61 @@ def program(levels: Tensor, cell: Cell, *, generator: torch.Generator) -> Tensor
     Returns:
         Conductance as programmed, S, float32, the shape of `levels`.
     """
+    return written(levels, torch.randn(levels.shape, generator=generator).to(levels.device), cell)
+
+
+def written(levels: Tensor, z: Tensor, cell: Cell) -> Tensor:
+    """Return the conductance that a write reaches, S, float32.
+
+    Args:
+        levels: integers in [0, 2**bits).
+        z: how far it departs from its target, standard deviations of the programming model; broadcasts.
+        cell: levels, conductances and the programming model.
+    """
     target = cell.g_min + levels.float() * cell.step
-    noise = torch.randn(levels.shape, generator=generator).to(levels.device)
     match cell.programming:
         case Ideal():
-            return target
+            return target.expand(torch.broadcast_shapes(levels.shape, z.shape))
         case LogNormal(sigma=sigma):
-            return target * torch.exp(noise * sigma)
+            return target * torch.exp(z * sigma)
         case GaussianProportional(sigma=sigma):
-            return (target * (1 + noise * sigma)).clamp_(min=0)
+            return (target * (1 + z * sigma)).clamp_(min=0)
         case GaussianAbsolute(sigma=sigma):
-            return (target + noise * sigma).clamp_(min=0)
+            return (target + z * sigma).clamp_(min=0)
         case PerLevel(sigma=sigma, mean=mean):
             index = levels.long()
             if mean is not None:
                 target = torch.tensor(mean, device=levels.device)[index]
-            return (target + noise * torch.tensor(sigma, device=levels.device)[index]).clamp_(min=0)
+            return (target + z * torch.tensor(sigma, device=levels.device)[index]).clamp_(min=0)
 
 
-def effective_levels(levels: Tensor, stuck: Tensor, cell: Cell, *, generator: torch.Generator) -> Tensor:
+def effective_levels(levels: Tensor, stuck: Tensor | None, cell: Cell, *, generator: torch.Generator) -> Tensor:
     """Return what a read of the cells adds to a bitline per unit of input, in level units.
 
-    (g - g_min) / step where a reference column cancels the leak, g / step where the leak is kept.
+    (g - g_min) / step where a reference column cancels the leak, g / step where the leak is kept. The departure from the
+    target is one of 65,536 quantiles, so that what every level can become is a table.
 
     Args:
-        levels: integers in [0, 2**bits), any shape.
-        stuck: -1 where a cell works, else the level it is stuck at, the same shape, int16.
+        levels: integers in [0, 2**bits), any shape, on the CPU.
+        stuck: -1 where a cell works, else the level it is stuck at, the same shape, int16; None: all cells work.
         cell: the memory element.
         generator: of the programming error.
 
     Returns:
         uint8 where every cell sits exactly on a level, else float32, whole multiples of `RESOLUTION`.
     """
-    ideal = isinstance(cell.programming, Ideal)
-    if ideal and cell.leak == "cancelled":
-        return torch.where(stuck >= 0, stuck, levels.to(stuck.dtype)).to(torch.uint8)
-    g = program(levels, cell, generator=generator)
-    g = torch.where(stuck >= 0, cell.g_min + stuck.float() * cell.step, g)
+    if isinstance(cell.programming, Ideal) and cell.leak == "cancelled":
+        return (levels if stuck is None else torch.where(stuck >= 0, stuck, levels.to(stuck.dtype))).to(torch.uint8)
+    grid = torch.arange(cell.max_level + 1)[:, None]
+    table = _in_levels(written(grid, quantiles().roll(2**15).float() / SIGMA, cell), cell)
+    u = torch.empty(-(-levels.numel() // 4), dtype=torch.int64).random_(-(2**63), None, generator=generator)
+    index = levels.reshape(-1).int().mul_(2**16).add_(u.view(torch.int16)[: levels.numel()]).add_(2**15)
+    real = table.flatten().index_select(0, index).view(levels.shape)
+    if stuck is None:
+        return real
+    return torch.where(stuck >= 0, _in_levels(cell.g_min + stuck.float() * cell.step, cell), real)
+
+
+def _in_levels(g: Tensor, cell: Cell) -> Tensor:
     real = (g - cell.g_min if cell.leak == "cancelled" else g) / cell.step
     return (real / RESOLUTION).round_().mul_(RESOLUTION)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 
+from bitline.mvm.machine import cpu_flags, processor
 from bitline.train.config import Precision
 
 
@@ -17,15 +18,10 @@ def best_precision() -> Precision:
     return "bf16-mixed" if cpu_flags() & {"avx512_bf16", "amx_bf16"} else "32-true"
 
 
-def cpu_flags() -> set[str]:
-    """Return the instruction sets that the kernel names; none where it does not say (not Linux)."""
-    return set(_cpuinfo("flags").split())
-
-
 def describe() -> dict[str, str | int]:
     """Return the processor, cores, threads, GPU and PyTorch version."""
     return {
-        "processor": _cpuinfo("model name") or platform.processor() or platform.machine(),
+        "processor": processor(),
         "cores": os.cpu_count() or 0,
         "threads": torch.get_num_threads(),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else "",
@@ -48,16 +44,3 @@ def _git(*arguments: str) -> str:
         ["git", *arguments], cwd=Path(__file__).parent, capture_output=True, text=True, timeout=10, check=True
     )
     return done.stdout.strip()
-
-
-def _cpuinfo(key: str) -> str:
-    """Return the first value of a key in /proc/cpuinfo, or an empty string."""
-    try:
-        text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return ""
-    for line in text.splitlines():
-        name, _, value = line.partition(":")
-        if name.strip() == key:
-            return value.strip()
-    return ""

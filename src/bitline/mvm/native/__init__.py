@@ -17,7 +17,7 @@ from bitline.mvm.torch_fast import Crossbars, Rule
 from bitline.physics.noise import ReadNoise
 
 try:
-    from bitline.mvm.native import _native
+    from bitline.mvm.native import _native  # pyright: ignore[reportPrivateUsage, reportAttributeAccessIssue]
 except ImportError as error:
     _native: Any = None
     _missing = f"the native kernels are not built here ({error})"
@@ -180,8 +180,8 @@ class Plan:
         if y.numel():
             _native.multiply_scaled(
                 self._plan, x.view(torch.uint8), position_axes, y, channels_first=not last, factor=factor.contiguous(),
-                bias=None if bias is None else bias.detach().contiguous(), threads=torch.get_num_threads(), shortcuts=True,
-                reads=_reads(noise),
+                bias=None if bias is None else bias.detach().contiguous(), threads=torch.get_num_threads(),
+                shortcuts=True, reads=_reads(noise),
             )  # fmt: skip
         return y
 

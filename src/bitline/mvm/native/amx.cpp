@@ -32,7 +32,7 @@ class TileSums {
     }
 
     // Sums of row tile t, columns c0 (a multiple of 16) to c1 and all planes: use(column, plane, first lane, sums), where
-    // sums are uint16_t or float, [live digit, and one more of zeros if not all are live][HALF].
+    // sums are uint16_t or float, [live digit, and one of no input if not all are live][HALF].
     template <class Use>
     void multiply(const Plan& p, int group, int t, int c0, int c1, const uint8_t* x, const int* live, int count, Use use) {
         switch (p.sums) {
@@ -64,7 +64,7 @@ class TileSums {
             return all + size_t((w % 2 * 2 + plane) * COLUMNS + column) * p.digits * HALF;
         };
         if (count < p.digits)
-            for (int i = 0; i < 4 * COLUMNS; i++) std::memset(sums(0, 0, i) + count * HALF, 0, HALF * sizeof(Sum));
+            for (int i = 0; i < 4 * COLUMNS; i++) std::fill_n(sums(0, 0, i) + count * HALF, HALF, Sum(p.base));
         int32_t* results = results_.get(8 * RESULT);
 
         for (int w = 0; w <= work; w++)
@@ -138,11 +138,9 @@ class TileSums {
             _mm512_store_ps(to, _mm512_mul_ps(_mm512_cvtepi32_ps(a), unit));
             _mm512_store_ps(to + 16, _mm512_mul_ps(_mm512_cvtepi32_ps(b), unit));
         } else {
-            if (KIND == Sums::words) {
-                const __m512i most = _mm512_set1_epi32(65535);
-                a = _mm512_min_epu32(a, most), b = _mm512_min_epu32(b, most);
-            }
-            _mm512_store_si512(to, _mm512_mask_blend_epi16(0xaaaaaaaa, a, _mm512_slli_epi32(b, 16)));
+            __m512i both = _mm512_mask_blend_epi16(0xaaaaaaaa, a, _mm512_slli_epi32(b, 16));
+            if (KIND == Sums::words) both = _mm512_add_epi16(both, _mm512_set1_epi16(short(p.base)));
+            _mm512_store_si512(to, both);
         }
     }
 

@@ -421,6 +421,7 @@ Plan build(const Layer& l, Machine machine, bool count) {
         p.words.clear();
         p.parts = 0;
     }
+    p.base = 0;
     const double unit = l.integral ? 1 : RESOLUTION;
     if (machine.tiles && pack_tiles(p, level, unit, 0)) {
         p.sums = Sums::ints;

@@ -6,11 +6,20 @@
 #include <nanobind/stl/tuple.h>
 #include <nanobind/stl/vector.h>
 
+#include <algorithm>
 #include <cmath>
 #include <stdexcept>
 #include <thread>
 
 #include "build.hpp"
+#include "check.hpp"
+#ifdef BITLINE_AMX
+#include <cpuid.h>
+#ifdef __linux__
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
+#endif
 
 namespace nb = nanobind;
 
@@ -21,6 +30,10 @@ void run_portable(const Plan&, const View&, const Output&, int64_t, int64_t, boo
 void run_avx2(const Plan&, const View&, const Output&, int64_t, int64_t, bool);
 void run_avx512(const Plan&, const View&, const Output&, int64_t, int64_t, bool);
 #endif
+#ifdef BITLINE_AMX
+void run_amx(const Plan&, const View&, const Output&, int64_t, int64_t, bool);
+void run_amx_emulated(const Plan&, const View&, const Output&, int64_t, int64_t, bool);
+#endif
 
 namespace {
 
@@ -28,38 +41,98 @@ struct Path {
     const char* name;
     Machine machine;
     Run run;
-    bool (*runs_here)();
+    std::string (*why_not)();  // it does not run here; empty where it does
+    bool offered = true;       // to those who do not ask for it by name
 };
 
-bool always() { return true; }
 #ifdef BITLINE_X86
-bool has_ssse3() { return __builtin_cpu_supports("ssse3"); }
-bool has_avx2() { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"); }
-bool has_avx512() {
-    return has_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-           __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") &&
-           __builtin_cpu_supports("avx512vbmi");
+std::string lacks(const char* feature) { return std::string("this processor has no ") + feature; }
+std::string no_ssse3() { return __builtin_cpu_supports("ssse3") ? "" : lacks("SSSE3"); }
+std::string no_avx2() {
+    return !__builtin_cpu_supports("avx2") ? lacks("AVX2") : !__builtin_cpu_supports("fma") ? lacks("FMA") : "";
+}
+std::string no_avx512() {
+    const std::string why = no_avx2();
+    return !why.empty()                              ? why
+           : !__builtin_cpu_supports("avx512f")      ? lacks("AVX-512")
+           : !__builtin_cpu_supports("avx512bw")     ? lacks("AVX-512 BW")
+           : !__builtin_cpu_supports("avx512vl")     ? lacks("AVX-512 VL")
+           : !__builtin_cpu_supports("avx512dq")     ? lacks("AVX-512 DQ")
+           : !__builtin_cpu_supports("avx512vbmi")   ? lacks("AVX-512 VBMI")
+                                                     : "";
+}
+#else
+std::string always() { return ""; }
+#endif
+
+constexpr Machine AVX512{6, true}, AMX{6, true, true};
+
+#ifdef BITLINE_AMX
+std::string no_tiles() {
+    unsigned a = 0, b = 0, c = 0, d = 0;
+    if (!__get_cpuid_count(7, 0, &a, &b, &c, &d) || !(d >> 24 & 1)) return lacks("AMX");
+    if (!(d >> 25 & 1)) return lacks("AMX-INT8");
+    __get_cpuid(1, &a, &b, &c, &d);
+    uint32_t low = 0, high = 0;
+    if (c >> 27 & 1) __asm__ volatile("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
+    if ((low >> 17 & 3) != 3) return "the operating system does not save the state of AMX";
+#ifdef __linux__
+    constexpr long REQUEST_STATE = 0x1023, TILE_DATA = 18;
+    if (syscall(SYS_arch_prctl, REQUEST_STATE, TILE_DATA)) return "the kernel refuses this process the use of AMX";
+    return "";
+#else
+    return "how to ask this operating system for AMX is not known";
+#endif
+}
+
+std::string disagrees(Run run) {
+    return agree(AMX, run, AVX512, run_avx512) ? "" : "its tile products differ from those of path avx512";
+}
+
+std::string no_amx() {
+    static const std::string why = [] {
+        for (auto reason : {no_avx512, no_tiles})
+            if (const std::string r = reason(); !r.empty()) return r;
+        return disagrees(run_amx);
+    }();
+    return why;
+}
+std::string no_emulation() {
+    static const std::string why = [] {
+        const std::string r = no_avx512();
+        return r.empty() ? disagrees(run_amx_emulated) : r;
+    }();
+    return why;
 }
 #endif
 
 // Fastest first.
 const Path PATHS[] = {
+#ifdef BITLINE_AMX
+    {"amx", AMX, run_amx, no_amx},
+#endif
 #ifdef BITLINE_X86
-    {"avx512", {6, true}, run_avx512, has_avx512},
-    {"avx2", {4, false}, run_avx2, has_avx2},
-    {"portable", {4, false}, run_portable, has_ssse3},
+    {"avx512", AVX512, run_avx512, no_avx512},
+    {"avx2", {4, false}, run_avx2, no_avx2},
+    {"portable", {4, false}, run_portable, no_ssse3},
 #else
     {"portable", {4, false}, run_portable, always},
 #endif
+#ifdef BITLINE_AMX
+    {"amx-emulated", AMX, run_amx_emulated, no_emulation, false},
+#endif
 };
 
-const Path& find(const std::string& name) {
+std::string why_not(const std::string& name) {
     for (const Path& p : PATHS)
-        if (name == p.name) {
-            if (!p.runs_here()) throw std::invalid_argument("this processor cannot run path " + name);
-            return p;
-        }
-    throw std::invalid_argument("unknown path " + name);
+        if (name == p.name) return p.why_not();
+    return "this build has no such path";
+}
+
+const Path& find(const std::string& name) {
+    const std::string why = why_not(name);
+    if (!why.empty()) throw std::invalid_argument("path " + name + " does not run here: " + why);
+    return *std::find_if(std::begin(PATHS), std::end(PATHS), [&](const Path& p) { return name == p.name; });
 }
 
 template <class T>
@@ -75,7 +148,7 @@ struct Compiled {
 std::vector<std::string> paths() {
     std::vector<std::string> names;
     for (const Path& p : PATHS)
-        if (p.runs_here()) names.push_back(p.name);
+        if (p.offered && p.why_not().empty()) names.push_back(p.name);
     return names;
 }
 
@@ -226,6 +299,11 @@ bool quantize(nb::ndarray<const float, nb::device::cpu> x, nb::ndarray<uint8_t, 
 }
 
 const char* kind(const Compiled& c) {
+    if (c.plan.tiled) switch (c.plan.sums) {
+        case Sums::bytes: return c.plan.tables.empty() ? "tiles" : "tiles, code tables";
+        case Sums::words: return "tiles, words";
+        default: return "tiles, floats";
+    }
     switch (c.plan.sums) {
         case Sums::bytes: return c.plan.tables.empty() ? "bytes" : "bytes, code tables";
         case Sums::words: return c.plan.parts == 1 ? "words" : "two words";
@@ -243,6 +321,7 @@ NB_MODULE(_native, m) {
     m.def("quantiles", [] { return std::vector<int>(quantiles().table, quantiles().table + 65536); });
     m.attr("RESOLUTION") = RESOLUTION;
     m.def("paths", &paths);
+    m.def("why_not", &why_not, nb::arg("path"));
     m.def("compile", &compile, nb::arg("path"), nb::arg("levels"), nb::kw_only(), nb::arg("bounds"),
           nb::arg("digit_shift"), nb::arg("digit_mask"), nb::arg("digit_weight"), nb::arg("slice_weight"),
           nb::arg("side_weight"), nb::arg("subtracts"), nb::arg("digital_offset"), nb::arg("lsb"), nb::arg("offset"),

@@ -1,0 +1,231 @@
+"""``bitline doctor``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from rich.console import Console
+    from rich.table import Table
+    from torch import nn
+
+    from bitline.chip import Chip
+
+EXAMPLES = """
+[bold]Examples[/]
+
+bitline doctor
+
+bitline doctor --explain vgg8 rram-22nm --set adc.bits=6
+
+bitline doctor --explain runs/vgg8-cifar10 my-chip.toml --json paths.json
+
+BITLINE_PATH=portable bitline doctor --explain lenet5 rram-22nm
+"""
+SEED = 0
+IMAGES = 2
+_IN_CHANNELS, _IMAGE_SIZE = 3, 32
+_RANGES = {
+    "calibrated": "input and ADC ranges",
+    "batch_minmax": "input ranges, and ADC ranges that follow each batch,",
+}
+
+
+def command(
+    subject: Annotated[
+        tuple[str, str] | None,
+        typer.Option(
+            "--explain",
+            metavar="MODEL CHIP",
+            help="Say how each layer of a network is computed on a chip. MODEL: vgg8, resnet20 ..., a run directory, or "
+            "FILE.py:NAME. CHIP: a preset (see bitline chips) or a TOML file.",
+        ),
+    ] = None,
+    overrides: Annotated[
+        list[str] | None, typer.Option("--set", help="KEY=VALUE for any key of CHIP; repeatable.")
+    ] = None,
+    width: Annotated[float | None, typer.Option(help="Multiplies the hidden channels of a named MODEL.")] = None,
+    image_size: Annotated[
+        int | None, typer.Option(help=f"Height and width of an image, px; default: {_IMAGE_SIZE}, or the run's.")
+    ] = None,
+    in_channels: Annotated[
+        int | None, typer.Option(help=f"Channels of an image; default: {_IN_CHANNELS}, or the run's.")
+    ] = None,
+    classes: Annotated[int | None, typer.Option(help="Outputs of a named MODEL; default: 10.")] = None,
+    trust_code: Annotated[bool, typer.Option(help="Run the Python file that the run directory names.")] = False,
+    json_file: Annotated[str | None, typer.Option("--json", help="Write it here as JSON; - prints it.")] = None,
+) -> None:
+    """Say which path products of crossbars take on this machine, and why no faster one."""
+    from dataclasses import asdict
+
+    from bitline import __version__
+    from bitline.errors import DataError
+    from bitline.mvm.machine import machine
+
+    options = {"width": width, "image_size": image_size, "in_channels": in_channels, "num_classes": classes}
+    given = {name: value for name, value in options.items() if value is not None}
+    if subject is None and (given or overrides or trust_code):
+        raise DataError("options of a network and a chip need --explain MODEL CHIP")
+    found: dict[str, Any] = {"bitline": __version__, **asdict(machine())}
+    if subject is not None:
+        from bitline.chip import load
+
+        network, image = _network(subject[0], given, trust_code=trust_code)
+        target = load(subject[1], overrides or ())
+        found["explain"] = {"model": subject[0], **explained(network, image, target)}
+    if json_file == "-":
+        import json
+
+        typer.echo(json.dumps(found, indent=1))
+        return
+    show(found)
+    if json_file is not None:
+        from pathlib import Path
+
+        from bitline.cli.output import write_json
+
+        write_json(found, Path(json_file))
+        typer.echo(f"doctor: {json_file}")
+
+
+command.__doc__ = f"{command.__doc__}\n{EXAMPLES}"
+
+
+def explained(network: nn.Module, image: tuple[int, int, int], chip: Chip) -> dict[str, Any]:
+    """Put a network on a chip, with ranges from random images, and say how each layer is computed.
+
+    Args:
+        network: plain.
+        image: (channels, height, width).
+        chip: to put it on.
+    """
+    from dataclasses import asdict
+
+    import torch
+
+    from bitline.nn import calibrate, program, to_crossbar
+    from bitline.nn.explain import explain, summary
+
+    images = torch.randn(IMAGES, *image, generator=torch.Generator().manual_seed(SEED))
+    model, report = to_crossbar(network.eval(), chip, example=images)
+    calibrate(model, [images])
+    program(model, SEED)
+    layers = explain(model)
+    return {
+        "chip": chip.model_dump(mode="json"),
+        "seed": SEED,
+        "ranges": f"{_RANGES.get(chip.adc.policy, 'input ranges')} come from {IMAGES} random images of "
+        f"{' x '.join(map(str, image))}; others seldom take another path",
+        "layers": [asdict(layer) for layer in layers],
+        "digital": [asdict(operation) for operation in report.digital],
+        "summary": summary(layers),
+    }
+
+
+def _network(model: str, given: Mapping[str, Any], *, trust_code: bool) -> tuple[nn.Module, tuple[int, int, int]]:
+    """Build what MODEL names; return it and the shape of an image.
+
+    Raises:
+        DataError: nothing of that name, or options that do not apply to it.
+    """
+    import os
+    from pathlib import Path
+
+    import torch
+
+    from bitline.errors import DataError
+    from bitline.models import files
+
+    if Path(model).is_dir() or (os.sep in model and ".py" not in model):
+        if given:
+            raise DataError(f"{model} is a run directory, which says itself how to build its network")
+        run = files.load_run(model, trust_code=trust_code)
+        return run.model, (run.record.channels, run.record.image_size, run.record.image_size)
+    files.check_spec(model)
+    if files.is_file_spec(model) and given.keys() & {"width", "num_classes"}:
+        raise DataError(f"{model} takes no --width and no --classes; these are for named models")
+    image = {"in_channels": _IN_CHANNELS, "image_size": _IMAGE_SIZE, **given}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(SEED)
+        network = files.make(model, **image)
+    return network, (image["in_channels"], image["image_size"], image["image_size"])
+
+
+def show(found: Mapping[str, Any]) -> None:
+    """Print what was found."""
+    from rich.console import Console
+
+    console = Console(highlight=False)
+    console.print(_facts(found))
+    console.print(_paths(found))
+    if "explain" in found:
+        _show_layers(found["explain"], console)
+
+
+def _facts(found: Mapping[str, Any]) -> Table:
+    from rich.markup import escape
+
+    table = _table("", "", header=False)
+    features, kernels, triton = found["features"], found["kernels"], found["triton"]
+    threads = f"{found['threads']} thread{'s' if found['threads'] > 1 else ''}"
+    rows = [("bitline", found["bitline"]), ("torch", f"{found['torch']}, {threads}"), ("processor", found["processor"])]
+    if features is None:
+        rows.append(("  features", "this system does not say"))
+    else:
+        rows += [
+            (f"  {word}", " ".join(name for name, has in features.items() if has == here) or "nothing of note")
+            for word, here in (("has", True), ("lacks", False))
+        ]
+    rows.append(("native kernels", "built" if kernels["built"] else kernels["why_not"]))
+    if kernels["remedy"]:
+        rows.append(("  remedy", kernels["remedy"]))
+    rows.append(("GPU", found["gpu"] or "none that PyTorch sees"))
+    rows.append(("Triton", triton["why_not"] or "runs here"))
+    for name, value in rows:
+        table.add_row(f"[bold]{name}[/]", escape(value))
+    return table
+
+
+def _paths(found: Mapping[str, Any]) -> Table:
+    from rich.markup import escape
+
+    table, chosen = _table("\npath", "\nfastest first"), found["choice"]
+    for path in found["paths"]:
+        taken = f"[bold]; chosen: {escape(chosen['why'])}[/]" if path["name"] == chosen["path"] else ""
+        table.add_row(f"[bold]{path['name']}[/]", escape(path["why_not"] or "runs here") + taken)
+    if chosen["path"] is None:
+        table.add_row("[bold red]none chosen[/]", escape(chosen["why"]))
+    return table
+
+
+def _show_layers(explained: Mapping[str, Any], console: Console) -> None:
+    from rich.console import Console as Wide
+    from rich.markup import escape
+
+    keys = ["name", "path", "sums", *["why"] * any(layer["why"] for layer in explained["layers"])]
+    table = _table("\nlayer", *(f"\n{key}" for key in keys[1:]))
+    for layer in explained["layers"]:
+        table.add_row(*(escape(layer[key] or "") for key in keys))
+    where = f"[bold]{escape(explained['model'])}[/] on [bold]{escape(explained['chip']['name'])}[/]"
+    console.print(f"\n{where}, cells as programmed with seed {explained['seed']}", soft_wrap=True)
+    Wide(width=max(console.width, 112), highlight=False).print(table)  # reasons stay on one line
+    for operation in explained["digital"]:
+        line = f"{operation['name']}: {operation['op']} stays digital: {operation['why']}"
+        console.print(f"[dim]- {escape(line)}[/]", soft_wrap=True)
+    console.print(f"[dim]- {escape(explained['ranges'])}[/]", soft_wrap=True)
+    console.print(f"[bold]{escape(explained['summary'])}[/]", soft_wrap=True)
+
+
+def _table(*heads: str, header: bool = True) -> Table:
+    """Make a table whose last column alone is broken."""
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, show_header=header)
+    for head in heads[:-1]:
+        table.add_column(head, no_wrap=True)
+    table.add_column(heads[-1], overflow="fold")
+    return table
