@@ -284,7 +284,7 @@ def test_the_vectors_counted_come_from_every_position(make_chip, monkeypatch, si
     seen: list[Tensor] = []
     real = base.analog_sums
     monkeypatch.setattr(base, "analog_sums", lambda x, crossbars: seen.append(x) or real(x, crossbars))
-    monkeypatch.setattr(base, "_COUNTED_SUMS", 6000)
+    monkeypatch.setattr(ranges, "_COUNTED_SUMS", 6000)
     model = to_crossbar(nn.Sequential(nn.Conv2d(1, 2, 1)), make_chip(inputs={"bits": 8})).model
     images = torch.arange(1.0, side * side + 1).view(1, 1, side, side).expand(200, 1, side, side)
     calibrate(model, [images])

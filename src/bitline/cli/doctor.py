@@ -29,10 +29,6 @@ BITLINE_PATH=portable bitline doctor --explain lenet5 rram-22nm
 SEED = 0
 IMAGES = 2
 _IN_CHANNELS, _IMAGE_SIZE = 3, 32
-_RANGES = {
-    "calibrated": "input and ADC ranges",
-    "batch_minmax": "input ranges, and ADC ranges that follow each batch,",
-}
 
 
 def command(
@@ -41,8 +37,8 @@ def command(
         typer.Option(
             "--explain",
             metavar="MODEL CHIP",
-            help="Say how each layer of a network is computed on a chip. MODEL: vgg8, resnet20 ..., a run directory, or "
-            "FILE.py:NAME. CHIP: a preset (see bitline chips) or a TOML file.",
+            help="Say how each layer of a network is computed on a chip. MODEL: vgg8, resnet20 ..., a run directory "
+            "or FILE.py:NAME. CHIP: a preset (see bitline chips) or a TOML file.",
         ),
     ] = None,
     overrides: Annotated[
@@ -118,12 +114,19 @@ def explained(network: nn.Module, image: tuple[int, int, int], chip: Chip) -> di
     return {
         "chip": chip.model_dump(mode="json"),
         "seed": SEED,
-        "ranges": f"{_RANGES.get(chip.adc.policy, 'input ranges')} come from {IMAGES} random images of "
-        f"{' x '.join(map(str, image))}; others seldom take another path",
+        "ranges": _ranges(chip, image),
         "layers": [asdict(layer) for layer in layers],
         "digital": [asdict(operation) for operation in report.digital],
         "summary": summary(layers),
     }
+
+
+def _ranges(chip: Chip, image: tuple[int, int, int]) -> str:
+    """Say where the ranges come from that paths were found with."""
+    what = "input and ADC ranges" if chip.adc.policy == "calibrated" else "input ranges"
+    follow = "; ADC ranges follow each batch, here a random one" if chip.adc.policy == "batch_minmax" else ""
+    shape = " x ".join(map(str, image))
+    return f"{what} come from {IMAGES} random images of {shape}{follow}; with other ranges a path may be another"
 
 
 def _network(model: str, given: Mapping[str, Any], *, trust_code: bool) -> tuple[nn.Module, tuple[int, int, int]]:

@@ -119,8 +119,7 @@ def choice() -> Choice:
         return Choice(path, asked, f"the environment says {native.VARIABLE}={asked}")
     if path != native.TENSOR:
         return Choice(path, None, "the fastest that runs here")
-    kernels = _kernels()
-    return Choice(path, None, "no native path runs on this processor" if kernels.built else str(kernels.why_not))
+    return Choice(path, None, "no native path runs on this processor" if _kernels().built else _NOT_BUILT)
 
 
 def cpu_flags() -> set[str]:

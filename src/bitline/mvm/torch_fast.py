@@ -150,13 +150,27 @@ def crossbar_mvm(
             codes = code if codes is None else codes.add_(code)
         assert codes is not None
         _shift_and_add(codes, scale, product, out=y[start:stop])
+    return digital_sum(y, flat, product).view(images, positions, groups, placement.matmul.cols)
+
+
+def digital_sum(y: Tensor, x: Tensor, product: Product) -> Tensor:
+    """Take away what encoded the sign: a reference column, or Z sum(x).
+
+    Args:
+        y: weighted codes, (vectors, groups, stored columns); overwritten.
+        x: the integers that were multiplied, (vectors, groups, rows).
+        product: the layer.
+
+    Returns:
+        (vectors, groups, cols).
+    """
+    placement = product.placement
     cols = placement.matmul.cols
     if placement.stored_columns > cols:
-        away = y[..., cols:].index_select(-1, column_tiles(placement, x.device))
-        y = y[..., :cols] - away
-    elif product.digital_offset:
-        y -= product.digital_offset * flat.sum(-1, keepdim=True, dtype=torch.int64)
-    return y.view(images, positions, groups, cols)
+        return y[..., :cols] - y[..., cols:].index_select(-1, column_tiles(placement, x.device))
+    if product.digital_offset:
+        y -= product.digital_offset * x.sum(-1, keepdim=True, dtype=torch.int64)
+    return y
 
 
 def exact(crossbars: Crossbars, scale: AdcScale) -> bool:

@@ -24,10 +24,9 @@ import torch
 from torch import Tensor
 
 from bitline.errors import BitlineError, MappingError
-from bitline.mapping.encode import column_tiles
 from bitline.mvm.adc import AdcScale
 from bitline.mvm.reference import check
-from bitline.mvm.torch_fast import Crossbars, integer_product
+from bitline.mvm.torch_fast import Crossbars, digital_sum, exact, integer_product
 from bitline.physics.program import RESOLUTION
 
 if TYPE_CHECKING:
@@ -77,10 +76,8 @@ def crossbar_mvm(x: Tensor, crossbars: Crossbars, scale: AdcScale, *, shortcut: 
         MappingError: x and levels disagree with the layer, or `why_not` says why the layer does not fit.
         BitlineError: not `available`, or inputs on no GPU.
     """
-    product = crossbars.product
-    least = -product.max_sum if product.subtracts else 0
-    if shortcut and crossbars.integral and scale.resolves(least, product.max_sum):
-        check(x, crossbars.levels, product)
+    if shortcut and exact(crossbars, scale):
+        check(x, crossbars.levels, crossbars.product)
         return integer_product(x, crossbars)
     return Layout(crossbars, scale).multiply(x)
 
@@ -267,11 +264,7 @@ class Layout:
         y = torch.empty(len(flat), groups, placement.stored_columns, dtype=torch.float64, device=x.device)
         if y.numel():
             self._launch(flat, y)
-        if placement.stored_columns > cols:
-            y = y[..., :cols] - y[..., cols:].index_select(-1, column_tiles(placement, x.device))
-        elif product.digital_offset:
-            y -= product.digital_offset * flat.sum(-1, keepdim=True, dtype=torch.int64)
-        return y.view(images, positions, groups, cols)
+        return digital_sum(y, flat, product).view(images, positions, groups, cols)
 
     def _launch(self, x: Tensor, y: Tensor) -> None:
         """Multiply x, (vectors, groups, rows), into y, (vectors, groups, stored columns)."""

@@ -28,11 +28,12 @@ from bitline.mvm import adc as ranges
 from bitline.mvm import native
 from bitline.mvm.adc import AdcScale
 from bitline.mvm.gradient import Quantized, fake_quantize
+from bitline.mvm.paths import crossbar_mvm, native_plan
 from bitline.mvm.product import Product
-from bitline.mvm.torch_fast import Crossbars, Observer, analog_sums, crossbar_mvm, exact
+from bitline.mvm.torch_fast import Crossbars, Observer
 from bitline.nn import operator
 from bitline.nn.backward import Answer
-from bitline.nn.ranges import SumHistogram
+from bitline.nn.ranges import SumHistogram, minmax
 from bitline.nn.state import KeepsRanges, formats
 from bitline.physics import seeds
 from bitline.physics.faults import stuck_levels
@@ -41,7 +42,6 @@ from bitline.physics.program import effective_levels
 
 UNFOLDED_BYTES = 2**26
 """input vectors of a convolution held at once"""
-_COUNTED_SUMS = 2**23
 IDEAL = -1
 """chip seed of cells that sit exactly where they should"""
 
@@ -213,7 +213,7 @@ class CrossbarLayer(KeepsRanges):
         product, images = crossbars.product, q.shape[0]
         scale = self.adc_scale(q, crossbars)
         outs: list[Tensor] = []
-        for start, rows in self._vectors(q):
+        for start, rows in self.vectors(q):
             noise = self._noise(chip, seed, first_image + start, call)
             outs.append(crossbar_mvm(rows, crossbars, scale, noise=noise, observer=observer))
         if not outs:
@@ -228,15 +228,8 @@ class CrossbarLayer(KeepsRanges):
 
     def _plan(self, q: Tensor, chip: Chip, seed: int) -> native.Plan | None:
         """Return what computes the product natively; None where tensors do."""
-        path = native.chosen_path()
-        if path == native.TENSOR or q.device.type != "cpu" or q.dtype.itemsize > 1:
-            return None
         crossbars = self.crossbars(chip, seed)
-        scale, noise = self.adc_scale(q, crossbars), self._noise(chip, seed, 0, 0)
-        if noise is None and exact(crossbars, scale):
-            return None
-        plan = native.plan(crossbars, scale, path, noise)
-        return None if isinstance(plan, str) else plan
+        return native_plan(q, crossbars, self.adc_scale(q, crossbars), self._noise(chip, seed, 0, 0))
 
     def _factor_of_one(self) -> Tensor:
         """Real value of a product of 1, float64, (groups, cols)."""
@@ -329,7 +322,7 @@ class CrossbarLayer(KeepsRanges):
             case "fixed":
                 scale = ranges.fixed(product)
             case "batch_minmax":
-                scale = self._minmax(q, crossbars)
+                scale = minmax((rows for _, rows in self.vectors(q)), crossbars)
             case "calibrated":
                 if not bool(torch.isfinite(self.adc_lsb).all()):
                     raise self._uncalibrated("ADC")
@@ -342,37 +335,15 @@ class CrossbarLayer(KeepsRanges):
             "call calibrate(model, batches) before running on the chip"
         )
 
-    def _minmax(self, q: Tensor, crossbars: Crossbars) -> AdcScale:
-        """Range of the batch at hand: only to compare with tools that do this."""
-        product = crossbars.product
-        shape = ranges.shape(product.placement.chip.adc.granularity, product)
-        low, high = torch.full(shape, math.inf, device=q.device), torch.full(shape, -math.inf, device=q.device)
-        axes = [2, 4, *(axis for axis, size in zip((0, 1, 3, 5), shape, strict=True) if size == 1)]
-        for _, rows in self._vectors(q):
-            for a in analog_sums(rows, crossbars):
-                low = torch.minimum(low, a.amin(axes, keepdim=True)[:, :, 0, :, 0])
-                high = torch.maximum(high, a.amax(axes, keepdim=True)[:, :, 0, :, 0])
-        return ranges.from_range(low, high, product)
-
     def _count_sums(self, q: Tensor) -> None:
         """Count the partial sums of some of the batch's vectors, evenly spread over it."""
         crossbars = self.crossbars(_unread(self.chip), IDEAL)
         if self.sums is None:
             self.sums = SumHistogram(crossbars.product)
-        per_vector = crossbars.product.placement.conversions_per_vector
-        for _, rows in self._vectors(q):
-            vectors = rows.reshape(1, -1, *rows.shape[2:])
-            share = max(1, round(_COUNTED_SUMS / per_vector * rows.shape[0] / q.shape[0]))
-            step = max(1, vectors.shape[1] // share)
-            # A stride that shares no factor with the positions visits all of them.
-            while step > 1 and math.gcd(step, rows.shape[1]) > 1:
-                step -= 1
-            chosen = vectors[:, ::step]
-            self.sums.keep(vectors)
-            for a in analog_sums(chosen, crossbars):
-                self.sums.add(a)
+        for _, rows in self.vectors(q):
+            self.sums.count(rows, crossbars, rows.shape[0] / q.shape[0])
 
-    def _vectors(self, q: Tensor) -> Iterator[tuple[int, Tensor]]:
+    def vectors(self, q: Tensor) -> Iterator[tuple[int, Tensor]]:
         """Yield (first image, input vectors of some images), a bounded number at a time."""
         per_image = q[:1].numel()
         if not isinstance(self, nn.Linear):

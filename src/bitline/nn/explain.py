@@ -17,6 +17,7 @@ from bitline.physics.noise import ReadNoise
 
 ONE_PRODUCT = "one integer product"
 """how sums are made where no conversion can change them"""
+_INPUTS = 8
 
 
 @dataclass(frozen=True)
@@ -97,14 +98,15 @@ def _layer(name: str, layer: CrossbarLayer, taken: Choice) -> LayerPath:
 
 
 def _inputs(layer: CrossbarLayer) -> Tensor:
-    """Return one random input of the layer, as small as it takes, in the integers that its crossbars read."""
+    """Return random inputs of the layer, each as small as it takes, and one of zeros, in the integers that it reads."""
     if isinstance(layer, nn.Linear):
-        shape = (1, layer.in_features)
+        shape = (_INPUTS, layer.in_features)
     else:
-        conv = layer  # of one position
-        assert isinstance(conv, nn.Conv1d | nn.Conv2d)
-        shape = (1, conv.in_channels, *(d * (k - 1) + 1 for d, k in zip(conv.dilation, conv.kernel_size, strict=True)))
+        assert isinstance(layer, nn.Conv1d | nn.Conv2d)
+        kernel = (d * (k - 1) + 1 for d, k in zip(layer.dilation, layer.kernel_size, strict=True))
+        shape = (_INPUTS, layer.in_channels, *kernel)
     low, high = layer.input_format.limits
     scale = float(layer.input_scale)
     x = torch.randint(low, high + 1, shape, generator=torch.Generator().manual_seed(0)).double()
+    x[0] = 0
     return layer.integers((x * scale if math.isfinite(scale) else x).to(layer.weight.device))

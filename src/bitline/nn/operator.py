@@ -1,7 +1,7 @@
 """A layer on a chip as one operator of PyTorch, so that torch.compile and torch.export take a converted network.
 
-The operator is a pure function of tensors and of a text that describes the layer and its chip, hence it can be saved in an
-exported program and loaded elsewhere. Cells are programmed inside, once for the same weights and seed.
+The operator is a pure function of tensors and of a text that describes the layer and its chip, hence it can be saved in
+an exported program and loaded elsewhere. Cells are programmed inside, once for the same weights and seed.
 """
 
 import json

@@ -1,6 +1,7 @@
 """ADC ranges from the distribution of partial sums."""
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -10,10 +11,11 @@ from bitline.chip.description import Adc
 from bitline.mvm import adc as ranges
 from bitline.mvm.adc import AdcScale
 from bitline.mvm.product import Product
-from bitline.mvm.torch_fast import Crossbars, crossbar_mvm, integer_product
+from bitline.mvm.torch_fast import Crossbars, analog_sums, crossbar_mvm, integer_product
 from bitline.physics import seeds
 
 _MOST_BINS = 2**14
+_COUNTED_SUMS = 2**23
 _SAMPLED_SUMS = 2**25
 _PERCENTILES = (99.0, 99.5, 99.9, 99.99, 100.0)
 _LOW_QUANTILES = (0.0, 0.001, 0.01, 0.05)
@@ -62,6 +64,24 @@ class SumHistogram:
         self._count(self.by_digit, index, (1, 3), None)
         self._count(self.by_column, index, (0, 5), None)
         self._count(self.by_column_weighted, index, (0, 5), importance)
+
+    def count(self, rows: Tensor, crossbars: Crossbars, share: float) -> None:
+        """Count the sums of some input vectors, evenly spread over a batch.
+
+        Args:
+            rows: integers, (images, positions, groups, rows).
+            crossbars: the layer with ideal cells, its leak included.
+            share: of what a batch may count.
+        """
+        vectors = rows.reshape(1, -1, *rows.shape[2:])
+        most = max(1, round(_COUNTED_SUMS / self.product.placement.conversions_per_vector * share))
+        step = max(1, vectors.shape[1] // most)
+        # A stride that shares no factor with the positions visits all of them.
+        while step > 1 and math.gcd(step, rows.shape[1]) > 1:
+            step -= 1
+        self.keep(vectors)
+        for a in analog_sums(vectors[:, ::step], crossbars):
+            self.add(a)
 
     def keep(self, vectors: Tensor) -> None:
         """Keep some integer input vectors of a batch, (1, vectors, groups, rows), as long as there is room."""
@@ -170,3 +190,22 @@ class SumHistogram:
         mean = (error * share).sum(-1)
         power = (error.square() * share).sum(-1)
         return power + (self.product.placement.row_tiles - 1) * mean.square()
+
+
+def minmax(batch: Iterable[Tensor], crossbars: Crossbars) -> AdcScale:
+    """Range of the batch at hand: only to compare with tools that do this.
+
+    Args:
+        batch: its input vectors, integers, each (images, positions, groups, rows).
+        crossbars: the programmed layer.
+    """
+    product = crossbars.product
+    shape = ranges.shape(product.placement.chip.adc.granularity, product)
+    device = crossbars.levels.device
+    low, high = torch.full(shape, math.inf, device=device), torch.full(shape, -math.inf, device=device)
+    axes = [2, 4, *(axis for axis, size in zip((0, 1, 3, 5), shape, strict=True) if size == 1)]
+    for rows in batch:
+        for a in analog_sums(rows, crossbars):
+            low = torch.minimum(low, a.amin(axes, keepdim=True)[:, :, 0, :, 0])
+            high = torch.maximum(high, a.amax(axes, keepdim=True)[:, :, 0, :, 0])
+    return ranges.from_range(low, high, product)

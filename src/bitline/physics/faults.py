@@ -16,8 +16,8 @@ def stuck_levels(shape: torch.Size, cell: Cell, *, generator: torch.Generator) -
         generator: a CPU generator.
 
     Returns:
-        int16: -1 for a working cell, 0 for one stuck off (g_min), max_level for one stuck on (g_max); None where the cell
-        has no faults.
+        int16: -1 for a working cell, 0 for one stuck off (g_min), max_level for one stuck on (g_max); None where
+        the cell has no faults.
     """
     if not (cell.faults.stuck_off or cell.faults.stuck_on):
         return None

@@ -57,8 +57,8 @@ def written(levels: Tensor, z: Tensor, cell: Cell) -> Tensor:
 def effective_levels(levels: Tensor, stuck: Tensor | None, cell: Cell, *, generator: torch.Generator) -> Tensor:
     """Return what a read of the cells adds to a bitline per unit of input, in level units.
 
-    (g - g_min) / step where a reference column cancels the leak, g / step where the leak is kept. The departure from the
-    target is one of 65,536 quantiles, so that what every level can become is a table.
+    (g - g_min) / step where a reference column cancels the leak, g / step where the leak is kept. The departure from
+    the target is one of 65,536 quantiles, so that what every level can become is a table.
 
     Args:
         levels: integers in [0, 2**bits), any shape, on the CPU.
@@ -69,7 +69,8 @@ def effective_levels(levels: Tensor, stuck: Tensor | None, cell: Cell, *, genera
     Returns:
         uint8 where every cell sits exactly on a level, else float32, whole multiples of `RESOLUTION`.
     """
-    if isinstance(cell.programming, Ideal) and cell.leak == "cancelled":
+    varies = not isinstance(cell.programming, Ideal) and cell.programming.sigma != 0
+    if not varies and cell.leak == "cancelled":
         return (levels if stuck is None else torch.where(stuck >= 0, stuck, levels.to(stuck.dtype))).to(torch.uint8)
     grid = torch.arange(cell.max_level + 1)[:, None]
     table = _in_levels(written(grid, quantiles().roll(2**15).float() / SIGMA, cell), cell)

@@ -20,7 +20,7 @@ try:
     from bitline.mvm.native import _native  # pyright: ignore[reportPrivateUsage, reportAttributeAccessIssue]
 except ImportError as error:
     _native: Any = None
-    _missing = f"the native kernels are not built here ({error})"
+    _missing = str(error)
 else:
     _missing = ""
 
@@ -56,7 +56,7 @@ def why_not(crossbars: Crossbars, device: torch.device, noise: ReadNoise | None 
     """Say why a layer's product cannot run on a native path, or None; `Plan` may still refuse its sums."""
     form = crossbars.product.form
     if _native is None:
-        return _missing
+        return "the native kernels are not built here"
     if device.type != "cpu":
         return f"its tensors are on {device}, native kernels run on the CPU"
     if form.bits > 8:

@@ -1,9 +1,9 @@
 // AMX: tile products of 16 columns x 64 rows of levels with 64 rows x 16 vectors of digits, codes as in AVX-512.
 //
-// Instructions per 1024 products of a digit and a level, at row tiles of 128 and integer levels: 1/16 of a tile product,
-// 1/16 of a tile load, 1/32 of a tile store (one of 16 rows), 1.3 to narrow sums and 2 to 2.5 to convert them; 9 to 10
-// with look-ups. Tile products take 1 cycle of their own unit, beside which the others run: a step of tile products is
-// followed by the narrowing of the step before and some codes of the columns before.
+// Estimate of instructions per 1024 products of a digit and a level, at row tiles of 128 and integer levels: 1/16 of a
+// tile product, 1/16 of a tile load, 1/32 of a tile store, 1.3 to narrow sums and 4 to 5 to convert them; look-ups take
+// about 8 in place of the first four. Tile products take 1 cycle of a unit of their own, beside which the others run: a
+// step of tile products is followed by the narrowing of the step before and some codes of the columns before.
 #include "amx_tiles.hpp"
 #include "avx512.hpp"
 
@@ -55,44 +55,53 @@ class TileSums {
                                 size_t(c0 / COLUMNS) * tiles * part;
         const uint8_t* digits = expand(p, t, x, live, count);
         const size_t digit = size_t(blocks) * 2 * p.tile_rows * 16;
-
         const int planes = (c1 - c0 + COLUMNS - 1) / COLUMNS * p.planes, per_unit = 2 / parts;
         const int units = (planes + per_unit - 1) / per_unit, work = 2 * units, steps = std::max(count, 1);
-        const auto planes_of = [&](int unit) { return std::min(per_unit, planes - unit * per_unit); };
-        Sum* all = reinterpret_cast<Sum*>(sums_.get(sizeof(Sum) * 4 * COLUMNS * MOST_DIGITS * HALF));
-        const auto sums = [&](int w, int plane, int column) {
-            return all + size_t((w % 2 * 2 + plane) * COLUMNS + column) * p.digits * HALF;
-        };
+        const size_t column = size_t(p.digits) * HALF;
+        Sum* const all = reinterpret_cast<Sum*>(sums_.get(sizeof(Sum) * 4 * COLUMNS * column));
+        int32_t* const results = results_.get(8 * RESULT);
         if (count < p.digits)
-            for (int i = 0; i < 4 * COLUMNS; i++) std::fill_n(sums(0, 0, i) + count * HALF, HALF, Sum(p.base));
-        int32_t* results = results_.get(8 * RESULT);
+            for (int i = 0; i < 4 * COLUMNS; i++) std::fill_n(all + i * column + count * HALF, HALF, Sum(p.base));
 
-        for (int w = 0; w <= work; w++)
+        // What a unit of work leaves behind: sums of one or two planes.
+        struct Made {
+            Sum* sums;
+            int planes, from;
+        };
+        const auto made = [&](int w) {
+            const int unit = w % units;
+            return Made{all + w % 2 * 2 * COLUMNS * column, std::min(per_unit, planes - unit * per_unit), w / units * HALF};
+        };
+        Made now{}, before{};
+        for (int w = 0; w <= work; w++) {
+            before = now;
+            if (w < work) now = made(w);
+            const uint8_t* first = levels + size_t(w % units) * 2 * part;
+            const uint8_t* second = now.planes * parts == 2 ? first + part : nullptr;
+            const uint8_t* digit_at = digits + size_t(w / units) * count * digit;
+            // Codes of `before`: up to `ready` of its columns, of which `at` of plane `of` is next.
+            int plane = w ? (w - 1) % units * per_unit : 0, of = 0, at = 0, used = 0;
+            int s = plane % p.planes, c = c0 + plane / p.planes * COLUMNS;
             for (int i = 0; i < steps; i++) {
-                const int now = w * steps + i;
-                if (count && w < work) {
-                    const int unit = w % units;
-                    const uint8_t* first = levels + size_t(unit) * 2 * part;
-                    products(p, first, planes_of(unit) * parts == 2 ? first + part : nullptr,
-                             digits + (size_t(w / units) * count + i) * digit, blocks, results + now % 2 * 4 * RESULT);
+                if (count && w < work)
+                    products(p, first, second, digit_at + i * digit, blocks, results + (w * steps + i) % 2 * 4 * RESULT);
+                if (count && (i ? w < work : w > 0)) {
+                    const int32_t* from = results + (w * steps + i - 1) % 2 * 4 * RESULT;
+                    const Made& m = i ? now : before;
+                    Sum* to = m.sums + (i ? i - 1 : steps - 1) * HALF;
+                    for (int k = 0; k < m.planes; k++)
+                        for (int j = 0; j < columns; j++)
+                            narrow<KIND>(p, from + k * 2 * RESULT + j * 16, to + (k * COLUMNS + j) * column);
                 }
-                const int before = now - 1;
-                if (count && before >= 0 && before < work * steps) {
-                    const int of = before / steps, n = planes_of(of % units);
-                    const int32_t* from = results + before % 2 * 4 * RESULT;
-                    for (int plane = 0; plane < n; plane++, from += 2 * RESULT)
-                        for (int c = 0; c < columns; c++)
-                            narrow<KIND>(p, from + c * 16, sums(of, plane, c) + before % steps * HALF);
-                }
-                if (w) {
-                    const int unit = (w - 1) % units, items = planes_of(unit) * columns;
-                    for (int item = items * i / steps; item < items * (i + 1) / steps; item++) {
-                        const int plane = unit * per_unit + item / columns, at = item % columns;
-                        const int c = c0 + plane / p.planes * COLUMNS + at;
-                        if (c < c1) use(c, plane % p.planes, (w - 1) / units * HALF, sums(w - 1, item / columns, at));
-                    }
+                if (!w) continue;
+                for (const int ready = before.planes * columns * (i + 1) / steps; used < ready; used++) {
+                    if (c + at < c1) use(c + at, s, before.from, before.sums + (of * COLUMNS + at) * column);
+                    if (++at < columns) continue;
+                    at = 0, of++;
+                    if (++s == p.planes) s = 0, c += COLUMNS;
                 }
             }
+        }
     }
 
     // Sums of two tiles of levels, or one, with two tiles of digits, over the blocks of a row tile.

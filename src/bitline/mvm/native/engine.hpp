@@ -674,7 +674,10 @@ class Engine {
         if (plan.limited) {
             if (out.clipped)
                 for (int l = 0; l < std::min(N, lanes_ - from); l++) clipped += code[l] < low || code[l] > high;
-            for (int l = 0; l < N; l++) code[l] = std::min(std::max(code[l], low), high);
+            for (int l = 0; l < N; l++) {  // by value, or it stays scalar
+                const int32_t least = code[l] < low ? low : code[l];
+                code[l] = least > high ? high : least;
+            }
         }
         for (int l = 0; l < N; l++) acc[l] += uint32_t(code[l] + bias);
     }

@@ -1,0 +1,53 @@
+"""Which path computes a product: native kernels on the CPU, Triton on a GPU, tensors wherever these do not fit."""
+
+from typing import cast
+
+from torch import Tensor
+
+from bitline.mvm import native, torch_fast, triton
+from bitline.mvm.adc import AdcScale
+from bitline.mvm.torch_fast import Crossbars, Observer, exact
+from bitline.physics.noise import ReadNoise
+
+
+def native_plan(q: Tensor, crossbars: Crossbars, scale: AdcScale, noise: ReadNoise | None) -> native.Plan | None:
+    """Return the plan of a product on the chosen native path; None where another one is quicker or none fits.
+
+    Args:
+        q: integers, of any shape.
+        crossbars: the programmed layer.
+        scale: ranges of its ADCs.
+        noise: of the reads; none if absent.
+    """
+    path = native.chosen_path()
+    if path == native.TENSOR or q.device.type != "cpu" or q.dtype.itemsize > 1:
+        return None
+    if noise is None and exact(crossbars, scale):
+        return None
+    plan = native.plan(crossbars, scale, path, noise)
+    return None if isinstance(plan, str) else plan
+
+
+def crossbar_mvm(
+    x: Tensor,
+    crossbars: Crossbars,
+    scale: AdcScale,
+    *,
+    noise: ReadNoise | None = None,
+    observer: Observer | None = None,
+) -> Tensor:
+    """Multiply as `bitline.mvm.torch_fast.crossbar_mvm` does, in Triton where that is to be had."""
+    plain = noise is None and observer is None and not exact(crossbars, scale)
+    if plain and x.is_cuda and triton.available():
+        layout = _layout(crossbars, scale)
+        if layout.obstacle is None:
+            return layout.multiply(x)
+    return torch_fast.crossbar_mvm(x, crossbars, scale, noise=noise, observer=observer)
+
+
+def _layout(crossbars: Crossbars, scale: AdcScale) -> triton.Layout:
+    kept = cast("triton.Layout | None", crossbars.plans.get("triton"))
+    if kept is None or not native.same_ranges(kept.scale, scale):
+        kept = triton.Layout(crossbars, scale)
+        crossbars.plans["triton"] = kept
+    return kept
