@@ -17,7 +17,8 @@ from bitline.mapping.place import dense
 from bitline.mvm import adc
 from bitline.mvm.product import Product
 from bitline.mvm.torch_fast import Crossbars, analog_sums, crossbar_mvm, integer_product
-from bitline.nn import base, calibrate, crossbar_layers, program, set_chip, to_crossbar
+from bitline.nn import calibrate, crossbar_layers, program, set_chip, to_crossbar
+from bitline.nn import ranges as sum_ranges
 from bitline.nn.ranges import SumHistogram
 
 
@@ -282,9 +283,9 @@ def test_where_digits_share_a_range_each_counts_by_what_it_weighs(make_chip):
 @pytest.mark.parametrize("side", [4, 6, 8])
 def test_the_vectors_counted_come_from_every_position(make_chip, monkeypatch, side):
     seen: list[Tensor] = []
-    real = base.analog_sums
-    monkeypatch.setattr(base, "analog_sums", lambda x, crossbars: seen.append(x) or real(x, crossbars))
-    monkeypatch.setattr(ranges, "_COUNTED_SUMS", 6000)
+    real = sum_ranges.analog_sums
+    monkeypatch.setattr(sum_ranges, "analog_sums", lambda x, crossbars: seen.append(x) or real(x, crossbars))
+    monkeypatch.setattr(sum_ranges, "_COUNTED_SUMS", 6000)
     model = to_crossbar(nn.Sequential(nn.Conv2d(1, 2, 1)), make_chip(inputs={"bits": 8})).model
     images = torch.arange(1.0, side * side + 1).view(1, 1, side, side).expand(200, 1, side, side)
     calibrate(model, [images])

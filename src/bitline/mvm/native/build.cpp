@@ -11,20 +11,61 @@ namespace {
 constexpr double EXACT_IN_FLOAT = 1 << 24;
 constexpr uint32_t TWICE = 0x10001;
 
+// What a plane of the product adds at (row, col); a pair that is subtracted first is one plane.
 struct Levels {
     const Layer& l;
-    // What plane s of the product adds at (row, col); a pair that is subtracted first is one plane.
+    double unit;                  // 1, or RESOLUTION
+    std::vector<int16_t> whole;   // (groups, planes, rows, stored), units
+    bool fits = true;             // all levels are whole units of 16 bits
+
+    explicit Levels(const Layer& l) : l(l), unit(l.integral ? 1 : RESOLUTION) {
+        const size_t matrix = size_t(l.rows) * l.stored, converted = l.side_weight.size();
+        whole.resize(matrix * l.groups * l.slices * converted);
+        int16_t* to = whole.data();
+        for (int g = 0; g < l.groups; g++)
+            for (int slice = 0; slice < l.slices; slice++)
+                for (size_t side = 0; side < converted; side++, to += matrix) {
+                    const size_t at = ((size_t(g) * l.sides + side) * l.slices + slice) * matrix;
+                    const size_t other = l.subtracts ? size_t(l.slices) * matrix : 0;
+                    if (l.integral)
+                        fill(l.bytes + at, other, matrix, to);
+                    else
+                        fill(l.reals + at, other, matrix, to);
+                }
+    }
+    const int16_t* row(int g, int plane, int r) const {
+        return whole.data() + ((size_t(g) * l.slices * l.side_weight.size() + plane) * l.rows + r) * l.stored;
+    }
+    int units(int g, int plane, int r, int c) const { return row(g, plane, r)[c]; }
+    // Exact also where it does not fit.
     double operator()(int g, int plane, int r, int c) const {
         const int converted = int(l.side_weight.size());
-        const int slice = plane / converted, side = plane % converted;
-        const double v = at(g, side, slice, r, c);
-        return l.subtracts ? v - at(g, 1, slice, r, c) : v;
+        const double v = at(g, plane % converted, plane / converted, r, c);
+        return l.subtracts ? v - at(g, 1, plane / converted, r, c) : v;
+    }
+
+   private:
+    template <class T>
+    void fill(const T* from, size_t other, size_t n, int16_t* to) {
+        const float scale = float(1 / unit);
+        bool right = true;
+        for (size_t i = 0; i < n; i++) {
+            float v = float(from[i]);
+            if (other) v -= float(from[i + other]);
+            v *= scale;
+            const int32_t w = int32_t(v);
+            right &= float(w) == v && w == int16_t(w);
+            to[i] = int16_t(w);
+        }
+        fits &= right;
     }
     double at(int g, int side, int slice, int r, int c) const {
         const size_t i = (((size_t(g) * l.sides + side) * l.slices + slice) * l.rows + r) * l.stored + c;
         return l.integral ? l.bytes[i] : l.reals[i];
     }
 };
+
+constexpr int COLUMNS_AT_ONCE = 16;  // of a packer: as many streams are written side by side
 
 double rounded(double a, double offset, double lsb) { return std::nearbyint((a - offset) / lsb); }
 
@@ -114,15 +155,12 @@ bool codes_fit(Plan& p) {
 
 // Tiles of levels in whole units of `unit`, if two bytes hold them; levels of one byte come scaled by 2^shift.
 bool pack_tiles(Plan& p, const Levels& level, double unit, int shift) {
+    const int grain = int(level.unit / unit);
+    if (!level.fits) return false;
     int64_t low = 0, high = 0;
-    for (int g = 0; g < p.groups; g++)
-        for (int s = 0; s < p.planes; s++)
-            for (int r = 0; r < p.rows; r++)
-                for (int c = 0; c < p.stored; c++) {
-                    const double v = level(g, s, r, c) / unit, whole = std::nearbyint(v);
-                    if (std::abs(v - whole) > 1e-6 || std::abs(v) > 65535) return false;
-                    low = std::min(low, int64_t(whole)), high = std::max(high, int64_t(whole));
-                }
+    for (int16_t v : level.whole) low = std::min<int64_t>(low, v), high = std::max<int64_t>(high, v);
+    low *= grain, high *= grain;
+    if (high > 65535) return false;
     const bool negative = low < 0;
     if (negative && (low < -32768 || high > 32767)) return false;
     p.tile_parts = negative ? low < -128 || high > 127 ? 2 : 1 : high > 255 ? 2 : 1;
@@ -148,7 +186,7 @@ bool pack_tiles(Plan& p, const Levels& level, double unit, int shift) {
                         for (int r0 = p.bounds[t]; r0 < p.bounds[t + 1]; r0 += p.tile_rows, to += p.tile_columns * 64)
                             for (int r = r0; r < std::min(r0 + p.tile_rows, p.bounds[t + 1]); r++)
                                 for (int c = c0; c < std::min(p.stored, c0 + 16); c++) {
-                                    const int v = int(std::nearbyint(level(g, s, r, c) / unit));
+                                    const int v = level.units(g, s, r, c) * grain;
                                     to[(c - c0) * 64 + r - r0] = uint8_t(p.tile_parts == 1 ? v * (1 << shift) : v >> 8 * part);
                                 }
     return true;
@@ -222,21 +260,25 @@ bool pack_bytes(Plan& p, const Layer& l, const Levels& level, int index_bits) {
                 p.expand.get()[(size_t(i) * codes + code) * table + e] = uint8_t(sum);
             }
     p.packed.resize(size_t(p.groups) * p.stored * p.planes * p.lookups() * p.pieces);
-    uint8_t* to = p.packed.data();
+    const size_t plane = size_t(p.lookups()) * p.pieces, column = plane * p.planes;
+    const std::vector<int16_t> none(p.stored, 0);
     for (int g = 0; g < p.groups; g++)
-        for (int c = 0; c < p.stored; c++)
-            for (int s = 0; s < p.planes; s++)
+        for (int s = 0; s < p.planes; s++)
+            for (int c0 = 0; c0 < p.stored; c0 += COLUMNS_AT_ONCE) {
+                const int n = std::min(p.stored - c0, COLUMNS_AT_ONCE);
+                uint8_t* to = p.packed.data() + (size_t(g) * p.stored + c0) * column + s * plane;
                 for (int t = 0; t < p.tiles; t++)
                     for (int r = p.bounds[t]; r < p.bounds[t + 1]; r += rows)
-                        for (int i = 0; i < p.pieces; i++) {
-                            int code = 0;
-                            for (int j = p.piece_rows - 1; j >= 0; j--) {
-                                const int row = r + i * p.piece_rows + j;
-                                const int v = row < p.bounds[t + 1] ? int(level(g, s, row, c)) : 0;
-                                code = code * span + v - least;
-                            }
-                            *to++ = uint8_t(code);
+                        for (int i = 0; i < p.pieces; i++, to++) {
+                            const int16_t* v[2] = {none.data(), none.data()};
+                            for (int j = 0; j < p.piece_rows; j++)
+                                if (const int row = r + i * p.piece_rows + j; row < p.bounds[t + 1])
+                                    v[j] = level.row(g, s, row) + c0;
+                            const int second = p.piece_rows == 2 ? span : 0;
+                            for (int c = 0; c < n; c++)
+                                to[c * column] = uint8_t(v[0][c] - least + (v[1][c] - least) * second);
                         }
+            }
     return true;
 }
 
@@ -247,16 +289,20 @@ void start_words(Plan& p) {
     p.words.assign(size_t(p.groups) * p.stored * p.planes * p.parts * p.lookups() * 5, 0);
 }
 
-template <class Value>
-void each_word(const Plan& p, Value value) {
+// Visit rows of up to COLUMNS_AT_ONCE columns: (group, plane, tile, row, first column, columns, place of the first word,
+// words from one column to the next).
+template <class Visit>
+void each_row(const Plan& p, Visit visit) {
+    const size_t plane = size_t(p.parts) * p.lookups() * 5, column = plane * p.planes;
     for (int g = 0; g < p.groups; g++)
-        for (int c = 0; c < p.stored; c++)
-            for (int s = 0; s < p.planes; s++)
+        for (int s = 0; s < p.planes; s++)
+            for (int c0 = 0; c0 < p.stored; c0 += COLUMNS_AT_ONCE)
                 for (int t = 0; t < p.tiles; t++)
                     for (int r = p.bounds[t]; r < p.bounds[t + 1]; r++)
-                        value(g, c, s, t, r,
-                              ((size_t(g) * p.stored + c) * p.planes + s) * p.parts * p.lookups() * 5 +
-                                  p.first_lookup[t] * 5 + (r - p.bounds[t]));
+                        visit(g, s, t, r, c0, std::min(p.stored - c0, COLUMNS_AT_ONCE),
+                              (size_t(g) * p.stored + c0) * column + s * plane + size_t(p.first_lookup[t]) * 5 + r -
+                                  p.bounds[t],
+                              column);
 }
 
 // One part: exact sums of at most 16 bits, converted to within one unit.
@@ -264,18 +310,22 @@ bool pack_one_word(Plan& p, const Levels& level, const Layer& l) {
     if (!p.limited || p.low != 0 || !codes_fit(p)) return false;
     p.parts = 1;
     start_words(p);
-    bool fits = true;
-    const size_t each = size_t(p.groups) * p.stored * p.planes * p.tiles;
-    std::vector<double> most(each), least(each);
-    each_word(p, [&](int g, int c, int s, int t, int r, size_t at) {
-        const double v = level(g, s, r, c) / RESOLUTION, word = std::nearbyint(v);
-        fits = fits && std::abs(word - v) < 1e-6 && std::abs(word) < 32768;
-        p.words[at] = uint16_t(int16_t(word));
-        (word > 0 ? most : least)[((size_t(g) * p.stored + c) * p.planes + s) * p.tiles + t] += word;
+    const int grain = int(level.unit / RESOLUTION);
+    const size_t each = size_t(p.groups) * p.planes * p.tiles * p.stored;
+    std::vector<int32_t> most(each), least(each);
+    each_row(p, [&](int g, int s, int t, int r, int c0, int n, size_t at, size_t column) {
+        const int16_t* v = level.row(g, s, r) + c0;
+        const size_t k = ((size_t(g) * p.planes + s) * p.tiles + t) * p.stored + c0;
+        for (int c = 0; c < n; c++) {
+            const int word = v[c] * grain;
+            p.words[at + c * column] = uint16_t(word);
+            most[k + c] += std::max(word, 0), least[k + c] += std::min(word, 0);
+        }
     });
     double base = 0, top = 0;
-    for (double v : least) base = std::max(base, -v);
-    for (double v : most) top = std::max(top, v);
+    for (int32_t v : least) base = std::max(base, -double(v));
+    for (int32_t v : most) top = std::max(top, double(v));
+    const bool fits = level.fits;
     int tallest = 0;
     for (int t = 0; t < p.tiles; t++) tallest = std::max(tallest, p.bounds[t + 1] - p.bounds[t]);
     if (!fits || std::sqrt(tallest * l.noise_variance) / RESOLUTION * 32768 / NOISE_SIGMA > 32767) return false;
@@ -307,18 +357,21 @@ bool pack_two_words(Plan& p, const Levels& level) {
     p.unit = float(RESOLUTION);
     start_words(p);
     const size_t part = size_t(p.lookups()) * 5;
-    bool fits = true;
-    std::vector<double> up(size_t(p.groups) * p.stored * p.planes * p.tiles), down(up.size());
-    each_word(p, [&](int g, int c, int s, int t, int r, size_t at) {
-        const double v = level(g, s, r, c) / RESOLUTION;
-        const int64_t whole = int64_t(std::nearbyint(v));
-        const int64_t high = whole >> p.part_shift;
-        if (std::abs(v - double(whole)) > 1e-6) fits = false;
-        p.words[at] = uint16_t(whole - (high << p.part_shift));
-        p.words[at + part] = uint16_t(int16_t(high));
-        (high > 0 ? up : down)[((size_t(g) * p.stored + c) * p.planes + s) * p.tiles + t] += double(std::abs(high));
+    const int grain = int(level.unit / RESOLUTION);
+    bool fits = level.fits;
+    const size_t each = size_t(p.groups) * p.planes * p.tiles * p.stored;
+    std::vector<int32_t> up(each), down(each);
+    each_row(p, [&](int g, int s, int t, int r, int c0, int n, size_t at, size_t column) {
+        const int16_t* v = level.row(g, s, r) + c0;
+        const size_t k = ((size_t(g) * p.planes + s) * p.tiles + t) * p.stored + c0;
+        for (int c = 0; c < n; c++) {
+            const int word = v[c] * grain, high = word >> p.part_shift;
+            p.words[at + c * column] = uint16_t(word - high * (1 << p.part_shift));
+            p.words[at + c * column + part] = uint16_t(high);
+            up[k + c] += std::max(high, 0), down[k + c] -= std::min(high, 0);
+        }
     });
-    for (size_t i = 0; fits && i < up.size(); i++) fits = up[i] < 32767 && down[i] < 32767;
+    for (size_t i = 0; fits && i < each; i++) fits = up[i] < 32767 && down[i] < 32767;
     return fits;
 }
 
@@ -334,21 +387,27 @@ void pack_floats(Plan& p, const Levels& level) {
 }
 
 // Sums must be exact in float32 whatever their order.
-void check_floats(const Plan& p, const Layer& l, const Levels& level) {
-    const double unit = l.integral ? 1 : RESOLUTION;
+void check_floats(const Plan& p, const Levels& level) {
     int mask = 0;
     for (int m : p.digit_mask) mask = std::max(mask, m);
+    std::vector<double> sum(p.stored);
     for (int g = 0; g < p.groups; g++)
         for (int s = 0; s < p.planes; s++)
-            for (int c = 0; c < p.stored; c++)
-                for (int t = 0; t < p.tiles; t++) {
-                    double sum = 0;
-                    for (int r = p.bounds[t]; r < p.bounds[t + 1]; r++) sum += std::abs(level(g, s, r, c));
-                    if (sum * mask > EXACT_IN_FLOAT * unit)
-                        throw std::invalid_argument("analog sums exceed 24 bits");
-                    if (!p.limited && (sum * mask + 1) * p.tiles > 1u << 31)
+            for (int t = 0; t < p.tiles; t++) {
+                std::fill(sum.begin(), sum.end(), 0.0);
+                for (int r = p.bounds[t]; r < p.bounds[t + 1]; r++) {
+                    const int16_t* v = level.row(g, s, r);
+                    if (level.fits)
+                        for (int c = 0; c < p.stored; c++) sum[c] += std::abs(v[c]);
+                    else
+                        for (int c = 0; c < p.stored; c++) sum[c] += std::abs(level(g, s, r, c)) / level.unit;
+                }
+                for (int c = 0; c < p.stored; c++) {
+                    if (sum[c] * mask > EXACT_IN_FLOAT) throw std::invalid_argument("analog sums exceed 24 bits");
+                    if (!p.limited && (sum[c] * level.unit * mask + 1) * p.tiles > 1u << 31)
                         throw std::invalid_argument("codes of all row tiles exceed 31 bits");
                 }
+            }
 }
 
 }  // namespace
@@ -356,7 +415,7 @@ void check_floats(const Plan& p, const Layer& l, const Levels& level) {
 Plan build(const Layer& l, Machine machine, bool count) {
     Plan p{};
     if (l.noise_variance > 0) machine.tiles = false;
-    const Levels level{l};
+    const Levels level(l);
     p.groups = l.groups, p.rows = l.rows, p.stored = l.stored;
     p.bounds = l.bounds, p.tiles = int(l.bounds.size()) - 1;
     p.digit_shift = l.digit_shift, p.digit_mask = l.digit_mask, p.digit_weight = l.digit_weight;
@@ -404,7 +463,7 @@ Plan build(const Layer& l, Machine machine, bool count) {
         if (double(float(p.offset[i])) != p.offset[i]) p.divide = true;
     }
     p.divide |= !l.multiply;
-    check_floats(p, l, level);
+    check_floats(p, level);
     p.horner = false;
     int mask = 0;
     for (int m : p.digit_mask) mask = std::max(mask, m);
