@@ -108,6 +108,15 @@ bool find_rule(const Plan& p, int range, int shift_in, FixedRule& rule) {
     return false;
 }
 
+// Whether no sum reaches beyond the codes.
+bool never_clips(const Plan& p) {
+    if (!p.limited) return true;
+    for (size_t i = 0; i < p.lsb.size(); i++)
+        if (rounded(p.most, p.offset[i], p.lsb[i]) > p.high || rounded(p.least, p.offset[i], p.lsb[i]) < p.low)
+            return false;
+    return true;
+}
+
 void find_rules(Plan& p) {
     const size_t ranges = p.lsb.size();
     for (int shift_in = p.most_shift; shift_in >= 0; shift_in--) {
@@ -120,6 +129,7 @@ void find_rules(Plan& p) {
             ties |= p.fixed[i].lsb > 0;
         }
         p.rule = ties ? Rule::ties : floor ? Rule::floor : Rule::plain;
+        if (right && p.rule == Rule::plain && never_clips(p)) p.rule = Rule::free;
         if (right) return;
     }
     p.fixed.clear();
@@ -434,6 +444,7 @@ Plan build(const Layer& l, Machine machine, bool count) {
     p.horner_shift.assign(p.digits, 0);
     for (int i = 0; i + 1 < p.digits; i++)
         p.horner_shift[i] = int(std::lround(std::log2(std::abs(p.digit_weight[i + 1]) / p.digit_weight[i])));
+    p.doubling = std::all_of(p.horner_shift.begin(), p.horner_shift.end() - 1, [](int s) { return s == 1; });
     p.bias.assign(p.lsb.size(), 0);
 
     int room = 0;

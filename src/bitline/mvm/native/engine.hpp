@@ -311,6 +311,7 @@ class Engine {
                                     : (V16)(sum + spread(r.add));
         V16 k = I::mulhi(v, spread(r.factor)) >> (uint16_t)r.shift;
         if (KIND == Rule::ties) k -= (V16)((V16)(k * spread(r.lsb)) == v) & k & 1;
+        if (KIND == Rule::free) return k;
         if (KIND == Rule::floor || KIND == Rule::ties) k = I::max(k, spread(r.low));
         return I::min(k, spread(r.high));
     }
@@ -319,6 +320,7 @@ class Engine {
     void convert(int t, int c, int plane, Sum sum, uint32_t* acc32, uint16_t* acc16, int from = 0,
                  int to = LANES) const {
         switch (plan.rule) {
+            case Rule::free: return convert_<Rule::free>(t, c, plane, sum, acc32, acc16, from, to);
             case Rule::plain: return convert_<Rule::plain>(t, c, plane, sum, acc32, acc16, from, to);
             case Rule::floor: return convert_<Rule::floor>(t, c, plane, sum, acc32, acc16, from, to);
             case Rule::ties: return convert_<Rule::ties>(t, c, plane, sum, acc32, acc16, from, to);
@@ -333,6 +335,7 @@ class Engine {
         const FixedRule* rules = plan.fixed.data() + plan.range(group_, 0, plane, c);
         const int digits = plan.digits, step = plan.stride[1];
         const bool negative = plan.digit_weight[digits - 1] < 0;
+        const FixedRule rule = rules[0];
         for (int h = from; h < to; h += N16) {
             if (!plan.horner) {
                 for (int p = 0; p < digits; p++) {
@@ -341,10 +344,15 @@ class Engine {
                 }
                 continue;
             }
-            V16 total = code<KIND>(sum(place[digits - 1], h), rules[0]);
+            V16 total = code<KIND>(sum(place[digits - 1], h), rule);
             if (negative) total = -total;
-            for (int p = digits - 2; p >= 0; p--)
-                total = (V16)(total << (uint16_t)plan.horner_shift[p]) + code<KIND>(sum(place[p], h), rules[0]);
+            if (digits == 8 && plan.doubling) {
+#pragma GCC unroll 7
+                for (int p = 6; p >= 0; p--) total = (V16)(total + total) + code<KIND>(sum(place[p], h), rule);
+            } else {
+                for (int p = digits - 2; p >= 0; p--)
+                    total = (V16)(total << (uint16_t)plan.horner_shift[p]) + code<KIND>(sum(place[p], h), rule);
+            }
             alignas(64) uint16_t wide[N16];
             store(wide, total);
             if (negative)

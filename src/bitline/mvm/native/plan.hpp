@@ -32,7 +32,7 @@ struct FixedRule {
     uint32_t factor = 0, add = 0, sub = 0, shift = 0, low = 0, high = 0, lsb = 0;
 };
 
-enum class Rule { plain, floor, ties, words };  // with neither, with a low end, with that and ties; saturating
+enum class Rule { free, plain, floor, ties, words };  // without ends, with the high one, both, both and ties; saturating
 
 // Conversion in floating point: code = round((a - offset) * factor), or a division in doubles.
 struct FloatRule {
@@ -65,6 +65,7 @@ struct Plan {
     std::vector<std::vector<uint8_t>> beyond;   // whether that sum clips
     int least, most;                            // analog sum
     std::vector<int> horner_shift;
+    bool doubling;                              // all of these are 1
 
     Sums sums;
     // Sums::bytes. A lookup covers `pieces` pieces of `piece_rows` rows each.
