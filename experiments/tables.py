@@ -60,12 +60,38 @@ def variation() -> str:
 
 def speed() -> str:
     result = read("benchmarks/results/mvm.json")
+    ratios: dict[str, float] = result["ratios"]
+    networks = list(dict.fromkeys(name.split("/")[0] for name in ratios))
+    settings = list(dict.fromkeys(name.split("/")[1] for name in ratios if name.count("/") == 1))
     rows = [
-        [name.removeprefix("vgg8/").replace("_", " "), f"{ratio:.1f} x"] for name, ratio in result["ratios"].items()
+        [
+            setting.replace("_", " "),
+            *(f"{ratios[k]:.1f} x" if (k := f"{n}/{setting}") in ratios else "" for n in networks),
+        ]
+        for setting in settings
     ]
-    plain, peak = result["plain_fp32_ms_per_image"], result["peak_MB"]
-    note = f"VGG-8, tensor path; plain fp32 takes {plain:.1f} ms an image; peak memory {peak:.0f} MB."
-    return markdown(["setting", "over plain fp32"], rows) + "\n\n" + note
+    plain = [f"{result['milliseconds_per_image'][f'{n}/plain']:.1f} ms" for n in networks]
+    paths = ", ".join(f"{k.split('/')[2]} {v:.1f} x" for k, v in ratios.items() if k.startswith("vgg8/full/"))
+    note = (
+        f"Path {result['path']} on {result['hardware']['processor']}, batches of {result['images']}; "
+        f"peak memory {result['peak_MB']:.0f} MB. VGG-8, full range, by path: {paths}."
+    )
+    return markdown(["setting", *networks], [["plain fp32, an image", *plain], *rows]) + "\n\n" + note
+
+
+def training() -> str:
+    result = read("benchmarks/results/training.json")
+    names = {
+        "training_step/plain_bf16": "plain bf16",
+        "training_step/ideal_cells": "on the chip, ideal cells",
+        "training_step/chip_every_8": "programming error, new chip every 8 steps",
+        "training_step": "programming error, new chip every step",
+        "training_step/read_noise": "the same with read noise",
+    }
+    rows = [[text, f"{result['ratios'][f'vgg8/{name}']:.1f} x"] for name, text in names.items()]
+    seconds = result["milliseconds_per_step"]["plain"] / 1e3
+    note = f"A step of {result['batch']} images takes {seconds:.1f} s in plain fp32, CPU time on one thread."
+    return markdown(["one training step of VGG-8", "over plain fp32"], rows) + "\n\n" + note
 
 
 def main() -> None:
@@ -74,7 +100,7 @@ def main() -> None:
     options = parser.parse_args()
     path = ROOT / "README.md"
     old = new = path.read_text()
-    for make in (conventional, variation, speed):
+    for make in (conventional, variation, speed, training):
         pattern = rf"(<!-- table: {make.__name__} -->\n).*?(<!-- end -->)"
         table = make()
         new = re.sub(pattern, lambda match, table=table: f"{match[1]}{table}\n{match[2]}", new, flags=re.DOTALL)
