@@ -19,6 +19,8 @@ lint: $(STAMP)  ## style, types, import directions
 
 bench: $(STAMP)  ## speed against a plain forward
 	$(BIN)/python benchmarks/mvm.py
+	$(BIN)/python benchmarks/training.py
+	$(BIN)/python benchmarks/chips.py --images 32 --batch-size 32
 	$(BIN)/python benchmarks/cost.py
 
 format: $(STAMP)

@@ -76,6 +76,13 @@ def speed() -> str:
         f"Path {result['path']} on {result['hardware']['processor']}, batches of {result['images']}; "
         f"peak memory {result['peak_MB']:.0f} MB. VGG-8, full range, by path: {paths}."
     )
+    many = read("benchmarks/results/chips.json")
+    first, last = many["points"][0], many["points"][-1]
+    note += (
+        f" {last['chips']} programmed chips one after the other, {many['images']} images each: "
+        f"{last['cpu_seconds'] / last['chips']:.1f} s a chip ({first['cpu_seconds']:.1f} s the first), "
+        f"peak memory {last['peak_MB']:.0f} MB."
+    )
     return markdown(["setting", *networks], [["plain fp32, an image", *plain], *rows]) + "\n\n" + note
 
 
