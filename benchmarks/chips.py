@@ -7,14 +7,12 @@ CPU time is noted after 1, 2, 4, ... chips, with the peak memory of the process 
 """
 
 import argparse
-import json
 import resource
-import sys
 import time
-from pathlib import Path
 from typing import Any
 
 import torch
+from output import add_json_option, write
 
 from bitline import chip as chips
 from bitline import nn as on_chip
@@ -27,7 +25,7 @@ from bitline.train.hardware import describe
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--json", nargs="?", const="-", metavar="FILE", help="write to a file, or standard output")
+    add_json_option(parser)
     parser.add_argument("--chips", type=int, default=64)
     parser.add_argument("--images", type=int, default=1000)
     parser.add_argument("--batch-size", type=int, default=50)
@@ -55,11 +53,7 @@ def main() -> None:
         "points": points, "images": options.images, "batch_size": options.batch_size, "width": options.width,
         "path": native.chosen_path(), "hardware": describe(),
     }  # fmt: skip
-    if options.json == "-":
-        json.dump(result, sys.stdout, indent=1)
-        print()
-    elif options.json:
-        Path(options.json).write_text(json.dumps(result, indent=1) + "\n")
+    write(result, options.json)
 
 
 if __name__ == "__main__":

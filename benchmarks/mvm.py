@@ -14,18 +14,16 @@ that of an int8 product of every digit and slice; look-ups of several rows at a 
 import argparse
 import contextlib
 import gc
-import json
 import os
 import resource
 import statistics
-import sys
 import time
 from collections.abc import Callable, Iterator
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 import torch
+from output import write
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -278,11 +276,7 @@ def main() -> None:
                      "share_of_int8": {k: round(v / limits["int8"], 3) for k, v in rates.items()}},
         "peak_MB": round(peak, 1), "images": options.images, "path": native.chosen_path(), "hardware": describe(),
     }  # fmt: skip
-    if options.json == "-":
-        json.dump(result, sys.stdout, indent=1)
-        print()
-    elif options.json:
-        Path(options.json).write_text(json.dumps(result, indent=1) + "\n")
+    write(result, options.json)
 
 
 if __name__ == "__main__":

@@ -9,14 +9,12 @@ its gradient is that of the quantized network.
 """
 
 import argparse
-import json
 import resource
-import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import torch
+from output import add_json_option, write
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -58,7 +56,7 @@ def seconds_a_step(run: Callable[[int], None], steps: int) -> float:
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--json", nargs="?", const="-", metavar="FILE", help="write to a file, or standard output")
+    add_json_option(parser)
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--width", type=float, default=1.0)
     parser.add_argument("--steps", type=int, default=2)
@@ -99,11 +97,7 @@ def main() -> None:
         "peak_MB": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1), "path": native.chosen_path(),
         "hardware": describe(),
     }  # fmt: skip
-    if options.json == "-":
-        json.dump(result, sys.stdout, indent=1)
-        print()
-    elif options.json:
-        Path(options.json).write_text(json.dumps(result, indent=1) + "\n")
+    write(result, options.json)
 
 
 if __name__ == "__main__":

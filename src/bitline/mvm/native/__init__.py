@@ -211,20 +211,3 @@ def same_ranges(a: AdcScale, b: AdcScale) -> bool:
 def quantiles() -> list[int]:
     """Return the normal numbers that read noise is made of, as `bitline.physics.normal.quantiles`."""
     return _native.quantiles()
-
-
-def quantize(x: Tensor, scale: float, low: int, high: int) -> Tensor | None:
-    """Round x / scale to integers of one byte, ties to even.
-
-    Args:
-        x: float32 on the CPU, contiguous in some order of its axes.
-        scale: positive.
-        low: lowest integer, -128 at least.
-        high: highest integer, 255 at most, or 127 where low is negative.
-
-    Returns:
-        int8 where low is negative, else uint8, laid out as `x`; None where `x` has NaN or infinite values.
-    """
-    q = torch.empty_like(x, dtype=torch.uint8)
-    finite = _native.quantize(x, q, scale, low, high)
-    return (q.view(torch.int8) if low < 0 else q) if finite else None

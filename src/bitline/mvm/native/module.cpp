@@ -291,25 +291,6 @@ void multiply_scaled(const Compiled& c, Bytes x, int position_axes,
     spread(c, v, out, threads, shortcuts);
 }
 
-// Round x / scale to integers of one byte; returns false where x has NaN or infinite values.
-template <class Q>
-bool round_all(const float* x, Q* q, int64_t n, float scale, float low, float high) {
-    float finite = 0;
-    for (int64_t i = 0; i < n; i++) {
-        finite += x[i] * 0;
-        q[i] = Q(int32_t(std::min(std::max(std::nearbyint(x[i] / scale), low), high)));
-    }
-    return finite == 0;
-}
-
-bool quantize(nb::ndarray<const float, nb::device::cpu> x, nb::ndarray<uint8_t, nb::device::cpu> q, float scale,
-              int low, int high) {
-    if (x.size() != q.size()) throw std::invalid_argument("x and q differ in size");
-    nb::gil_scoped_release release;
-    return low < 0 ? round_all(x.data(), reinterpret_cast<int8_t*>(q.data()), int64_t(x.size()), scale, float(low), float(high))
-                   : round_all(x.data(), q.data(), int64_t(x.size()), scale, float(low), float(high));
-}
-
 const char* kind(const Compiled& c) {
     if (c.plan.tiled) switch (c.plan.sums) {
         case Sums::bytes: return c.plan.tables.empty() ? "tiles" : "tiles, code tables";
@@ -343,7 +324,6 @@ NB_MODULE(_native, m) {
     m.def("multiply_scaled", &multiply_scaled, nb::arg("plan"), nb::arg("x"), nb::arg("position_axes"), nb::arg("y"),
           nb::kw_only(), nb::arg("channels_first"), nb::arg("factor"), nb::arg("bias").none(), nb::arg("threads"),
           nb::arg("shortcuts"), nb::arg("reads").none());
-    m.def("quantize", &quantize, nb::arg("x"), nb::arg("q"), nb::arg("scale"), nb::arg("low"), nb::arg("high"));
 }
 
 }  // namespace bitline
