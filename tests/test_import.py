@@ -6,34 +6,26 @@ import sys
 
 import bitline
 
-HEAVY = ("lightning", "datasets", "plotly", "sklearn", "tensorboard", "torchmetrics", "pandas", "scipy", "matplotlib")
+HEAVY = (
+    "lightning", "datasets", "plotly", "sklearn", "tensorboard", "torchmetrics", "pandas", "scipy", "matplotlib",
+    "optuna", "triton",
+)  # fmt: skip
 
 PROGRAM = """
-import json, sys, time
+import json, sys
 import torch
-before, began = set(sys.modules), time.process_time()
+before = set(sys.modules)
 import bitline
-alone = time.process_time() - began
 for name in bitline.__all__:
     getattr(bitline, name)
-everything = time.process_time() - began
-new = {name.partition(".")[0] for name in set(sys.modules) - before}
-print(json.dumps({"alone": alone, "everything": everything, "new": sorted(new)}))
+print(json.dumps(sorted({name.partition(".")[0] for name in set(sys.modules) - before})))
 """
 
 
-def fresh() -> dict:
+def test_importing_bitline_and_using_every_name_loads_nothing_heavy_beyond_torch():
     done = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, check=True)
-    return json.loads(done.stdout)
 
-
-def test_importing_bitline_and_using_every_name_costs_little_beyond_torch_and_loads_nothing_heavy():
-    runs = [fresh() for _ in range(3)]
-    for run in runs:
-        assert not set(run["new"]) & set(HEAVY)
-    # CPU time, and the least of several runs: what else the machine does must not count.
-    assert min(run["alone"] for run in runs) < 0.05
-    assert min(run["everything"] for run in runs) < 0.3
+    assert not set(json.loads(done.stdout)) & set(HEAVY)
 
 
 def test_importing_bitline_alone_does_not_even_load_torch():

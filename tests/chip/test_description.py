@@ -12,9 +12,10 @@ REFUSED = [
     ({"crossbar": {"rows": True}}, "crossbar.rows = True: input should be a valid integer"),
     ({"crossbar": {"cols": -3}}, "crossbar.cols = -3: input should be greater than or equal to 1"),
     ({"crossbar": {"active_rows": 9}}, "crossbar: active_rows = 9 exceeds rows = 8"),
+    ({"crossbar": {"segment_rows": 9}}, "crossbar: segment_rows = 9 exceeds rows = 8"),
     ({"crossbar": {"active_rows": 0}}, "crossbar.active_rows = 0: input should be greater than or equal to 1"),
     ({"crossbar": {"colums": 3}},
-     "unknown key crossbar.colums; did you mean 'cols'?; allowed here: rows, cols, active_rows"),
+     "unknown key crossbar.colums; did you mean 'cols'?; allowed here: rows, cols, active_rows, segment_rows"),
     ({"crossbar": {"cols": 1}, "cell": {"bits": 2}}, "crossbar.cols = 1 holds no weight of 2 cells"),
     ({"crossbar": {"cols": 2}, "weights": {"encoding": {"kind": "offset", "sum": "column"}}},
      "crossbar.cols = 2 holds no weight of 2 cells beside its reference column"),
@@ -51,7 +52,11 @@ REFUSED = [
      "cell.faults: stuck_off + stuck_on = 1.2 exceeds 1: a cell sticks once"),
     ({"adc": {"bits": 17}}, "adc.bits = 17: input should be less than or equal to 16"),
     ({"adc": {"policy": "fixd"}},
-     "adc.policy = 'fixd'; did you mean 'fixed'?; allowed: 'lossless', 'full', 'calibrated', 'fixed', 'batch_minmax'"),
+     "adc.policy = 'fixd'; did you mean 'fixed'?; allowed: 'lossless', 'full', 'calibrated', 'trained', "
+     "'fixed', 'batch_minmax'"),
+    ({"adc": {"bits": 2, "levels": 5}}, "adc: levels = 5 exceeds 2**bits = 4"),
+    ({"adc": {"bits": 2, "levels": 1}}, "adc.levels = 1: input should be greater than or equal to 2"),
+    ({"adc": {"bits": 2, "levels": 3.0}}, "adc.levels = 3.0: input should be a valid integer"),
     ({"adc": {"policy": "fixed"}},
      'adc: policy = "fixed" with range absent: a range [A] belongs to policy = "fixed" and to no other'),
     ({"adc": {"range": {"low": 0, "high": 1e-6}}},
@@ -118,6 +123,7 @@ def test_a_chip_is_frozen_all_the_way_down():
 def test_a_chip_is_a_key_of_a_dictionary_and_equal_chips_are_one_key():
     assert {load("example-128"): 1}[load("example-128")] == 1
     assert load("example-128") != replace(load("example-128"), "adc.bits=7")
+    assert load("example-128") != replace(load("example-128"), "adc.levels=63")
 
 
 @pytest.mark.parametrize("name", presets())
@@ -126,6 +132,13 @@ def test_a_chip_survives_being_written_and_read(name):
     assert Chip.model_validate_json(chip.model_dump_json()) == chip
     assert check(chip.model_dump(mode="json", exclude_none=True)) == chip
     assert replace(chip) == chip
+
+
+@pytest.mark.parametrize(("converter", "codes"), [({"bits": 3}, 8), ({"bits": 2, "levels": 3}, 3), ({"bits": 1}, 2)])
+def test_an_adc_has_as_many_codes_as_levels_or_else_as_its_bits_give(make_chip, converter, codes):
+    chip = make_chip(adc=converter)
+    assert chip.adc.codes == codes
+    assert check(chip.model_dump(mode="json")) == chip
 
 
 def test_all_rows_are_active_unless_said(make_chip):

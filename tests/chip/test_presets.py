@@ -52,3 +52,11 @@ def test_rram_is_the_published_setting():
 def test_isaac_has_eight_cells_a_weight_and_sixteen_weights_a_crossbar():
     chip = load("isaac-32nm")
     assert (chip.slices, chip.weight_columns) == (8, 16)
+
+
+def test_the_strip_chip_is_the_rram_chip_with_bitline_segments():
+    strip, plain = load("strip-22nm"), load("rram-22nm")
+    assert strip.crossbar.segment_rows == 9
+    assert strip.crossbar.whole == plain.crossbar
+    own = {"name", "about", "doi", "deviations", "crossbar"}
+    assert strip.model_dump(exclude=own) == plain.model_dump(exclude=own)

@@ -57,6 +57,16 @@ def test_flash_table_gains_a_comparator_for_each_reference():
     assert cost(6).energy - cost(5).energy == pytest.approx(32 * 1.7e-15)
     assert cost(6).area == pytest.approx(cost(5).area * 63 / 31)
     assert cost(1).energy > 0
+    ternary = adc_cost("table", replace(chip, "adc.bits=2", "adc.levels=3"), table)
+    assert cost(1).energy < ternary.energy < cost(2).energy
+    assert ternary.energy - cost(1).energy == pytest.approx(1.7e-15)
+
+
+def test_fewer_codes_than_the_bits_give_cost_as_much_as_the_bits_and_that_is_noted(vgg8):
+    for name, noted in (("example-128", True), ("rram-22nm", False)):
+        chip = replace(load(name), "adc.bits=2", "adc.levels=3")
+        said = "ADCs of 3 codes are priced as ADCs of 2 bits" in price(place(vgg8, chip)).notes
+        assert said is noted
 
 
 @pytest.mark.parametrize("model", MODELS)

@@ -134,3 +134,27 @@ def test_a_product_without_extent_is_refused(field):
     sizes = {"rows": 1, "cols": 1, "groups": 1, "positions": 1, field: 0}
     with pytest.raises(MappingError, match=rf"^layer it: {field} = 0 must be at least 1$"):
         Matmul("it", "linear", **sizes)
+
+
+@pytest.mark.parametrize(
+    ("layer", "depthwise"),
+    [(nn.Conv2d(4, 8, 3, groups=4), True), (nn.Conv1d(4, 4, 3, groups=4), True), (nn.Conv2d(4, 8, 3, groups=2), False),
+     (nn.Conv2d(1, 8, 3), False), (nn.Linear(4, 4), False)],
+)  # fmt: skip
+def test_a_depthwise_layer_has_one_input_channel_in_each_of_several_groups(layer, depthwise):
+    assert lower(layer, "it").depthwise == depthwise
+
+
+@given(convolutions(), st.integers(1, 5))
+@pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel lengths")
+def test_groups_set_together_read_the_rows_of_each_and_zeros_where_there_are_none(case, together):
+    layer, x = case
+    try:
+        layer(x)
+    except RuntimeError:
+        assume(False)
+    own, joined = input_rows(layer, x), input_rows(layer, x, together)
+    flat = joined.flatten(2)
+    assert joined.shape[2] == -(-layer.groups // together)
+    assert torch.equal(flat[..., : own[0, 0].numel()], own.flatten(2))
+    assert not flat[..., own[0, 0].numel() :].any()

@@ -47,15 +47,31 @@ def test_a_range_covers_what_it_is_asked_to(make_chip, bits, low, span, encoding
     )
     assert float(scale.offset).is_integer()
     lsb, top = float(scale.lsb), float(scale.offset + scale.high * scale.lsb)
-    if encoding == "pair":
+    if encoding == "pair" and bits == 1:
+        # A comparator: its two codes stand for as much below zero as above it, but for half a level.
+        assert float(scale.offset) == round(lsb / 2)
+        assert top == pytest.approx(low + span, rel=2**-10, abs=0.5)
+        assert top - lsb == pytest.approx(-low - span, rel=2**-10, abs=1)
+    elif encoding == "pair":
         assert float(scale.offset) == 0
-        if bits > 1:
-            assert top >= (low + span) * (1 - 2**-10)
+        assert top >= (low + span) * (1 - 2**-10)
     else:
         assert float(scale.offset) == pytest.approx(low, abs=0.5)
         assert top >= (low + span) * (1 - 2**-10) - 1e-9
         # No wider than it must be, where an LSB is more than a level.
         assert lsb == 1 or top <= (low + span) * (1 + 2**-10)
+
+
+@pytest.mark.parametrize(
+    ("bits", "levels", "unsigned", "signed"),
+    [(1, None, (0, 1), (-1, 0)), (2, 3, (0, 2), (-1, 1)), (2, None, (0, 3), (-2, 1)), (3, 5, (0, 4), (-2, 2)),
+     (3, 6, (0, 5), (-3, 2)), (4, 2, (0, 1), (-1, 0))],
+)  # fmt: skip
+def test_codes_are_as_many_as_the_levels_and_an_odd_number_is_symmetric(make_chip, bits, levels, unsigned, signed):
+    for encoding, wanted in (("offset", unsigned), ("pair", signed)):
+        product = layer(make_chip, adc={"bits": bits, "levels": levels}, weights={"encoding": encoding})
+        assert adc.code_range(product.placement.chip.adc, product) == wanted
+        assert (adc.full(product).low, adc.full(product).high) == wanted
 
 
 def test_codes_round_to_even_and_clip(make_chip):

@@ -40,6 +40,9 @@ class Crossbar(Record):
     rows: Count
     cols: Count
     active_rows: Count
+    segment_rows: Count | None = None
+    """wordlines that a bitline segment crosses; segments are joined by switches or read by themselves. Bitlines run
+    through from end to end where absent"""
 
     @model_validator(mode="before")
     @classmethod
@@ -55,7 +58,14 @@ class Crossbar(Record):
     def _no_more_active_than_there_are(self) -> Self:
         if self.active_rows > self.rows:
             raise ValueError(f"active_rows = {self.active_rows} exceeds rows = {self.rows}")
+        if self.segment_rows is not None and self.segment_rows > self.rows:
+            raise ValueError(f"segment_rows = {self.segment_rows} exceeds rows = {self.rows}")
         return self
+
+    @property
+    def whole(self) -> "Crossbar":
+        """The same with its segments joined for good, which makes the same sums."""
+        return self.model_copy(update={"segment_rows": None})
 
     @property
     def row_tiles(self) -> int:
@@ -88,9 +98,12 @@ class Adc(Record):
     """Analog-to-digital converter at the foot of the bitlines."""
 
     bits: Annotated[int, Field(strict=True, ge=1, le=16)]
-    policy: Literal["lossless", "full", "calibrated", "fixed", "batch_minmax"] = "calibrated"
+    levels: Annotated[int, Field(strict=True, ge=2)] | None = None
+    """codes, at most 2**bits, which it is where absent: 3 with 2 bits makes ternary partial sums"""
+    policy: Literal["lossless", "full", "calibrated", "trained", "fixed", "batch_minmax"] = "calibrated"
+    """calibrated: fitted to data; trained: begun as calibrated, then kept and trained by the network"""
     granularity: Literal["layer", "slice", "slice_digit", "column"] = "slice_digit"
-    """what has a range of its own under `calibrated` and `batch_minmax`"""
+    """what has a range of its own under `calibrated`, `trained` and `batch_minmax`"""
     calibration: Literal["mse", "percentile"] = "mse"
     percentile: Annotated[float, Field(strict=True, gt=50, le=100)] = 99.9
     range: AdcRange | None = None
@@ -99,6 +112,22 @@ class Adc(Record):
     sample_rate: Hertz = 1.28e9
     model: Literal["isaac", "survey", "zigzag", "table"] = "isaac"
     """energy and area: ISAAC scaled in bits, regression over the ADC survey, ZigZag-IMC, or the cost table's own"""
+
+    @property
+    def codes(self) -> int:
+        """How many codes there are."""
+        return self.levels or 2**self.bits
+
+    @property
+    def keeps_ranges(self) -> bool:
+        """Whether ranges are chosen beforehand and kept with the network."""
+        return self.policy in ("calibrated", "trained")
+
+    @model_validator(mode="after")
+    def _codes_have_the_bits(self) -> Self:
+        if self.codes > 2**self.bits:
+            raise ValueError(f"levels = {self.levels} exceeds 2**bits = {2**self.bits}")
+        return self
 
     @model_validator(mode="after")
     def _a_fixed_range_is_given(self) -> Self:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from rich.table import Table
 
@@ -22,7 +22,7 @@ bitline cost vgg8 --chip rram-22nm
 
 bitline cost resnet20 --chip isaac-32nm --set adc.model=survey --json cost.json
 
-bitline cost nets/mine.py:Net --in-channels 1 --image-size 28 --chip my-chip.toml
+bitline cost nets/mine.py:Net --in-channels 1 --image-size 28 --chip my-chip.toml --mapping depthwise=packed
 """
 
 
@@ -32,6 +32,10 @@ def command(
     chip: Annotated[str, typer.Option(help="A preset (see bitline chips) or a TOML file.")] = "rram-22nm",
     overrides: Annotated[
         list[str] | None, typer.Option("--set", help="KEY=VALUE for any chip key; repeatable.")
+    ] = None,
+    mapping: Annotated[
+        list[str] | None,
+        typer.Option(help="LAYER or KIND=STRATEGY, for example depthwise=strip, repeatable; or auto[=OBJECTIVE]."),
     ] = None,
     width: Annotated[float, typer.Option(help="Multiplies the hidden channels of a named model.")] = 1.0,
     image_size: Annotated[int, typer.Option(help="Height and width of an image, px.")] = 32,
@@ -47,7 +51,8 @@ def command(
     if file is not None and not as_json:
         raise DataError(f"{file}: a file is written with --json only")
     target = load(chip, overrides or ())
-    cost = priced(model, target, (in_channels, image_size, image_size), width=width, classes=classes, fixed=fixed)
+    image = (in_channels, image_size, image_size)
+    cost = priced(model, target, image, width=width, classes=classes, fixed=fixed, mapping=mapping or ())
     if file is not None:
         from bitline.cli.output import write_json
 
@@ -65,8 +70,9 @@ command.__doc__ = f"{command.__doc__}\n{EXAMPLES}"
 
 
 def priced(
-    model: str, chip: Chip, image: tuple[int, int, int], *, width: float = 1.0, classes: int = 10, fixed: bool = False
-) -> Cost:
+    model: str, chip: Chip, image: tuple[int, int, int], *, width: float = 1.0, classes: int = 10, fixed: bool = False,
+    mapping: Sequence[str] = (),
+) -> Cost:  # fmt: skip
     """Build a network, place it and price it.
 
     Args:
@@ -76,6 +82,7 @@ def priced(
         width: of a named model.
         classes: of a named model.
         fixed: ignore data.
+        mapping: as on the command line.
     """
     import torch
 
@@ -83,6 +90,7 @@ def priced(
     from bitline.errors import ConversionError
     from bitline.mapping.place import place
     from bitline.models.files import is_file_spec, make
+    from bitline.nn.mapping import resolve
     from bitline.nn.shapes import matmuls, poolings
 
     options = {"width": width, "in_channels": image[0], "image_size": image[1], "num_classes": classes}
@@ -91,7 +99,8 @@ def priced(
     if not found:
         raise ConversionError(f"{model} has no layer that a crossbar can hold")
     pooled = poolings(network, torch.zeros(1, *image), [matmul.name for matmul in found])
-    return price(place(found, chip), fixed=fixed, poolings=pooled)
+    chosen = resolve(mapping, lambda: found, chip)
+    return price(place(found, chip, chosen), fixed=fixed, poolings=pooled)
 
 
 def show(model: str, cost: Cost) -> None:
@@ -155,12 +164,16 @@ def _layers(cost: Cost) -> Table:
     table = Table(box=None, pad_edge=False)
     table.add_column("\nlayer", no_wrap=True)
     table.add_column("rows x cols\n(x groups)", no_wrap=True)
+    grouped = any(layer.groups > 1 or layer.strategy != "dense" for layer in cost.layers)
+    if grouped:
+        table.add_column("\nmapping", no_wrap=True)
     for head in heads:
         table.add_column(escape(head), justify="right", no_wrap=True)
     for layer in cost.layers:
         groups = f" x {layer.groups}" if layer.groups > 1 else ""
+        mapped = [layer.strategy] if grouped else []
         table.add_row(
-            layer.name, f"{layer.rows} x {layer.cols}{groups}", str(layer.row_tiles), str(layer.crossbars),
+            layer.name, f"{layer.rows} x {layer.cols}{groups}", *mapped, str(layer.row_tiles), str(layer.crossbars),
             f"{100 * layer.utilization:.0f}", f"{layer.conversions / 1000:,.0f}", f"{1e6 * layer.energy_J:.4g}",
             f"{1e6 * layer.latency_s:.4g}", f"{1e6 * layer.area_m2:.4g}",
         )  # fmt: skip

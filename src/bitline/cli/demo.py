@@ -5,18 +5,26 @@ from typing import Annotated, Any
 
 import typer
 
-CONVENTIONAL = ("adc.bits=4", "adc.granularity=layer", "cell.programming.sigma=0.1")
-ROWS = (128, 64)
+CHIP = "example-128"
+CONVENTIONAL = (
+    "crossbar.rows=64", "crossbar.active_rows=64", "adc.bits=4", "adc.granularity=layer",
+    "cell.read_noise={kind='none'}",
+)  # fmt: skip
 ADC_BITS = (4, 5, 6)
+RECIPES: dict[str, dict[str, Any]] = {
+    "group": {},
+    "separable": {"mapping": {"depthwise": "strip"}},
+    "psum-aware": {"chip_epochs": 3},
+}
 
 
 def command(
     out: Annotated[Path, typer.Option(help="Where everything is written.")] = Path("runs/demo"),
-    epochs: Annotated[int, typer.Option(help="Training epochs.")] = 30,
+    epochs: Annotated[int, typer.Option(help="Training epochs of the network.")] = 15,
     chips: Annotated[int, typer.Option(help="Programmed chips.")] = 10,
-    seed: Annotated[int, typer.Option(help="Of weights and chips.")] = 0,
+    seed: Annotated[int, typer.Option(help="Of weights and training.")] = 0,
 ) -> None:
-    """Train LeNet-5 on handwritten digits, put it on an RRAM chip, and find a better chip.
+    """Train a small VGG-8 on handwritten digits, put it on an RRAM chip, and win back what partial sums cost.
 
     [bold]Example[/]: bitline demo --out runs/demo
     """
@@ -30,28 +38,30 @@ def command(
     from bitline.evaluate import Settings, cheapest, evaluate, put_on_chip
     from bitline.evaluate import sweep as measure
     from bitline.models.files import load_run
-    from bitline.report import html, tables
+    from bitline.recipes import checked as checked_recipe
+    from bitline.recipes.run import optimize
+    from bitline.report import compare, html, tables
+    from bitline.report.runs import read
     from bitline.train import checked
     from bitline.train.run import train
 
-    console, began = Console(), time.perf_counter()
-    console.rule("1  a network: LeNet-5 on handwritten digits")
-    run = train(
-        checked(model="lenet5", data="digits", epochs=epochs, seed=seed, out=out / "network"), if_exists="overwrite"
-    )
+    console, began = Console(highlight=False), time.perf_counter()
+    console.rule("1  a network: VGG-8, an eighth as wide, on handwritten digits")
+    training = checked(model="vgg8", data="digits", width=0.125, epochs=epochs, seed=seed, out=out / "network")
+    run = train(training, if_exists="overwrite")
     network, digits = load_run(run).model, datasets.load("digits")
 
-    console.rule("2  on a conventional chip: coarse ADCs with one range a layer, 10 % variation")
-    conventional = chips_files.load("example-128", CONVENTIONAL)
-    settings = Settings(chips=chips, seed=seed, calibration_images=256)
-    before = evaluate(network, digits, conventional, settings, name="lenet5")
+    console.rule("2  on a conventional chip: 64 rows, 4-bit ADCs with one range a layer, 5 % variation")
+    chip = chips_files.load(CHIP, CONVENTIONAL)
+    before = evaluate(network, digits, chip, Settings(chips=chips), name="vgg8 width 0.125")
     tables.print_evaluation(before, console)
+    write_json(before, out / "conventional.json")
 
-    console.rule("3  crossbar height and ADC, chosen together")
-    on_chip = put_on_chip(network, digits, conventional, Settings(chips=min(3, chips), seed=seed))
+    console.rule("3  other ADCs: more bits, or ranges of their own for each slice and digit")
+    on_chip = put_on_chip(network, digits, chip, Settings(chips=min(3, chips)))
     overrides = [
-        [f"crossbar.rows={rows}", f"crossbar.active_rows={rows}", f"adc.bits={bits}", f"adc.granularity={granularity}"]
-        for granularity in ("layer", "slice_digit") for rows in ROWS for bits in ADC_BITS
+        [f"adc.bits={bits}", f"adc.granularity={granularity}"]
+        for granularity in ("layer", "slice_digit") for bits in ADC_BITS
     ]  # fmt: skip
     rows: list[dict[str, Any]] = []
     with console.status("") as status:
@@ -59,22 +69,27 @@ def command(
         def done(row: dict[str, Any]) -> None:
             status.update(f"{row['label']}: {row['mean']:.1f} %")
 
-        rows = measure(on_chip, conventional, overrides, done=done)
-    best = cheapest(rows, within=1.0)
+        rows = measure(on_chip, chip, overrides, done=done)
     tables.print_sweep(rows, console)
-    console.print(f"least energy within one point of the best: [bold]{best['label']}[/]")
+    console.print(f"least energy within one point of the best: [bold]{cheapest(rows, within=1.0)['label']}[/]")
 
-    console.rule("4  on the better chip")
-    after = evaluate(network, digits, chips_files.replace(conventional, *best["overrides"]), settings, name="lenet5")
-    tables.print_evaluation(after, console)
-    write_json({"conventional": before, "sweep": rows, "better": after}, out / "demo.json")
-    page = html.write(before, out / "conventional.html", sweep=rows, title="LeNet-5 on a conventional chip")
-    better = html.write(after, out / "better.html", sweep=rows, title="LeNet-5 on a better chip")
-    lost, kept = before["accuracy"], after["accuracy"]
+    console.rule("4  the same chip, another network: partial sums avoided, or known in training")
+    folders = [out / "conventional.json"]
+    for recipe, settings in RECIPES.items():
+        values: dict[str, Any] = {"epochs": 6, "chip_epochs": 2, "granularity": "slice_digit", **settings}
+        if recipe == "psum-aware":
+            values["epochs"] = 0
+        config = checked_recipe(
+            run=run, recipe=recipe, chip=CHIP, overrides=CONVENTIONAL, chips=chips, batch_size=32,
+            test_images=100, seed=seed, out=out / recipe, **values,
+        )  # fmt: skip
+        folders.append(optimize(config, if_exists="overwrite", say=lambda line: console.print(line, style="dim")))
+
     console.rule("what happened")
-    console.print(
-        f"float {lost['float']:.1f} %, conventional chip {lost['mean']:.1f} ± {lost['std']:.1f} %, "
-        f"better chip {kept['mean']:.1f} ± {kept['std']:.1f} %, "
-        f"energy x {after['cost']['energy_J'] / before['cost']['energy_J']:.2f}"
-    )
-    console.print(f"pages: {page}, {better}\nnumbers: {out / 'demo.json'}\n{time.perf_counter() - began:.0f} s")
+    found = compare.comparison(entries := read(folders))
+    tables.print_sheet(compare.summary(found), console)
+    for line in compare.lead(found):
+        console.print(line, markup=False)
+    write_json({"conventional": before, "sweep": rows, "comparison": found}, out / "demo.json")
+    pages = html.write(before, out / "conventional.html", sweep=rows), compare.write(entries, out / "compare.html")
+    console.print(f"pages: {pages[0]}, {pages[1]}\nnumbers: {out / 'demo.json'}\n{time.perf_counter() - began:.0f} s")

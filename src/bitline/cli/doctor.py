@@ -123,7 +123,7 @@ def explained(network: nn.Module, image: tuple[int, int, int], chip: Chip) -> di
 
 def _ranges(chip: Chip, image: tuple[int, int, int]) -> str:
     """Say where the ranges come from that paths were found with."""
-    what = "input and ADC ranges" if chip.adc.policy == "calibrated" else "input ranges"
+    what = "input and ADC ranges" if chip.adc.keeps_ranges else "input ranges"
     follow = "; ADC ranges follow each batch, here a random one" if chip.adc.policy == "batch_minmax" else ""
     shape = " x ".join(map(str, image))
     return f"{what} come from {IMAGES} random images of {shape}{follow}; with other ranges a path may be another"

@@ -12,6 +12,10 @@ bitline evaluate runs/vgg8-cifar10 --chip rram-22nm --chips 5 --images 1000 --ht
 
 bitline evaluate runs/vgg8-cifar10 --chip rram-22nm --set adc.bits=6 --set cell.programming.sigma=0.1 --json out.json
 
+bitline evaluate runs/separable --chip strip-22nm --mapping depthwise=strip
+
+bitline evaluate runs/psum-aware-vgg8-cifar10   [dim]# what a recipe left: its chip, mapping and trained ranges[/]
+
 bitline evaluate --model nets/mine.py:Net --weights mine.safetensors --data cifar10 --chip my-chip.toml
 """
 
@@ -26,9 +30,16 @@ def command(
     ] = None,
     data_dir: Annotated[Path | None, typer.Option(help="Where cifar10 lies.")] = None,
     image_size: Annotated[int | None, typer.Option(help="Resize images to this many px.")] = None,
-    chip: Annotated[str, typer.Option(help="A preset (see bitline chips) or a TOML file.")] = "rram-22nm",
+    chip: Annotated[
+        str | None,
+        typer.Option(help="A preset (see bitline chips) or a file; default: the run's, else rram-22nm."),
+    ] = None,
     overrides: Annotated[
         list[str] | None, typer.Option("--set", help="KEY=VALUE for any chip key; repeatable.")
+    ] = None,
+    mapping: Annotated[
+        list[str] | None,
+        typer.Option(help="LAYER or KIND=STRATEGY, for example depthwise=strip, repeatable; or auto[=OBJECTIVE]."),
     ] = None,
     chips: Annotated[int, typer.Option(help="Programmed chips.")] = 20,
     seed: Annotated[int, typer.Option(help="Seed of the first chip.")] = 0,
@@ -47,8 +58,17 @@ def command(
     from bitline.cli.subject import subject
     from bitline.evaluate import Settings
     from bitline.evaluate import evaluate as evaluate_on
+    from bitline.nn.mapping import resolve
+    from bitline.nn.shapes import matmuls
+    from bitline.recipes.files import Made
 
-    target = files.load(chip, overrides or ())
+    made = Made.of(run)
+    if chip is None and made is not None:
+        target = files.replace(made.chip, *(overrides or ()))
+        ranges = made.ranges if target.adc.policy == "trained" else None
+    else:
+        target, ranges = files.load(chip or "rram-22nm", overrides or ()), None
+    layout = mapping or ([f"{key}={value}" for key, value in made.mapping.items()] if made is not None else [])
     settings = Settings(
         chips=chips, seed=seed, images=images, batch_size=batch_size, calibration_images=calibration_images,
         cause_chips=cause_chips, progress=json_file != "-",
@@ -58,7 +78,10 @@ def command(
 
         torch.set_num_threads(threads)
     network, dataset, name = subject(run, model, weights, width, data, data_dir, image_size, trust_code=trust_code)
-    emit(evaluate_on(network, dataset, target, settings, name=name), json_file=json_file, html=html)
+    image = (dataset.channels, dataset.image_size, dataset.image_size)
+    chosen = resolve(layout, lambda: matmuls(network, image), target)
+    evaluation = evaluate_on(network, dataset, target, settings, name=name, mapping=chosen, ranges=ranges)
+    emit(evaluation, json_file=json_file, html=html)
 
 
 command.__doc__ = f"{command.__doc__}\n{EXAMPLES}"

@@ -14,6 +14,8 @@ bitline train vgg8 --width 0.5 --data cifar10 --epochs 18
 
 bitline train vgg8 --width 0.5 --data cifar10 --epochs 18 --resume   [dim]# the same command after a kill[/]
 
+bitline train resnet20 --teacher runs/vgg8-cifar10 --distill 0.7   [dim]# learn from a trained network too[/]
+
 bitline train nets/mine.py:Net --data path/to/folder --image-size 64
 """
 
@@ -29,12 +31,16 @@ def command(
     epochs: Annotated[int, typer.Option(help="Passes over the training images.")] = 18,
     batch_size: Annotated[int, typer.Option(help="Images in a batch.")] = 128,
     lr: Annotated[
-        float | None, typer.Option(help="Largest learning rate; default: 0.1 with batch norm, else 0.02.")
+        float | None, typer.Option(help="Largest learning rate; default: 0.1 with batch norm, else 0.02; adam: 0.001.")
     ] = None,
     schedule: Annotated[str, typer.Option(help="linear, cosine or onecycle.")] = "linear",
-    momentum: Annotated[float, typer.Option(help="Nesterov momentum.")] = 0.9,
+    optimizer: Annotated[str, typer.Option(help="sgd or adam.")] = "sgd",
+    momentum: Annotated[float, typer.Option(help="Nesterov momentum of sgd.")] = 0.9,
     weight_decay: Annotated[float, typer.Option(help="On weights, not on biases and batch norm.")] = 5e-4,
     label_smoothing: Annotated[float, typer.Option(help="Share of the target spread over all classes.")] = 0.1,
+    teacher: Annotated[Path | None, typer.Option(help="Run directory whose network's scores are targets too.")] = None,
+    distill: Annotated[float, typer.Option(help="Share of the loss that follows the teacher.")] = 0.7,
+    temperature: Annotated[float, typer.Option(help="That softens the scores of teacher and student.")] = 4.0,
     flip: Annotated[
         bool | None, typer.Option("--flip/--no-flip", help="Mirror half of the images; default: colour images only.")
     ] = None,
@@ -62,8 +68,9 @@ def command(
         raise DataError("--resume and --overwrite exclude each other")
     config = checked(
         model=model, data=data, data_dir=data_dir, image_size=image_size, width=width, epochs=epochs,
-        batch_size=batch_size, lr=lr, schedule=schedule, momentum=momentum, weight_decay=weight_decay,
-        label_smoothing=label_smoothing, flip=flip, crop=crop, cutout=cutout, init=init, seed=seed,
+        batch_size=batch_size, lr=lr, schedule=schedule, optimizer=optimizer, momentum=momentum,
+        weight_decay=weight_decay, label_smoothing=label_smoothing, teacher=teacher, distill=distill,
+        temperature=temperature, flip=flip, crop=crop, cutout=cutout, init=init, seed=seed,
         precision=precision, threads=threads, checkpoint_every=checkpoint_every, out=out,
     )  # fmt: skip
     from bitline.train.run import train

@@ -79,8 +79,8 @@ def _table(bits: int, chip: Chip, table: CostTable, time: float) -> AdcCost:
         energy *= _switching(bits) / _switching(table.adc_bits)
         area *= _sar_area(bits) / _sar_area(table.adc_bits)
     else:
-        # A comparator for each of 2**b - 1 references; what the column draws does not depend on them.
-        levels, reference = 2**bits - 1, 2**table.adc_bits - 1
+        # A comparator between each two neighbouring codes; what the column draws does not depend on them.
+        levels, reference = chip.adc.codes - 1, 2**table.adc_bits - 1
         level = scale(table.adc_level_energy, chip, table.vdd) if table.adc_level_energy else energy / reference
         energy += level * (levels - reference)
         area *= levels / reference

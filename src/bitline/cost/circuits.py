@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from bitline.chip.description import Chip
 from bitline.cost.adc import Model, adc_cost
+from bitline.cost.digital import mac_prices
 from bitline.cost.sram import sram
 from bitline.cost.table import CostTable, scale
 from bitline.units import fF
@@ -15,6 +16,8 @@ WIRE_ACTIVITY = 0.25
 """Share of bits that charge their wire: one in four of random data (DNN+NeuroSim V1.3 HTree.cpp)."""
 REPEATERS = 2.0
 """Capacitance of a repeated wire over that of the wire. Assumed: fastest repeaters about double it."""
+SENSE_PITCH = 4.0
+"""Distance of neighbouring sense wires of a segmented crossbar, feature sizes. Assumed: twice the finest pitch."""
 
 
 def cell_energy(volt: float, conductance: float, seconds: float, access_resistance: float = 0.0) -> float:
@@ -49,6 +52,22 @@ def _cell_pitch(chip: Chip) -> float:
     return math.sqrt(chip.cell.area_f2) * chip.node
 
 
+def segment_area(chip: Chip) -> float:
+    """Switches and sense wires of a segmented crossbar, m2; 0 without segments. Assumed, nothing of it is published.
+
+    Every bitline has a switch between two neighbouring segments and one from each segment to a sense wire, each as
+    large as a cell, whose access transistor it resembles. Each segment has sense wires enough to keep its share of the
+    ADCs busy. They cross the crossbar in a metal layer above the cells, and take area where they run down beside it.
+    """
+    crossbar = chip.crossbar
+    if crossbar.segment_rows is None:
+        return 0.0
+    segments = crossbar.rows // crossbar.segment_rows
+    switches = crossbar.cols * (2 * segments - 1) * chip.cell.area_f2 * chip.node**2
+    wires = segments * math.ceil(math.ceil(crossbar.cols / chip.adc.columns_per_adc) / segments)
+    return switches + wires * SENSE_PITCH * chip.node * crossbar.rows * _cell_pitch(chip)
+
+
 @dataclass(frozen=True)
 class Areas:
     """Areas of one crossbar, one macro and one tile by component, m2."""
@@ -76,6 +95,7 @@ def areas(chip: Chip, table: CostTable, model: Model, accumulator: int) -> Areas
 
     crossbar = {
         "cells": rows * cols * chip.cell.area_f2 * chip.node**2,
+        "segments": segment_area(chip),
         "row_drivers": rows * of("row_driver_area"),
         "adc": adcs * adc_cost(model, chip, table).area,
         "sample_hold": cols * of("sample_hold_area") if chip.timing.sample_and_hold else 0.0,
@@ -115,6 +135,8 @@ class Prices:
     shift_add: float
     tree_adder_bit: float
     offset_adder_bit: float
+    mac_product: float
+    mac_adder_bit: float
     output_register_bit: float
     input_register_bit: float
     buffer_read_bit: float
@@ -141,7 +163,7 @@ def prices(chip: Chip, table: CostTable, model: Model, tile_edge: float) -> Pric
     volt, seconds = chip.cell.read_voltage, chip.timing.pulse or chip.timing.read
     capacitance = table.wire_capacitance.si
     wire = wire_energy(tile_edge, capacitance, chip.vdd)
-    physical = cells_by_conductance(chip, table, model)
+    physical, mac = cells_by_conductance(chip, table, model), mac_prices(chip)
     kib, wires = chip.system.buffer_kib, chip.system.bus_bits
     if table.buffer_energy is None:
         read, write = sram(chip.node, kib, wires).read, sram(chip.node, kib, wires).write
@@ -158,6 +180,8 @@ def prices(chip: Chip, table: CostTable, model: Model, tile_edge: float) -> Pric
         shift_add=of("shift_add_energy"),
         tree_adder_bit=of("adder_tree_energy"),
         offset_adder_bit=of("adder_bit_energy"),
+        mac_product=mac.product,
+        mac_adder_bit=mac.adder_bit,
         output_register_bit=of("output_register_energy"),
         input_register_bit=of("input_register_energy"),
         buffer_read_bit=read,

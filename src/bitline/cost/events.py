@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from bitline.chip.description import Offset
@@ -41,15 +40,19 @@ def assumed(layer: LayerPlacement, ones: float = 0.5) -> Densities:
     bits = layer.chip.dac.bits
     mean = ones * (2**bits - 1)
     square = ones * (1 - ones) * sum(4**i for i in range(bits)) + mean**2
-    levels = [layer.chip.cell.max_level / 2] * layer.chip.slices
-    return Densities([mean] * layer.digits, [square] * layer.digits, levels)
+    return Densities([mean] * layer.digits, [square] * layer.digits, _middle(layer))
 
 
 def peak(layer: LayerPlacement) -> Densities:
     """Densities of a fixed-energy model: every wordline at full swing in every cycle, cells at the middle level."""
     top = float(2**layer.chip.dac.bits - 1)
-    levels = [layer.chip.cell.max_level / 2] * layer.chip.slices
-    return Densities([top] * layer.digits, [top**2] * layer.digits, levels)
+    return Densities([top] * layer.digits, [top**2] * layer.digits, _middle(layer))
+
+
+def _middle(layer: LayerPlacement) -> list[float]:
+    """Mean level of each slice where cells of weights are at the middle level and the others hold what they hold."""
+    share = layer.cells / layer.read_cells if layer.read_cells else 1.0
+    return [share * layer.chip.cell.max_level / 2 + (1 - share) * stray for stray in layer.stray_levels]
 
 
 @dataclass(frozen=True)
@@ -78,6 +81,8 @@ class Events:
     """sum of E[(d / d_max)^2] g over those cells, behind their access transistors, S; expected"""
     bitlines: int
     """bitlines charged to the read voltage"""
+    charged_bitlines: float
+    """the same, each weighing the share of its length that is charged"""
     samples: int
     """bitlines sampled and held"""
     shift_adds: int
@@ -88,12 +93,17 @@ class Events:
     """full adders that these take, the sums growing by a bit a stage"""
     offset_adder_bits: int
     """full adders of the offset encoding: sum(x) once an input vector, and its subtraction from each result"""
+    mac_products: int
+    """products of an input and a weight in digital multiply-accumulate units"""
+    mac_adder_bits: int
+    """full adders that add these up"""
     output_register_bits: int
     """bits of running sums updated: one sum for each row tile, digit and weight column"""
     input_register_bits: int
     """bits written to and read from the input registers of crossbars"""
     buffer_read_bits: int
-    """bits read from tile buffers: each input vector whole, once for each tile that holds its rows"""
+    """bits read from tile buffers: each input vector whole, once for each tile that holds its rows; for digital units
+    also the weight of each product"""
     buffer_write_bits: int
     """bits of activations that arrive in tile buffers"""
     bus_bits: int
@@ -126,46 +136,47 @@ def count(layer: LayerPlacement, densities: Densities, *, poolings: int = 0) -> 
     Raises:
         MappingError: densities of another number of digits or slices, or no possible ones.
     """
-    chip, matmul = layer.chip, layer.matmul
+    chip, matmul, written = layer.chip, layer.matmul, layer.written
     check(layer, densities)
-    vectors, groups = matmul.positions, matmul.groups
-    each = vectors * groups
+    vectors = matmul.positions
+    each = vectors * written.groups
     top = (2**chip.dac.bits - 1) ** 2
     on = sum(densities.digit_square_mean) / top
-    columns = layer.stored_columns * chip.cells_per_weight
     conductance = sum(mean_conductance(chip, level) for level in densities.level_mean)
     rounds = 1 if chip.timing.sample_and_hold else mux_rounds(layer)
-    rows = each * matmul.rows * layer.col_tiles * rounds
-    cells = each * matmul.rows * columns
-    bitlines = each * layer.digits * layer.row_tiles * columns
+    rows = vectors * layer.wordlines * rounds
+    cells = vectors * layer.read_cells
+    bitlines = vectors * layer.digits * layer.columns * chip.cells_per_weight
     width = accumulator_bits(layer)
     move = traffic(layer)
-    input_bits = chip.inputs.bits
-    sums = each * layer.row_tiles * layer.stored_columns
+    input_bits, macs = chip.inputs.bits, layer.digital_macs
     return Events(
         name=matmul.name,
         vectors=vectors,
-        reads=each * layer.digits * layer.row_tiles * layer.col_tiles,
+        reads=vectors * layer.digits * layer.reads,
         rounds=rounds,
         conversions=layer.conversions,
         wordlines=rows * layer.digits,
         driven_wordlines=rows * on,
         cells=cells * layer.digits,
         driven_cells=cells * on,
-        driven_conductance=each * matmul.rows * on * layer.stored_columns * chip.sides * conductance,
+        driven_conductance=cells // chip.slices * on * conductance,
         bitlines=bitlines,
+        charged_bitlines=bitlines * layer.bitline_share,
         samples=bitlines if chip.timing.sample_and_hold else 0,
         shift_adds=layer.conversions,
         tree_adds=(layer.row_tiles - 1) * matmul.outputs,
         tree_adder_bits=tree_bits(layer.row_tiles, width) * matmul.outputs,
         offset_adder_bits=each * _offset_bits(layer, width),
-        output_register_bits=sums * layer.digits * width,
-        input_register_bits=each * matmul.rows * layer.col_tiles * (input_bits + layer.digits * chip.dac.bits),
-        buffer_read_bits=each * move.rows * input_bits,
-        buffer_write_bits=matmul.inputs * input_bits * move.rows // matmul.rows,
+        mac_products=macs,
+        mac_adder_bits=macs * mac_bits(layer),
+        output_register_bits=vectors * layer.columns * layer.digits * width,
+        input_register_bits=vectors * layer.wordlines * (input_bits + layer.digits * chip.dac.bits),
+        buffer_read_bits=each * move.rows * input_bits + macs * chip.weights.bits,
+        buffer_write_bits=matmul.inputs * input_bits * move.rows // written.rows,
         bus_bits=each * (move.rows * input_bits + move.sums * width),
         activation_bits=matmul.inputs * input_bits,
-        forwarded_bits=matmul.inputs * input_bits * (move.rows - matmul.rows) // matmul.rows
+        forwarded_bits=matmul.inputs * input_bits * (move.rows - written.rows) // written.rows
         + each * move.forwarded_sums * width,
         hops=chip.system.hops,
         activations=matmul.outputs,
@@ -209,11 +220,8 @@ def mean_conductance(chip: Chip, level: float) -> float:
 
 
 def mux_rounds(layer: LayerPlacement) -> int:
-    """Conversions that an ADC makes one after the other in one read; neighbouring columns share an ADC."""
-    chip = layer.chip
-    widest = max(b - a for a, b in pairwise(layer.col_bounds))
-    used = (widest + chip.reference_columns) * chip.cells_per_weight
-    return -(-min(chip.adc.columns_per_adc, used) * chip.converted_sides // chip.sides)
+    """Conversions that an ADC makes one after the other in one read."""
+    return -(-layer.columns_in_turn * layer.chip.converted_sides // layer.chip.sides)
 
 
 def accumulator_bits(layer: LayerPlacement) -> int:
@@ -222,6 +230,11 @@ def accumulator_bits(layer: LayerPlacement) -> int:
     digits = sum(2 ** (chip.dac.bits * p) for p in range(layer.digits))
     slices = sum(2 ** (chip.cell.bits * s) for s in range(chip.slices))
     return ((2**chip.adc.bits - 1) * digits * slices).bit_length()
+
+
+def mac_bits(layer: LayerPlacement) -> int:
+    """Width that holds the sum of a digital layer's products."""
+    return layer.chip.inputs.bits + layer.chip.weights.bits + (layer.matmul.rows - 1).bit_length()
 
 
 def tree_bits(inputs: int, width: int) -> int:
@@ -234,9 +247,9 @@ def tree_bits(inputs: int, width: int) -> int:
 
 
 def _offset_bits(layer: LayerPlacement, width: int) -> int:
-    """Full adders that Z sum(x) takes for one input vector of one group."""
+    """Full adders that Z sum(x) takes for one input vector of one group as written out."""
     encoding = layer.chip.weights.encoding
-    if not isinstance(encoding, Offset):
+    if not isinstance(encoding, Offset) or not layer.columns:
         return 0
-    subtract = layer.matmul.cols * width
-    return subtract + (tree_bits(layer.matmul.rows, layer.chip.inputs.bits) if encoding.sum == "digital" else 0)
+    subtract = layer.written.cols * width
+    return subtract + (tree_bits(layer.written.rows, layer.chip.inputs.bits) if encoding.sum == "digital" else 0)

@@ -1,4 +1,4 @@
-"""Time of one layer for one image: reads, bus transfers that they do not hide, and the adder tree behind them."""
+"""Time of one layer for one image: reads or digital products, bus transfers that they do not hide, the adder tree."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from bitline.cost.digital import mac_time
 from bitline.cost.events import Events, mux_rounds
 
 if TYPE_CHECKING:
@@ -20,22 +21,24 @@ class LayerTime:
         read: crossbar reads and conversions.
         transfer: bus time beyond the reads that it overlaps.
         merge: the last vector through the adder tree.
+        digital_mac: products of a layer that is on no crossbar.
     """
 
     read: float
     transfer: float
     merge: float
+    digital_mac: float
 
     @property
     def total(self) -> float:
         """Latency of the layer, s."""
-        return self.read + self.transfer + self.merge
+        return self.read + self.transfer + self.merge + self.digital_mac
 
 
 def layer_time(layer: LayerPlacement, events: Events, conversion: float) -> LayerTime:
     """Time a layer.
 
-    All crossbars of a layer work at once; a crossbar of more rows than are active reads them in steps. With
+    All crossbars of a layer work at once; one of more rows than are active, or of several lanes, is read in steps. With
     sample-and-hold the conversions of one read hide behind the next (ISAAC, ISCA 2016, section 4); without, the
     wordlines are driven again for each column that shares an ADC (DNN+NeuroSim V1.3, synchronous mode). The bus
     carries the next vector meanwhile.
@@ -50,8 +53,9 @@ def layer_time(layer: LayerPlacement, events: Events, conversion: float) -> Laye
     apart = rounds * (timing.read + conversion)
     step = max(timing.read, rounds * conversion) if timing.sample_and_hold else apart
     vectors = math.ceil(events.vectors / system.copies)
-    busy = layer.digits * layer.steps * step
-    tiles = math.ceil(layer.crossbars / (system.crossbars_per_macro * system.macros_per_tile))
+    read, digital = layer.digits * layer.steps * step, mac_time(layer)
+    tiles = max(1, math.ceil(layer.crossbars / (system.crossbars_per_macro * system.macros_per_tile)))
     beats = math.ceil(events.bus_bits / (events.vectors * tiles * system.bus_bits))
-    exposed = max(0.0, beats / timing.clock - busy)
-    return LayerTime(vectors * busy, vectors * exposed, (math.ceil(math.log2(layer.row_tiles)) + 1) / timing.clock)
+    exposed = max(0.0, beats / timing.clock - read - digital)
+    merge = (math.ceil(math.log2(layer.row_tiles)) + 1) / timing.clock
+    return LayerTime(vectors * read, vectors * exposed, merge, vectors * digital)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from bitline.cost.adc import FEWEST_SURVEY_BITS, MODELS, Model, adc_cost
 from bitline.cost.circuits import Areas, Prices, areas, prices
+from bitline.cost.digital import mac_area
 from bitline.cost.events import Densities, Events, accumulator_bits, assumed, count, peak
 from bitline.cost.latency import LayerTime, layer_time
 from bitline.cost.notes import Data, notes
@@ -93,12 +94,17 @@ class _Floor:
     def area(self) -> float:
         return math.fsum(self.parts.values())
 
+    @property
+    def shared(self) -> float:
+        """What crossbars take with all that stands around them, m2."""
+        return self.area - self.parts["digital_mac"]
+
 
 def _floor(placement: Placement, one: Areas) -> _Floor:
     """Whole macros hold the crossbars, as many tiles as it takes the macros; a chip of a given size is built whole."""
     system = placement.chip.system
     macros = math.ceil(placement.crossbars * system.copies / system.crossbars_per_macro)
-    tiles = math.ceil(macros / system.macros_per_tile)
+    tiles = max(1, math.ceil(macros / system.macros_per_tile))
     if system.tiles is not None:
         tiles, macros = system.tiles, system.tiles * system.macros_per_tile
     crossbars = macros * system.crossbars_per_macro
@@ -106,6 +112,7 @@ def _floor(placement: Placement, one: Areas) -> _Floor:
     for number, each in ((crossbars, one.crossbar), (macros, one.macro), (tiles, one.tile)):
         for part, area in each.items():
             parts[part] = parts.get(part, 0.0) + number * area
+    parts["digital_mac"] = math.fsum(mac_area(layer) for layer in placement.layers)
     macro = sum(one.macro.values()) + system.crossbars_per_macro * sum(one.crossbar.values())
     return _Floor(crossbars, macros, tiles, parts, math.sqrt(sum(one.tile.values()) + system.macros_per_tile * macro))
 
@@ -142,7 +149,7 @@ class _Priced:
 
     def cost(self, data: Data, estimates: Mapping[Model, AdcEstimate], notes: tuple[str, ...]) -> Cost:
         placement, floor, times = self.placement, self.floor, self.times
-        share = placement.chip.system.copies * floor.area / floor.crossbars
+        share = placement.chip.system.copies * floor.shared / max(1, floor.crossbars)
         layers = tuple(
             LayerCost(
                 name=layer.matmul.name,
@@ -150,15 +157,17 @@ class _Priced:
                 rows=layer.matmul.rows,
                 cols=layer.matmul.cols,
                 groups=layer.matmul.groups,
+                strategy=layer.strategy,
                 row_tiles=layer.row_tiles,
                 crossbars=layer.crossbars,
+                steps=layer.steps,
                 utilization=layer.utilization,
                 conversions=layer.conversions,
                 macs=layer.matmul.macs,
                 energy_J=math.fsum(parts.values()),
                 energy_parts=parts,
                 latency_s=time.total,
-                area_m2=share * layer.crossbars,
+                area_m2=share * layer.crossbars + mac_area(layer),
                 events=events,
             )
             for layer, parts, time, events in zip(placement.layers, self.parts, times, self.events, strict=True)
@@ -167,6 +176,7 @@ class _Priced:
             "read": math.fsum(time.read for time in times),
             "transfer": math.fsum(time.transfer for time in times),
             "merge": math.fsum(time.merge for time in times),
+            "digital_mac": math.fsum(time.digital_mac for time in times),
         }
         used = placement.crossbars * placement.chip.system.copies
         interval = max(time.total for time in times)
@@ -177,7 +187,7 @@ class _Priced:
             latency_s=math.fsum(latency.values()),
             interval_s=interval,
             area_m2=floor.area,
-            unused_area_m2=floor.area * (1 - used / floor.crossbars),
+            unused_area_m2=floor.shared * (1 - used / max(1, floor.crossbars)),
             leakage_W=self.leakage,
             tops=2e-12 * placement.macs / interval,
             tops_per_watt=2e-12 * placement.macs / self.energy,
@@ -202,11 +212,12 @@ def _energy(events: Events, price: Prices, leakage: float, time: LayerTime) -> d
         "adc": events.conversions * price.conversion,
         "wordlines": events.driven_wordlines * price.driven_wordline,
         "cells": events.driven_cells * price.driven_cell + events.driven_conductance * price.driven_siemens,
-        "bitlines": events.bitlines * price.bitline,
+        "bitlines": events.charged_bitlines * price.bitline,
         "sample_hold": events.samples * price.sample,
         "shift_add": events.shift_adds * price.shift_add,
         "adder_tree": events.tree_adder_bits * price.tree_adder_bit,
         "offset_sum": events.offset_adder_bits * price.offset_adder_bit,
+        "digital_mac": events.mac_products * price.mac_product + events.mac_adder_bits * price.mac_adder_bit,
         "input_register": events.input_register_bits * price.input_register_bit,
         "output_register": events.output_register_bits * price.output_register_bit,
         "buffer": events.buffer_read_bits * price.buffer_read_bit + events.buffer_write_bits * price.buffer_write_bit,

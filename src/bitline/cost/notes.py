@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Literal
 from bitline.chip.description import Chip, Pair
 from bitline.cost.adc import FEWEST_SURVEY_BITS
 from bitline.cost.circuits import cells_by_conductance
+from bitline.cost.digital import UNITS
 from bitline.cost.sram import sram
 from bitline.cost.table import CostTable
 from bitline.units import nm
@@ -28,7 +29,7 @@ _ADC_NODE = {"isaac": 32 * nm, "zigzag": 28 * nm}
 
 def notes(placement: Placement, table: CostTable, data: Data) -> tuple[str, ...]:
     """Say what was assumed, scaled or left out."""
-    found = [*_DATA[data], *_scaled(placement.chip, table), *_adc(placement)]
+    found = [*_DATA[data], *_scaled(placement.chip, table), *_adc(placement, table)]
     chip = placement.chip
     if not cells_by_conductance(chip, table, chip.adc.model):
         inside = ", inside its conversions" if table.cell_energy.within == "adc_energy" else ""
@@ -38,7 +39,22 @@ def notes(placement: Placement, table: CostTable, data: Data) -> tuple[str, ...]
     silent = [layer.matmul.name for layer in placement.layers if not layer.matmul.inputs]
     if silent:
         found.append(f"number of inputs unknown, so that their arrival is not priced: {', '.join(silent)}")
-    return tuple(found)
+    return tuple(found + _mapping(placement))
+
+
+def _mapping(placement: Placement) -> list[str]:
+    """Say what layers that are not dense rest on."""
+    found, strategies = list[str](), {layer.strategy for layer in placement.layers}
+    if "digital" in strategies:
+        found.append(
+            f"digital layers are priced after Horowitz (ISSCC 2014), {UNITS} units each; inputs and weights are read "
+            "from tile buffers for every position"
+        )
+    if placement.chip.crossbar.segment_rows is not None:
+        found.append("area of segment switches and sense wires is assumed, and they take no time")
+    elif "strip" in strategies:
+        found.append("no bitline segments (crossbar.segment_rows): strips share columns over time, nothing more")
+    return found
 
 
 def _scaled(chip: Chip, table: CostTable) -> list[str]:
@@ -53,7 +69,7 @@ def _scaled(chip: Chip, table: CostTable) -> list[str]:
     return found
 
 
-def _adc(placement: Placement) -> list[str]:
+def _adc(placement: Placement, table: CostTable) -> list[str]:
     """Say where an ADC is not the one that its model describes."""
     chip, found = placement.chip, list[str]()
     bits = chip.adc.bits
@@ -62,8 +78,10 @@ def _adc(placement: Placement) -> list[str]:
         found.append(f"ADC model {chip.adc.model} is scaled from {home / nm:g} to {chip.node / nm:g} nm")
     if bits < FEWEST_SURVEY_BITS:
         found.append(f"the survey of ADCs begins at {FEWEST_SURVEY_BITS} bits: it is left out of the range")
+    if chip.adc.codes < 2**bits and (chip.adc.model != "table" or table.adc_law == "sar"):
+        found.append(f"ADCs of {chip.adc.codes} codes are priced as ADCs of {bits} bits")
     if chip.adc.policy == "lossless":
-        rows = min(chip.crossbar.active_rows, max(layer.matmul.rows for layer in placement.layers))
+        rows = min(chip.crossbar.active_rows, max(layer.written.rows for layer in placement.layers))
         encoding = chip.weights.encoding
         signed = isinstance(encoding, Pair) and encoding.subtract == "analog"
         needed = (rows * (2**chip.dac.bits - 1) * chip.cell.max_level).bit_length() + signed

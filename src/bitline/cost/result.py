@@ -17,8 +17,10 @@ class LayerCost:
         rows: inputs of one product.
         cols: outputs of one product.
         groups: products.
+        strategy: how the groups are laid out.
         row_tiles: partial sums per result, input digit and slice.
         crossbars: of the layer, one copy.
+        steps: reads that the fullest of them makes one after the other for one input digit.
         utilization: fraction of their cells in use.
         conversions: uses of an ADC.
         macs: multiply-accumulates.
@@ -34,8 +36,10 @@ class LayerCost:
     rows: int
     cols: int
     groups: int
+    strategy: str
     row_tiles: int
     crossbars: int
+    steps: int
     utilization: float
     conversions: int
     macs: int

@@ -2,7 +2,7 @@
 
 The row tiles of one column of blocks stand in one macro as far as it reaches, so that their sums meet there; the next
 column of blocks follows. Each crossbar has an input register of its own, as in ISAAC, whose 2 KB hold 16-bit inputs of
-8 x 128 rows. A group of a layer begins a tile of its own for this count.
+8 x 128 rows. A group of a layer as written out begins a tile of its own for this count.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Traffic:
 
 
 def traffic(layer: LayerPlacement) -> Traffic:
-    """Walk the crossbars of one group of a layer."""
+    """Walk the crossbars of one group of a layer as written out."""
     system = layer.chip.system
     per_macro = system.crossbars_per_macro
     per_tile = per_macro * system.macros_per_tile
@@ -48,4 +48,6 @@ def traffic(layer: LayerPlacement) -> Traffic:
         width = layer.col_bounds[c + 1] - layer.col_bounds[c] + layer.chip.reference_columns
         sums += width * (last // per_macro - first // per_macro + 1)
         forwarded += width * (last // per_tile - first // per_tile)
+    if not layer.columns:
+        sums = forwarded = 0
     return Traffic(rows, sums, forwarded, (down * across - 1) // per_tile + 1)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from bitline.evaluate.causes import Stage
 from bitline.evaluate.visit import on_each_layer
+from bitline.mapping.encode import in_use
 from bitline.mvm.adc import AdcScale
 from bitline.nn import IDEAL
 from bitline.nn.layers import CrossbarLayer
@@ -25,10 +26,12 @@ class SumStatistics:
     Args:
         least: lowest sum of the first bin, level units.
         bins: whole levels counted.
+        used: which stored columns there are, (groups, stored columns) bool; None: all.
     """
 
     least: int
     bins: int
+    used: Tensor | None = None
     counts: Tensor = field(init=False)
     total: int = 0
     clipped: int = 0
@@ -41,6 +44,9 @@ class SumStatistics:
     def add(self, a: Tensor, code: Tensor, scale: AdcScale) -> None:
         """Count sums and codes, both (groups, digits, vectors, slices, sides, stored columns)."""
         lsb, offset = (t[:, :, None, :, None, :].float() for t in (scale.lsb, scale.offset))
+        if self.used is not None:
+            lsb, offset = (self._present(t.expand(a.shape)) for t in (lsb, offset))
+            a, code = self._present(a), self._present(code)
         read = code * lsb + offset
         self.total += a.numel()
         self.signal += float(a.square().sum(dtype=torch.float64))
@@ -50,6 +56,9 @@ class SumStatistics:
             self.clipped += int((wanted < scale.low).sum() + (wanted > scale.high).sum())
         index = (a.round() - self.least).clamp_(0, self.bins - 1).to(torch.int64)
         self.counts += torch.bincount(index.flatten().cpu(), minlength=self.bins)
+
+    def _present(self, x: Tensor) -> Tensor:
+        return x.movedim(5, 1)[self.used]
 
     @property
     def clip_fraction(self) -> float:
@@ -96,7 +105,7 @@ def diagnose(model: nn.Module, images: Tensor, stages: Sequence[Stage], seed: in
 
 
 def _one_layer(layer: CrossbarLayer, x: Tensor, stages: Sequence[Stage], seed: int) -> dict[str, Any]:
-    per_image = layer.placement.conversions_per_vector * max(1, math.prod(x.shape[2:]))
+    per_image = max(1, layer.placement.conversions_per_vector) * max(1, math.prod(x.shape[2:]))
     x = x[: max(1, _MOST_SUMS // per_image)]
     q = layer.integers(x)
     plain = layer.plain_product(x).double()
@@ -113,7 +122,7 @@ def _one_layer(layer: CrossbarLayer, x: Tensor, stages: Sequence[Stage], seed: i
     product = crossbars.product
     top = math.ceil(product.max_sum * 1.5) + 1
     least = -top if product.subtracts else 0
-    statistics = SumStatistics(least, top - least + 1)
+    statistics = SumStatistics(least, top - least + 1, in_use(layer.placement))
 
     def observer(a: Tensor, code: Tensor) -> None:
         statistics.add(a, code, scale)
@@ -124,5 +133,5 @@ def _one_layer(layer: CrossbarLayer, x: Tensor, stages: Sequence[Stage], seed: i
         "error_parts": parts,
         "adc_clip_fraction": statistics.clip_fraction,
         "partial_sum_sqnr_dB": statistics.sqnr_dB,
-        "partial_sums": statistics.histogram(scale),
+        "partial_sums": statistics.histogram(scale) if statistics.total else {},
     }

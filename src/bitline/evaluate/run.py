@@ -2,10 +2,11 @@
 
 import statistics
 import time
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
@@ -21,6 +22,7 @@ from bitline.evaluate.diagnose import diagnose
 from bitline.nn import IDEAL, calibrate, crossbar_layers, placement, set_chip, to_crossbar
 from bitline.nn.convert import ConversionReport, copied
 from bitline.nn.shapes import poolings
+from bitline.nn.trained import load_ranges
 from bitline.train.hardware import git_commit
 
 CALIBRATION_BATCH = 64
@@ -97,21 +99,44 @@ class OnChip:
         return price(where, densities=found, poolings=poolings(self.plain, images[:1], found))
 
     def placed_on(self, chip: Chip) -> None:
-        """Move to a chip with other ADCs, crossbars or cells, and calibrate where that is needed."""
+        """Move to a chip with other ADCs, crossbars or cells, and calibrate where it asks for ranges not known."""
         set_chip(self.model, chip)
-        if any(layer.sums is None for layer in crossbar_layers(self.model).values()):
+        if not all(layer.ready for layer in crossbar_layers(self.model).values()):
             calibrate(self.model, calibration_batches(self.data, self.settings), progress=self.settings.progress)
 
 
-def put_on_chip(model: nn.Module, data: DataSet, chip: Chip, settings: Settings) -> OnChip:
-    """Convert a network and calibrate it on training images.
+def put_on_chip(
+    model: nn.Module,
+    data: DataSet,
+    chip: Chip,
+    settings: Settings,
+    *,
+    ranges: Path | None = None,
+    mapping: Mapping[str, str] | None = None,
+) -> OnChip:
+    """Convert a network, and calibrate it on training images or give it the ranges of a file.
+
+    Args:
+        model: trained; it is not changed.
+        data: that it classifies.
+        chip: to put it on.
+        settings: of the evaluation.
+        ranges: a file of `bitline.nn.trained.save_ranges`.
+        mapping: how layers of several groups are laid out, see `bitline.nn.to_crossbar`.
 
     Raises:
-        ConversionError: no layer that a chip could hold, or the network does not take these images.
+        ConversionError: no layer that a chip could hold, the network does not take these images, an unknown key or
+            strategy in `mapping`, or the ranges are not for this network or chip.
+        MappingError: the chip has too few crossbars, or a layer does not fit as `mapping` says.
+        DataError: an absent or damaged file of ranges.
     """
     plain = copied(model).eval()
-    model, report = to_crossbar(plain, chip, example=next(data.batches("test", batch_size=2, limit=2))[0])
-    calibrate(model, calibration_batches(data, settings), progress=settings.progress)
+    example = next(data.batches("test", batch_size=2, limit=2))[0]
+    model, report = to_crossbar(plain, chip, example=example, mapping=mapping)
+    if ranges is not None:
+        load_ranges(model, ranges)
+    else:
+        calibrate(model, calibration_batches(data, settings), progress=settings.progress)
     return OnChip(model, report, plain, data, settings)
 
 
@@ -122,7 +147,14 @@ def calibration_batches(data: DataSet, settings: Settings) -> list[Tensor]:
 
 
 def evaluate(
-    model: nn.Module, data: DataSet, chip: Chip, settings: Settings | None = None, *, name: str = ""
+    model: nn.Module,
+    data: DataSet,
+    chip: Chip,
+    settings: Settings | None = None,
+    *,
+    name: str = "",
+    ranges: Path | None = None,
+    mapping: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
     """Evaluate a trained network on programmed chips.
 
@@ -134,17 +166,19 @@ def evaluate(
         chip: to put the network on.
         settings: how thoroughly.
         name: of the model, for the record.
+        ranges: a file of `bitline.nn.trained.save_ranges`; input and ADC ranges come from it, not from calibration.
+        mapping: how layers of several groups are laid out, see `bitline.nn.to_crossbar`.
 
     Returns:
         The evaluation as plain data; accuracies in percent, energies in joule per image.
 
     Raises:
-        ConversionError: the network cannot be put on a chip.
-        DataError: more images asked for than there are.
+        ConversionError: the network cannot be put on a chip, not as `mapping` says, or the ranges are not for it.
+        DataError: more images asked for than there are, or an absent or damaged file of ranges.
     """
     settings = settings or Settings()
     began = time.perf_counter()
-    on_chip = put_on_chip(model, data, chip, settings)
+    on_chip = put_on_chip(model, data, chip, settings, ranges=ranges, mapping=mapping)
     timing = {"calibration_s": time.perf_counter() - began}
     steps = stages(chip)
     with _ticking(settings, data, _runs(steps, settings)) as tick:
@@ -161,6 +195,7 @@ def evaluate(
         "commit": git_commit() or None,
         "chip": chip.model_dump(mode="json"),
         "model": name or type(model).__name__,
+        "ranges": None if ranges is None else ranges.name,
         "data": {"name": data.title, "split": "test", "count": settings.images or len(data.test_images)},
         "seeds": settings.seeds,
         **accuracies,

@@ -2,11 +2,13 @@
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from bitline.chip.description import Chip, Pair, TwosComplement
 from bitline.errors import MappingError
-from bitline.mapping.place import LayerPlacement
+from bitline.mapping.layer import LayerPlacement
 from bitline.mapping.quantize import weight_limits
+from bitline.mapping.strategies import Naive, Packed
 
 
 def slice_weights(chip: Chip) -> tuple[int, ...]:
@@ -17,20 +19,45 @@ def slice_weights(chip: Chip) -> tuple[int, ...]:
 
 
 def encode(q: Tensor, placement: LayerPlacement) -> Tensor:
-    """Turn integer weights into cell levels, reference columns included.
+    """Turn integer weights into the levels of all cells that share bitlines with them, reference columns included.
 
     Args:
-        q: integers (any dtype), (groups, rows, cols).
+        q: integers (any dtype), (groups, rows, cols) of the layer.
         placement: of the layer.
 
     Returns:
-        Levels, uint8, (groups, sides, slices, rows, stored columns); the second side is the negative one.
-        Stored columns are the weight columns, then one reference column of Z for every column tile
-        where the encoding asks for it.
+        Levels, uint8, (groups, sides, slices, rows, stored columns) of `placement.wired`; the second side is the
+        negative one. Stored columns are the weight columns, then one reference column of Z for every column tile
+        where the encoding asks for it. Between the groups of a naive layer stand zeros, encoded as any weight is;
+        between those of a packed one empty cells, level 0.
 
     Raises:
         MappingError: an integer outside of what the encoding holds.
     """
+    match placement:
+        case Naive():
+            whole = _diagonal(q[:, None, None], placement.matmul.groups)[:, 0, 0]
+            return _encode(whole, placement.wired)
+        case Packed():
+            chip, cols = placement.chip, placement.matmul.cols
+            levels = _encode(q, placement)
+            parts = [levels[..., :cols], levels[..., cols:]] if chip.reference_columns else [levels]
+            return torch.cat([_diagonal(part, placement.per_crossbar) for part in parts], -1)
+        case _:
+            return _encode(q, placement)
+
+
+def _diagonal(x: Tensor, together: int) -> Tensor:
+    """Set `together` neighbouring matrices, (groups, ..., rows, cols), on the diagonal of one with zeros beside it."""
+    groups, rows, cols = x.shape[0], *x.shape[-2:]
+    whole = x.new_zeros(-(-groups // together), *x.shape[1:-2], together * rows, together * cols)
+    for slot in range(together):
+        part = x[slot::together]
+        whole[: len(part), ..., slot * rows : (slot + 1) * rows, slot * cols : (slot + 1) * cols] = part
+    return whole
+
+
+def _encode(q: Tensor, placement: LayerPlacement) -> Tensor:
     chip, weights = placement.chip, placement.chip.weights
     low, high = weight_limits(weights)
     q = q.to(torch.int32)
@@ -64,7 +91,7 @@ def decode(levels: Tensor, placement: LayerPlacement) -> Tensor:
 
     Args:
         levels: (groups, sides, slices, rows, stored columns), integer or real.
-        placement: of the layer.
+        placement: of plain groups, `wired` where the layer's groups share bitlines.
 
     Returns:
         (groups, rows, cols) float64; exact integers for integer levels.
@@ -77,6 +104,37 @@ def decode(levels: Tensor, placement: LayerPlacement) -> Tensor:
     if chip.reference_columns:
         return w[:, :, :cols] - w[:, :, cols:].index_select(2, column_tiles(placement, levels.device))
     return w - chip.weights.zero_point
+
+
+def together_again(y: Tensor, placement: LayerPlacement) -> Tensor:
+    """Sort results of `placement.wired`, (..., its groups, its cols), by group of the layer, (..., groups, cols)."""
+    m = placement.matmul
+    if placement.together == 1:
+        return y
+    return y.flatten(-2)[..., : m.groups * m.cols].unflatten(-1, (m.groups, m.cols))
+
+
+def set_together(y: Tensor, placement: LayerPlacement) -> Tensor:
+    """Sort what belongs to results, (..., groups, cols), as `placement.wired` has them; 0 where it has more."""
+    if placement.together == 1:
+        return y
+    wired = placement.wired.matmul
+    flat = F.pad(y.flatten(-2), (0, wired.groups * wired.cols - y.shape[-2] * y.shape[-1]))
+    return flat.unflatten(-1, (wired.groups, wired.cols))
+
+
+def in_use(placement: LayerPlacement, device: torch.device | None = None) -> Tensor | None:
+    """Say which stored columns of `placement.wired` belong to a group, (its groups, stored columns) bool; None: all."""
+    groups, together, wired = placement.matmul.groups, placement.together, placement.wired
+    lacking = -groups % together
+    if lacking == 0:
+        return None
+    used = torch.ones(wired.matmul.groups, wired.stored_columns, dtype=torch.bool, device=device)
+    cols = wired.matmul.cols
+    used[-1, cols - lacking * placement.matmul.cols : cols] = False
+    if wired.stored_columns > cols:
+        used[-1, wired.stored_columns - lacking :] = False
+    return used
 
 
 def column_tiles(placement: LayerPlacement, device: torch.device | None = None) -> Tensor:

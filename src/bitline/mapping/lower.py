@@ -25,6 +25,7 @@ class Matmul:
         positions: input vectors per image; 1 while the input's size is unknown.
         inputs: activations that enter the layer per image, each counted once.
         signed: inputs below zero occur.
+        depthwise: there are several groups, each of a single input channel.
     """
 
     name: str
@@ -35,6 +36,7 @@ class Matmul:
     positions: int = 1
     inputs: int = 0
     signed: bool = False
+    depthwise: bool = False
 
     def __post_init__(self) -> None:
         for field in ("rows", "cols", "groups", "positions"):
@@ -90,7 +92,10 @@ def lower(module: nn.Module, name: str, *, input_shape: torch.Size | None = None
         positions = math.prod(_output_size(module, input_shape[2:]))
     rows = module.in_channels // module.groups * math.prod(module.kernel_size)
     kind = "conv2d" if isinstance(module, nn.Conv2d) else "conv1d"
-    return Matmul(name, kind, rows, module.out_channels // module.groups, module.groups, positions, inputs, signed)
+    depthwise = module.in_channels == module.groups > 1
+    return Matmul(
+        name, kind, rows, module.out_channels // module.groups, module.groups, positions, inputs, signed, depthwise
+    )
 
 
 def check_batch(module: Lowerable, name: str, shape: torch.Size) -> None:
@@ -127,16 +132,18 @@ def weight_matrix(module: Lowerable) -> Tensor:
     return module.weight.reshape(groups, module.weight.shape[0] // groups, -1).transpose(1, 2)
 
 
-def input_view(module: Lowerable, x: Tensor) -> Tensor:
+def input_view(module: Lowerable, x: Tensor, together: int = 1) -> Tensor:
     """Return every input vector that the crossbars of a layer read, as a view of its padded input.
 
     Args:
         module: the layer.
         x: its input of any dtype, (images, features...) or (images, channels, length...).
+        together: neighbouring groups of a convolution whose inputs make one vector; the last vector ends in zeros where
+            groups are lacking.
 
     Returns:
         Same dtype; (images, positions, 1, rows) for linear layers, (images, length..., groups, channels of a group,
-        kernel...) for convolutions.
+        kernel...) for convolutions, a group being `together` of the layer's.
 
     Raises:
         MappingError: an input smaller than the kernel.
@@ -149,11 +156,13 @@ def input_view(module: Lowerable, x: Tensor) -> Tensor:
         mode = "constant" if module.padding_mode == "zeros" else module.padding_mode
         # Circular and reflecting borders are not implemented for integers; doubles hold them exactly.
         x = F.pad(x, pad) if mode == "constant" else F.pad(x.double(), pad, mode=mode).to(x.dtype)
-    channels = x.shape[1] // module.groups
+    channels, groups = x.shape[1] // module.groups * together, math.ceil(module.groups / together)
+    if groups * channels > x.shape[1]:
+        x = F.pad(x, (*[0] * (2 * len(out) + 1), groups * channels - x.shape[1]))
     strides = [step * size for step, size in zip(x.stride()[2:], module.stride, strict=True)]
     spans = [step * size for step, size in zip(x.stride()[2:], module.dilation, strict=True)]
     return x.as_strided(
-        (x.shape[0], *out, module.groups, channels, *module.kernel_size),
+        (x.shape[0], *out, groups, channels, *module.kernel_size),
         (x.stride(0), *strides, x.stride(1) * channels, x.stride(1), *spans),
         x.storage_offset(),
     )
@@ -164,9 +173,9 @@ def position_axes(module: Lowerable) -> int:
     return 1 if isinstance(module, nn.Linear) else len(module.kernel_size)
 
 
-def input_rows(module: Lowerable, x: Tensor) -> Tensor:
+def input_rows(module: Lowerable, x: Tensor, together: int = 1) -> Tensor:
     """Return every input vector as `input_view` does, laid out as (images, positions, groups, rows)."""
-    view, axes = input_view(module, x), position_axes(module)
+    view, axes = input_view(module, x, together), position_axes(module)
     if isinstance(module, nn.Linear):
         return view
     groups, rows = view.shape[1 + axes], view.shape[2 + axes :].numel()

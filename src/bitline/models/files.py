@@ -16,6 +16,7 @@ from torch import nn
 
 from bitline.errors import DataError, nearest
 from bitline.models import build, names
+from bitline.models.rewrite import Rewrite, apply
 
 WEIGHTS, RECORD = "model.safetensors", "model.json"
 
@@ -33,6 +34,7 @@ class ModelRecord(BaseModel):
         image_size: height and width of an input image, px.
         mean: per channel in [0, 1]; an input is (value / 255 - mean) / std.
         std: as mean.
+        rewrites: how the structure differs from what `model` and `kwargs` build, in the order the changes were made.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -46,6 +48,7 @@ class ModelRecord(BaseModel):
     image_size: int
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    rewrites: tuple[Rewrite, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -208,7 +211,7 @@ def load_run(path: Path | str, *, trust_code: bool = False) -> Run:
         raise DataError(f"{folder / RECORD}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from error
     if is_file_spec(record.model) and not trust_code:
         raise DataError(f"{folder} was trained from {record.model}; loading it runs that file, which needs trust_code")
-    model = make(record.model, **record.kwargs)
+    model = apply(make(record.model, **record.kwargs), record.rewrites)
     load_weights(model, folder / WEIGHTS)
     return Run(model.eval(), record, read_json(folder / "config.json"), read_json(folder / "metrics.json"))
 

@@ -67,8 +67,9 @@ def shape(granularity: Granularity, product: Product) -> tuple[int, int, int, in
 
 
 def code_range(adc: Adc, product: Product) -> tuple[int, int]:
-    """Lowest and highest code: signed where pairs are subtracted before conversion."""
-    return (-(2 ** (adc.bits - 1)), 2 ** (adc.bits - 1) - 1) if product.subtracts else (0, 2**adc.bits - 1)
+    """Lowest and highest code: signed where pairs are subtracted before conversion; an odd number is symmetric."""
+    least = -(adc.codes // 2) if product.subtracts else 0
+    return least, least + adc.codes - 1
 
 
 def lossless() -> AdcScale:
@@ -90,9 +91,15 @@ def from_range(low: Tensor, high: Tensor, product: Product, adc: Adc | None = No
     least, most = code_range(adc, product)
     if product.subtracts:
         reach = torch.maximum(low.abs(), high.abs()).double()
-        return AdcScale(snap(reach / max(most, 1)), torch.zeros_like(reach), least, most)
+        lsb = snap(reach / most if most else 2 * reach)
+        return AdcScale(lsb, _middle(lsb, most), least, most)
     offset = low.double().round()
     return AdcScale(snap((high.double() - offset) / most), offset, least, most)
+
+
+def _middle(lsb: Tensor, most: int) -> Tensor:
+    """Offset of signed codes: 0, but for the codes -1 and 0 of a comparator, which stand for -lsb/2 and lsb/2."""
+    return torch.zeros_like(lsb) if most else torch.round(lsb / 2)
 
 
 def snap(lsb: Tensor) -> Tensor:
@@ -111,7 +118,9 @@ def largest_sum(product: Product) -> float:
     """Largest analog sum of ideal cells, leak included, level units."""
     cell = product.placement.chip.cell
     level = float(cell.max_level) if cell.leak == "cancelled" else cell.g_max / cell.step
-    return product.max_rows * product.max_digit * level
+    empty = 0.0 if cell.leak == "cancelled" else cell.g_min / cell.step
+    rows = product.placement.weight_rows or product.max_rows
+    return product.max_digit * (rows * level + (product.max_rows - rows) * empty)
 
 
 def fixed(product: Product) -> AdcScale:
@@ -131,7 +140,8 @@ def fixed(product: Product) -> AdcScale:
     lsb = torch.full((1, 1, 1, 1), (high - low) / (most - least), dtype=torch.float64)
     mantissa, exponent = torch.frexp(lsb)
     lsb = torch.ldexp(torch.round(mantissa * 2**_SIGNIFICANT_BITS), exponent - _SIGNIFICANT_BITS)
-    return AdcScale(lsb, torch.full_like(lsb, float(round(low)) if not product.subtracts else 0.0), least, most)
+    offset = _middle(lsb, most) if product.subtracts else torch.full_like(lsb, float(round(low)))
+    return AdcScale(lsb, offset, least, most)
 
 
 def level_current(chip: Chip) -> float:

@@ -2,9 +2,13 @@
 
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
+from bitline.mapping.encode import column_tiles
 from bitline.mapping.quantize import widen
+from bitline.mvm.adc import AdcScale
+from bitline.mvm.torch_fast import Crossbars, analog_sums
 
 
 class Quantized(NamedTuple):
@@ -32,3 +36,84 @@ def fake_quantize(x: Tensor, scale: Tensor | float, low: int, high: int) -> Quan
     # Judged by the integer: x / scale may exceed the highest one by a rounding error and still not clip.
     inside = (q >= low) & (q <= high)
     return Quantized((q.clamp_(low, high) * scale).to(x.dtype), inside)
+
+
+class RangeGradient(NamedTuple):
+    """Gradient of a loss with respect to the ranges of a layer's ADCs.
+
+    Args:
+        lsb: loss per level unit, float64, the shape of the ranges.
+        offset: the same; None where it was not asked for.
+    """
+
+    lsb: Tensor
+    offset: Tensor | None
+
+
+def range_gradient(
+    x: Tensor, crossbars: Crossbars, scale: AdcScale, grad: Tensor, *, offsets: bool = True
+) -> RangeGradient:
+    """Return the gradient of ADC ranges, that of a learned step size.
+
+    A conversion gives code lsb + offset, with code = round((a - offset) / lsb) straight through the rounding. Inside
+    the range the result moves by code - (a - offset) / lsb with the LSB, and not with the offset; where it clips it
+    moves by the code, and with the offset. Reads are taken as free of noise. Esser et al., "Learned step size
+    quantization", ICLR 2020, arXiv:1902.08153, eq. 3, for an LSB shared by the sums of a range.
+
+    Args:
+        x: integers within the input format, (images, positions, groups, rows).
+        crossbars: the programmed layer.
+        scale: ranges of its ADCs, whose codes have ends, on the torch device of `x`.
+        grad: of the product in weight x activation units, (images, positions, groups, cols).
+        offsets: whether the gradient of offsets is wanted too.
+    """
+    product = crossbars.product
+    assert scale.low is not None
+    assert scale.high is not None
+    grad = _of_stored_columns(grad.flatten(0, 1), crossbars).transpose(0, 1).to(crossbars.real)
+    # Axes (groups, digits, vectors, slices, sides, columns).
+    lsb, offset = (t[:, :, None, :, None, :].to(crossbars.real) for t in (scale.lsb, scale.offset))
+    digit = torch.tensor(product.digit_weights, dtype=torch.float64, device=x.device)[:, None]
+    weight = digit * torch.tensor(product.slice_weights, dtype=torch.float64, device=x.device)
+    found = torch.zeros(1 + offsets, grad.shape[0], *weight.shape, grad.shape[2], dtype=torch.float64, device=x.device)
+    start, tiles, shifted = 0, product.placement.row_tiles, bool(offset.any())
+    sums: list[Tensor] = []
+    for number, a in enumerate(analog_sums(x, crossbars)):
+        slopes = _slopes((a.sub_(offset) if shifted else a).div_(lsb), scale.low, scale.high, offsets)
+        sums = [total.add_(each) for total, each in zip(sums, slopes, strict=True)] if number % tiles else slopes
+        if number % tiles == tiles - 1:
+            stop = start + a.shape[2]
+            for total, each in zip(found, sums, strict=True):
+                one = each[..., 0, :] if len(product.side_weights) == 1 else each[..., 0, :] - each[..., 1, :]
+                total += one.mul_(grad[:, None, start:stop, None, :]).sum(2)
+            start = stop
+    by_lsb, *by_offset = (found * weight[:, :, None]).unbind()
+    size = scale.lsb.shape
+    return RangeGradient(by_lsb.sum_to_size(size), by_offset[0].sum_to_size(size) if by_offset else None)
+
+
+def _slopes(position: Tensor, low: int, high: int, offsets: bool) -> list[Tensor]:
+    """How fast results rise with the LSB and, if asked, with the offset.
+
+    Args:
+        position: of sums within the range, in LSBs.
+        low: lowest code.
+        high: highest code.
+        offsets: whether the second is wanted.
+    """
+    code = position.round()
+    end = code.clamp(low, high)
+    # 1 inside the range, 0 outside, as numbers: ten times as quick as with bool.
+    inside = code.eq_(end)
+    by_lsb = torch.sub(end, position.mul_(inside), out=position)
+    return [by_lsb, 1 - inside] if offsets else [by_lsb]
+
+
+def _of_stored_columns(grad: Tensor, crossbars: Crossbars) -> Tensor:
+    """Return the gradient of what is read, (vectors, groups, stored columns), from that of the product."""
+    placement = crossbars.product.placement
+    references = placement.stored_columns - placement.matmul.cols
+    if not references:
+        return grad
+    away = grad.new_zeros(*grad.shape[:2], references)
+    return torch.cat([grad, away.index_add_(2, column_tiles(placement, grad.device), grad, alpha=-1)], dim=2)

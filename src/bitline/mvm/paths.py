@@ -1,13 +1,16 @@
 """Which path computes a product: native kernels on the CPU, Triton on a GPU, tensors wherever these do not fit."""
 
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 from torch import Tensor
 
-from bitline.mvm import native, torch_fast, triton
+from bitline.mvm import native, torch_fast
 from bitline.mvm.adc import AdcScale
 from bitline.mvm.torch_fast import Crossbars, Observer, exact
 from bitline.physics.noise import ReadNoise
+
+if TYPE_CHECKING:
+    from bitline.mvm.triton import Layout
 
 
 def native_plan(q: Tensor, crossbars: Crossbars, scale: AdcScale, noise: ReadNoise | None) -> native.Plan | None:
@@ -38,16 +41,19 @@ def crossbar_mvm(
 ) -> Tensor:
     """Multiply as `bitline.mvm.torch_fast.crossbar_mvm` does, in Triton where that is to be had."""
     plain = noise is None and observer is None and not exact(crossbars, scale)
-    if plain and x.is_cuda and triton.available():
-        layout = _layout(crossbars, scale)
-        if layout.obstacle is None:
-            return layout.multiply(x)
+    if plain and x.is_cuda and (layout := _layout(crossbars, scale)) is not None:
+        return layout.multiply(x)
     return torch_fast.crossbar_mvm(x, crossbars, scale, noise=noise, observer=observer)
 
 
-def _layout(crossbars: Crossbars, scale: AdcScale) -> triton.Layout:
-    kept = cast("triton.Layout | None", crossbars.plans.get("triton"))
+def _layout(crossbars: Crossbars, scale: AdcScale) -> "Layout | None":
+    """Return the cells as the GPU kernel takes them; None where it does not run or does not fit."""
+    from bitline.mvm import triton  # slow to import, and of no use without a GPU
+
+    if not triton.available():
+        return None
+    kept = cast("Layout | None", crossbars.plans.get("triton"))
     if kept is None or not native.same_ranges(kept.scale, scale):
         kept = triton.Layout(crossbars, scale)
         crossbars.plans["triton"] = kept
-    return kept
+    return kept if kept.obstacle is None else None

@@ -11,7 +11,9 @@ from bitline.nn.convert import (
     to_crossbar,
 )
 from bitline.nn.layers import IDEAL, CrossbarConv1d, CrossbarConv2d, CrossbarLayer, CrossbarLinear
+from bitline.nn.mapping import cheapest_mapping
 from bitline.nn.shapes import matmuls
+from bitline.nn.trained import keep_ranges, load_ranges, save_ranges, train_ranges
 
 __all__ = [
     "IDEAL",
@@ -22,10 +24,15 @@ __all__ = [
     "CrossbarLinear",
     "DigitalOperation",
     "calibrate",
+    "cheapest_mapping",
     "crossbar_layers",
+    "keep_ranges",
+    "load_ranges",
     "matmuls",
     "placement",
     "program",
+    "save_ranges",
     "set_chip",
     "to_crossbar",
+    "train_ranges",
 ]

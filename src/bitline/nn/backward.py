@@ -1,11 +1,19 @@
 """Forward through the chip, backward through the plain product of quantized inputs and weights."""
 
+import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from bitline.mapping.encode import set_together
+from bitline.mapping.lower import input_view
+from bitline.mvm.adc import AdcScale
+from bitline.mvm.gradient import range_gradient
+from bitline.mvm.torch_fast import Crossbars
+from bitline.physics import seeds
 
 if TYPE_CHECKING:
     from bitline.nn.base import CrossbarLayer
@@ -14,22 +22,86 @@ if TYPE_CHECKING:
 class Answer(torch.autograd.Function):
     """What a layer on a chip answers, with a straight-through gradient.
 
-    The gradient is that of the plain layer at its quantized inputs and weights, and zero where these clip.
+    The gradient is that of the plain layer at its quantized inputs and weights, and zero where these clip; sums that
+    clip in an ADC pass it on all the same. That of ADC ranges, where these train, is estimated by `range_gradients`.
     """
 
     @staticmethod
-    def forward(ctx: Any, layer: "CrossbarLayer", x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    def forward(
+        ctx: Any, layer: "CrossbarLayer", x: Tensor, weight: Tensor, bias: Tensor | None, *trained: Tensor | None
+    ) -> Tensor:
         """Answer; ctx keeps what the gradient needs."""
         ctx.layer = layer
         ctx.save_for_backward(x, weight)
-        return layer.answer(x)
+        out = layer.answer(x)
+        ctx.read = Read.of(layer) if any(ctx.needs_input_grad[4:]) else None
+        return out
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[None, Tensor | None, Tensor | None, Tensor | None]:
-        """Return the gradients of x, weight and bias."""
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        """Return the gradients of x, weight, bias and the trained ranges."""
         x, weight = ctx.saved_tensors
-        _, need_x, need_w, need_b = ctx.needs_input_grad
-        return None, *gradients(ctx.layer, x, weight, grads[0], (need_x, need_w, need_b))
+        needed = ctx.needs_input_grad
+        plain = gradients(ctx.layer, x, weight, grads[0], needed[1:4])
+        ranges = (None, None) if ctx.read is None else range_gradients(ctx.layer, ctx.read, x, grads[0], needed[5])
+        return None, *plain, *ranges
+
+
+class Read(NamedTuple):
+    """What an answer came from: the cells, the ranges of their ADCs, and the real value of a product of 1."""
+
+    crossbars: Crossbars
+    scale: AdcScale
+    factor: Tensor
+
+    @classmethod
+    def of(cls, layer: "CrossbarLayer") -> Self | None:
+        """The layer as it is; None where its ADCs have no ranges that train."""
+        if layer.mode != "chip" or not layer.chip.adc.keeps_ranges:
+            return None
+        crossbars = layer.crossbars(layer.chip, int(layer.chip_seed))
+        return cls(crossbars, layer.adc_scale(layer.weight, crossbars), layer.factor_of_one())
+
+
+def range_gradients(
+    layer: "CrossbarLayer", read: Read, x: Tensor, grad: Tensor, offsets: bool
+) -> tuple[Tensor | None, Tensor | None]:
+    """Estimate the gradients of a layer's `log2_lsb` and `offset_shift` from some of a batch's input vectors.
+
+    Their sum over the vectors drawn, times how many there are over how many are drawn: unbiased. It passes the
+    rounding of an LSB or offset straight through; an LSB of one level feels nothing that would make it less.
+
+    Args:
+        layer: the layer, whose ranges train; its draws go on.
+        read: what it answered from.
+        x: its input.
+        grad: of its output.
+        offsets: whether offsets train.
+    """
+    assert layer.log2_lsb is not None
+    assert layer.range_steps is not None
+    generator = seeds.generator(layer.sampling.seed, layer.matmul.name, "range gradient", int(layer.range_steps))
+    layer.range_steps.add_(1)
+    grad = grad if isinstance(layer, nn.Linear) else grad.movedim(1, -1)
+    total = math.prod(grad.shape[:-1])
+    drawn = layer.sampling.count(total, read.crossbars.product.placement.conversions_per_vector)
+    index = torch.randperm(total, generator=generator)[:drawn].to(x.device)
+    index = torch.unravel_index(index, grad.shape[:-1])
+    # (drawn vectors, groups, cols)
+    weighed = grad[index].double().unflatten(-1, read.factor.shape) * (read.factor * (total / max(1, drawn)))
+    weighed = set_together(weighed, layer.placement)
+    q = layer.integers(_view(layer, x)[index]).flatten(2)
+    found = range_gradient(q[None], read.crossbars, read.scale, weighed[None], offsets=offsets)
+    raw = layer.log2_lsb.detach().double().exp2()
+    by_log2 = found.lsb * raw * math.log(2)
+    by_log2 = by_log2.masked_fill((raw <= 1) & (by_log2 > 0), 0)
+    shift = None if found.offset is None else (found.offset * layer.adc_lsb).float()
+    return by_log2.float(), shift
+
+
+def _view(layer: Any, x: Tensor) -> Tensor:
+    """Return the input vectors of a layer, with the axes of its output but for that of channels in front."""
+    return x[..., None, :] if isinstance(layer, nn.Linear) else input_view(layer, x, layer.placement.together)
 
 
 def gradients(

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from bitline.chip.description import Chip, NoReadNoise, Weights
 from bitline.chip.variants import ideal, lossless, same_sums, with_cells
 from bitline.errors import ConversionError, MappingError
-from bitline.mapping.encode import encode
+from bitline.mapping.encode import in_use, set_together
 from bitline.mapping.lower import (
     Lowerable,
     Matmul,
@@ -22,7 +22,7 @@ from bitline.mapping.lower import (
     position_axes,
     weight_matrix,
 )
-from bitline.mapping.place import LayerPlacement, dense
+from bitline.mapping.place import LayerPlacement, Strategy, placed
 from bitline.mapping.quantize import InputFormat, RangeHistogram, quantize, weight_limits, weight_scale, widen
 from bitline.mvm import adc as ranges
 from bitline.mvm import native
@@ -35,10 +35,9 @@ from bitline.nn import operator
 from bitline.nn.backward import Answer
 from bitline.nn.ranges import SumHistogram, minmax
 from bitline.nn.state import KeepsRanges, formats
+from bitline.nn.wiring import sort_results, written_cells
 from bitline.physics import seeds
-from bitline.physics.faults import stuck_levels
 from bitline.physics.noise import ReadNoise
-from bitline.physics.program import effective_levels
 
 UNFOLDED_BYTES = 2**26
 """input vectors of a convolution held at once"""
@@ -54,6 +53,7 @@ class CrossbarLayer(KeepsRanges):
     Attributes:
         chip: the chip it is on.
         matmul: the layer as a matrix product; its name seeds the cells.
+        strategy: how its groups are laid out on crossbars.
         mode: ``"chip"``: the crossbars answer; ``"float"``: the plain layer. The two others serve `calibrate`.
         input_scale: real value of an input integer of 1; NaN before calibration.
         input_signed: whether inputs below zero occur.
@@ -71,9 +71,9 @@ class CrossbarLayer(KeepsRanges):
     adc_offset: Tensor
     chip_seed: Tensor
 
-    def __init__(self, *args: Any, chip: Chip, matmul: Matmul, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, chip: Chip, matmul: Matmul, strategy: Strategy = "dense", **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.chip = chip
+        self.chip, self.strategy = chip, strategy
         self._matmul = matmul
         self.mode: Mode = "chip"
         nothing = torch.full((1, 1, 1, 1), math.nan, dtype=torch.float64)
@@ -82,7 +82,7 @@ class CrossbarLayer(KeepsRanges):
         self.register_buffer("adc_lsb", nothing)
         self.register_buffer("adc_offset", nothing.clone())
         self.register_buffer("chip_seed", torch.tensor(IDEAL))
-        self.register_buffer("calibrated_for", torch.tensor(formats(chip)))
+        self.register_buffer("calibrated_for", torch.tensor(formats(chip, self.layout)))
         self.reads: dict[int, int] = {}
         self.call: int | None = None
         self.inputs: RangeHistogram | None = None
@@ -90,7 +90,7 @@ class CrossbarLayer(KeepsRanges):
         self._cells: tuple[tuple[Any, ...], Crossbars] | None = None
         self._factor: tuple[Weights, Tensor] | None = None
         self._made_from: Tensor | None = None
-        self.described = operator.describe(self, chip, matmul)
+        self.described = operator.describe(self, chip, matmul, strategy)
         # A layer with a hook is called by modules that would else compute around it (nn.TransformerEncoder).
         self.register_forward_hook(_nothing)
 
@@ -111,7 +111,7 @@ class CrossbarLayer(KeepsRanges):
     @property
     def placement(self) -> LayerPlacement:
         """Where the layer's weights are."""
-        return dense(self.matmul, self.chip)
+        return placed(self.matmul, self.chip, self.strategy)
 
     def forward(self, input: Tensor) -> Tensor:
         """Apply the layer, (batch, ...) to (batch, ...), as the plain layer would.
@@ -128,8 +128,9 @@ class CrossbarLayer(KeepsRanges):
             return self._plain(input, self.weight, self.bias)
         if torch.compiler.is_compiling() and self.mode == "chip":
             return operator.answer(self, input)
-        if torch.is_grad_enabled() and (input.requires_grad or self.weight.requires_grad):
-            return Answer.apply(self, input, self.weight, self.bias)  # pyright: ignore[reportReturnType]
+        needed = (input, self.weight, self.bias, self.log2_lsb, self.offset_shift)
+        if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in needed):
+            return Answer.apply(self, *needed)  # pyright: ignore[reportReturnType]
         return self.answer(input)
 
     def answer(self, input: Tensor) -> Tensor:
@@ -141,11 +142,11 @@ class CrossbarLayer(KeepsRanges):
         call, first = self._count_reads(input.shape[0])
         seed = int(self.chip_seed)
         plan = self._plan(q, self.chip, seed) if input.dtype == torch.float32 else None
-        if plan is None or not plan.scales:
+        if plan is None or not plan.scales or self.strategy == "packed":
             return self.real(self.multiply(q, self.chip, seed, first_image=first, call=call), input)
         shape = output_shape(self._itself, input.shape)
         return plan.multiply_scaled(
-            input_view(self._itself, q), position_axes(self._itself), self._factor_of_one().flatten(), self.bias, shape,
+            self._view(q), position_axes(self._itself), self.factor_of_one().flatten(), self.bias, shape,
             last=isinstance(self, nn.Linear), noise=self._noise(self.chip, seed, first, call),
         )  # fmt: skip
 
@@ -183,14 +184,7 @@ class CrossbarLayer(KeepsRanges):
         return InputFormat(self.chip.inputs.bits, bool(self.input_signed))
 
     def multiply(
-        self,
-        q: Tensor,
-        chip: Chip,
-        seed: int,
-        *,
-        first_image: int = 0,
-        call: int = 0,
-        observer: Observer | None = None,
+        self, q: Tensor, chip: Chip, seed: int, *, first_image: int = 0, call: int = 0, observer: Observer | None = None
     ) -> Tensor:
         """Multiply integer inputs by the layer's crossbars.
 
@@ -200,29 +194,30 @@ class CrossbarLayer(KeepsRanges):
             seed: of the programmed chip, -1 for ideal cells.
             first_image: number of the first image since the chip was programmed; decides the read noise.
             call: number of this call within one pass of the network, where a layer runs several times.
-            observer: sees analog sums and codes.
+            observer: sees analog sums and codes, as the layer is wired; nothing where it has no ADC.
 
         Returns:
             weight x activation units, float64, (images, positions, groups, cols).
         """
+        observer = observer if self.converts else None
         plan = self._plan(q, chip, seed) if observer is None else None
         if plan is not None:
             noise = self._noise(chip, seed, first_image, call)
-            return plan.multiply(input_view(self._itself, q), position_axes(self._itself), noise=noise)[0]
+            y = plan.multiply(self._view(q), position_axes(self._itself), noise=noise)[0]
+            return sort_results(self, y, q)
         crossbars = self.crossbars(chip, seed)
-        product, images = crossbars.product, q.shape[0]
-        scale = self.adc_scale(q, crossbars)
+        images, scale = q.shape[0], self.adc_scale(q, crossbars)
         outs: list[Tensor] = []
         for start, rows in self.vectors(q):
             noise = self._noise(chip, seed, first_image + start, call)
             outs.append(crossbar_mvm(rows, crossbars, scale, noise=noise, observer=observer))
         if not outs:
-            return q.new_zeros(images, 0, product.placement.matmul.groups, product.placement.matmul.cols).double()
-        return outs[0] if len(outs) == 1 else torch.cat(outs)
+            return q.new_zeros(images, 0, self.matmul.groups, self.matmul.cols).double()
+        return sort_results(self, outs[0] if len(outs) == 1 else torch.cat(outs), q)
 
     def _noise(self, chip: Chip, seed: int, first_image: int, call: int) -> ReadNoise | None:
         """Return the noise of some reads; ideal cells are read without."""
-        if seed == IDEAL or isinstance(chip.cell.read_noise, NoReadNoise):
+        if seed == IDEAL or not self.converts or isinstance(chip.cell.read_noise, NoReadNoise):
             return None
         return ReadNoise(chip.cell, seeds.derive(seed, self._matmul.name, "read noise", call), first_image)
 
@@ -231,7 +226,7 @@ class CrossbarLayer(KeepsRanges):
         crossbars = self.crossbars(chip, seed)
         return native_plan(q, crossbars, self.adc_scale(q, crossbars), self._noise(chip, seed, 0, 0))
 
-    def _factor_of_one(self) -> Tensor:
+    def factor_of_one(self) -> Tensor:
         """Real value of a product of 1, float64, (groups, cols)."""
         factor = float(self.input_scale) * self._weight_scale().double()
         return factor[:, 0, :].expand(self.matmul.groups, self.matmul.cols)
@@ -245,7 +240,7 @@ class CrossbarLayer(KeepsRanges):
 
     def real_product(self, y: Tensor, x: Tensor) -> Tensor:
         """Turn integer products into the layer's output without its bias."""
-        y = (y * self._factor_of_one()).to(x.dtype).flatten(2)
+        y = (y * self.factor_of_one()).to(x.dtype).flatten(2)
         shape = output_shape(self._itself, x.shape)
         return (y if isinstance(self, nn.Linear) else y.transpose(1, 2)).reshape(shape)
 
@@ -254,22 +249,25 @@ class CrossbarLayer(KeepsRanges):
         return self._plain(x, self.weight, None)
 
     def input_vectors(self, q: Tensor) -> Tensor:
-        """Every input vector that the crossbars read, (images, positions, groups, rows)."""
-        return input_rows(self._itself, q)
+        """Every input vector that the crossbars read, (images, positions, groups, rows) as the layer is wired."""
+        return input_rows(self._itself, q, self.placement.together)
+
+    def _view(self, q: Tensor) -> Tensor:
+        return input_view(self._itself, q, self.placement.together)
 
     def crossbars(self, chip: Chip, seed: int) -> Crossbars:
         """Return the layer's programmed cells on a chip; drawn once, the same on every torch device."""
         self._forget_other_weights()
+        if not self.converts:
+            chip, seed = ideal(chip), IDEAL
         key = (chip, seed, bool(self.input_signed))
         if self._cells is not None and self._cells[0] == key:
             return self._cells[1]
-        placement = dense(self.matmul, chip)
+        placement = placed(self.matmul, chip, self.strategy)
         q = quantize(self._weight_matrix(), self._weight_scale(), *weight_limits(chip.weights))
-        levels = encode(q.cpu(), placement)
-        cell, name = (with_cells(chip) if seed == IDEAL else chip).cell, self._matmul.name
-        stuck = stuck_levels(levels.shape, cell, generator=seeds.generator(seed, name, "faults"))
-        levels = effective_levels(levels, stuck, cell, generator=seeds.generator(seed, name, "programming"))
-        crossbars = Crossbars(Product(placement), levels.to(self.weight.device))
+        cell = (with_cells(chip) if seed == IDEAL else chip).cell
+        levels = written_cells(q.cpu(), placement, cell, seed)
+        crossbars = Crossbars(Product(placement.wired), levels.to(self.weight.device))
         self._cells = (key, crossbars)
         return crossbars
 
@@ -285,26 +283,27 @@ class CrossbarLayer(KeepsRanges):
     def set_chip(self, chip: Chip) -> None:
         """Move to another chip; ADC ranges are fitted again where the partial sums are known and still true."""
         same = self.sums is not None and same_sums(chip, self.chip)
+        kept = self.keeps(chip) and (chip.adc.policy == "trained" or not same)
         if chip.inputs != self.chip.inputs:
             self.input_scale.fill_(math.nan)
-        self.chip, self.described = chip, operator.describe(self, chip, self._matmul)
+        self.chip, self.described = chip, operator.describe(self, chip, self._matmul, self.strategy)
         if not same:
             self.sums = None
-        self.fit()
+        if not kept:
+            self.fit()
 
     def fit(self) -> None:
         """Set ADC ranges from the partial sums counted so far."""
-        if self.sums is None or self.chip.adc.policy != "calibrated":
+        if self.sums is None or not self.chip.adc.keeps_ranges:
             lsb = torch.full((1, 1, 1, 1), math.nan, dtype=torch.float64)
             offset = lsb.clone()
         else:
             exact = self.crossbars(ideal(self.chip), IDEAL)
             squares = self._weight_scale().square()[:, 0].expand(self.matmul.groups, self.matmul.cols)
-            scale = self.sums.fit(self.chip.adc, self.crossbars(_unread(self.chip), IDEAL), exact, squares)
+            ideal_cells, squares = self.crossbars(_unread(self.chip), IDEAL), set_together(squares, self.placement)
+            scale = self.sums.fit(self.chip.adc, ideal_cells, exact, squares)
             lsb, offset = scale.lsb, scale.offset
-        self.calibrated_for.fill_(formats(self.chip))
-        self.adc_lsb = lsb.to(self.weight.device)
-        self.adc_offset = offset.to(self.weight.device)
+        self.take_ranges(lsb, offset)
 
     def adc_scale(self, q: Tensor, crossbars: Crossbars) -> AdcScale:
         """Ranges of the layer's ADCs on the chip of `crossbars`; `q` decides them under `batch_minmax` only.
@@ -322,11 +321,12 @@ class CrossbarLayer(KeepsRanges):
             case "fixed":
                 scale = ranges.fixed(product)
             case "batch_minmax":
-                scale = minmax((rows for _, rows in self.vectors(q)), crossbars)
-            case "calibrated":
-                if not bool(torch.isfinite(self.adc_lsb).all()):
+                scale = minmax((rows for _, rows in self.vectors(q)), crossbars, in_use(self.placement))
+            case "calibrated" | "trained":
+                scale = AdcScale(self.lsb, self.offset, *ranges.code_range(adc, product))
+                if not bool((scale.lsb + scale.offset).isfinite().all()):
                     raise self._uncalibrated("ADC")
-                return AdcScale(self.adc_lsb, self.adc_offset, *ranges.code_range(adc, product))
+                return scale
         return replace(scale, lsb=scale.lsb.to(q.device), offset=scale.offset.to(q.device))
 
     def _uncalibrated(self, what: str) -> ConversionError:
@@ -337,9 +337,11 @@ class CrossbarLayer(KeepsRanges):
 
     def _count_sums(self, q: Tensor) -> None:
         """Count the partial sums of some of the batch's vectors, evenly spread over it."""
+        if not self.converts:
+            return
         crossbars = self.crossbars(_unread(self.chip), IDEAL)
         if self.sums is None:
-            self.sums = SumHistogram(crossbars.product)
+            self.sums = SumHistogram(crossbars.product, in_use(self.placement))
         for _, rows in self.vectors(q):
             self.sums.count(rows, crossbars, rows.shape[0] / q.shape[0])
 

@@ -1,7 +1,7 @@
 """Any network to the same network on a chip."""
 
 import copy
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -69,6 +69,7 @@ class ConversionReport:
         lines = [
             f"{p.matmul.name}: {p.matmul.kind} {p.matmul.rows} x {p.matmul.cols}"
             + (f" x {p.matmul.groups} groups" if p.matmul.groups > 1 else "")
+            + (f", {p.strategy}" if p.strategy != "dense" else "")
             + f", {p.row_tiles} row tiles, {p.crossbars} crossbars, {p.utilization:.0%} used"
             for p in self.layers
         ]
@@ -90,6 +91,7 @@ def to_crossbar(
     example: Tensor | None = None,
     keep_digital: Collection[str] | Callable[[str, nn.Module], bool] = (),
     allow_digital: bool = True,
+    mapping: Mapping[str, str] | None = None,
 ) -> Conversion:
     """Put the linear and convolution layers of a network on a chip.
 
@@ -103,14 +105,16 @@ def to_crossbar(
             known (cost needs them), and matrix products hidden in code are reported.
         keep_digital: names of layers to leave alone, or a function of (name, module) that says so.
         allow_digital: if False, anything weighted that stays off the crossbars is an error.
+        mapping: how layers of several groups are laid out: layer name, ``"depthwise"``, ``"group"`` or ``"*"`` ->
+            ``"dense"``, ``"naive"``, ``"packed"``, ``"strip"`` or ``"digital"``; see docs/mapping.md.
 
     Returns:
         (model, report).
 
     Raises:
-        ConversionError: nothing to convert, a model that cannot be copied, an unknown name in `keep_digital`, or
-            something stays digital where that is not allowed.
-        MappingError: the chip has too few crossbars.
+        ConversionError: nothing to convert, a model that cannot be copied, an unknown name in `keep_digital`, an
+            unknown key or strategy in `mapping`, or something stays digital where that is not allowed.
+        MappingError: the chip has too few crossbars, or a layer does not fit as `mapping` says.
     """
     model = copied(model)
     training = {name: module.training for name, module in modules(model, everywhere=True)}
@@ -140,11 +144,12 @@ def to_crossbar(
         raise ConversionError(
             "these operations stay digital: " + "; ".join(f"{d.name} ({d.op}): {d.why}" for d in digital)
         )
-    placement = place(found, chip)
+    placement = place(found, chip, mapping)
     replaced: dict[nn.Module, nn.Module] = {}
-    for matmul in found:
-        layer = layers[matmul.name]
-        replaced[layer] = _CLASSES[_plain_class(layer)].from_float(layer, chip, matmul)  # pyright: ignore[reportArgumentType]
+    for placed in placement.layers:
+        layer = layers[placed.matmul.name]
+        crossbars = _CLASSES[_plain_class(layer)]
+        replaced[layer] = crossbars.from_float(layer, chip, placed.matmul, placed.strategy)  # pyright: ignore[reportArgumentType]
     for name, module in modules(model, everywhere=True):
         if module in replaced:
             if not name:
@@ -204,16 +209,20 @@ def program(model: nn.Module, seed: int) -> None:
 
 
 def set_chip(model: nn.Module, chip: Chip) -> None:
-    """Move a converted network to another chip.
+    """Move a converted network to another chip; every layer keeps its mapping.
 
     Calibrated ADC ranges are fitted again from the partial sums counted by `calibrate`; where crossbar size, cell
-    or number formats differ these are no longer true, and `calibrate` must run again.
+    or number formats differ these are no longer true, and `calibrate` must run again. Trained ranges stay as they are
+    on a chip of the same ADCs, crossbars and number formats, and are fitted or unknown as calibrated ones on others.
 
     Raises:
-        MappingError: the chip has too few crossbars.
+        ConversionError: ADC ranges train that would not stay.
+        MappingError: the chip has too few crossbars, or a layer does not fit as it is mapped.
     """
     layers = crossbar_layers(model).values()
-    place((layer.matmul for layer in layers), chip)
+    place((layer.matmul for layer in layers), chip, {layer.matmul.name: layer.strategy for layer in layers})
+    for layer in layers:
+        layer.keeps(chip)  # refuses before any layer has moved
     for layer in layers:
         layer.set_chip(chip)
 

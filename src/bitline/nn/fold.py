@@ -11,6 +11,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 
 from bitline.mapping.lower import Lowerable
+from bitline.models.blocks import Block
 from bitline.nn.shapes import modules, run_hooked
 
 BatchNorm = nn.BatchNorm1d | nn.BatchNorm2d
@@ -20,7 +21,7 @@ def neighbours(model: nn.Module, layers: Mapping[str, Lowerable], example: Tenso
     """Find each batch norm that sees the result of one layer, and is alone in seeing it.
 
     An example shows which result goes where. Without one only nn.Sequential is looked at, whose order is known; there,
-    a batch norm after a linear layer is taken to see (batch, features).
+    a batch norm after a linear layer is taken to see (batch, features). A `Block` gives the result of its last layer.
 
     Args:
         model: in eval mode.
@@ -49,10 +50,19 @@ def _in_sequence(model: nn.Module, layers: Mapping[str, Lowerable]) -> dict[str,
     for module in names:
         if isinstance(module, nn.Sequential) and type(module).forward is nn.Sequential.forward:
             for first, second in pairwise(module):
-                alone = places[id(first)] == places[id(second)] == 1
-                if alone and isinstance(second, BatchNorm) and names[first] in layers:
-                    pairs[names[second]] = names[first]
+                layer = _last(names[first], first)
+                seen = (first, second, *([layers[layer]] if layer in layers else []))
+                alone = all(places[id(each)] == 1 for each in seen)
+                if alone and isinstance(second, BatchNorm) and layer in layers:
+                    pairs[names[second]] = layer
     return pairs
+
+
+def _last(name: str, module: nn.Module) -> str:
+    """Name of the layer whose result a module gives: its own, or that of a block's last layer."""
+    if not isinstance(module, Block):
+        return name
+    return _last(f"{name}.{module.last}".lstrip("."), module.get_submodule(module.last))
 
 
 class _Readers(TorchFunctionMode):
@@ -89,16 +99,23 @@ def _follow(model: nn.Module, layers: Mapping[str, Lowerable], example: Tensor) 
         calls[name] += 1
         for layer in readers.names(args):
             x = args[0]
-            if isinstance(x, Tensor) and (x.dim() == 2 or not isinstance(layers[layer], nn.Linear)):
+            if isinstance(x, Tensor) and (x.dim() == 2 or not isinstance(layers.get(layer), nn.Linear)):
                 seen[name] = layer
 
-    handles = [m.register_forward_hook(_calling(after, n)) for n, m in layers.items()]
+    # A block that puts its results in another order is followed like a layer; inside, the ordering is the one reader.
+    blocks = {n: m for n, m in modules(model) if isinstance(m, Block) and m.order is not None and _last(n, m) in layers}
+    handles = [m.register_forward_hook(_calling(after, n)) for n, m in (*layers.items(), *blocks.items())]
     norms = {n: m for n, m in modules(model) if isinstance(m, BatchNorm)}
     handles += [m.register_forward_pre_hook(_calling(before, n)) for n, m in norms.items()]
     with readers:
         answer = run_hooked(model, example, handles)
     readers.count.update(readers.names(_leaves(answer)))
-    return {n: layer for n, layer in seen.items() if calls[n] == calls[layer] == readers.count[layer] == 1}
+    pairs: dict[str, str] = {}
+    for norm, source in seen.items():
+        layer = _last(source, blocks[source]) if source in blocks else source
+        if calls[norm] == 1 and all(calls[n] == readers.count[n] == 1 for n in (source, layer)):
+            pairs[norm] = layer
+    return pairs
 
 
 def _calling(function: Callable[[str, Any], None], name: str) -> Callable[..., None]:
@@ -168,8 +185,10 @@ def _fold_one(model: nn.Module, norm_name: str, layer_name: str) -> Callable[[],
         factor = torch.rsqrt(norm.running_var.double() + norm.eps)
         if norm.affine:
             factor = factor * norm.weight.double()
-        shift = (0 if bias is None else bias.double()) - norm.running_mean.double()
-        shift = shift * factor + (norm.bias.double() if norm.affine else 0)
+        offset = (norm.bias.double() if norm.affine else 0) - norm.running_mean.double() * factor
+        order = _order(model, layer_name)
+        factor, offset = factor[order], offset[order]
+        shift = (0 if bias is None else bias.double()) * factor + offset
         scaled = weight.double() * factor.view(-1, *[1] * (weight.dim() - 1))
         layer.weight = nn.Parameter(scaled.to(weight.dtype), requires_grad=weight.requires_grad)
         trained = weight.requires_grad if bias is None else bias.requires_grad
@@ -181,3 +200,12 @@ def _fold_one(model: nn.Module, norm_name: str, layer_name: str) -> Callable[[],
         model.set_submodule(norm_name, norm)
 
     return restore
+
+
+def _order(model: nn.Module, layer: str) -> Tensor | slice:
+    """Which channel of the batch norm each output of a layer is: the same one, but for the last layer of a block."""
+    parent, _, child = layer.rpartition(".")
+    block = model.get_submodule(parent)
+    if isinstance(block, Block) and child == block.last and block.order is not None:
+        return block.order.argsort()
+    return slice(None)

@@ -7,6 +7,7 @@ from torch.nn import functional as F
 
 from bitline.chip.description import Chip
 from bitline.mapping.lower import Matmul
+from bitline.mapping.place import Strategy
 from bitline.nn.base import IDEAL, CrossbarLayer, Mode
 
 __all__ = ["IDEAL", "CrossbarConv1d", "CrossbarConv2d", "CrossbarLayer", "CrossbarLinear", "Mode"]
@@ -16,11 +17,12 @@ class CrossbarLinear(CrossbarLayer, nn.Linear):
     """nn.Linear on a chip."""
 
     @classmethod
-    def from_float(cls, layer: Any, chip: Chip, matmul: Matmul) -> Self:
+    def from_float(cls, layer: Any, chip: Chip, matmul: Matmul, strategy: Strategy = "dense") -> Self:
         """Take over the weights of a plain layer."""
         new = cls(
-            layer.in_features, layer.out_features, layer.bias is not None, chip=chip, matmul=matmul, device="meta"
-        )
+            layer.in_features, layer.out_features, layer.bias is not None, chip=chip, matmul=matmul, strategy=strategy,
+            device="meta",
+        )  # fmt: skip
         return _take_over(new, layer)
 
     def _plain(self, x: Tensor, w: Tensor, b: Tensor | None) -> Tensor:
@@ -29,11 +31,12 @@ class CrossbarLinear(CrossbarLayer, nn.Linear):
 
 class _CrossbarConv(CrossbarLayer):
     @classmethod
-    def from_float(cls, layer: Any, chip: Chip, matmul: Matmul) -> Self:
+    def from_float(cls, layer: Any, chip: Chip, matmul: Matmul, strategy: Strategy = "dense") -> Self:
         """Take over the weights and geometry of a plain layer."""
         new = cls(
             layer.in_channels, layer.out_channels, layer.kernel_size, layer.stride, layer.padding, layer.dilation,
-            layer.groups, layer.bias is not None, layer.padding_mode, chip=chip, matmul=matmul, device="meta",
+            layer.groups, layer.bias is not None, layer.padding_mode, chip=chip, matmul=matmul, strategy=strategy,
+            device="meta",
         )  # fmt: skip
         return _take_over(new, layer)
 

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from bitline.chip.description import Chip, NoReadNoise
 from bitline.errors import ConversionError
 from bitline.mapping.lower import Matmul, output_shape
+from bitline.mapping.place import Strategy
 from bitline.nn.backward import gradients
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 _BUFFERS = ("input_scale", "input_signed", "adc_lsb", "adc_offset", "chip_seed")
 
 
-def describe(layer: Any, chip: Chip, matmul: Matmul) -> str:
+def describe(layer: Any, chip: Chip, matmul: Matmul, strategy: Strategy) -> str:
     """Return the text from which `layer` can be built again."""
     biased = layer.bias is not None
     if isinstance(layer, nn.Linear):
@@ -34,8 +35,11 @@ def describe(layer: Any, chip: Chip, matmul: Matmul) -> str:
         ]  # fmt: skip
     kind = type(layer).__name__
     return json.dumps(
-        {"kind": kind, "arguments": arguments, "matmul": vars(matmul), "chip": chip.model_dump(mode="json")}
-    )
+        {
+            "kind": kind, "arguments": arguments, "matmul": vars(matmul), "chip": chip.model_dump(mode="json"),
+            "strategy": strategy,
+        }
+    )  # fmt: skip
 
 
 @lru_cache(maxsize=256)
@@ -46,8 +50,9 @@ def _build(text: str) -> Any:
     arguments = [tuple(a) if isinstance(a, list) else a for a in described["arguments"]]
     chip = Chip.model_validate(described["chip"])
     return getattr(layers, described["kind"])(
-        *arguments, chip=chip, matmul=Matmul(**described["matmul"]), device="meta"
-    )
+        *arguments, chip=chip, matmul=Matmul(**described["matmul"]), strategy=described.get("strategy", "dense"),
+        device="meta",
+    )  # fmt: skip
 
 
 def _layer(text: str, weight: Tensor, bias: Tensor | None, buffers: list[Tensor]) -> Any:
@@ -63,8 +68,13 @@ def answer(layer: "CrossbarLayer", x: Tensor) -> Tensor:
     """What `layer` answers, as one node of a traced graph.
 
     Raises:
-        ConversionError: the chip has read noise, which differs from read to read.
+        ConversionError: the chip has read noise, which differs from read to read, or ADC ranges train.
     """
+    if layer.log2_lsb is not None:
+        raise ConversionError(
+            f"ADC ranges train for chip {layer.chip.name}, which no compiled or exported network can do; "
+            "call keep_ranges(model) first"
+        )
     if not isinstance(layer.chip.cell.read_noise, NoReadNoise):
         raise ConversionError(
             f"chip {layer.chip.name} has read noise, which no compiled or exported network can draw anew at every "

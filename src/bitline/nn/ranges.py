@@ -28,6 +28,7 @@ class SumHistogram:
 
     Args:
         product: the layer.
+        used: which stored columns there are, (groups, stored columns) bool; None: all.
         by_digit: counts, float64, (digits, slices, bins).
         by_column: counts, float64, (groups, stored columns, bins).
         by_column_weighted: the same with each sum counted by the square of what its digit and slice weigh.
@@ -35,6 +36,7 @@ class SumHistogram:
     """
 
     product: Product
+    used: Tensor | None = None
     by_digit: Tensor = field(init=False)
     by_column: Tensor = field(init=False)
     by_column_weighted: Tensor = field(init=False)
@@ -61,7 +63,10 @@ class SumHistogram:
         """Count sums, (groups, digits, vectors, slices, sides, stored columns)."""
         index = ((a - self.least + 0.5) / self.width).floor().to(torch.int64).cpu()
         importance = self._importance[None, :, None, :, None, None].expand(index.shape).flatten()
-        self._count(self.by_digit, index, (1, 3), None)
+        used = None
+        if self.used is not None:
+            used = self.used.cpu()[:, None, None, None, None, :].expand(index.shape).flatten().double()
+        self._count(self.by_digit, index, (1, 3), used)
         self._count(self.by_column, index, (0, 5), None)
         self._count(self.by_column_weighted, index, (0, 5), importance)
 
@@ -192,12 +197,13 @@ class SumHistogram:
         return power + (self.product.placement.row_tiles - 1) * mean.square()
 
 
-def minmax(batch: Iterable[Tensor], crossbars: Crossbars) -> AdcScale:
+def minmax(batch: Iterable[Tensor], crossbars: Crossbars, used: Tensor | None = None) -> AdcScale:
     """Range of the batch at hand: only to compare with tools that do this.
 
     Args:
         batch: its input vectors, integers, each (images, positions, groups, rows).
         crossbars: the programmed layer.
+        used: which stored columns there are, (groups, stored columns) bool; None: all.
     """
     product = crossbars.product
     shape = ranges.shape(product.placement.chip.adc.granularity, product)
@@ -206,6 +212,8 @@ def minmax(batch: Iterable[Tensor], crossbars: Crossbars) -> AdcScale:
     axes = [2, 4, *(axis for axis, size in zip((0, 1, 3, 5), shape, strict=True) if size == 1)]
     for rows in batch:
         for a in analog_sums(rows, crossbars):
+            if used is not None and shape[3] == 1:
+                a = a.movedim(5, 1)[used.to(device)].movedim(0, -1)[None]
             low = torch.minimum(low, a.amin(axes, keepdim=True)[:, :, 0, :, 0])
             high = torch.maximum(high, a.amax(axes, keepdim=True)[:, :, 0, :, 0])
     return ranges.from_range(low, high, product)

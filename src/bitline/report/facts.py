@@ -280,7 +280,8 @@ def absent(evaluation: Evaluation) -> list[str]:
     layers = rows(evaluation, "layers")
     if not layers:
         missing.append("layers on crossbars")
-    without = [str(layer.get("name", "?")) for layer in layers if not part(layer, "partial_sums")]
+    analog = [layer for layer in layers if layer.get("strategy") != "digital"]
+    without = [str(layer.get("name", "?")) for layer in analog if not part(layer, "partial_sums")]
     if without:
         missing.append(f"partial sums of {'every layer' if len(without) == len(layers) else ', '.join(without)}")
     return missing

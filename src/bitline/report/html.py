@@ -1,17 +1,14 @@
 """One evaluation as one HTML file that opens anywhere, without a network."""
 
-import json
-import math
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from bitline.report import cost_figures, facts, figures, histograms, sheets, text
+from bitline.report import cost_figures, facts, figures, histograms, page, sheets, text
 from bitline.report.facts import Evaluation
+from bitline.report.page import script_json, write_whole
 
-if TYPE_CHECKING:
-    from jinja2 import Environment
+__all__ = ["OPEN_HISTOGRAMS", "chip_unit", "render", "script_json", "write"]
 
 OPEN_HISTOGRAMS = 24
 """more layers than this are folded away, so that a deep network's page stays readable"""
@@ -32,15 +29,7 @@ def write(
     Returns:
         The path written.
     """
-    page = render(evaluation, title=title, sweep=sweep)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_text(page, encoding="utf-8")
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    return path
+    return write_whole(render(evaluation, title=title, sweep=sweep), path)
 
 
 def render(
@@ -55,74 +44,32 @@ def render(
         "layer_error": figures.layer_error(evaluation),
         "sweep": figures.sweep(sweep or []),
     }
-    drawn = {figure.key: figure for figure in made.values() if figure is not None}
     pictures = histograms.pictures(evaluation)
-    return (
-        _environment()
-        .get_template("report.html")
-        .render(
-            title=title or facts.title(evaluation),
-            about=_about(evaluation),
-            lead=facts.lead(evaluation),
-            accuracy=facts.accuracy(evaluation),
-            programmed=facts.chips(evaluation),
-            quantities=facts.quantities(evaluation),
-            cost=_more_cost(evaluation),
-            figures=made,
-            figures_json=script_json({key: {"data": f.data, "layout": f.layout} for key, f in drawn.items()}),
-            plotly=_plotly() if drawn else "",
-            sheets=_sheets(evaluation, sweep or []),
-            many_ranges=any(
-                (facts.part(r, "partial_sums").get("ranges") or 1) > 1 for r in facts.rows(evaluation, "layers")
-            ),
-            pictures=pictures[:OPEN_HISTOGRAMS],
-            folded=pictures[OPEN_HISTOGRAMS:],
-            size=(histograms.WIDTH, histograms.HEIGHT),
-            chip=facts.part(evaluation, "chip"),
-            records=_chip(evaluation),
-            doi=_doi(facts.part(evaluation, "chip").get("doi")),
-            notes=facts.part(evaluation, "cost").get("notes") or [],
-            merged=facts.part(evaluation, "folded"),
-            facts=_provenance(evaluation),
-            absent=facts.absent(evaluation),
-        )
+    return page.render(
+        "report.html",
+        made,
+        title=title or facts.title(evaluation),
+        about=_about(evaluation),
+        lead=facts.lead(evaluation),
+        accuracy=facts.accuracy(evaluation),
+        programmed=facts.chips(evaluation),
+        quantities=facts.quantities(evaluation),
+        cost=_more_cost(evaluation),
+        sheets=_sheets(evaluation, sweep or []),
+        many_ranges=any(
+            (facts.part(r, "partial_sums").get("ranges") or 1) > 1 for r in facts.rows(evaluation, "layers")
+        ),
+        pictures=pictures[:OPEN_HISTOGRAMS],
+        folded=pictures[OPEN_HISTOGRAMS:],
+        size=(histograms.WIDTH, histograms.HEIGHT),
+        chip=facts.part(evaluation, "chip"),
+        records=_chip(evaluation),
+        doi=_doi(facts.part(evaluation, "chip").get("doi")),
+        notes=facts.part(evaluation, "cost").get("notes") or [],
+        merged=facts.part(evaluation, "folded"),
+        facts=_provenance(evaluation),
+        absent=facts.absent(evaluation),
     )
-
-
-def _environment() -> "Environment":
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
-    environment = Environment(
-        loader=PackageLoader("bitline.report"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["decimal"] = text.decimal
-    return environment
-
-
-def _plotly() -> str:
-    from plotly.offline import get_plotlyjs
-
-    return str(get_plotlyjs())
-
-
-def script_json(content: object) -> str:
-    """Write JSON that cannot end the script element it stands in, nor hold a number that JSON lacks."""
-    written = json.dumps(_drawable(content), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-    for sign in "<>&\u2028\u2029":
-        written = written.replace(sign, f"\\u{ord(sign):04x}")
-    return written
-
-
-def _drawable(content: Any) -> Any:
-    if isinstance(content, dict):
-        return {key: _drawable(value) for key, value in content.items()}
-    if isinstance(content, list):
-        return [_drawable(value) for value in content]
-    return None if isinstance(content, float) and not math.isfinite(content) else content
 
 
 def _sheets(evaluation: Evaluation, sweep: Sequence[Mapping[str, Any]]) -> dict[str, sheets.Sheet | None]:

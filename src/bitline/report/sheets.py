@@ -54,7 +54,7 @@ class Sheet:
 
 
 @dataclass
-class _Columns:
+class Columns:
     """A sheet being filled one column after the other."""
 
     records: Sequence[Mapping[str, Any]]
@@ -63,14 +63,17 @@ class _Columns:
     totals: list[Cell]
 
     def add(self, head: Head, cells: Sequence[Cell], total: str = "") -> None:
+        """Add a column of these cells."""
         self.heads.append(head)
         self.cells.append(list(cells))
         self.totals.append(Cell(total))
 
     def words(self, head: Head, key: str, total: str = "") -> None:
+        """Add the values of a key as words."""
         self.add(head, [Cell(text.plain(r.get(key)), text.plain(r.get(key))) for r in self.records], total)
 
     def figures(self, head: Head, key: str, write: Callable[[object], str], *, summed: bool = False) -> None:
+        """Add the values of a key as figures, unless there are none."""
         values = self.values(key)
         known = [value for value in values if value is not None]
         if not known and not any(record.get(key) is not None for record in self.records):
@@ -79,12 +82,14 @@ class _Columns:
         self.add(head, cells, write(sum(known)) if summed and known else "")
 
     def ratio(self, head: Head, key: str) -> None:
+        """Add the values of a key that have a unit without prefixes, unless there are none."""
         values = self.values(key)
         if any(value is not None for value in values):
             written = text.aligned(values)
             self.add(head, [Cell(one, value) for one, value in zip(written, values, strict=True)])
 
     def physical(self, head: Head, key: str, unit: str, *, summed: bool = False) -> None:
+        """Add SI values under one prefix, with a bar each, unless there are none."""
         values = self.values(key)
         known = [value for value in values if value is not None]
         if not known:
@@ -98,9 +103,11 @@ class _Columns:
         self.add(_with_unit(head, column.unit), cells, column.texts[-1] if summed else "")
 
     def values(self, key: str) -> list[float | None]:
+        """Return the values of a key; None for what is no number."""
         return [text.finite(record.get(key)) for record in self.records]
 
     def sheet(self, caption: str, *, total: bool = False) -> Sheet:
+        """Return the filled table."""
         lines = [list(row) for row in zip(*self.cells, strict=True)]
         return Sheet(caption, self.heads, lines, self.totals if total and len(lines) > 1 else None)
 
@@ -109,14 +116,15 @@ def _with_unit(head: Head, unit: str) -> Head:
     return replace(head, unit=unit)
 
 
-def _columns(records: Sequence[Mapping[str, Any]]) -> _Columns:
-    return _Columns(records, [], [], [])
+def columns(records: Sequence[Mapping[str, Any]]) -> Columns:
+    """Begin a table of these records."""
+    return Columns(records, [], [], [])
 
 
 def layers(evaluation: Evaluation) -> Sheet:
     """Every layer on crossbars: shape, crossbars, conversions, errors, cost."""
     records = facts.rows(evaluation, "layers")
-    table = _columns(records)
+    table = columns(records)
     matrix, crossbars, adc, noise, cost = "matrix", "crossbars", "ADC", "noise / signal power", "for one input"
     table.words(Head("layer", numeric=False), "name", "total")
     table.words(Head("kind", numeric=False, rank=6), "kind")
@@ -156,7 +164,7 @@ def sqnr(layer: Mapping[str, Any]) -> str:
     return "exact" if "partial_sum_sqnr_dB" in layer and found is None else text.decimal(found, 1)
 
 
-def _utilization(table: _Columns, head: Head) -> None:
+def _utilization(table: Columns, head: Head) -> None:
     values = table.values("utilization")
     if any(value is not None for value in values):
         table.add(head, [Cell(_percent(value, 1), value, value) for value in values])
@@ -217,7 +225,7 @@ def parts(evaluation: Evaluation) -> Sheet:
     cost = facts.part(evaluation, "cost")
     found = {name: facts.part(cost, f"{name}_parts") for name, _, _ in facts.COST}
     keys = list(dict.fromkeys(key for name in found for key, share in facts.shares(found[name]).items() if share))
-    table = _columns([{name: found[name].get(key) for name in found} for key in keys])
+    table = columns([{name: found[name].get(key) for name in found} for key in keys])
     table.add(Head("component", numeric=False), [Cell(text.label(key), text.label(key)) for key in keys], "total")
     for name, _, unit in facts.COST:
         if found[name]:
@@ -231,7 +239,7 @@ def adc_models(evaluation: Evaluation) -> Sheet:
     """The same chip priced with each published ADC model."""
     cost = facts.part(evaluation, "cost")
     models = facts.adc_models(evaluation)
-    table = _columns(list(models.values()))
+    table = columns(list(models.values()))
     chosen = cost.get("adc_model")
     names = [f"{name} (chosen)" if name == chosen else str(name) for name in models]
     table.add(Head("ADC model", numeric=False), [Cell(name, name) for name in names])
@@ -245,7 +253,7 @@ def adc_models(evaluation: Evaluation) -> Sheet:
 
 def sweep(records: Sequence[Mapping[str, Any]]) -> Sheet:
     """The chips of a sweep; a dot marks those that no other beats in both accuracy and energy."""
-    table = _columns(records)
+    table = columns(records)
     changed = [facts.overrides(record) for record in records]
     said = [", ".join(f"{key}={text.plain(value)}" for key, value in found.items()) for found in changed]
     if any(record.get("label") != words for record, words in zip(records, said, strict=True)):
@@ -281,7 +289,7 @@ def sweep(records: Sequence[Mapping[str, Any]]) -> Sheet:
 
 def digital(evaluation: Evaluation) -> Sheet:
     """Operations that stay digital, and why."""
-    table = _columns(facts.rows(evaluation, "digital"))
+    table = columns(facts.rows(evaluation, "digital"))
     for key in ("name", "op", "why"):
         table.words(Head({"name": "layer", "op": "operation"}.get(key, key), numeric=False, prose=key == "why"), key)
     return table.sheet("Operations that stay digital")

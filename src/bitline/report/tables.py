@@ -52,6 +52,16 @@ def print_sweep(rows: Sequence[Mapping[str, Any]], console: "Console | None" = N
     _show(console or _console(), sheets.sweep(rows))
 
 
+def print_sheet(sheet: Sheet, console: "Console | None" = None) -> None:
+    """Print any table; one without rows is left out.
+
+    Args:
+        sheet: the table.
+        console: where to print; standard output where absent.
+    """
+    _show(console or _console(), sheet)
+
+
 def _console() -> "Console":
     from rich.console import Console
 

@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from bitline.errors import DataError, nearest
 
 Schedule = Literal["linear", "cosine", "onecycle"]
+Optimizer = Literal["sgd", "adam"]
 Precision = Literal["bf16-mixed", "32-true"]
 
 
@@ -22,11 +23,15 @@ class TrainConfig(BaseModel):
         width: multiplies the hidden channels of a named model.
         epochs: passes over the training images.
         batch_size: images in a batch.
-        lr: largest learning rate; None: 0.1 for networks with batch norm, 0.02 for others.
+        lr: largest learning rate; None: 0.1 for networks with batch norm, 0.02 for others, 0.001 under ``adam``.
         schedule: of the learning rate, see `bitline.train.module.factor`.
-        momentum: Nesterov momentum.
+        optimizer: ``sgd`` with Nesterov momentum, or ``adam`` with decoupled decay.
+        momentum: of ``sgd``.
         weight_decay: on weights of two and more dimensions; never on biases and batch norm.
         label_smoothing: share of the target spread over all classes.
+        teacher: run directory of a trained network whose scores are targets too; None: labels alone.
+        distill: share of the loss that follows the teacher.
+        temperature: that softens the scores of teacher and student.
         flip: mirror half of the training images; None: only those with three channels.
         crop: largest random shift, px; None: a sixteenth of the image, 2 px at 32.
         cutout: side of the square cut out of each training image, px; 0: none.
@@ -49,9 +54,13 @@ class TrainConfig(BaseModel):
     batch_size: Annotated[int, Field(ge=1)] = 128
     lr: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
     schedule: Schedule = "linear"
+    optimizer: Optimizer = "sgd"
     momentum: Annotated[float, Field(gt=0, lt=1)] = 0.9
     weight_decay: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 5e-4
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    teacher: Path | None = None
+    distill: Annotated[float, Field(ge=0, le=1)] = 0.7
+    temperature: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 4.0
     flip: bool | None = None
     crop: Annotated[int, Field(ge=0)] | None = None
     cutout: Annotated[int, Field(ge=0)] = 0

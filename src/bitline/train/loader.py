@@ -106,17 +106,19 @@ class TestBatches:
     Args:
         data: the data set.
         batch_size: images in a batch; the last may have fewer.
+        limit: only the first so many images; None: all.
     """
 
     __test__ = False  # not a pytest class
 
-    def __init__(self, data: DataSet, *, batch_size: int) -> None:
+    def __init__(self, data: DataSet, *, batch_size: int, limit: int | None = None) -> None:
         self.data = data
         self.batch_size = batch_size
+        self.limit = min(limit or len(data.test_images), len(data.test_images))
 
     def __len__(self) -> int:
-        return -(-len(self.data.test_images) // self.batch_size)
+        return -(-self.limit // self.batch_size)
 
     def __iter__(self) -> Iterator[Batch]:
-        for images, labels in self.data.batches("test", batch_size=self.batch_size):
+        for images, labels in self.data.batches("test", batch_size=self.batch_size, limit=self.limit):
             yield images.contiguous(memory_format=torch.channels_last), labels

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -36,23 +36,35 @@ def factor(step: int, total: int, schedule: Schedule) -> float:
 
 
 class Classifier(LightningModule):
-    """Train a network to classify, with SGD and Nesterov momentum.
+    """Train a network to classify, with SGD and Nesterov momentum or with Adam, alone or after a teacher.
 
     Args:
         network: images to class scores.
         config: with `lr` set.
         steps: of the whole run, for the schedule.
+        teacher: a trained network whose scores are targets too; it is not changed.
+        rates: parameters that learn at a rate of their own, without decay, by a part of their name.
         say: given one line after each epoch.
     """
 
     def __init__(
-        self, network: nn.Module, config: TrainConfig, *, steps: int, say: Callable[[str], None] | None = None
+        self,
+        network: nn.Module,
+        config: TrainConfig,
+        *,
+        steps: int,
+        teacher: nn.Module | None = None,
+        rates: Mapping[str, float] | None = None,
+        say: Callable[[str], None] | None = None,
     ) -> None:
         super().__init__()
         self.network = network
         self.config = config
         self.steps = steps
+        self.rates = dict(rates or {})
         self.say = say
+        # in a tuple, so that the teacher is no part of the checkpoint
+        self._teacher = () if teacher is None else (teacher.eval().requires_grad_(False),)
         self.curve: list[dict[str, float]] = []
         self.seconds = 0.0
         self.cpu_seconds = 0.0
@@ -80,6 +92,11 @@ class Classifier(LightningModule):
         images, labels = batch
         scores = self.network(images)
         loss = functional.cross_entropy(scores.float(), labels, label_smoothing=self.config.label_smoothing)
+        for teacher in self._teacher:
+            with torch.no_grad():
+                targets = teacher.to(self.device)(images).float()
+            share = self.config.distill
+            loss = (1 - share) * loss + share * distillation(scores.float(), targets, self.config.temperature)
         _count(self.train_sums, loss, scores, labels)
         self.log("train_loss", loss.detach(), prog_bar=True)
         return loss
@@ -123,17 +140,20 @@ class Classifier(LightningModule):
             )
 
     def configure_optimizers(self) -> Any:
-        """Return SGD without decay on biases and batch norm, and the schedule, stepped every batch."""
-        decayed = [p for p in self.network.parameters() if p.requires_grad and p.ndim >= 2]
-        free = [p for p in self.network.parameters() if p.requires_grad and p.ndim < 2]
-        assert self.config.lr is not None
-        groups = [
-            {"params": decayed, "weight_decay": self.config.weight_decay},
-            {"params": free, "weight_decay": 0.0},
-        ]
-        optimizer = torch.optim.SGD(
-            [g for g in groups if g["params"]], lr=self.config.lr, momentum=self.config.momentum, nesterov=True
-        )
+        """Return the optimizer, without decay on biases and batch norm, and the schedule, stepped every batch."""
+        lr, decay = self.config.lr, self.config.weight_decay
+        assert lr is not None
+        groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+        for name, p in self.network.named_parameters():
+            if p.requires_grad:
+                own = next((rate for part, rate in self.rates.items() if part in name), None)
+                key = (lr, decay if p.ndim >= 2 else 0.0) if own is None else (own, 0.0)
+                groups.setdefault(key, []).append(p)
+        listed = [{"params": ps, "lr": rate, "weight_decay": wd} for (rate, wd), ps in groups.items()]
+        if self.config.optimizer == "adam":
+            optimizer: torch.optim.Optimizer = torch.optim.AdamW(listed, lr=lr)
+        else:
+            optimizer = torch.optim.SGD(listed, lr=lr, momentum=self.config.momentum, nesterov=True)
         schedule = torch.optim.lr_scheduler.LambdaLR(
             optimizer, lambda step: factor(step, self.steps, self.config.schedule)
         )
@@ -155,6 +175,21 @@ class Classifier(LightningModule):
         self.seconds += now[0] - self._clocks[0]
         self.cpu_seconds += now[1] - self._clocks[1]
         self._clocks = now
+
+
+def distillation(scores: Tensor, targets: Tensor, temperature: float) -> Tensor:
+    """Return the loss of a student after its teacher: T^2 KL(teacher || student) of scores divided by T.
+
+    G. Hinton et al., "Distilling the Knowledge in a Neural Network", 2015, arXiv:1503.02531.
+
+    Args:
+        scores: of the student, (batch, classes).
+        targets: of the teacher, (batch, classes).
+        temperature: T; softens both.
+    """
+    student = functional.log_softmax(scores / temperature, dim=1)
+    teacher = functional.log_softmax(targets / temperature, dim=1)
+    return temperature**2 * functional.kl_div(student, teacher, reduction="batchmean", log_target=True)
 
 
 def _count(sums: Tensor, loss: Tensor, scores: Tensor, labels: Tensor) -> None:

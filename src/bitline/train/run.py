@@ -5,7 +5,7 @@ import logging
 import signal
 import sys
 import warnings
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from torch import nn
 
 from bitline.data import DataSet, load
 from bitline.errors import DataError
-from bitline.models.files import RECORD, WEIGHTS, ModelRecord, check_spec, is_file_spec, load_weights, make
+from bitline.models.files import RECORD, WEIGHTS, ModelRecord, check_spec, is_file_spec, load_run, load_weights, make
 from bitline.train.checkpoint import AtomicCheckpointIO, WithinEpoch, replace_file, write_json
 from bitline.train.config import TrainConfig
 from bitline.train.hardware import best_precision, describe, git_commit
@@ -51,30 +51,58 @@ def train(config: TrainConfig, *, if_exists: IfExists = "refuse") -> Path:
         return out
     check_spec(config.model)
     data = load(config.data, data_dir=config.data_dir, image_size=config.image_size)
-    threads = torch.get_num_threads()
+    config = saved or config
     with torch.random.fork_rng():
-        try:
-            if saved is not None:
-                config = saved
-            torch.set_num_threads(config.threads or threads)
-            torch.manual_seed(config.seed)
-            record = _record(config, data)
-            network = make(record.model, **record.kwargs)
-            if config.init is not None:
-                load_weights(network, config.init / WEIGHTS)
-            network = network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
-            _check(network, config, data)
-            config = _resolved(config, network, data)
-            if saved is None:
-                out.mkdir(parents=True, exist_ok=True)
-                write_json(
-                    out / CONFIG, {**config.model_dump(mode="json"), "commit": git_commit(), "version": _version()}
-                )
-            module = _fit(network, config, data, out)
-            _finish(module, config, data, record, out)
-        finally:
-            torch.set_num_threads(threads)
+        torch.manual_seed(config.seed)
+        record = _record(config, data)
+        network = make(record.model, **record.kwargs)
+        if config.init is not None:
+            load_weights(network, config.init / WEIGHTS)
+        train_network(network, record, config, data, resumed=saved is not None)
     return out
+
+
+def train_network(
+    network: nn.Module,
+    record: ModelRecord,
+    config: TrainConfig,
+    data: DataSet,
+    *,
+    resumed: bool = False,
+    rates: Mapping[str, float] | None = None,
+    callbacks: Sequence[Callback] = (),
+    test_images: int | None = None,
+    finish: Callable[[nn.Module], nn.Module] = lambda network: network,
+) -> None:
+    """Train a network that is there already and write its run directory, ``config.run_dir``.
+
+    Args:
+        network: changed in place.
+        record: what rebuilds the network that `finish` returns.
+        config: how to train.
+        data: to train on.
+        resumed: go on from the last checkpoint.
+        rates: parameters that learn at a rate of their own, by a part of their name.
+        callbacks: of Lightning's loop.
+        test_images: only the first so many are tested after each epoch.
+        finish: turns the trained network into the one to keep.
+
+    Raises:
+        DataError: the network does not take the data, or the loss is not finite.
+    """
+    out, threads = config.run_dir, torch.get_num_threads()
+    try:
+        torch.set_num_threads(config.threads or threads)
+        network = network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+        _check(network, config, data)
+        config = _resolved(config, network, data)
+        if not resumed:
+            out.mkdir(parents=True, exist_ok=True)
+            write_json(out / CONFIG, {**config.model_dump(mode="json"), "commit": git_commit(), "version": _version()})
+        module = _fit(network, config, data, rates=rates, callbacks=callbacks, test_images=test_images)
+        _finish(module, finish(module.network.cpu().float()), config, data, record)
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _record(config: TrainConfig, data: DataSet) -> ModelRecord:
@@ -126,7 +154,7 @@ def _resolved(config: TrainConfig, network: nn.Module, data: DataSet) -> TrainCo
         raise DataError(f"crop is {crop}; allowed: 0 to {data.image_size - 1} px")
     return config.model_copy(
         update={
-            "lr": config.lr or (0.1 if normalized else 0.02),
+            "lr": config.lr or (0.001 if config.optimizer == "adam" else 0.1 if normalized else 0.02),
             "flip": data.channels == 3 if config.flip is None else config.flip,
             "crop": crop,
             "precision": config.precision or best_precision(),
@@ -135,8 +163,17 @@ def _resolved(config: TrainConfig, network: nn.Module, data: DataSet) -> TrainCo
     )
 
 
-def _fit(network: nn.Module, config: TrainConfig, data: DataSet, out: Path) -> Classifier:
+def _fit(
+    network: nn.Module,
+    config: TrainConfig,
+    data: DataSet,
+    *,
+    rates: Mapping[str, float] | None,
+    callbacks: Sequence[Callback],
+    test_images: int | None,
+) -> Classifier:
     """Run Lightning's loop from the last checkpoint, or from the start."""
+    out = config.run_dir
     assert config.flip is not None
     assert config.crop is not None
     batches = TrainBatches(
@@ -144,7 +181,9 @@ def _fit(network: nn.Module, config: TrainConfig, data: DataSet, out: Path) -> C
     )
     bar = sys.stderr.isatty()  # in a log or a pipe, one line an epoch
     say = None if bar else functools.partial(print, flush=True)
-    module = Classifier(network, config, steps=config.epochs * len(batches), say=say)
+    teacher = None if config.teacher is None else load_run(config.teacher).model
+    steps = config.epochs * len(batches)
+    module = Classifier(network, config, steps=steps, teacher=teacher, rates=rates, say=say)
     checkpoint = out / CHECKPOINT
     part = len(list((out / "logs").glob("csv/part_*")))  # a resumed run writes its own table beside the earlier ones
     with _quiet():
@@ -153,7 +192,7 @@ def _fit(network: nn.Module, config: TrainConfig, data: DataSet, out: Path) -> C
             devices=1,
             precision=config.precision,
             max_epochs=config.epochs,
-            callbacks=list(_checkpoints(checkpoint, config.checkpoint_every)),
+            callbacks=[*callbacks, *_checkpoints(checkpoint, config.checkpoint_every)],
             plugins=[AtomicCheckpointIO()],
             logger=[
                 CSVLogger(out / "logs", name="csv", version=f"part_{part}"),
@@ -169,7 +208,7 @@ def _fit(network: nn.Module, config: TrainConfig, data: DataSet, out: Path) -> C
             trainer.fit(
                 module,
                 train_dataloaders=batches,
-                val_dataloaders=TestBatches(data, batch_size=256),
+                val_dataloaders=TestBatches(data, batch_size=min(256, test_images or 256), limit=test_images),
                 ckpt_path=str(checkpoint) if checkpoint.is_file() else None,
                 weights_only=True,
             )
@@ -189,9 +228,10 @@ def _checkpoints(path: Path, every: int | None) -> Iterator[Callback]:
         yield WithinEpoch(every_n_train_steps=every, save_on_train_epoch_end=False, **fixed)
 
 
-def _finish(module: Classifier, config: TrainConfig, data: DataSet, record: ModelRecord, out: Path) -> None:
+def _finish(module: Classifier, network: nn.Module, config: TrainConfig, data: DataSet, record: ModelRecord) -> None:
     """Measure the network in fp32 and write the results; ``metrics.json`` comes last and marks the run as finished."""
-    network = module.network.cpu().float().eval().to(memory_format=torch.contiguous_format)  # pyright: ignore[reportCallIssue]
+    out = config.run_dir
+    network = network.eval().to(memory_format=torch.contiguous_format)  # pyright: ignore[reportCallIssue]
     correct = 0
     with torch.inference_mode():
         for images, labels in data.batches("test", batch_size=256):

@@ -1,0 +1,246 @@
+"""Claim: at 4-bit ADCs partial sums cost a conventional VGG-8 tens of points, and co-optimization wins them back.
+
+A network that avoids them (group), crossbars made for one that does (separable), or training that knows of them
+(psum-aware), for less energy. Network: half-width VGG-8 trained on CIFAR-10 (JPEG q75), experiments/networks/vgg8-half,
+start and teacher of every recipe. Chip: rram-22nm (128 x 128, 8-bit weights on 2-bit cells, 8-bit inputs one bit at a
+time, offset encoding) with 4-bit ADCs, one range a layer, and log-normal programming error 0.05. The same programmed
+chips (--chips) and test images (--images) for all; --epochs of training at most, --chip-epochs of them on the chip
+where the recipe trains there. Hardware, runtime, n, mean and std: written into the result.
+
+    python experiments/partial_sums.py experiments/networks/vgg8-half [--only group separable]
+
+Every step is a run directory below --out, or a point of the result; a run that was stopped goes on where it was.
+"""
+
+import argparse
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from bitline import chip as chips
+from bitline import data as datasets
+from bitline.evaluate import Settings, accuracy, evaluate, put_on_chip, sweep
+from bitline.models.files import load_run, read_json
+from bitline.recipes import RecipeConfig, checked
+from bitline.recipes.files import AFTER, BEFORE, FRONT, UNTRAINED
+from bitline.recipes.run import optimize
+from bitline.recipes.structure import restructure
+from bitline.train.hardware import describe, git_commit
+
+RESULT = Path(__file__).parent / "results" / "partial_sums.json"
+CHIP, BITS, SIGMA = "rram-22nm", 4, 0.05
+LAYER = (f"adc.bits={BITS}", f"cell.programming.sigma={SIGMA}", "adc.granularity=layer")
+STRIP = {"depthwise": "strip"}
+SEGMENTED = (*LAYER, "crossbar.segment_rows=9")
+OWN = {"granularity": "slice_digit", "reprogram_every": 0, "chip_lr": 3e-5, "range_lr": 3e-3}
+RECIPES: dict[str, dict[str, Any]] = {
+    "psum_aware": {"recipe": "psum-aware", **OWN},
+    "group": {"recipe": "group", **OWN},
+    "separable": {"recipe": "separable", "mapping": STRIP, "overrides": SEGMENTED, **OWN},
+    "group_mix": {"recipe": "group", "mix": True, **OWN},
+    "conventional": {"recipe": "conventional"},
+    "quantization_aware": {"recipe": "quantization-aware", "chip_lr": 3e-5},
+    "psum_aware_layer": {"recipe": "psum-aware", **OWN, "granularity": "layer"},
+    "psum_aware_column": {"recipe": "psum-aware", **OWN, "granularity": "column"},
+    "auto": {"recipe": "auto", "mapping": STRIP, "overrides": SEGMENTED, **OWN, "trials": 30, "front": 3},
+}
+"""in the order of their worth to the claim; the range of a layer, slice and digit is learnt but where said otherwise"""
+MAPPINGS = ("naive", "packed", "strip", "digital")
+POLICIES = {
+    "full": ("adc.policy=full",),
+    "calibrated / layer": ("adc.granularity=layer",),
+    "calibrated / slice": ("adc.granularity=slice",),
+    "calibrated / slice and digit": ("adc.granularity=slice_digit",),
+    "calibrated / column": ("adc.granularity=column",),
+}
+
+
+class Study:
+    """The result file and what fills it."""
+
+    def __init__(self, options: argparse.Namespace) -> None:
+        self.options = options
+        self.origin = load_run(options.run)
+        self.data = datasets.load(self.origin.record.data)
+        self.settings = Settings(chips=options.chips, images=options.images, cause_chips=1)
+        self.setting: dict[str, Any] = {
+            "network": options.run.name, "chip": CHIP, "overrides": list(LAYER), "adc_bits": BITS, "sigma": SIGMA,
+            "seeds": self.settings.seeds, "images": options.images, "epochs": options.epochs,
+            "chip_epochs": options.chip_epochs, "table_chips": options.table_chips,
+            "table_images": options.table_images,
+        }  # fmt: skip
+        self.result: dict[str, Any] = {
+            "setting": self.setting,
+            "recipes": {},
+            "mappings": {},
+            "assignment": {},
+            "table": [],
+        }
+        if options.result.is_file():
+            earlier = json.loads(options.result.read_text())
+            if earlier["setting"] == self.setting:
+                self.result = earlier
+
+    def save(self) -> None:
+        """Write the result whole or not at all."""
+        path = self.options.result
+        if path.is_file() and (other := json.loads(path.read_text()))["setting"] == self.setting:  # of another process
+            for key in ("recipes", "mappings", "assignment"):
+                self.result[key] = other[key] | self.result[key]
+        self.result |= {"hardware": describe(), "commit": git_commit(), "summary": self.summary()}
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part = path.with_suffix(".part")
+        part.write_text(json.dumps(self.result, indent=1) + "\n")
+        os.replace(part, path)
+
+    def config(self, name: str) -> RecipeConfig:
+        """Return the configuration of a recipe."""
+        given = {"overrides": LAYER, **RECIPES[name]}
+        total, on_chip = self.options.epochs, self.options.chip_epochs
+        if given["recipe"] == "conventional":
+            on_chip = 0
+        keeps_shape = given["recipe"] in ("psum-aware", "quantization-aware")
+        return checked(
+            run=self.options.run, chip=CHIP, epochs=0 if keeps_shape else total - on_chip, chip_epochs=on_chip,
+            chips=self.options.chips, images=self.options.images, threads=self.options.threads, checkpoint_every=50,
+            out=self.options.out / name, **given,
+        )  # fmt: skip
+
+    def recipe(self, name: str) -> None:
+        """Run one recipe and take up what came of it."""
+        folder = optimize(self.config(name), if_exists="resume", say=lambda line: print(f"{name}: {line}", flush=True))
+        found = {key: read_json(folder / file) for key, file in (("before", BEFORE), ("untrained", UNTRAINED),
+                 ("after", AFTER)) if (folder / file).is_file()}  # fmt: skip
+        self.result["recipes"][name] = {key: point(evaluation) for key, evaluation in found.items()} | {
+            "run": folder.name,
+            "training_s": {path.parent.name: read_json(path).get("seconds") for path in folder.glob("*/metrics.json")},
+        }
+        if (folder / FRONT).is_file():
+            self.result["recipes"][name]["front"] = read_json(folder / FRONT)
+        self.save()
+
+    def mappings(self) -> None:
+        """Put the separable network on the chip under each mapping, with calibrated ranges."""
+        run = load_run(self.options.out / "separable")
+        chip = chips.load(CHIP, [*SEGMENTED[:2], "adc.granularity=slice_digit", SEGMENTED[3]])
+        for name in MAPPINGS:
+            if name not in self.result["mappings"]:
+                settings = Settings(chips=self.options.table_chips, images=self.options.images, cause_chips=1)
+                found = evaluate(run.model, self.data, chip, settings, mapping={"depthwise": name})
+                deep = [layer for layer in found["layers"] if layer["groups"] > 1 or layer["strategy"] != "dense"]
+                self.result["mappings"][name] = point(found) | {
+                    "depthwise": {
+                        "conversions": sum(layer["conversions"] for layer in deep),
+                        "energy_J": sum(layer["energy_J"] for layer in deep),
+                        "area_m2": sum(layer["area_m2"] for layer in deep),
+                        "crossbars": sum(layer["crossbars"] for layer in deep),
+                    }
+                }
+                print(f"mapping {name}: {self.result['mappings'][name]}", flush=True)
+                self.save()
+
+    def assignment(self) -> None:
+        """Group the channels in each way, without any training."""
+        batches = [x for x, _ in self.data.batches("train", batch_size=64, limit=512)]
+        chip = chips.load(CHIP, LAYER)
+        for kind in ("best", "diagonal", "shuffle"):
+            for refit in (False, True):
+                name = f"{kind}, {'refitted' if refit else 'taken over'}"
+                if name not in self.result["assignment"]:
+                    config = self.config("group").model_copy(update={"assignment": kind, "refit": refit})
+                    found = restructure(self.origin.model, batches, chip, config)
+                    self.result["assignment"][name] = {
+                        "float_accuracy": accuracy(found.model, self.data, images=2000, batch_size=250), "images": 2000,
+                        "kept": {layer.name: layer.kept[kind] for layer in found.report.layers},
+                    }  # fmt: skip
+                    print(f"{name}: {self.result['assignment'][name]['float_accuracy']:.1f} %", flush=True)
+                    self.save()
+
+    def table(self) -> None:
+        """Measure the unaware network over ADC bits, range policy and programming error."""
+        settings = Settings(chips=self.options.table_chips, images=self.options.table_images, cause_chips=1)
+        base = chips.load(CHIP)
+        done = {(p["policy"], p["bits"], p["sigma"]) for p in self.result["table"]}
+        on_chip = put_on_chip(self.origin.model, self.data, base, settings)
+        for sigma in (0.05, 0.1, 0.0):
+            for bits in (4, 5, 6, 3):
+                for policy, overrides in POLICIES.items():
+                    if (policy, bits, sigma) in done:
+                        continue
+                    cells = "cell.programming={kind='ideal'}" if sigma == 0 else f"cell.programming.sigma={sigma}"
+                    (row,) = sweep(on_chip, base, [[*overrides, f"adc.bits={bits}", cells]])
+                    kept = {key: row[key] for key in ("chips", "mean", "std", "worst", "energy_J", "tops_per_watt")}
+                    self.result["table"].append({"policy": policy, "bits": bits, "sigma": sigma, **kept})
+                    print(f"{policy}, {bits} bits, sigma {sigma}: {row['mean']:.1f} %", flush=True)
+                    self.save()
+
+    def summary(self) -> dict[str, Any]:
+        """The figures of the claim."""
+        recipes, found = self.result["recipes"], dict[str, Any]()
+        first = next(iter(recipes.values()), None)
+        if first is not None:
+            before = first["before"]
+            found["float"] = {"accuracy": before["float"]}
+            found["conventional"] = {key: before[key] for key in SUMMARY} | {"run": self.options.run.name}
+        for name in ("group", "separable", "psum_aware", "auto"):
+            if name in recipes:
+                after = recipes[name]["after"]
+                found[name] = {key: after[key] for key in SUMMARY} | {
+                    "run": recipes[name]["run"],
+                    "points_over_conventional": after["accuracy_mean"] - found["conventional"]["accuracy_mean"],
+                    "images_per_joule_over_conventional": found["conventional"]["energy_J"] / after["energy_J"],
+                    "row_tiles_in_convolutions": after["row_tiles_in_convolutions"],
+                }
+        return found
+
+
+SUMMARY = ("accuracy_mean", "accuracy_std", "accuracy_worst", "tops_per_watt", "energy_J", "area_m2")
+
+
+def point(evaluation: dict[str, Any]) -> dict[str, Any]:
+    """Take from an evaluation what the claim is about."""
+    a, cost, layers = evaluation["accuracy"], evaluation["cost"], evaluation["layers"]
+    return {
+        "float": a["float"], "ideal_integer": a["ideal_integer"], "chips": a["chips"], "accuracy_mean": a["mean"],
+        "accuracy_std": a["std"], "accuracy_worst": a["worst"],
+        **{key: cost[key] for key in ("tops_per_watt", "energy_J", "area_m2", "latency_s")},
+        "conversions": sum(layer["conversions"] for layer in layers),
+        "crossbars": sum(layer["crossbars"] for layer in layers),
+        "row_tiles_in_convolutions": max((x["row_tiles"] for x in layers if x["kind"] == "conv2d"), default=0),
+        "commit": evaluation["commit"],
+    }  # fmt: skip
+
+
+def main() -> None:
+    """Measure what the result does not have yet."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("run", type=Path, help="run directory of bitline train")
+    parser.add_argument("--only", nargs="+", metavar="STEP", help="recipes, or mappings, assignment, table, summary")
+    parser.add_argument("--epochs", type=int, default=5)
+    parser.add_argument("--chip-epochs", type=int, default=1)
+    parser.add_argument("--chips", type=int, default=20)
+    parser.add_argument("--images", type=int, default=500)
+    parser.add_argument("--table-chips", type=int, default=5)
+    parser.add_argument("--table-images", type=int, default=200)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--out", type=Path, default=Path("runs/partial_sums"))
+    parser.add_argument("--result", type=Path, default=RESULT)
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    study = Study(options)
+    steps: dict[str, Callable[[], None]] = {name: lambda name=name: study.recipe(name) for name in RECIPES}
+    steps |= {"mappings": study.mappings, "assignment": study.assignment, "table": study.table, "summary": study.save}
+    unknown = [name for name in options.only or () if name not in steps]
+    if unknown:
+        parser.error(f"no step {unknown[0]!r}; steps: {', '.join(steps)}")
+    for name in options.only or steps:
+        steps[name]()
+    print(json.dumps(study.summary(), indent=1))
+
+
+if __name__ == "__main__":
+    main()

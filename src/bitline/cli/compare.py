@@ -1,0 +1,60 @@
+"""``bitline compare``."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+EXAMPLES = """
+[bold]Examples[/]
+
+bitline compare runs/vgg8-cifar10 runs/group-vgg8-cifar10 runs/separable-vgg8-cifar10 --html compare.html
+
+bitline compare before.json after.json --json compare.json
+"""
+
+
+def command(
+    runs: Annotated[
+        list[Path],
+        typer.Argument(help="Run directories with an evaluation.json, or such files; the first is the unit."),
+    ],
+    html: Annotated[Path | None, typer.Option(help="Write a page here.")] = None,
+    json_file: Annotated[str | None, typer.Option("--json", help="Write the comparison here; - prints it.")] = None,
+) -> None:
+    """Compare runs: accuracy on the chip, row tiles, conversions, energy at equal work, area, latency."""
+    from bitline.report import compare
+    from bitline.report.runs import read
+
+    entries = read(runs)
+    found = compare.comparison(entries)
+    if json_file == "-":
+        import json
+
+        typer.echo(json.dumps(found, indent=1))
+    else:
+        _show(found)
+        if json_file is not None:
+            from bitline.cli.output import write_json
+
+            write_json(found, Path(json_file))
+            typer.echo(f"comparison: {json_file}")
+    for difference in found["differences"]:
+        typer.echo(f"warning: not the same conditions: {difference}", err=True)
+    if html is not None:
+        typer.echo(f"page: {compare.write(entries, html)}", err=json_file == "-")
+
+
+command.__doc__ = f"{command.__doc__}\n{EXAMPLES}"
+
+
+def _show(found: dict[str, object]) -> None:
+    from rich.console import Console
+
+    from bitline.report import compare, tables
+
+    console = Console(highlight=False)
+    for sheet in (compare.summary(found), compare.recipes(found)):
+        tables.print_sheet(sheet, console)
+    for line in compare.lead(found):
+        console.print(line, markup=False)

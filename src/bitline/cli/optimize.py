@@ -1,0 +1,178 @@
+"""``bitline optimize``."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+EXAMPLES = """
+[bold]Examples[/]
+
+bitline optimize runs/vgg8-cifar10 --recipe group --chip rram-22nm --set adc.bits=4
+
+bitline optimize runs/vgg8-cifar10 --recipe separable --mapping depthwise=strip --chip strip-22nm
+
+bitline optimize runs/vgg8-cifar10 --recipe psum-aware --set adc.bits=4 --granularity column --chip-epochs 3
+
+bitline optimize runs/vgg8-cifar10 --recipe mixed --layer features.conv6.0=group:2 --layer features.conv5.0=separable:1
+
+bitline optimize runs/vgg8-cifar10 --recipe auto --objective accuracy --objective energy --trials 60 --front 5
+
+bitline optimize runs/vgg8-cifar10 --recipe psum-aware --resume   [dim]# the same command after a kill[/]
+"""
+
+
+def command(
+    run: Annotated[Path, typer.Argument(help="Run directory of the trained network, which is teacher too.")],
+    recipe: Annotated[
+        str, typer.Option(help="conventional, quantization-aware, psum-aware, group, separable, mixed or auto.")
+    ],
+    chip: Annotated[str, typer.Option(help="A preset (see bitline chips) or a TOML file.")] = "rram-22nm",
+    overrides: Annotated[
+        list[str] | None, typer.Option("--set", help="KEY=VALUE for any chip key; repeatable.")
+    ] = None,
+    aware: Annotated[
+        str | None,
+        typer.Option(help="What training on the chip sees: none, quantization or psum; default: the recipe's."),
+    ] = None,
+    granularity: Annotated[
+        str | None, typer.Option(help="Of trained ADC ranges: layer, slice, slice_digit, column; default: the chip's.")
+    ] = None,
+    epochs: Annotated[
+        int | None, typer.Option(help="Of float training; default: 10 for a new structure, else 0.")
+    ] = None,
+    chip_epochs: Annotated[int | None, typer.Option(help="Of training on the chip; default: 2.")] = None,
+    lr: Annotated[float, typer.Option(help="Largest learning rate of float training.")] = 0.02,
+    chip_lr: Annotated[float, typer.Option(help="The same of weights on the chip, under Adam.")] = 5e-5,
+    range_lr: Annotated[float, typer.Option(help="The same of the logarithm of ADC steps.")] = 3e-3,
+    batch_size: Annotated[int, typer.Option(help="Images in a batch.")] = 128,
+    distill: Annotated[float, typer.Option(help="Share of the loss that follows the network of RUN.")] = 0.7,
+    temperature: Annotated[float, typer.Option(help="That softens the scores of teacher and student.")] = 4.0,
+    reprogram_every: Annotated[
+        int, typer.Option(help="Steps between programmed chips in training; 0: ideal cells.")
+    ] = 1,
+    row_tiles: Annotated[int, typer.Option(help="Partial sums that a group may need.")] = 1,
+    assignment: Annotated[str, typer.Option(help="Of channels to groups: best, diagonal or shuffle.")] = "best",
+    refit: Annotated[bool, typer.Option(help="Start from weights fitted to what the dense layers answer.")] = True,
+    mix: Annotated[bool, typer.Option(help="A 1x1 convolution behind each group convolution.")] = False,
+    split_linear: Annotated[bool, typer.Option(help="Split the inputs of hidden linear layers too.")] = False,
+    multiplier: Annotated[int, typer.Option(help="Depthwise kernels per channel of separable.")] = 1,
+    layers: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--layer", help="Of mixed: LAYER=dense, separable:1, separable:2, group:1, group:2 or group:1+mix."
+        ),
+    ] = None,
+    objectives: Annotated[
+        list[str] | None,
+        typer.Option("--objective", help="Of auto: accuracy, energy, area, latency; default: the first three."),
+    ] = None,
+    trials: Annotated[int, typer.Option(help="Of auto.")] = 40,
+    front: Annotated[int, typer.Option(help="Points of the front that auto trains.")] = 4,
+    proxy_steps: Annotated[int, typer.Option(help="Steps of distillation before auto measures a trial.")] = 30,
+    proxy_images: Annotated[int, typer.Option(help="Training images that auto measures a trial on.")] = 256,
+    mapping: Annotated[
+        list[str] | None, typer.Option(help="LAYER or KIND=STRATEGY, for example depthwise=strip; repeatable.")
+    ] = None,
+    structure_images: Annotated[int, typer.Option(help="Training images that new structures are fitted on.")] = 512,
+    test_images: Annotated[int, typer.Option(help="Test images after each epoch on the chip.")] = 500,
+    chips: Annotated[int, typer.Option(help="Programmed chips to evaluate; training sees others.")] = 20,
+    images: Annotated[int | None, typer.Option(help="Test images to evaluate, from the first; default: all.")] = None,
+    calibration_images: Annotated[int, typer.Option(help="Training images that set the ranges.")] = 256,
+    seed: Annotated[int, typer.Option(help="Of shuffle, augmentation and chips in training.")] = 0,
+    threads: Annotated[int | None, typer.Option(help="CPU threads.")] = None,
+    checkpoint_every: Annotated[
+        int | None, typer.Option(help="Steps between checkpoints, beside the one after each epoch.")
+    ] = None,
+    data_dir: Annotated[Path | None, typer.Option(help="Where cifar10 lies.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Run directory; default: runs/RECIPE-NAME.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the recipe in the run directory.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Start again in the run directory.")] = False,
+    json_file: Annotated[str | None, typer.Option("--json", help="Write what came of it here; - prints it.")] = None,
+) -> None:
+    """Change a trained network until it suits its crossbars, and measure it before and after on the same chips."""
+    import json
+    import sys
+
+    from bitline.cli.output import write_json
+    from bitline.errors import DataError
+    from bitline.models.files import read_json
+    from bitline.nn.mapping import parse
+    from bitline.recipes import checked
+    from bitline.recipes.files import AFTER, BEFORE, UNTRAINED
+    from bitline.recipes.run import optimize
+
+    if resume and overwrite:
+        raise DataError("--resume and --overwrite exclude each other")
+    quiet = json_file == "-"
+    config = checked(
+        run=run, recipe=recipe, chip=chip, overrides=tuple(overrides or ()), aware=aware, granularity=granularity,
+        epochs=epochs, chip_epochs=chip_epochs, lr=lr, chip_lr=chip_lr, range_lr=range_lr, batch_size=batch_size,
+        distill=distill, temperature=temperature, reprogram_every=reprogram_every, row_tiles=row_tiles,
+        assignment=assignment, refit=refit, mix=mix, split_linear=split_linear, multiplier=multiplier,
+        mapping=parse(mapping or ()), layers=_layers(layers or ()), trials=trials, front=front,
+        proxy_steps=proxy_steps, proxy_images=proxy_images,
+        **({"objectives": tuple(objectives)} if objectives else {}),
+        structure_images=structure_images, test_images=test_images, chips=chips,
+        images=images, calibration_images=calibration_images, seed=seed, threads=threads,
+        checkpoint_every=checkpoint_every, data_dir=data_dir, out=out,
+    )  # fmt: skip
+    if threads is not None:
+        import torch
+
+        torch.set_num_threads(threads)
+    try:
+        folder = optimize(
+            config, if_exists="resume" if resume else "overwrite" if overwrite else "refuse",
+            say=lambda line: typer.echo(line, err=True), progress=not quiet and sys.stderr.isatty(),
+        )  # fmt: skip
+    except KeyboardInterrupt:
+        typer.echo("stopped; the same command with --resume goes on from the last checkpoint", err=True)
+        raise typer.Exit(130) from None
+    found = {
+        name.removesuffix(".json"): read_json(folder / name)
+        for name in (BEFORE, UNTRAINED, AFTER) if (folder / name).is_file()
+    }  # fmt: skip
+    if quiet:
+        json.dump(found, sys.stdout, indent=1)
+        sys.stdout.write("\n")
+    else:
+        _show(found, recipe)
+        typer.echo(f"network, chip, evaluations: {folder}")
+        if json_file is not None:
+            write_json(found, Path(json_file))
+
+
+def _layers(texts: Sequence[str]) -> dict[str, str]:
+    from bitline.errors import DataError
+
+    pairs = [text.rpartition("=") for text in texts]
+    for text, (name, equals, _) in zip(texts, pairs, strict=True):
+        if not (name and equals):
+            raise DataError(f"layer {text!r} is not LAYER=STRUCTURE, for example features.conv6.0=group:2")
+    return {name: structure for name, _, structure in pairs}
+
+
+def _show(found: dict[str, dict[str, object]], recipe: str) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    words = {"evaluation_before": "before", "evaluation_untrained": f"{recipe}, untrained", "evaluation": recipe}
+    table = Table(box=None, pad_edge=False)
+    for head in ("", "float [%]", "on the chip [%]", "worst [%]", "conversions", "energy [uJ]", "TOPS/W"):
+        table.add_column(head, justify="left" if not head else "right", no_wrap=True)
+    for name, evaluation in found.items():
+        a, cost, layers = (evaluation[key] for key in ("accuracy", "cost", "layers"))
+        assert isinstance(a, dict)
+        assert isinstance(cost, dict)
+        assert isinstance(layers, list)
+        table.add_row(
+            words[name], f"{a['float']:.2f}", f"{a['mean']:.2f} ± {a['std']:.2f}", f"{a['worst']:.2f}",
+            f"{sum(layer['conversions'] for layer in layers):,}", f"{cost['energy_J'] * 1e6:.3g}",
+            f"{cost['tops_per_watt']:.3g}",
+        )  # fmt: skip
+    Console(highlight=False).print(table)
+
+
+command.__doc__ = f"{command.__doc__}\n{EXAMPLES}"

@@ -1,0 +1,154 @@
+"""``bitline study``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+app = typer.Typer(help="Measure a trained network under many settings.", no_args_is_help=True)
+
+EXAMPLES = """
+[bold]Examples[/]
+
+bitline study partial-sums runs/vgg8-cifar10 --chip rram-22nm --set adc.bits=4 --images 500 --chips 3 --out runs/study
+
+bitline study partial-sums runs/vgg8-cifar10 --out runs/study --resume   [dim]# the same command after a kill[/]
+
+bitline study partial-sums runs/lenet5-digits --rows 64,128 --bits 3,4,5 --ranges full,slice_digit --out runs/small
+
+bitline study partial-sums runs/vgg8-cifar10 --quantization-aware runs/aware --psum-aware runs/psum --out runs/study
+"""
+
+
+@app.callback()
+def _group() -> None:  # pyright: ignore[reportUnusedFunction]
+    """Measure a trained network under many settings."""
+
+
+@app.command(name="partial-sums", help=f"Measure what partial sums cost a trained network: three lessons.\n{EXAMPLES}")
+def partial_sums(
+    run: Annotated[Path, typer.Argument(help="Run directory of bitline train.")],
+    out: Annotated[Path, typer.Option(help="Where study.json and study.html are written.")],
+    chip: Annotated[str, typer.Option(help="A preset (see bitline chips) or a TOML file.")] = "rram-22nm",
+    overrides: Annotated[
+        list[str] | None, typer.Option("--set", help="KEY=VALUE for any chip key; repeatable.")
+    ] = None,
+    quantization_aware: Annotated[
+        Path | None, typer.Option(help="Run directory of the network trained with the chip's integers.")
+    ] = None,
+    psum_aware: Annotated[
+        Path | None, typer.Option(help="Run directory of the network trained with the chip's partial sums.")
+    ] = None,
+    chips: Annotated[int, typer.Option(help="Programmed chips.")] = 3,
+    seed: Annotated[int, typer.Option(help="Seed of the first chip.")] = 0,
+    images: Annotated[int | None, typer.Option(help="Test images, from the first; default: all.")] = None,
+    batch_size: Annotated[int, typer.Option(help="Images at once.")] = 64,
+    calibration_images: Annotated[int, typer.Option(help="Training images that set the ranges.")] = 256,
+    layer_images: Annotated[int, typer.Option(help="Test images for the layers alone.")] = 8,
+    tile_rows: Annotated[
+        str, typer.Option(help="Wordlines driven at once in the experiment at one LSB; none leaves it out.")
+    ] = "32,64,128,256,512",
+    rows: Annotated[str, typer.Option(help="Crossbar heights of the grid.")] = "32,64,128,256",
+    bits: Annotated[str, typer.Option(help="ADC bits of the grid.")] = "3,4,5,6,7,8",
+    ranges: Annotated[
+        str, typer.Option(help="ADC range policies of the grid: full, or calibrated for each of the others.")
+    ] = "full,layer,slice,slice_digit,column",
+    data_dir: Annotated[Path | None, typer.Option(help="Where cifar10 lies.")] = None,
+    threads: Annotated[int | None, typer.Option(help="CPU threads.")] = None,
+    trust_code: Annotated[bool, typer.Option(help="Run the Python file that the run directory names.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the study in --out.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print study.json instead of the findings.")] = False,
+) -> None:
+    """Measure what partial sums cost a trained network."""
+    from bitline.chip import files
+    from bitline.report import study as page
+    from bitline.study import Plan, Runs
+    from bitline.study import partial_sums as measure
+
+    target = files.load(chip, overrides or ())
+    plan = Plan(
+        chips=chips, seed=seed, images=images, batch_size=batch_size, calibration_images=calibration_images,
+        layer_images=layer_images, tile_rows=_numbers("--tile-rows", tile_rows), rows=_numbers("--rows", rows),
+        bits=_numbers("--bits", bits), ranges=tuple(_words(ranges)), progress=not as_json,
+    )  # fmt: skip
+    if threads is not None:
+        import torch
+
+        torch.set_num_threads(threads)
+    runs = Runs(*_networks(run, quantization_aware, psum_aware, data_dir, trust_code=trust_code))
+    try:
+        found = measure(runs, target, plan, out / "study.json", resume=resume)
+    except KeyboardInterrupt:
+        typer.echo("stopped; the same command with --resume goes on from the last point", err=True)
+        raise typer.Exit(130) from None
+    written = page.write(found, out / "study.html")
+    if as_json:
+        import json
+
+        typer.echo(json.dumps(found, indent=1))
+    else:
+        _show(found)
+        typer.echo(f"numbers: {out / 'study.json'}\npage: {written}")
+
+
+def _networks(
+    run: Path, quantization_aware: Path | None, psum_aware: Path | None, data_dir: Path | None, *, trust_code: bool
+) -> list[Any]:
+    """Load the run under study and those it is compared with, None where none is given; all on the same data.
+
+    Raises:
+        DataError: a run cannot be loaded, or was trained on other data.
+    """
+    from bitline.cli.subject import subject
+    from bitline.errors import DataError
+    from bitline.study.runs import network
+
+    _, data, title = subject(run, None, None, 1.0, None, data_dir, None, trust_code=trust_code)
+    found: list[Any] = [network(run, data, title, trust_code=trust_code)]
+    for path in (quantization_aware, psum_aware):
+        if path is None:
+            found.append(None)
+            continue
+        _, other, name = subject(path, None, None, 1.0, None, data_dir, None, trust_code=trust_code)
+        if (other.title, other.image_size) != (data.title, data.image_size):
+            raise DataError(
+                f"{path} was trained on {other.title} at {other.image_size} px; {run} on {data.title} at "
+                f"{data.image_size} px: give runs of the same data"
+            )
+        found.append(network(path, data, name, trust_code=trust_code))
+    return found
+
+
+def _words(given: str) -> list[str]:
+    return [] if given.strip() in ("", "none") else [word.strip() for word in given.split(",")]
+
+
+def _numbers(option: str, given: str) -> tuple[int, ...]:
+    from bitline.errors import DataError
+
+    try:
+        return tuple(int(word) for word in _words(given))
+    except ValueError:
+        raise DataError(f"{option} is {given!r}; expected whole numbers such as 64,128, or none") from None
+
+
+def _show(found: Mapping[str, Any]) -> None:
+    from rich.console import Console
+    from rich.markup import escape
+
+    console = Console(highlight=False)
+    lesson = 0
+    for finding in found["findings"]:
+        if finding["lesson"] != lesson:
+            lesson = finding["lesson"]
+            console.print(f"\n[bold]lesson {lesson}[/]")
+        console.print(escape(finding["text"]))
+    if found["findings"]:
+        console.print()
+    for what in found["not_measured"]:
+        console.print(f"[dim]not measured: {escape(what)}[/]")

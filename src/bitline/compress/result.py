@@ -1,0 +1,98 @@
+"""What a rewriting leaves: the network, the changes as data, and what became of every layer."""
+
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from torch import nn
+
+from bitline.models.rewrite import Rewrite
+
+
+@dataclass(frozen=True)
+class LayerReport:
+    """One layer that was rewritten.
+
+    Args:
+        name: of the layer in its network.
+        kind: of the rewrite.
+        rows: of the dense layer's matrix.
+        tiles_before: row tiles of the dense layer.
+        tiles_after: row tiles of each product that replaces it; the most where there are several.
+        groups: of the layer that replaces it, 1 where it has none.
+        mix: groups of the 1x1 convolution behind it, 0 where there is none.
+        kept: share of the importance inside of groups, for each assignment; of a separable, the share of the weighted
+            kernels that its start keeps.
+        error_before: mean square difference to the dense network's output as first set, relative to that output's
+            variance; inputs are those the rewritten network gives.
+        error_after: as error_before, with weights refitted; None where they were not.
+    """
+
+    name: str
+    kind: str
+    rows: int
+    tiles_before: int
+    tiles_after: int
+    groups: int
+    mix: int
+    kept: dict[str, float]
+    error_before: float
+    error_after: float | None
+
+    def __str__(self) -> str:
+        parts = f"{self.groups} groups, " if self.groups > 1 else ""
+        parts += f"mixed in {self.mix}, " if self.mix else ""
+        kept = ", ".join(f"{kind} {share:.1%}" for kind, share in self.kept.items())
+        error = f"{self.error_before:.3f}" + (f" -> {self.error_after:.3f}" if self.error_after is not None else "")
+        return (
+            f"{self.name}: {self.kind}, {parts}{self.rows} rows, row tiles {self.tiles_before} -> {self.tiles_after}, "
+            f"kept {kept}, error {error}"
+        )
+
+
+@dataclass(frozen=True)
+class Left:
+    """One layer that needs partial sums and was not rewritten, or a batch norm that was not folded.
+
+    Args:
+        name: of the layer.
+        why: the reason.
+    """
+
+    name: str
+    why: str
+
+    def __str__(self) -> str:
+        return f"{self.name}: left, {self.why}"
+
+
+@dataclass(frozen=True)
+class Report:
+    """What became of every layer that a rewriting looked at.
+
+    Args:
+        layers: rewritten, in the order they run.
+        left: as they were, and why.
+        folded: batch norm -> the layer it went into.
+    """
+
+    layers: tuple[LayerReport, ...] = ()
+    left: tuple[Left, ...] = ()
+    folded: dict[str, str] = field(default_factory=dict[str, str])
+
+    def __str__(self) -> str:
+        lines = [*map(str, self.layers), *(f"{norm}: folded into {layer}" for norm, layer in self.folded.items())]
+        return "\n".join([*lines, *map(str, self.left)])
+
+
+class Rewritten(NamedTuple):
+    """A rewritten network.
+
+    Args:
+        model: in evaluation mode.
+        rewrites: what `bitline.models.rewrite.apply` needs to make its structure from that of the network given.
+        report: what became of its layers.
+    """
+
+    model: nn.Module
+    rewrites: tuple[Rewrite, ...]
+    report: Report

@@ -1,0 +1,160 @@
+"""Layers that take the place of a dense layer and keep its inputs and outputs where they were.
+
+Group convolution with a channel shuffle: X. Zhang et al., "ShuffleNet", CVPR 2018, arXiv:1707.01083.
+Depthwise separable convolution: A. Howard et al., "MobileNets", 2017, arXiv:1704.04861, here with nothing between
+its two parts.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+Shape = tuple[int, ...]
+
+
+class Block(nn.Module):
+    """What replaces one layer; the result of its last layer, perhaps in another order, is the result of the block."""
+
+    @property
+    def last(self) -> str:
+        """Name of the child whose result leaves the block."""
+        raise NotImplementedError
+
+    @property
+    def order(self) -> Tensor | None:
+        """Which output of the last layer each output of the block is, (outputs,); None where it is the same one."""
+        return None
+
+
+class GroupConv2d(Block):
+    """A group convolution over input and output channels in any order.
+
+    Children: `conv`, with groups, and where asked `mix`, a 1x1 convolution that reads an equal share of every group.
+    Buffers: `inputs` and `outputs`, permutations: input channel `inputs[i]` is channel i of `conv`, and output channel
+    i is channel `outputs[i]` of the last layer.
+
+    Args:
+        like: the convolution to replace; its sizes, stride, padding, dilation and bias are taken over, not its weights.
+        groups: divides its input and its output channels.
+        mix: groups of the 1x1 convolution after it; 0 leaves it out.
+    """
+
+    inputs: Tensor
+    outputs: Tensor
+
+    def __init__(self, like: nn.Conv2d, groups: int, *, mix: int = 0) -> None:
+        super().__init__()
+        at: dict[str, Any] = {"device": like.weight.device, "dtype": like.weight.dtype}
+        self.conv = nn.Conv2d(
+            like.in_channels, like.out_channels, _two(like.kernel_size), _two(like.stride), _same(like.padding),
+            _two(like.dilation), groups, biased(like) and not mix, like.padding_mode, **at,
+        )  # fmt: skip
+        self.mix = (
+            nn.Conv2d(like.out_channels, like.out_channels, 1, groups=mix, bias=biased(like), **at) if mix else None
+        )
+        self.register_buffer("inputs", torch.arange(like.in_channels, device=like.weight.device))
+        self.register_buffer("outputs", torch.arange(like.out_channels, device=like.weight.device))
+
+    @property
+    def last(self) -> str:
+        """``"mix"`` where there is one, else ``"conv"``."""
+        return "conv" if self.mix is None else "mix"
+
+    @property
+    def order(self) -> Tensor:
+        """The permutation of the outputs."""
+        return self.outputs
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Convolve, (batch, in_channels, height, width) to (batch, out_channels, height, width)."""
+        y = self.conv(_taken(x, self.inputs))
+        if self.mix is not None:
+            y = self.mix(nn.functional.channel_shuffle(y, self.conv.groups))
+        return _taken(y, self.outputs)
+
+
+class SeparableConv2d(Block):
+    """A convolution of each channel by itself, then a 1x1 convolution over all that gave.
+
+    Children: `depthwise`, with the kernel, stride, padding and dilation of the convolution it replaces and no bias, and
+    `pointwise`, with its bias.
+
+    Args:
+        like: the convolution to replace.
+        multiplier: depthwise kernels per input channel.
+    """
+
+    def __init__(self, like: nn.Conv2d, *, multiplier: int = 1) -> None:
+        super().__init__()
+        at: dict[str, Any] = {"device": like.weight.device, "dtype": like.weight.dtype}
+        between = like.in_channels * multiplier
+        self.depthwise = nn.Conv2d(
+            like.in_channels, between, _two(like.kernel_size), _two(like.stride), _same(like.padding),
+            _two(like.dilation), like.in_channels, False, like.padding_mode, **at,
+        )  # fmt: skip
+        self.pointwise = nn.Conv2d(between, like.out_channels, 1, bias=biased(like), **at)
+
+    @property
+    def last(self) -> str:
+        """The 1x1 convolution."""
+        return "pointwise"
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Convolve, (batch, in_channels, height, width) to (batch, out_channels, height, width)."""
+        return self.pointwise(self.depthwise(x))
+
+
+class GroupLinear(Block):
+    """A linear layer whose inputs are dealt to groups, each with outputs of its own.
+
+    Child: `conv`, a convolution of kernel 1 over a single position, with groups. Buffers as those of GroupConv2d.
+
+    Args:
+        like: the layer to replace.
+        groups: divides its inputs and its outputs.
+    """
+
+    inputs: Tensor
+    outputs: Tensor
+
+    def __init__(self, like: nn.Linear, groups: int) -> None:
+        super().__init__()
+        at: dict[str, Any] = {"device": like.weight.device, "dtype": like.weight.dtype}
+        self.conv = nn.Conv1d(like.in_features, like.out_features, 1, groups=groups, bias=biased(like), **at)
+        self.register_buffer("inputs", torch.arange(like.in_features, device=like.weight.device))
+        self.register_buffer("outputs", torch.arange(like.out_features, device=like.weight.device))
+
+    @property
+    def last(self) -> str:
+        """The layer of all groups."""
+        return "conv"
+
+    @property
+    def order(self) -> Tensor:
+        """The permutation of the outputs."""
+        return self.outputs
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Multiply, (batch, in_features) to (batch, out_features)."""
+        return self.conv(x.index_select(1, self.inputs).unsqueeze(-1)).squeeze(-1).index_select(1, self.outputs)
+
+
+def biased(layer: nn.Module) -> bool:
+    """Whether a layer has a bias."""
+    return getattr(layer, "bias", None) is not None
+
+
+def _taken(x: Tensor, order: Tensor) -> Tensor:
+    """Return the channels of a batch of images in another order, laid out in memory as they were."""
+    if x.is_contiguous() or not x.is_contiguous(memory_format=torch.channels_last):
+        return x.index_select(1, order)
+    return x.permute(0, 2, 3, 1)[..., order].permute(0, 3, 1, 2)
+
+
+def _two(size: Shape) -> tuple[int, int]:
+    return size[0], size[1]
+
+
+def _same(padding: str | Shape) -> str | tuple[int, int]:
+    return padding if isinstance(padding, str) else _two(padding)

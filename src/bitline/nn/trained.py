@@ -1,0 +1,250 @@
+"""ADC ranges that a network trains together with its weights, keeps, and writes to a file."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from bitline.chip.description import Chip
+from bitline.errors import ConversionError, DataError
+from bitline.mvm import adc
+from bitline.mvm.product import Product
+from bitline.nn.convert import crossbar_layers
+from bitline.nn.layers import CrossbarLayer
+from bitline.nn.state import Sampling, parts
+
+_FORMAT = "bitline ADC ranges 1"
+_TENSORS = ("input_scale", "input_signed", "adc_lsb", "adc_offset")
+
+
+def train_ranges(
+    model: nn.Module, *, offsets: bool = False, vectors: int = 128, sums: int = 2**21, seed: int = 0
+) -> list[nn.Parameter]:
+    """Make parameters of a converted network's ADC ranges, beginning from the ranges it has.
+
+    Each layer gets ``log2_lsb``, and with `offsets` ``offset_shift``. Their gradient is that of a learned step size,
+    estimated from input vectors drawn anew at every step; see `bitline.mvm.gradient.range_gradient`. It is not
+    scaled down as Esser et al. (arXiv:1902.08153) do: give the parameters to Adam, which needs no scaling, at a rate of
+    about 1e-2: octaves of an LSB, or LSBs of an offset, a step. `keep_ranges` ends it.
+
+    Args:
+        model: converted and calibrated, on a chip of ``adc.policy = "trained"``.
+        offsets: train the lowest value of every range too.
+        vectors: input vectors that each layer's gradient is estimated from at a step, at most.
+        sums: analog sums that each layer computes for them, at most; but never fewer than 8 vectors.
+        seed: of the draws; each depends on it, on the layer's name and on the number of the step.
+
+    Returns:
+        The new parameters.
+
+    Raises:
+        ConversionError: ranges that are unknown or train already, or another ADC policy.
+    """
+    if vectors < 1:
+        raise ConversionError(f"vectors is {vectors}; allowed: 1 or more")
+    layers = crossbar_layers(model)
+    for name, layer in layers.items():
+        if layer.chip.adc.policy != "trained":
+            raise ConversionError(
+                f"layer {name} is on chip {layer.chip.name} of adc.policy = {layer.chip.adc.policy!r}; ranges train "
+                "under 'trained' only: call set_chip(model, replace(chip, 'adc.policy=trained')) first"
+            )
+        if layer.log2_lsb is not None:
+            raise ConversionError(f"layer {name}: its ADC ranges train already")
+        _check_known(name, layer)
+    for layer in layers.values():
+        layer.train_ranges(Sampling(vectors, sums, seed), offsets=offsets)
+    found = (p for layer in layers.values() for p in (layer.log2_lsb, layer.offset_shift))
+    return [p for p in found if p is not None]
+
+
+def keep_ranges(model: nn.Module) -> None:
+    """Write trained ADC ranges back into the buffers that hold calibrated ones, and remove their parameters.
+
+    Raises:
+        ConversionError: a range that training has made NaN or infinite.
+    """
+    layers = crossbar_layers(model)
+    for name, layer in layers.items():
+        if layer.log2_lsb is not None:
+            _check_known(name, layer)
+    for layer in layers.values():
+        layer.keep_ranges()
+
+
+def save_ranges(model: nn.Module, path: Path | str) -> None:
+    """Write the input and ADC ranges of a converted network to a safetensors file.
+
+    Args:
+        model: calibrated, or trained; it may go on training.
+        path: a ``.safetensors`` file; one that is there is replaced once the new one is whole.
+
+    Raises:
+        ConversionError: ranges that are unknown, or a chip whose ADCs keep none.
+    """
+    from safetensors.torch import save_file
+
+    layers = crossbar_layers(model)
+    tensors: dict[str, Tensor] = {}
+    for name, layer in layers.items():
+        _check_keeps(layer.chip)
+        _check_known(name, layer)
+        values = (layer.input_scale, layer.input_signed, layer.lsb, layer.offset)
+        for key, value in zip(_TENSORS, values, strict=True):
+            tensors[f"{name}.{key}"] = value.detach().cpu().clone().contiguous()
+    chip = next(iter(layers.values())).chip
+    metadata = {"format": _FORMAT, "chip": json.dumps(_flat(chip), sort_keys=True), "name": chip.name}
+    metadata |= {"layouts": json.dumps(_layouts(layers), sort_keys=True)}
+    path = Path(path)
+    _check_suffix(path)
+    temporary = path.with_name(path.name + ".tmp")
+    save_file(tensors, str(temporary), metadata)
+    temporary.replace(path)
+
+
+def load_ranges(model: nn.Module, path: Path | str) -> None:
+    """Give a converted network the input and ADC ranges of a file; it needs no calibration then.
+
+    Nothing changes unless the whole file fits. Where ranges train, they go on from those of the file.
+
+    Args:
+        model: on a chip of the same ADCs, crossbars and number formats as the one that the file was written for.
+        path: from `save_ranges`.
+
+    Raises:
+        DataError: an absent or damaged file, or another kind of file.
+        ConversionError: layers or a chip that do not fit the file, or ranges that no ADC can have.
+    """
+    path = Path(path)
+    tensors, metadata = _read(path)
+    layers = crossbar_layers(model)
+    _check_chip(next(iter(layers.values())).chip, metadata, path)
+    wanted = {f"{name}.{key}" for name in layers for key in _TENSORS}
+    for what, names in (("lacks", wanted - tensors.keys()), ("holds, beyond the network's,", tensors.keys() - wanted)):
+        if names:
+            raise ConversionError(f"{path} {what} {', '.join(sorted(names)[:4])}{', ...' if len(names) > 4 else ''}")
+    _check_layouts(layers, metadata, path)
+    for name, layer in layers.items():
+        _check_fits(layer, {key: tensors[f"{name}.{key}"] for key in _TENSORS}, f"{path}: layer {name}")
+    for name, layer in layers.items():
+        scale, signed, lsb, offset = (tensors[f"{name}.{key}"] for key in _TENSORS)
+        layer.forget()
+        layer.input_scale.copy_(scale)
+        layer.input_signed.copy_(signed)
+        layer.take_ranges(lsb, offset)
+
+
+def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    from safetensors import SafetensorError, safe_open
+
+    _check_suffix(path)
+    if not path.is_file():
+        raise DataError(f"no such file: {path}")
+    try:
+        with safe_open(str(path), framework="pt") as file:
+            metadata: dict[str, str] = file.metadata() or {}
+            tensors: dict[str, Tensor] = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise DataError(f"{path} is damaged: {' '.join(str(error).split())[:200]}") from error
+    if metadata.get("format") != _FORMAT:
+        raise DataError(f"{path} holds no ADC ranges; expected a file of save_ranges(model, path)")
+    return tensors, metadata
+
+
+def _check_suffix(path: Path) -> None:
+    if path.suffix != ".safetensors":
+        raise DataError(f"{path}: ranges are kept in .safetensors files only")
+
+
+def _check_keeps(chip: Chip) -> None:
+    if not chip.adc.keeps_ranges:
+        raise ConversionError(
+            f"chip {chip.name} has adc.policy = {chip.adc.policy!r}, which keeps no ranges; "
+            "allowed: 'calibrated', 'trained'"
+        )
+
+
+def _check_known(name: str, layer: CrossbarLayer) -> None:
+    if not layer.ready:
+        why = "unknown; call calibrate(model, batches) first"
+        if layer.log2_lsb is not None:
+            why = "NaN or infinite; training has diverged"
+        raise ConversionError(f"layer {name}: its input or ADC range is {why}")
+
+
+def _check_chip(chip: Chip, metadata: dict[str, str], path: Path) -> None:
+    _check_keeps(chip)
+    mine, theirs = _flat(chip), _json(metadata, "chip", path)
+    for key in sorted(mine.keys() | theirs.keys()):
+        if mine.get(key) != theirs.get(key):
+            raise ConversionError(
+                f"{path} was written for chip {metadata.get('name', '?')} of {key} = {theirs.get(key)!r}; "
+                f"chip {chip.name} has {mine.get(key)!r}"
+            )
+
+
+def _json(metadata: dict[str, str], key: str, path: Path) -> dict[str, Any]:
+    try:
+        return dict(json.loads(metadata[key]))
+    except (KeyError, ValueError, TypeError) as error:
+        raise DataError(f"{path} is damaged: it does not say which {key} it is for") from error
+
+
+def _layouts(layers: Mapping[str, CrossbarLayer]) -> dict[str, str]:
+    """What the sums of each layer are made of, where that is not its groups by themselves."""
+    return {name: layer.layout for name, layer in layers.items() if layer.layout != "dense"}
+
+
+def _check_layouts(layers: Mapping[str, CrossbarLayer], metadata: dict[str, str], path: Path) -> None:
+    mine, theirs = _layouts(layers), _json(metadata, "layouts", path)
+    for name in layers:
+        if mine.get(name) != theirs.get(name):
+            raise ConversionError(
+                f"{path} was written for layer {name} mapped {theirs.get(name, 'dense')!r}; "
+                f"the network has it {mine.get(name, 'dense')!r}"
+            )
+
+
+def _check_fits(layer: CrossbarLayer, found: dict[str, Tensor], where: str) -> None:
+    """Raise ConversionError where ranges of a file cannot be those of a layer."""
+    signed, scale = found["input_signed"], found["input_scale"]
+    if signed.dtype != torch.bool or signed.numel() != 1 or scale.numel() != 1:
+        raise ConversionError(f"{where}: input range is not one number and one sign")
+    if not bool(scale.isfinite() & (scale > 0)):
+        raise ConversionError(f"{where}: input_scale = {float(scale)} must be a number above zero")
+    if not layer.converts:
+        return
+    product = Product(replace(layer.placement, matmul=replace(layer.matmul, signed=bool(signed))).wired)
+    shape = adc.shape(layer.chip.adc.granularity, product)
+    for key in ("adc_lsb", "adc_offset"):
+        value = found[key]
+        if tuple(value.shape) != shape or value.dtype != torch.float64:
+            raise ConversionError(f"{where}: {key} is {value.dtype} of shape {tuple(value.shape)}; expected {shape}")
+        if not bool(value.isfinite().all()):
+            raise ConversionError(f"{where}: {key} is NaN or infinite")
+    if layer.log2_lsb is not None and tuple(layer.log2_lsb.shape) != shape:
+        raise ConversionError(f"{where}: ranges of shape {tuple(layer.log2_lsb.shape)} train; expected {shape}")
+    if not found["adc_lsb"].equal(adc.snap(found["adc_lsb"])):
+        raise ConversionError(f"{where}: adc_lsb is below one level or has more than 10 significant bits")
+    if not found["adc_offset"].equal(found["adc_offset"].round()):
+        raise ConversionError(f"{where}: adc_offset is no whole number of levels")
+
+
+def _flat(chip: Chip) -> dict[str, Any]:
+    """What ranges depend on, by dotted key."""
+    found: dict[str, Any] = {}
+
+    def walk(key: str, value: Any) -> None:
+        if isinstance(value, dict):
+            for name, inner in value.items():  # pyright: ignore[reportUnknownVariableType]
+                walk(f"{key}.{name}", inner)
+        else:
+            found[key] = value
+
+    for key, value in parts(chip).items():
+        walk(key, value.model_dump(mode="json") if hasattr(value, "model_dump") else value)
+    return found

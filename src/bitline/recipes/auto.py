@@ -1,0 +1,228 @@
+"""Search over structure, ADC and crossbar at once for the front of accuracy, energy and area.
+
+Optuna proposes (T. Akiba et al., KDD 2019, doi:10.1145/3292500.3330701). A trial gives every layer that needs partial
+sums a structure and the chip a crossbar height, an ADC and a number of columns that share one. What it costs is exact;
+its accuracy is a proxy: some steps of distillation, then training images on ideal cells. The front of the proxy is
+trained and evaluated in full.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import optuna
+import torch
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
+from optuna.trial import FrozenTrial, TrialState
+from torch import Tensor, nn
+
+from bitline.chip.description import Chip
+from bitline.chip.files import replace
+from bitline.cost.model import Cost, price
+from bitline.data import DataSet
+from bitline.errors import BitlineError
+from bitline.evaluate.run import CALIBRATION_BATCH
+from bitline.models.files import Run, load_run, read_json
+from bitline.nn import calibrate, placement, to_crossbar
+from bitline.nn.shapes import matmuls
+from bitline.recipes.config import RecipeConfig
+from bitline.recipes.files import AFTER, BEFORE, FRONT, JOURNAL, TRIALS, Say
+from bitline.recipes.structure import CHOICES, restructure
+from bitline.train.checkpoint import write_json
+from bitline.train.loader import TrainBatches
+from bitline.train.module import distillation
+
+HEIGHTS, ADC_BITS, COLUMNS_PER_ADC = (64, 128, 256), (3, 4, 5, 6), (4, 8, 16)
+WITHIN = 1.5
+"""points below the network it came from that the kept point may be"""
+_DIRECTIONS: dict[str, Literal["maximize", "minimize"]] = {
+    "accuracy": "maximize", "energy": "minimize", "area": "minimize", "latency": "minimize",
+}  # fmt: skip
+
+
+@dataclass
+class Search:
+    """A search over one trained network.
+
+    Args:
+        config: of the recipe ``auto``.
+        chip: that trials vary.
+        data: that the network was trained on.
+        out: run directory.
+    """
+
+    config: RecipeConfig
+    chip: Chip
+    data: DataSet
+    out: Path
+
+    def __post_init__(self) -> None:
+        self.origin: Run = load_run(self.config.run)
+        count = min(self.config.structure_images, len(self.data.train_images))
+        self.batches = [x for x, _ in self.data.batches("train", batch_size=CALIBRATION_BATCH, limit=count)]
+        shapes = matmuls(self.origin.model, self.batches[0].shape[1:])
+        height = self.chip.crossbar.active_rows
+        self.layers = [m.name for m in shapes if m.kind == "conv2d" and m.groups == 1 and m.rows > height]
+        self.path = self.out / JOURNAL
+
+    def run(self, say: Say) -> list[FrozenTrial]:
+        """Make the trials that are missing and return the front of the proxy, cheapest first."""
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        self.out.mkdir(parents=True, exist_ok=True)
+        objectives = self.config.objectives
+        study = optuna.create_study(
+            storage=JournalStorage(JournalFileBackend(str(self.path))), study_name="auto", load_if_exists=True,
+            directions=[_DIRECTIONS[name] for name in objectives],
+        )  # fmt: skip
+        if not study.get_trials(deepcopy=False):
+            for start in self._starts():
+                study.enqueue_trial(start)
+        while (done := len(study.get_trials(deepcopy=False, states=[TrialState.COMPLETE, TrialState.PRUNED]))) < (
+            self.config.trials
+        ):
+            # the sampler of a resumed search must not repeat the numbers of its first trials
+            study.sampler = optuna.samplers.TPESampler(seed=self.config.seed + done, multivariate=True)
+            study.optimize(self._trial, n_trials=1, catch=(BitlineError,))
+            last = study.get_trials(deepcopy=False)[-1]
+            say(f"trial {done + 1}/{self.config.trials}: {last.user_attrs.get('summary', last.state.name.lower())}")
+            write_json(self.out / TRIALS, {"objectives": list(objectives), "trials": [_plain(t) for t in study.trials]})
+        return sorted(study.best_trials, key=lambda t: float(t.user_attrs["energy_J"]))
+
+    def _starts(self) -> list[dict[str, Any]]:
+        """The pure structures on the chip as it is: where the search begins."""
+        chip = self.chip
+        same = {"height": chip.crossbar.active_rows, "bits": chip.adc.bits, "columns_per_adc": chip.adc.columns_per_adc}
+        return [{**same, **{f"layer {name}": choice for name in self.layers}} for choice in CHOICES]
+
+    def _trial(self, trial: optuna.Trial) -> tuple[float, ...]:
+        layers = {name: trial.suggest_categorical(f"layer {name}", CHOICES) for name in self.layers}
+        overrides = self._overrides(trial)
+        chip = replace(self.chip, *overrides)
+        torch.manual_seed(self.config.seed)
+        network = restructure(self.origin.model, self.batches, chip, self.config, layers).model
+        self._distil(network)
+        accuracy, cost = self._on_chip(network, chip)
+        values = {"accuracy": accuracy, "energy": cost.energy_J, "area": cost.area_m2, "latency": cost.latency_s}
+        trial.set_user_attr("layers", layers)
+        trial.set_user_attr("overrides", list(overrides))
+        trial.set_user_attr("energy_J", cost.energy_J)
+        trial.set_user_attr(
+            "summary", f"{accuracy:.1f} % (proxy), {cost.energy_J * 1e6:.3g} uJ, {cost.area_m2 * 1e6:.3g} mm2; "
+            f"{', '.join(overrides)}; {', '.join(dict.fromkeys(layers.values()))}",
+        )  # fmt: skip
+        return tuple(values[name] for name in self.config.objectives)
+
+    def _overrides(self, trial: optuna.Trial) -> tuple[str, ...]:
+        height = trial.suggest_categorical("height", HEIGHTS)
+        bits = trial.suggest_categorical("bits", ADC_BITS)
+        columns = trial.suggest_categorical("columns_per_adc", COLUMNS_PER_ADC)
+        return (
+            f"crossbar.rows={height}", f"crossbar.active_rows={height}", f"adc.bits={bits}",
+            f"adc.columns_per_adc={columns}",
+        )  # fmt: skip
+
+    def _distil(self, network: nn.Module) -> None:
+        """A few steps after the network it came from; no labels."""
+        config = self.config
+        batches = TrainBatches(
+            self.data, batch_size=config.proxy_batch, seed=config.seed, flip=self.data.channels == 3,
+            pad=self.data.image_size // 16,
+        )  # fmt: skip
+        optimizer = torch.optim.SGD(network.parameters(), lr=config.lr, momentum=0.9, nesterov=True)
+        network.train()
+        for step, (images, _) in zip(range(config.proxy_steps), batches, strict=False):
+            for group in optimizer.param_groups:
+                group["lr"] = config.lr * (1 - step / config.proxy_steps)
+            with torch.no_grad():
+                targets = self.origin.model(images)
+            loss = distillation(network(images), targets, config.temperature)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+        network.eval()
+
+    @torch.no_grad()
+    def _on_chip(self, network: nn.Module, chip: Chip) -> tuple[float, Cost]:
+        """Accuracy on training images with ideal cells, percent, and cost."""
+        model, _ = to_crossbar(network, chip, example=self.batches[0][:2], mapping=self.config.mapping or None)
+        calibrate(model, self.batches[:1])
+        images, labels = self._proxy_images()
+        right = sum(
+            int((model(x).argmax(1) == y).sum())
+            for x, y in zip(images.split(CALIBRATION_BATCH), labels.split(CALIBRATION_BATCH), strict=True)
+        )
+        return 100 * right / len(labels), price(placement(model))
+
+    def _proxy_images(self) -> tuple[Tensor, Tensor]:
+        """The last training images."""
+        count = self.config.proxy_images
+        return self.data.normalize(self.data.train_images[-count:]), self.data.train_labels[-count:]
+
+
+def train_front(search: Search, front: Sequence[FrozenTrial], train: Callable[[RecipeConfig], Path]) -> Path:
+    """Train points of the front as ``mixed`` recipes.
+
+    Args:
+        search: that found them.
+        front: trials to train.
+        train: runs a recipe, and returns its run directory with its evaluation.
+
+    Returns:
+        The run directory of the point to keep: the cheapest within `WITHIN` points of the network it came from or,
+        without one, the most accurate.
+    """
+    points: list[dict[str, Any]] = []
+    config, out = search.config, search.out
+    for trial in front:
+        overrides = (*config.overrides, *trial.user_attrs["overrides"])
+        folder = out / f"trial{trial.number:03d}"
+        changes = {"recipe": "mixed", "layers": trial.user_attrs["layers"], "overrides": overrides, "out": folder}
+        evaluation = read_json(train(config.model_copy(update=changes)) / AFTER)
+        points.append(_point(trial, evaluation, folder.name))
+    goal = float(read_json(out / BEFORE)["accuracy"]["float"]) - WITHIN
+    near = [point for point in points if point["accuracy"] >= goal]
+    best = min(near, key=lambda p: p["energy"]) if near else max(points, key=lambda p: p["accuracy"])
+    for point in points:
+        point["dominated"] = any(_dominates(other, point, config.objectives) for other in points)
+    write_json(out / FRONT, {"objectives": list(config.objectives), "points": points, "kept": best["run"]})
+    return out / best["run"]
+
+
+def _point(trial: FrozenTrial, evaluation: dict[str, Any], run: str) -> dict[str, Any]:
+    accuracy, cost = evaluation["accuracy"], evaluation["cost"]
+    return {
+        "run": run, "trial": trial.number, "accuracy": accuracy["mean"], "std": accuracy["std"],
+        "worst": accuracy["worst"], "energy": cost["energy_J"], "area": cost["area_m2"], "latency": cost["latency_s"],
+        "tops_per_watt": cost["tops_per_watt"], "layers": trial.user_attrs["layers"],
+        "overrides": trial.user_attrs["overrides"],
+    }  # fmt: skip
+
+
+def _dominates(a: dict[str, Any], b: dict[str, Any], objectives: Sequence[str]) -> bool:
+    """Whether a is nowhere worse than b and somewhere better."""
+    better = [
+        (a[name] > b[name], a[name] < b[name]) if name == "accuracy" else (a[name] < b[name], a[name] > b[name])
+        for name in objectives
+    ]
+    return any(first for first, _ in better) and not any(second for _, second in better)
+
+
+def chosen(front: Sequence[FrozenTrial], most: int) -> list[FrozenTrial]:
+    """Pick trials of the front to train: the most accurate, and others spread evenly over the logarithm of energy."""
+    if len(front) <= most:
+        return list(front)
+    best = max(front, key=lambda t: t.values[0])
+    energy = torch.tensor([float(t.user_attrs["energy_J"]) for t in front]).log()
+    wanted = torch.linspace(float(energy[0]), float(energy[-1]), most)
+    picked = {int((energy - w).abs().argmin()): None for w in wanted}
+    found = [front[i] for i in picked]
+    return found if best in found else [*found[:-1], best]
+
+
+def _plain(trial: FrozenTrial) -> dict[str, Any]:
+    return {
+        "number": trial.number, "state": trial.state.name.lower(), "params": trial.params, "values": trial.values,
+        "layers": trial.user_attrs.get("layers"), "overrides": trial.user_attrs.get("overrides"),
+    }  # fmt: skip

@@ -1,0 +1,168 @@
+"""What a recipe is told; the same record is saved with its run and checked at a resume."""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from bitline.chip.description import Chip
+from bitline.chip.files import load as load_chip
+from bitline.errors import DataError, nearest
+
+RecipeName = Literal["conventional", "quantization-aware", "psum-aware", "group", "separable", "mixed", "auto"]
+Structure = Literal["dense", "group", "separable", "mixed"]
+Aware = Literal["none", "quantization", "psum"]
+Granularity = Literal["layer", "slice", "slice_digit", "column"]
+_STRUCTURES: dict[str, Structure] = {"group": "group", "separable": "separable", "mixed": "mixed"}
+Objective = Literal["accuracy", "energy", "area", "latency"]
+_AWARE: dict[str, Aware] = {"conventional": "none", "quantization-aware": "quantization"}
+
+
+class RecipeConfig(BaseModel):
+    """One recipe on one trained network; None means the recipe's own value.
+
+    Args:
+        run: run directory of the trained network, which is teacher too.
+        recipe: ``conventional`` (float training alone), ``quantization-aware`` (on the chip with a lossless ADC),
+            ``psum-aware`` (on the chip, tiles in the forward path, ADC ranges trained), ``group`` or ``separable``
+            (another structure, then as ``psum-aware``), ``mixed`` (the structure of each layer in `layers`), ``auto``
+            (a search for structures and chips, whose front is then trained as ``mixed``).
+        chip: a preset or a TOML file.
+        overrides: of the chip, ``adc.bits=4`` and the like.
+        aware: what training on the chip sees: ``none``, ``quantization``, ``psum``.
+        granularity: of the trained ADC ranges; None: the chip's.
+        epochs: of float training; None: 10 for a new structure, 0 for psum-aware and quantization-aware.
+        chip_epochs: of training on the chip; None: 2, and 0 for conventional.
+        lr: largest learning rate of float training.
+        chip_lr: largest learning rate of weights on the chip, under Adam.
+        range_lr: the same of the logarithm of ADC steps.
+        batch_size: images in a batch.
+        distill: share of the loss that follows the network of `run`.
+        temperature: that softens scores.
+        reprogram_every: steps between chips while training on the chip; 0: ideal cells.
+        row_tiles: partial sums a group may need.
+        assignment: of channels to groups: ``best``, ``diagonal`` or ``shuffle``.
+        refit: start from weights fitted to what the dense layers answer.
+        mix: a 1x1 convolution behind each group convolution.
+        split_linear: split the inputs of hidden linear layers too.
+        multiplier: depthwise kernels per channel of ``separable``.
+        layers: of ``mixed``: layer name -> one of `bitline.recipes.structure.CHOICES`.
+        mapping: strategies, layer name or kind -> strategy.
+        objectives: of ``auto``.
+        trials: of ``auto``.
+        front: trials of the front that ``auto`` trains.
+        proxy_steps: steps of distillation before a trial is measured.
+        proxy_batch: images in a batch of these.
+        proxy_images: training images that a trial is measured on.
+        structure_images: training images that new structures are fitted on.
+        test_images: tested after each epoch on the chip.
+        chips: programmed chips that are evaluated; training sees others.
+        images: test images that are evaluated; None: all.
+        calibration_images: training images that set ranges.
+        seed: of shuffle, augmentation and chips in training.
+        threads: of the CPU.
+        checkpoint_every: steps between checkpoints.
+        data_dir: as `bitline.data.load` takes it.
+        out: run directory; None: ``runs/<recipe>-<name of run>``.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    run: Path
+    recipe: RecipeName
+    chip: str = "rram-22nm"
+    overrides: tuple[str, ...] = ()
+    aware: Aware | None = None
+    granularity: Granularity | None = None
+    epochs: Annotated[int, Field(ge=0)] | None = None
+    chip_epochs: Annotated[int, Field(ge=0)] | None = None
+    lr: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 0.02
+    chip_lr: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 5e-5
+    range_lr: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 3e-3
+    batch_size: Annotated[int, Field(ge=1)] = 128
+    distill: Annotated[float, Field(ge=0, le=1)] = 0.7
+    temperature: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 4.0
+    reprogram_every: Annotated[int, Field(ge=0)] = 1
+    row_tiles: Annotated[int, Field(ge=1)] = 1
+    assignment: Literal["best", "diagonal", "shuffle"] = "best"
+    refit: bool = True
+    mix: bool = False
+    split_linear: bool = False
+    multiplier: Annotated[int, Field(ge=1)] = 1
+    layers: dict[str, str] = {}
+    mapping: dict[str, str] = {}
+    objectives: tuple[Objective, ...] = ("accuracy", "energy", "area")
+    trials: Annotated[int, Field(ge=1)] = 40
+    front: Annotated[int, Field(ge=1)] = 4
+    proxy_steps: Annotated[int, Field(ge=0)] = 30
+    proxy_batch: Annotated[int, Field(ge=1)] = 64
+    proxy_images: Annotated[int, Field(ge=1)] = 256
+    structure_images: Annotated[int, Field(ge=1)] = 512
+    test_images: Annotated[int, Field(ge=1)] = 500
+    chips: Annotated[int, Field(ge=1)] = 20
+    images: Annotated[int, Field(ge=1)] | None = None
+    calibration_images: Annotated[int, Field(ge=1)] = 256
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+    threads: Annotated[int, Field(ge=1)] | None = None
+    checkpoint_every: Annotated[int, Field(ge=1)] | None = None
+    data_dir: Path | None = None
+    out: Path | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _no_unknown_keys(cls, values: Any) -> Any:
+        if isinstance(values, dict):
+            for key in values:
+                if key not in cls.model_fields:
+                    allowed = ", ".join(cls.model_fields)
+                    raise DataError(f"unknown key {key!r}; allowed: {allowed}{nearest(str(key), cls.model_fields)}")
+            recipe = values.get("recipe")
+            if recipe not in get_args(RecipeName):
+                names = get_args(RecipeName)
+                raise DataError(f"recipe is {recipe!r}; allowed: {', '.join(names)}{nearest(str(recipe), names)}")
+        return values
+
+    @property
+    def run_dir(self) -> Path:
+        """Where the result is written."""
+        return self.out or Path("runs") / f"{self.recipe}-{self.run.resolve().name}"
+
+    @property
+    def structure(self) -> Structure:
+        """What becomes of the layers."""
+        return _STRUCTURES.get(self.recipe, "dense")
+
+    @property
+    def awareness(self) -> Aware:
+        """What training on the chip sees."""
+        return self.aware or _AWARE.get(self.recipe, "psum")
+
+    @property
+    def float_epochs(self) -> int:
+        """Epochs of float training."""
+        fresh = 10 if self.structure != "dense" or self.recipe == "conventional" else 0
+        return fresh if self.epochs is None else self.epochs
+
+    @property
+    def epochs_on_chip(self) -> int:
+        """Epochs of training on the chip."""
+        if self.awareness == "none":
+            return 0
+        return 2 if self.chip_epochs is None else self.chip_epochs
+
+    def load_chip(self) -> Chip:
+        """Return the chip that the network is to run on."""
+        return load_chip(self.chip, self.overrides)
+
+
+def checked(**values: Any) -> RecipeConfig:
+    """Build a `RecipeConfig` and say what is wrong in one line.
+
+    Raises:
+        DataError: a key or value that is not allowed; names the key, the value and the rule.
+    """
+    try:
+        return RecipeConfig(**values)
+    except ValidationError as error:
+        found = [f"{'.'.join(map(str, e['loc']))} is {e['input']!r}: {e['msg']}" for e in error.errors()]
+        raise DataError("; ".join(found)) from error

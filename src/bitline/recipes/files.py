@@ -1,0 +1,105 @@
+"""What a recipe leaves in its run directory beside what `bitline train` does, and when it may be written again."""
+
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+from safetensors.torch import save_model
+from torch import nn
+
+from bitline.chip.description import Chip, check
+from bitline.errors import DataError
+from bitline.models.files import RECORD, WEIGHTS, ModelRecord, read_json
+from bitline.recipes.config import RecipeConfig, checked
+from bitline.train.checkpoint import replace_file, write_json
+from bitline.train.hardware import describe
+from bitline.train.rundir import CONFIG, METRICS, IfExists
+
+RECIPE, CHIP, RANGES = "recipe.json", "chip.json", "ranges.safetensors"
+BEFORE, UNTRAINED, AFTER = "evaluation_before.json", "evaluation_untrained.json", "evaluation.json"
+START, FLOAT, ON_CHIP = "start", "float", "chip"
+TRIALS, JOURNAL, FRONT = "trials.json", "trials.journal", "front.json"
+RESULT = (WEIGHTS, RECORD, CONFIG, METRICS, CHIP, RANGES, AFTER)
+"""everything about the network that a recipe ends with"""
+
+Say = Callable[[str], None]
+
+
+def prepare(out: Path, config: RecipeConfig, if_exists: IfExists) -> bool:
+    """Make way for a recipe; True if one is to be resumed.
+
+    Raises:
+        DataError: a directory that is not a recipe's, one that is not to be touched, or another configuration.
+    """
+    if out.exists() and not out.is_dir():
+        raise DataError(f"{out} is a file; choose another --out")
+    if not out.exists() or not any(out.iterdir()):
+        return False
+    if not (out / RECIPE).is_file():
+        raise DataError(f"{out} exists and is not a recipe's run directory (no {RECIPE}); choose another --out")
+    if if_exists == "refuse":
+        state = "a finished recipe" if (out / AFTER).is_file() else "an unfinished recipe"
+        raise DataError(f"{out} holds {state}; add --resume to go on with it, or --overwrite to start again")
+    if if_exists == "overwrite":
+        for folder in (START, FLOAT, ON_CHIP, *(path.name for path in out.glob("trial[0-9]*"))):
+            shutil.rmtree(out / folder, ignore_errors=True)
+        for name in (BEFORE, UNTRAINED, *RESULT, TRIALS, JOURNAL, FRONT, RECIPE):
+            (out / name).unlink(missing_ok=True)
+        return False
+    saved = checked(**read_json(out / RECIPE)["settings"]).model_dump()
+    asked, free = config.model_dump(), {"out", "data_dir", "threads", "checkpoint_every"}
+    other = [key for key in asked if key not in free and asked[key] != saved[key]]
+    if other:
+        listed = ", ".join(f"{key} {asked[key]!r} (was {saved[key]!r})" for key in other)
+        raise DataError(f"cannot resume {out} with another configuration: {listed}; or start again with --overwrite")
+    return True
+
+
+def copy(source: Path, target: Path, names: tuple[str, ...]) -> None:
+    """Copy those of some files that there are, each whole or not at all."""
+    for name in names:
+        if (source / name).is_file():
+            replace_file(target / name, lambda temporary, name=name: shutil.copyfile(source / name, temporary))
+
+
+def write_run(
+    folder: Path, network: nn.Module, record: ModelRecord, config: dict[str, Any], metrics: dict[str, Any]
+) -> None:
+    """Write a network that was not trained as a run directory; ``metrics.json`` comes last."""
+    folder.mkdir(parents=True, exist_ok=True)
+    replace_file(folder / WEIGHTS, lambda temporary: save_model(network, str(temporary)))
+    write_json(folder / RECORD, record.model_dump(mode="json"))
+    write_json(folder / CONFIG, config)
+    write_json(folder / METRICS, {**metrics, "hardware": describe()})
+
+
+@dataclass(frozen=True)
+class Made:
+    """What a recipe's network was made for.
+
+    Args:
+        chip: that it runs on.
+        mapping: strategies, layer name or kind -> strategy.
+        ranges: trained ADC ranges; None where calibration sets them.
+    """
+
+    chip: Chip
+    mapping: dict[str, str]
+    ranges: Path | None
+
+    @classmethod
+    def of(cls, folder: Path | None) -> Self | None:
+        """Read it from a run directory; None where no recipe wrote it.
+
+        Raises:
+            DataError: a damaged file.
+            ChipError: no such chip can exist.
+        """
+        if folder is None or not (folder / CHIP).is_file():
+            return None
+        chip = check(read_json(folder / CHIP), str(folder / CHIP))
+        settings = read_json(folder / RECIPE)["settings"] if (folder / RECIPE).is_file() else {}
+        ranges = folder / RANGES if (folder / RANGES).is_file() else None
+        return cls(chip, dict(settings.get("mapping", {})), ranges)

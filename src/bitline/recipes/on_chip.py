@@ -1,0 +1,90 @@
+"""Training with the chip in the forward path: crossbars answer, gradients pass straight through."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from bitline.chip.description import Chip
+from bitline.chip.variants import lossless, with_cells
+from bitline.compress import fold_norms
+from bitline.data import DataSet
+from bitline.evaluate import Settings
+from bitline.evaluate.run import calibration_batches
+from bitline.models.files import ModelRecord
+from bitline.nn import calibrate, crossbar_layers, to_crossbar
+from bitline.nn.trained import keep_ranges, save_ranges, train_ranges
+from bitline.recipes.config import RecipeConfig
+from bitline.recipes.files import RANGES
+from bitline.train import TrainConfig
+from bitline.train.reprogram import Reprogram
+from bitline.train.run import train_network
+
+
+@dataclass(frozen=True)
+class OnChipTraining:
+    """What is trained on which chip.
+
+    Args:
+        network: plain, in evaluation mode; it is not changed.
+        record: that rebuilds it.
+        chip: that it shall run on afterwards.
+        config: of the recipe.
+        data: to train on.
+    """
+
+    network: nn.Module
+    record: ModelRecord
+    chip: Chip
+    config: RecipeConfig
+    data: DataSet
+
+    @property
+    def trained_for(self) -> Chip:
+        """The chip in the forward path."""
+        if self.config.awareness == "quantization":
+            return lossless(with_cells(self.chip))
+        return with_trained_ranges(self.chip, self.config)
+
+    def run(self, train: TrainConfig, *, resumed: bool) -> None:
+        """Train and write a run directory: the network as plain layers without batch norms, and its ADC ranges."""
+        example = next(self.data.batches("test", batch_size=2, limit=2))[0]
+        folded = fold_norms(self.network, example)
+        plain = folded.model.eval()
+        record = self.record.model_copy(update={"rewrites": (*self.record.rewrites, *folded.rewrites)})
+        mapping = self.config.mapping or None
+        model, _ = to_crossbar(plain, self.trained_for, example=example, mapping=mapping)
+        settings = Settings(calibration_images=self.config.calibration_images)
+        calibrate(model, calibration_batches(self.data, settings))
+        aware = self.config.awareness == "psum"
+        if aware:
+            train_ranges(model)
+
+        def finish(trained: nn.Module) -> nn.Module:
+            if aware:
+                keep_ranges(trained)
+                save_ranges(trained, train.run_dir / RANGES)
+            return _plain_again(trained, plain)
+
+        train_network(
+            model, record, train, self.data, resumed=resumed, rates={"log2_lsb": self.config.range_lr},
+            callbacks=[Reprogram(model, every=self.config.reprogram_every if aware else 0, seed=self.config.seed)],
+            test_images=self.config.test_images, finish=finish,
+        )  # fmt: skip
+
+
+def with_trained_ranges(chip: Chip, config: RecipeConfig) -> Chip:
+    """Return the same chip with ADC ranges that come with the network."""
+    granularity = config.granularity or chip.adc.granularity
+    adc = chip.adc.model_copy(update={"policy": "trained", "granularity": granularity, "range": None})
+    return chip.model_copy(update={"adc": adc})
+
+
+@torch.no_grad()
+def _plain_again(trained: nn.Module, plain: nn.Module) -> nn.Module:
+    """Copy what was trained on the chip into the network as it was before its conversion."""
+    own, learnt = plain.state_dict(), trained.state_dict()
+    for name, tensor in own.items():
+        tensor.copy_(learnt[name])
+    assert crossbar_layers(trained)
+    return plain

@@ -1,0 +1,194 @@
+"""From a trained network to one that suits its crossbars: restructure, train in floating point, train on the chip.
+
+Each stage is a run directory of its own below the recipe's, so that a killed recipe goes on with the stage it was in.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from bitline.chip.description import Chip
+from bitline.data import DataSet, load
+from bitline.evaluate import Settings, accuracy, evaluate
+from bitline.evaluate.run import CALIBRATION_BATCH
+from bitline.models.files import RECORD, WEIGHTS, Run, load_run, read_json
+from bitline.recipes.auto import Search, chosen, train_front
+from bitline.recipes.config import RecipeConfig
+from bitline.recipes.files import (
+    AFTER,
+    BEFORE,
+    CHIP,
+    FLOAT,
+    ON_CHIP,
+    RANGES,
+    RECIPE,
+    RESULT,
+    START,
+    UNTRAINED,
+    Say,
+    copy,
+    prepare,
+    write_run,
+)
+from bitline.recipes.on_chip import OnChipTraining, with_trained_ranges
+from bitline.recipes.structure import restructure
+from bitline.train import TrainConfig
+from bitline.train import checked as checked_training
+from bitline.train.checkpoint import write_json
+from bitline.train.run import train_network
+from bitline.train.rundir import CONFIG, METRICS, IfExists
+from bitline.train.rundir import prepare as prepare_training
+
+
+def optimize(
+    config: RecipeConfig, *, if_exists: IfExists = "refuse", say: Say = lambda _: None, progress: bool = False
+) -> Path:
+    """Run a recipe on a trained network.
+
+    Args:
+        config: which network, recipe, chip and how.
+        if_exists: a run directory that is already there is refused, resumed with the same configuration (a finished
+            one is left as it is), or overwritten.
+        say: told what begins and what came of it.
+        progress: show bars.
+
+    Returns:
+        The run directory: the network as ``bitline train`` leaves it, with ``chip.json``, ``recipe.json``, ADC ranges
+        where they were trained, and evaluations of the network it came from, of the new structure before any training
+        and of the result, all on the same programmed chips.
+
+    Raises:
+        DataError: the run or its directory cannot be used.
+        ChipError: no such chip.
+        ConversionError: the network does not fit the recipe.
+    """
+    chip, out = config.load_chip(), config.run_dir
+    origin = load_run(config.run)
+    if prepare(out, config, if_exists) and (out / AFTER).is_file():
+        return out
+    data = load(origin.record.data, data_dir=config.data_dir, image_size=origin.record.image_size)
+    write_json(out / RECIPE, {"recipe": config.recipe, "settings": config.model_dump(mode="json")})
+    flow = _Flow(config, chip, data, out, say, progress)
+    flow.measure(BEFORE, origin, chip)
+    if config.recipe == "auto":
+        search = Search(config, chip, data, out)
+        front = chosen(search.run(say), config.front)
+        best = train_front(search, front, lambda c: optimize(c, if_exists="resume", say=say, progress=progress))
+        copy(best, out, RESULT)
+        return out
+    last = flow.start(origin)
+    last = flow.float_training(last)
+    last = flow.chip_training(last)
+    flow.keep(last)
+    return out
+
+
+class _Flow:
+    """The stages of one recipe."""
+
+    def __init__(
+        self, config: RecipeConfig, chip: Chip, data: DataSet, out: Path, say: Say, progress: bool
+    ) -> None:  # fmt: skip
+        self.config, self.chip, self.data, self.out, self.say, self.progress = config, chip, data, out, say, progress
+
+    def start(self, origin: Run) -> Path:
+        """Restructure the network, unless it keeps its shape."""
+        config, folder = self.config, self.out / START
+        if config.structure == "dense":
+            return config.run
+        if not (folder / METRICS).is_file():
+            self.say(f"restructuring: {config.structure}")
+            count = min(config.structure_images, len(self.data.train_images))
+            batches = [x for x, _ in self.data.batches("train", batch_size=CALIBRATION_BATCH, limit=count)]
+            layers = config.layers if config.structure == "mixed" else None
+            found = restructure(origin.model, batches, self.chip, config, layers)
+            self.say(str(found.report))
+            record = origin.record.model_copy(update={"rewrites": (*origin.record.rewrites, *found.rewrites)})
+            write_run(folder, found.model, record, {"seed": config.seed}, self._score(found.model))
+        self.measure(UNTRAINED, load_run(folder), self.chip)
+        return folder
+
+    def float_training(self, last: Path) -> Path:
+        """Train in floating point after the teacher."""
+        if self.config.float_epochs == 0:
+            return last
+        run = load_run(last)
+        train = self._training(FLOAT, run, epochs=self.config.float_epochs, lr=self.config.lr)
+        self._stage(
+            train,
+            lambda resumed: train_network(run.model.train(), run.record, train, self.data, resumed=resumed),
+        )
+        return train.run_dir
+
+    def chip_training(self, last: Path) -> Path:
+        """Train on the chip after the teacher."""
+        if self.config.epochs_on_chip == 0:
+            return last
+        run = load_run(last)
+        train = self._training(
+            ON_CHIP, run, epochs=self.config.epochs_on_chip, lr=self.config.chip_lr, optimizer="adam",
+            precision="32-true", weight_decay=0.0, schedule="onecycle",
+        )  # fmt: skip
+        stage = OnChipTraining(run.model, run.record, self.chip, self.config, self.data)
+        self._stage(train, lambda resumed: stage.run(train, resumed=resumed))
+        return train.run_dir
+
+    def keep(self, last: Path) -> None:
+        """Make the recipe's directory a run directory of its last stage, and evaluate it."""
+        copy(last, self.out, (WEIGHTS, RECORD, CONFIG, RANGES))
+        stages = {path.parent.name: read_json(path) for path in sorted(self.out.glob(f"*/{METRICS}"))}
+        trained = (last / RANGES).is_file()
+        chip = with_trained_ranges(self.chip, self.config) if trained else self.chip
+        write_json(self.out / CHIP, chip.model_dump(mode="json"))
+        write_json(self.out / METRICS, {**read_json(last / METRICS), "stages": stages})
+        self.measure(AFTER, load_run(self.out), chip)
+
+    def measure(self, name: str, run: Run, chip: Chip) -> None:
+        """Evaluate a network and write the evaluation."""
+        path = self.out / name
+        if path.is_file():
+            return
+        ranges = self.out / RANGES if chip.adc.policy == "trained" else None
+        mapping = self.config.mapping if name != BEFORE else {}
+        found = evaluate(
+            run.model, self.data, chip, self.settings, name=run.record.model,
+            mapping=mapping or None, ranges=ranges,
+        )  # fmt: skip
+        write_json(path, found)
+        a = found["accuracy"]
+        self.say(f"{name}: float {a['float']:.2f} %, on the chip {a['mean']:.2f} ± {a['std']:.2f} %, "
+                 f"{found['cost']['energy_J'] * 1e6:.3g} uJ")  # fmt: skip
+
+    @property
+    def settings(self) -> Settings:
+        """How thoroughly to evaluate."""
+        config = self.config
+        return Settings(
+            chips=config.chips, images=config.images, calibration_images=config.calibration_images, cause_chips=1,
+            progress=self.progress,
+        )  # fmt: skip
+
+    def _training(self, stage: str, run: Run, *, epochs: int, lr: float, **more: Any) -> TrainConfig:
+        config = self.config
+        values = {
+            "weight_decay": 5e-4, "model": run.record.model, "width": run.record.kwargs.get("width", 1.0),
+            "data": run.record.data, "data_dir": config.data_dir, "image_size": run.record.image_size,
+            "epochs": epochs, "lr": lr, "batch_size": config.batch_size, "schedule": "cosine",
+            "teacher": config.run, "distill": config.distill, "temperature": config.temperature,
+            "label_smoothing": 0.0, "seed": config.seed, "threads": config.threads,
+            "checkpoint_every": config.checkpoint_every, "out": self.out / stage,
+        }  # fmt: skip
+        return checked_training(**{**values, **more})
+
+    def _stage(self, train: TrainConfig, run: Callable[[bool], None]) -> None:
+        if (train.run_dir / METRICS).is_file():
+            return
+        saved = prepare_training(train.run_dir, train, "resume")
+        self.say(f"training, {train.run_dir.name}: {train.epochs} epochs")
+        run(saved is not None)
+
+    def _score(self, network: nn.Module) -> dict[str, Any]:
+        share = accuracy(network, self.data, batch_size=250) / 100
+        return {"data": self.data.title, "test_accuracy": share, "test_images": len(self.data.test_labels)}

@@ -1,0 +1,276 @@
+"""Several runs on one page: accuracy, energy, area, and layer by layer."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from bitline.report import bars, facts, figures, page, plot, runs, text
+from bitline.report.plot import Figure, Json
+from bitline.report.runs import Entry
+from bitline.report.sheets import Cell, Head, Sheet, columns
+
+_COLORS = 14  # of parts in the style sheet
+_SMALL = 0.02  # components below this share in every run are drawn as one
+
+
+def comparison(entries: Sequence[Entry]) -> dict[str, Any]:
+    """Return the comparison as plain data.
+
+    Args:
+        entries: from `bitline.report.runs.read`; the first is what equal useful work is measured by.
+
+    Returns:
+        ``runs`` (a record each), ``recipes`` (what each changed of the network it began with) and ``differences``
+        (what else than the network differs between the evaluations).
+    """
+    return {
+        "first": entries[0].name,
+        "runs": [runs.row(entry, entries[0]) for entry in entries],
+        "recipes": runs.gains(entries),
+        "differences": runs.differences(entries),
+    }
+
+
+def write(entries: Sequence[Entry], path: Path) -> Path:
+    """Write the page of a comparison; the file is whole or absent.
+
+    Args:
+        entries: from `bitline.report.runs.read`.
+        path: file to write; its folder is created.
+
+    Returns:
+        The path written.
+    """
+    return page.write_whole(render(entries), path)
+
+
+def render(entries: Sequence[Entry]) -> str:
+    """Return the page as text; see `write`."""
+    found = comparison(entries)
+    rows = found["runs"]
+    made = {
+        "accuracy": bars.accuracies(
+            "accuracy", [row["run"] for row in rows], rows,
+            "Accuracy of each run, from float to programmed chips; whiskers are one standard deviation over the chips.",
+        ),
+        "energy": _energy(entries),
+        "scatter": _scatter(rows),
+        "layers": _layers(entries),
+    }  # fmt: skip
+    shown = {"runs": summary(found), "recipes": recipes(found), "layers": layers(entries)}
+    return page.render(
+        "compare.html",
+        made,
+        title=f"{len(entries)} runs compared",
+        about=[facts.data(entries[0].evaluation), f"on {facts.chip_name(entries[0].evaluation)}"],
+        lead=lead(found),
+        differences=found["differences"],
+        first=found["first"],
+        sheets={key: sheet if sheet.rows else None for key, sheet in shown.items()},
+        provenance=[(entry.name, _provenance(entry)) for entry in entries],
+    )
+
+
+def lead(found: Mapping[str, Any]) -> list[str]:
+    """Say which run is the most accurate and which does the same work for least energy."""
+    rows = [row for row in found["runs"] if row["mean"] is not None]
+    if len(rows) < 2:
+        return []
+    best = max(rows, key=lambda row: row["mean"])
+    said = [f"Most accurate on the chip: {best['run']}, {text.spread(best['mean'], best['std'])} %."]
+    priced = [row for row in rows if row["work_efficiency"] is not None]
+    if priced:
+        cheap = max(priced, key=lambda row: row["work_efficiency"])
+        if cheap["work_efficiency"] > 1:
+            ratio = text.decimal(cheap["work_efficiency"])
+            said.append(
+                f"Most images per joule: {cheap['run']}, {ratio} times those of {found['first']}, at "
+                f"{text.spread(cheap['mean'], cheap['std'])} %."
+            )
+        else:
+            said.append(f"No run does more images per joule than {found['first']}.")
+    return said
+
+
+def summary(found: Mapping[str, Any]) -> Sheet:
+    """One line a run."""
+    records = found["runs"]
+    table = columns(records)
+    table.words(Head("run", numeric=False), "run")
+    table.words(Head("recipe", numeric=False, rank=2), "recipe")
+    table.figures(Head("float", "%", rank=1), "float", text.decimal)
+    means = [text.finite(record["mean"]) for record in records]
+    cells = [
+        Cell(text.spread(record["mean"], record["std"]), mean) for record, mean in zip(records, means, strict=True)
+    ]
+    table.add(Head("on the chip", "%", meaning="mean ± standard deviation over the programmed chips"), cells)
+    table.figures(Head("worst", "%", rank=3), "worst", text.decimal)
+    meaning = "most row tiles of a convolution: partial sums per output, input digit and slice"
+    table.figures(Head("row tiles", meaning=meaning, rank=4), "row_tiles", text.number)
+    table.figures(Head("conversions", rank=5, meaning="per image"), "conversions", text.number)
+    table.physical(Head("energy", meaning="per image"), "energy_J", "J")
+    meaning = "per operation performed: a run that performs fewer is not the better for it"
+    table.ratio(Head("efficiency", "TOPS/W", meaning=meaning, rank=3), "tops_per_watt")
+    meaning = f"images per joule over those of {found['first']}"
+    cells = [Cell(_times(value), value) for value in table.values("work_efficiency")]
+    table.add(Head("at equal work", "×", meaning=meaning, rank=1), cells)
+    table.physical(Head("area", rank=6), "area_m2", "m2")
+    table.physical(Head("latency", rank=7), "latency_s", "s")
+    return table.sheet(f"Runs; equal work: images per joule over those of {found['first']}")
+
+
+def recipes(found: Mapping[str, Any]) -> Sheet:
+    """What each recipe changed of the network that it began with."""
+    records = found["recipes"]
+    table = columns(records)
+    table.words(Head("run", numeric=False), "run")
+    table.words(Head("recipe", numeric=False, rank=1), "recipe")
+    table.figures(Head("before", "%", "on the chip"), "before", text.decimal)
+    table.figures(Head("after", "%", "on the chip"), "after", text.decimal)
+    signed = [Cell(text.decimal(value, sign=True), value) for value in table.values("points")]
+    table.add(Head("gain", "points", "on the chip"), signed)
+    group = "after / before"
+    for key, name in (("conversions", "conversions"), ("energy", "energy"), ("work_efficiency", "images per joule"),
+                      ("tops_per_watt", "TOPS/W")):  # fmt: skip
+        table.add(Head(name, "×", group), [Cell(_times(value), value) for value in table.values(key)])
+    return table.sheet("Each recipe against the network it began with")
+
+
+def layers(entries: Sequence[Entry]) -> Sheet:
+    """Every layer of every run, side by side."""
+    names, found = _by_layer(entries)
+    table = columns([{"layer": name} for name in names])
+    table.words(Head("layer", numeric=False), "layer")
+    for entry, known in zip(entries, found, strict=True):
+        for key, name in (("row_tiles", "row tiles"), ("conversions", "conversions")):
+            values = [text.finite(known.get(layer, {}).get(key)) for layer in names]
+            table.add(Head(name, group=entry.name), [Cell(text.number(value), value) for value in values])
+        energies = [text.finite(known.get(layer, {}).get("energy_J")) for layer in names]
+        column = text.column(energies, "J")
+        cells = [Cell(written, value) for written, value in zip(column.texts, energies, strict=True)]
+        table.add(Head("energy", column.unit, entry.name), cells)
+    return table.sheet("Layers of each run; a dash: the run has no such layer")
+
+
+def _times(value: float | None) -> str:
+    return text.ABSENT if value is None else text.number(value, 3)
+
+
+def _by_layer(entries: Sequence[Entry]) -> tuple[list[str], list[dict[str, Mapping[str, Any]]]]:
+    """Names of the layers of all runs in the order of the network, and the records of each run by name."""
+    found = [{str(r.get("name", "?")): r for r in facts.rows(entry.evaluation, "layers")} for entry in entries]
+    names: list[str] = []
+    for known in found:
+        place = 0
+        for name in known:
+            if name in names:
+                place = names.index(name) + 1
+            else:
+                names.insert(place, name)
+                place += 1
+    return names, found
+
+
+def _energy(entries: Sequence[Entry]) -> Figure | None:
+    """Draw the energy of an image by component, one bar a run."""
+    parts = [facts.part(facts.part(entry.evaluation, "cost"), "energy_parts") for entry in entries]
+    totals = [sum(found.values()) for found in parts]
+    if not any(totals):
+        return None
+    keys = list(dict.fromkeys(key for found in parts for key, share in facts.shares(found).items() if share))
+    small = [key for key in keys if max(facts.shares(found).get(key, 0.0) for found in parts) < _SMALL]
+    shown = [
+        (text.label(key), f"--part-{i % _COLORS}", [key]) for i, key in enumerate(k for k in keys if k not in small)
+    ]
+    if small:
+        shown.append((f"{len(small)} smaller", "--other", small))
+    names = [plot.safe(entry.name) for entry in entries]
+    column = text.column(totals, "J")
+    data: list[Json] = []
+    for name, color, members in shown:
+        values = [sum(found.get(key, 0.0) for key in members) for found in parts]
+        data.append(
+            {
+                "type": "bar", "orientation": "h", "name": plot.safe(name), "y": names,
+                "x": [value / column.factor for value in values],
+                "customdata": [text.quantity(value, "J") for value in values],
+                "marker": {"color": color, "line": {"color": "--paper", "width": 1}},
+                "hovertemplate": f"%{{y}}: %{{customdata}}<extra>{plot.safe(name)}</extra>",
+            }
+        )  # fmt: skip
+    ticks = [f"<b>{name}</b><br>{text.quantity(total, 'J')}" for name, total in zip(names, totals, strict=True)]
+    layout = plot.layout(
+        120 + 56 * len(names) + 24 * (len(data) // 6), barmode="stack", bargap=0.3, showlegend=True,
+        xaxis=plot.axis(f"energy per image [{column.unit}]", rangemode="tozero"),
+        yaxis=plot.axis(tickvals=names, ticktext=ticks, categoryorder="array", categoryarray=names,
+                        autorange="reversed", showgrid=False, fixedrange=True),
+    )  # fmt: skip
+    caption = "Energy of one image by component."
+    if small:
+        caption += f" Components below {100 * _SMALL:.0f} % in every run are drawn as one."
+    return Figure("energy", caption, data, layout)
+
+
+def _scatter(rows: Sequence[Mapping[str, Any]]) -> Figure | None:
+    """Draw accuracy against energy."""
+    drawn = figures.sweep([{**row, "label": row["run"]} for row in rows])
+    caption = (
+        "Accuracy against energy; whiskers are one standard deviation over the programmed chips. The line joins the "
+        "runs that no other beats in both."
+    )
+    return None if drawn is None else replace(drawn, key="scatter", caption=caption)
+
+
+def _layers(entries: Sequence[Entry]) -> Figure | None:
+    """Draw row tiles and energy of each layer, one colour a run."""
+    names, found = _by_layer(entries)
+    panels = [
+        (title, key, unit)
+        for title, key, unit in (("row tiles", "row_tiles", ""), ("energy", "energy_J", "J"))
+        if any(text.finite(record.get(key)) is not None for known in found for record in known.values())
+    ]
+    if not panels:
+        return None
+    data: list[Json] = []
+    axes: Json = {}
+    safe = [plot.safe(name) for name in names]
+    for i, (title, key, unit) in enumerate(panels):
+        suffix, top = str(i + 1) if i else "", 1 - i / len(panels)
+        every = [[text.finite(known.get(name, {}).get(key)) for name in names] for known in found]
+        column = text.column([value for values in every for value in values], unit) if unit else None
+        factor = column.factor if column else 1.0
+        most = max((value for values in every for value in values if value is not None), default=1.0)
+        whole = {} if unit else {"dtick": max(1, round(most / 4))}
+        axes[f"yaxis{suffix}"] = plot.axis(
+            f"{title} [{column.unit}]" if column else title,
+            domain=[max(0.0, top - 1 / len(panels) + (0.07 if i == 0 else 0)), top],
+            rangemode="tozero", nticks=5, fixedrange=True, **whole,
+        )  # fmt: skip
+        for j, (entry, values) in enumerate(zip(entries, every, strict=True)):
+            data.append(
+                {
+                    "type": "bar", "name": plot.safe(entry.name), "x": safe, "yaxis": f"y{suffix}",
+                    "y": [None if value is None else value / factor for value in values], "showlegend": i == 0,
+                    "offsetgroup": str(j), "legendgroup": str(j), "marker": {"color": f"--part-{j % _COLORS}"},
+                    "customdata": [text.quantity(v, unit) if unit else text.number(v) for v in values],
+                    "hovertemplate": f"%{{x}}: %{{customdata}}<extra>{plot.safe(entry.name)}</extra>",
+                }
+            )  # fmt: skip
+    anchor = f"y{len(panels)}" if len(panels) > 1 else "y"
+    layout = plot.layout(
+        140 + 150 * len(panels), showlegend=True, barmode="group", bargap=0.25,
+        xaxis=plot.layer_axis(safe, anchor=anchor), **axes,
+    )  # fmt: skip
+    caption = "Row tiles and energy of each layer, one colour a run; a layer that a run does not have has no bar."
+    return Figure("layers", caption, data, layout)
+
+
+def _provenance(entry: Entry) -> str:
+    evaluation = entry.evaluation
+    said = [
+        entry.recipe, str(evaluation.get("model", "")), facts.data(evaluation),
+        f"{len(facts.chips(evaluation))} programmed chips",
+        f"commit {str(evaluation['commit'])[:12]}" if evaluation.get("commit") else "",
+    ]  # fmt: skip
+    return ", ".join(item for item in said if item)

@@ -1,0 +1,81 @@
+"""A study of partial sums as one HTML file that opens anywhere, without a network."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from bitline.report import facts, page, study_figures, study_sheets, text
+
+Study = Mapping[str, Any]
+
+
+def write(study: Study, path: Path) -> Path:
+    """Write the page of one study; the file is whole or absent.
+
+    Args:
+        study: what `bitline.study.partial_sums` returns and writes; lessons that are missing leave their section out.
+        path: file to write; its folder is created.
+
+    Returns:
+        The path written.
+    """
+    return page.write_whole(render(study), path)
+
+
+def render(study: Study) -> str:
+    """Return the page as text; see `write`."""
+    figures = {
+        "tiles": study_figures.tiles(study),
+        "sqnr": study_figures.sqnr(study),
+        "alone": study_figures.alone(study),
+        "grid": study_figures.grid(study),
+        "heights": study_figures.heights(study),
+        "energy": study_figures.energy(study),
+        "training": study_figures.training(study),
+    }
+    sheets = {
+        "layers": study_sheets.layers(study),
+        "tiles": study_sheets.tiles(study),
+        "grid": study_sheets.grid(study),
+        "heights": study_sheets.heights(study),
+        "training": study_sheets.training(study),
+    }
+    return page.render(
+        "study.html",
+        figures,
+        title=f"Partial sums: {facts.title(study)}",
+        about=_about(study),
+        lead=[],
+        findings=_findings(study),
+        sheets={key: sheet if sheet.rows else None for key, sheet in sheets.items()},
+        not_measured=list(study.get("not_measured") or []),
+        settings=_settings(study),
+    )
+
+
+def _about(study: Study) -> list[str]:
+    chips = len(study.get("seeds") or [])
+    commits = [str(commit)[:12] for commit in study.get("commits") or [] if commit]
+    said = [
+        facts.data(study),
+        f"{chips} programmed chip{'s' if chips != 1 else ''}" if chips else "no chip programmed",
+        f"commit {', '.join(commits)}" if commits else "",
+        f"bitline {study['bitline']}" if study.get("bitline") else "",
+        "" if study.get("finished") else "unfinished",
+    ]
+    return [item for item in said if item]
+
+
+def _findings(study: Study) -> dict[int, list[str]]:
+    """Group the sentences by lesson."""
+    found: dict[int, list[str]] = {}
+    for finding in study.get("findings") or []:
+        found.setdefault(int(finding["lesson"]), []).append(str(finding["text"]))
+    return found
+
+
+def _settings(study: Study) -> list[tuple[str, str]]:
+    known = {key: value for key, value in facts.part(study, "settings").items() if key not in ("chip", "data")}
+    said = [("chip", facts.chip_name(study)), ("adc", text.plain(facts.part(study, "chip").get("adc")))]
+    said += [(text.label(key), text.plain(value)) for key, value in known.items()]
+    return [(name, value) for name, value in said if value not in ("", text.ABSENT)]

@@ -1,0 +1,98 @@
+"""The network under study, moved from chip to chip and never calibrated twice for the same one."""
+
+import statistics
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor
+
+from bitline.chip.description import Chip, Ideal
+from bitline.chip.variants import ideal, with_cells
+from bitline.evaluate import OnChip, accuracy, put_on_chip
+from bitline.evaluate.accuracy import Tick
+from bitline.evaluate.visit import on_each_layer
+from bitline.nn import IDEAL, crossbar_layers
+from bitline.study.plan import Plan
+from bitline.study.runs import Network
+
+
+class Subject:
+    """A trained network on one chip at a time.
+
+    Args:
+        network: and its data.
+        chip: that the study is about.
+        plan: how thoroughly to measure.
+        tick: told of the images done.
+    """
+
+    def __init__(self, network: Network, chip: Chip, plan: Plan, tick: Tick) -> None:
+        self.network, self.chip, self.plan, self.tick = network, chip, plan, tick
+        self._placed: tuple[Chip, OnChip] | None = None
+        self._inputs: dict[str, Tensor] | None = None
+
+    def on(self, chip: Chip) -> OnChip:
+        """Move to a chip, calibrating where that is needed."""
+        if self._placed is None:
+            placed = put_on_chip(self.network.model, self.network.data, chip, self.plan.settings)
+            self._placed = (chip, placed)
+        elif self._placed[0] != chip:
+            self._placed[1].placed_on(chip)
+            self._placed = (chip, self._placed[1])
+        return self._placed[1]
+
+    @property
+    def seeds(self) -> list[int]:
+        """Seeds of the programmed chips; none where cells cannot err."""
+        return self.plan.settings.seeds
+
+    def inputs(self) -> dict[str, Tensor]:
+        """Return what enters each layer under exact integer products, for a few test images."""
+        if self._inputs is None:
+            images = next(self.network.data.batches("test", batch_size=self.plan.layer_images))[0]
+            self._inputs = on_each_layer(self.on(self.chip).model, images, lambda _, x: x.clone())
+        return self._inputs
+
+    def alone(self, name: str, chip: Chip, seed: int) -> float:
+        """Accuracy with one layer on a variant of the chip and every other one exact, %."""
+        on_chip = self.on(self.chip)
+        layers = crossbar_layers(on_chip.model)
+        try:
+            for each, layer in layers.items():
+                layer.chip = chip if each == name else ideal(self.chip)
+                layer.program(seed if each == name else IDEAL)
+            settings = self.plan.settings
+            return accuracy(
+                on_chip.model, on_chip.data, images=settings.images, batch_size=settings.batch_size, tick=self.tick
+            )
+        finally:
+            for layer in layers.values():
+                layer.chip = self.chip
+
+    def accuracies(self, chip: Chip) -> dict[str, Any]:
+        """Accuracy with ideal cells and on each programmed chip, %; where the network is placed already."""
+        on_chip = self.on(chip)
+        try:
+            found: dict[str, Any] = {"adc": on_chip.accuracy(with_cells(chip), IDEAL, self.tick)}
+            return found | spread([on_chip.accuracy(chip, seed, self.tick) for seed in self.seeds])
+        finally:
+            for layer in crossbar_layers(on_chip.model).values():
+                layer.chip = chip
+
+
+def spread(chips: list[float]) -> dict[str, Any]:
+    """Return accuracies with their mean, standard deviation and worst; only the empty list of none."""
+    if not chips:
+        return {"chips": chips}
+    std = statistics.stdev(chips) if len(chips) > 1 else 0.0
+    return {"chips": chips, "mean": statistics.fmean(chips), "std": std, "worst": min(chips)}
+
+
+def programs(chip: Chip) -> bool:
+    """Tell whether programming a cell of this chip can miss its target."""
+    return not isinstance(chip.cell.programming, Ideal)
+
+
+def reached(point: Mapping[str, Any]) -> float:
+    """Accuracy of a point: the mean of its chips, or that of ideal cells where none was programmed, %."""
+    return float(point.get("mean", point["adc"]))

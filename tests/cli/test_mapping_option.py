@@ -1,0 +1,89 @@
+"""``--mapping`` of `bitline cost` and `bitline evaluate`."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+import typer
+from safetensors.torch import save_model
+from torch import nn
+from typer.testing import CliRunner
+
+from bitline.cli import cost, evaluate
+from bitline.errors import BitlineError
+
+NET = """
+from torch import nn
+
+
+class Net(nn.Sequential):
+    def __init__(self):
+        super().__init__(
+            nn.Conv2d(1, 8, 3, padding=1), nn.ReLU(), nn.Conv2d(8, 8, 3, padding=1, groups=8), nn.ReLU(), nn.Flatten(),
+            nn.Linear(512, 10),
+        )
+"""
+
+
+def run(command, *arguments: object) -> str:
+    app = typer.Typer()
+    app.command()(command)
+    result = CliRunner().invoke(app, [str(argument) for argument in arguments], env={"COLUMNS": "120"})
+    if isinstance(result.exception, BitlineError):
+        raise result.exception
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("net")
+    (folder / "net.py").write_text(NET)
+    scope: dict[str, type[nn.Module]] = {}
+    exec(NET, scope)
+    torch.manual_seed(0)
+    save_model(scope["Net"](), str(folder / "net.safetensors"))
+    return folder
+
+
+def strategies(text: str) -> list[str]:
+    return [layer["strategy"] for layer in json.loads(text)["layers"]]
+
+
+def priced(files: Path, *more: object) -> str:
+    shape = ("--in-channels", 1, "--image-size", 8)
+    return run(cost.command, f"{files / 'net.py'}:Net", *shape, "--chip", "strip-22nm", *more)
+
+
+def test_cost_prices_layers_as_they_are_mapped(files):
+    assert strategies(priced(files, "--json")) == ["dense", "dense", "dense"]
+    assert strategies(priced(files, "--json", "--mapping", "depthwise=strip", "--mapping", "0=digital")) == [
+        "digital", "strip", "dense",
+    ]  # fmt: skip
+    shown = priced(files, "--mapping", "2=digital")
+    assert "mapping" in shown
+    assert "digital_mac" in shown
+
+
+def test_auto_takes_what_costs_least(files):
+    energies = {
+        s: json.loads(priced(files, "--json", "--mapping", f"2={s}"))["energy_J"] for s in ("dense", "strip", "digital")
+    }
+    assert json.loads(priced(files, "--json", "--mapping", "auto"))["energy_J"] <= min(energies.values())
+
+
+def test_a_mapping_that_there_is_not_is_refused(files):
+    with pytest.raises(BitlineError, match="did you mean 'strip'"):
+        priced(files, "--mapping", "depthwise=stripp")
+    with pytest.raises(BitlineError, match="did you mean 'depthwise'"):
+        priced(files, "--mapping", "depthwis=strip")
+
+
+def test_evaluate_maps_a_trained_network(files):
+    out = run(
+        evaluate.command, "--model", f"{files / 'net.py'}:Net", "--weights", files / "net.safetensors",
+        "--data", "digits", "--chips", 1, "--images", 16, "--calibration-images", 32, "--chip", "strip-22nm",
+        "--mapping", "depthwise=packed", "--json", "-",
+    )  # fmt: skip
+    assert strategies(out) == ["dense", "packed", "dense"]

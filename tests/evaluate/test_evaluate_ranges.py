@@ -1,0 +1,76 @@
+"""Networks that bring their own ADC ranges: evaluated with these, on every stage and variant that they hold for."""
+
+from functools import cache
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from bitline import chip as chips
+from bitline import data as datasets
+from bitline.errors import ConversionError, DataError
+from bitline.evaluate import Settings, evaluate, put_on_chip, sweep
+from bitline.nn import crossbar_layers, load_ranges, save_ranges, train_ranges
+
+CHIP = chips.load("example-128", ["adc.bits=4", "adc.policy=trained"])
+SETTINGS = Settings(chips=2, cause_chips=1, images=60, calibration_images=50, diagnose_images=2)
+
+
+@cache
+def digits() -> datasets.DataSet:
+    return datasets.load("digits")
+
+
+@cache
+def network() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Conv2d(1, 8, 3), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(72, 10)).eval()
+
+
+@pytest.fixture
+def ranges(tmp_path):
+    """A file of ranges other than calibrated ones."""
+    model = put_on_chip(network(), digits(), CHIP, SETTINGS).model
+    for parameter in train_ranges(model):
+        parameter.data.add_(0.7)
+    save_ranges(model, tmp_path / "ranges.safetensors")
+    return tmp_path / "ranges.safetensors"
+
+
+def lsbs(on_chip) -> list[Tensor]:
+    return [layer.lsb.clone() for layer in crossbar_layers(on_chip.model).values()]
+
+
+def test_an_evaluation_takes_its_ranges_from_the_file_and_says_so(ranges):
+    calibrated = evaluate(network(), digits(), CHIP, SETTINGS)
+    brought = evaluate(network(), digits(), CHIP, SETTINGS, ranges=ranges)
+    assert (calibrated["ranges"], brought["ranges"]) == (None, "ranges.safetensors")
+    assert brought["accuracy"]["ideal_integer"] == calibrated["accuracy"]["ideal_integer"]
+    for mine, theirs in zip(brought["layers"], calibrated["layers"], strict=True):
+        assert mine["partial_sums"]["lsb"] == pytest.approx(theirs["partial_sums"]["lsb"] * 2**0.7, rel=0.01)
+    assert brought["cost"]["energy_J"] == pytest.approx(calibrated["cost"]["energy_J"])
+    again = evaluate(network(), digits(), CHIP, SETTINGS, ranges=ranges)
+    assert again["accuracy"] == brought["accuracy"]
+
+
+def test_a_sweep_keeps_the_ranges_where_they_hold_and_calibrates_where_they_do_not(ranges):
+    on_chip = put_on_chip(network(), digits(), CHIP, SETTINGS, ranges=ranges)
+    wanted = lsbs(on_chip)
+    sweep(on_chip, CHIP, [["cell.programming.sigma=0.3"], ["cell.faults.stuck_on=0.02"]])
+    assert all(map(torch.equal, lsbs(on_chip), wanted))
+    sweep(on_chip, CHIP, [["adc.bits=6"]])
+    assert not any(map(torch.equal, lsbs(on_chip), wanted))
+    on_chip.placed_on(CHIP)
+    load_ranges(on_chip.model, ranges)
+    assert all(map(torch.equal, lsbs(on_chip), wanted))
+
+
+def test_ranges_of_another_chip_or_none_are_refused(ranges, tmp_path):
+    other = chips.load("example-128", ["adc.bits=5", "adc.policy=trained"])
+    with pytest.raises(ConversionError, match=r"written for chip example-128 of adc\.bits = 4; .* has 5$"):
+        put_on_chip(network(), digits(), other, SETTINGS, ranges=ranges)
+    with pytest.raises(DataError, match="no such file"):
+        evaluate(network(), digits(), CHIP, SETTINGS, ranges=tmp_path / "absent.safetensors")
+    three = nn.Sequential(nn.Conv2d(1, 8, 3), nn.ReLU(), nn.Flatten(), nn.Linear(288, 10))
+    with pytest.raises(ConversionError, match=r"ranges\.safetensors lacks 3\.adc_lsb, "):
+        put_on_chip(three, digits(), CHIP, SETTINGS, ranges=ranges)

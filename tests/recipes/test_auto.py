@@ -1,0 +1,98 @@
+import json
+
+import pytest
+
+from bitline.errors import DataError
+from bitline.models.files import load_run
+from bitline.recipes import checked
+from bitline.recipes.auto import chosen
+from bitline.recipes.run import optimize
+from bitline.train import checked as checked_training
+from bitline.train.run import train
+
+CHIP = ("adc.bits=4", "cell.read_noise={kind='none'}")
+SMALL = {
+    "recipe": "auto", "chip": "example-128", "overrides": CHIP, "epochs": 1, "chip_epochs": 1, "chips": 1, "images": 50,
+    "calibration_images": 64, "structure_images": 64, "batch_size": 64, "test_images": 50, "threads": 1, "trials": 6,
+    "front": 2, "proxy_steps": 3, "proxy_images": 64,
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def network(tmp_path_factory):
+    config = checked_training(
+        model="vgg8", data="digits", width=0.125, epochs=3, batch_size=64, threads=1, precision="32-true",
+        out=tmp_path_factory.mktemp("origin") / "run",
+    )  # fmt: skip
+    return train(config)
+
+
+def test_a_search_stores_its_trials_goes_on_after_a_stop_and_keeps_a_point_of_its_front(network, tmp_path):
+    lines: list[str] = []
+
+    class Stopped(Exception):  # noqa: N818
+        pass
+
+    def stop_after_two_trials(line):
+        lines.append(line)
+        if line.startswith("trial 2/"):
+            raise Stopped
+
+    config = checked(run=network, **SMALL, out=tmp_path / "auto")
+    with pytest.raises(Stopped):
+        optimize(config, say=stop_after_two_trials)
+    folder = optimize(config, if_exists="resume", say=lines.append)
+
+    numbers = [line.split(":")[0] for line in lines if line.startswith("trial ")]
+    assert numbers == [f"trial {n}/6" for n in range(1, 7)]
+    trials = json.loads((folder / "trials.json").read_text())
+    assert len(trials["trials"]) == 6
+    pure = [set(trial["layers"].values()) for trial in trials["trials"][:3]]
+    assert pure == [{"dense"}, {"separable:1"}, {"separable:2"}]
+    front = json.loads((folder / "front.json").read_text())
+    assert len(front["points"]) == 2
+    assert front["kept"] in {point["run"] for point in front["points"]}
+    kept = json.loads((folder / front["kept"] / "evaluation.json").read_text())
+    assert json.loads((folder / "evaluation.json").read_text()) == kept
+    assert load_run(folder).record.model == "vgg8"
+
+
+def test_every_layer_gets_the_structure_it_was_given(network, tmp_path):
+    layers = {"features.conv4.0": "separable:2", "features.conv6.0": "group:1+mix", "features.conv5.0": "dense"}
+    settings = {key: value for key, value in SMALL.items() if key not in ("recipe", "trials", "front")}
+
+    folder = optimize(checked(run=network, **settings, recipe="mixed", layers=layers, out=tmp_path / "mixed"))
+
+    rewrites = {r.module: r.kind for r in load_run(folder).record.rewrites if r.kind != "fold"}
+    assert rewrites == {"features.conv4.0": "separable", "features.conv6.0": "group"}
+    found = {layer["name"]: layer for layer in json.loads((folder / "evaluation.json").read_text())["layers"]}
+    assert found["features.conv6.0.conv"]["row_tiles"] == found["features.conv6.0.mix"]["row_tiles"] == 1
+
+
+@pytest.mark.parametrize(
+    ("layers", "said"),
+    [
+        ({"features.conv9.0": "separable:1"}, "no layer 'features.conv9.0'.*did you mean"),
+        ({"features.conv4.0": "grop:1"}, "layer features.conv4.0 = 'grop:1'.*did you mean 'group:1'"),
+    ],
+)
+def test_unknown_layers_and_structures_are_refused_by_name(network, tmp_path, layers, said):
+    settings = {key: value for key, value in SMALL.items() if key != "recipe"}
+    with pytest.raises(DataError, match=said):
+        optimize(checked(run=network, **settings, recipe="mixed", layers=layers, out=tmp_path / "out"))
+
+
+class _Trial:
+    def __init__(self, accuracy, energy):
+        self.values, self.user_attrs = [accuracy], {"energy_J": energy}
+
+
+def test_the_points_to_train_span_the_energies_of_the_front_and_hold_its_most_accurate():
+    front = [_Trial(accuracy, energy) for accuracy, energy in ((10, 1), (40, 2), (60, 4), (90, 8), (80, 16))]
+
+    picked = chosen(front, 3)
+
+    assert picked[0] is front[0]
+    assert front[3] in picked
+    assert len(picked) == 3
+    assert chosen(front, 9) == front

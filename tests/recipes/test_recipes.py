@@ -1,0 +1,145 @@
+import json
+
+import pytest
+import torch
+
+from bitline import data as datasets
+from bitline.errors import ChipError, DataError
+from bitline.evaluate import Settings, evaluate
+from bitline.models.files import load_run
+from bitline.recipes import checked
+from bitline.recipes import run as recipe_run
+from bitline.recipes.files import Made
+from bitline.recipes.run import optimize
+from bitline.train import checked as checked_training
+from bitline.train.run import train
+
+CHIP = ("crossbar.rows=64", "crossbar.active_rows=64", "adc.bits=4", "adc.granularity=layer")
+SMALL = {
+    "chip": "example-128", "overrides": CHIP, "epochs": 2, "chip_epochs": 2, "chips": 2, "images": 100,
+    "calibration_images": 64, "structure_images": 128, "batch_size": 32, "test_images": 50, "threads": 1,
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def network(tmp_path_factory):
+    config = checked_training(
+        model="vgg8", data="digits", width=0.125, epochs=6, batch_size=64, threads=1, precision="32-true",
+        out=tmp_path_factory.mktemp("origin") / "run",
+    )  # fmt: skip
+    return train(config)
+
+
+def read(folder, name):
+    return json.loads((folder / name).read_text())
+
+
+@pytest.fixture(scope="module")
+def results(network, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("recipes")
+    return {
+        recipe: optimize(checked(run=network, recipe=recipe, **SMALL, out=folder / recipe))
+        for recipe in ("psum-aware", "group", "separable", "quantization-aware", "conventional")
+    }
+
+
+@pytest.mark.parametrize("recipe", ["psum-aware", "group", "separable", "quantization-aware", "conventional"])
+def test_every_recipe_leaves_a_run_directory_that_loads_and_evaluates(results, recipe):
+    folder = results[recipe]
+    run = load_run(folder)
+    digits = datasets.load("digits")
+    before, after = (read(folder, name) for name in ("evaluation_before.json", "evaluation.json"))
+
+    assert read(folder, "recipe.json")["recipe"] == recipe
+    assert before["seeds"] == after["seeds"] == [0, 1]
+    assert before["data"] == after["data"]
+    with torch.no_grad():
+        right = sum(int((run.model(x).argmax(1) == y).sum()) for x, y in digits.batches("test"))
+    assert right / len(digits.test_labels) == run.metrics["test_accuracy"]
+
+
+def test_training_with_the_tiles_in_the_forward_path_wins_back_what_partial_sums_cost(results):
+    before, after = (
+        read(results["psum-aware"], name)["accuracy"] for name in ("evaluation_before.json", "evaluation.json")
+    )
+
+    assert before["mean"] < before["float"] - 5
+    assert after["mean"] > before["mean"] + 5
+
+
+def test_an_evaluation_with_the_ranges_of_a_run_is_the_one_that_the_recipe_wrote(results):
+    folder = results["psum-aware"]
+    made = Made.of(folder)
+    settings = Settings(chips=2, images=100, calibration_images=64, cause_chips=1)
+
+    again = evaluate(load_run(folder).model, datasets.load("digits"), made.chip, settings, ranges=made.ranges)
+
+    assert again["accuracy"]["chips"] == read(folder, "evaluation.json")["accuracy"]["chips"]
+
+
+def test_group_convolutions_need_no_partial_sums_and_cost_less(results):
+    before, after = (read(results["group"], name) for name in ("evaluation_before.json", "evaluation.json"))
+
+    assert max(layer["row_tiles"] for layer in before["layers"] if layer["kind"] == "conv2d") > 1
+    assert all(layer["row_tiles"] == 1 for layer in after["layers"] if layer["kind"] == "conv2d")
+    assert after["cost"]["energy_J"] < before["cost"]["energy_J"]
+
+
+def test_a_new_structure_is_measured_before_any_training_too(results):
+    untrained = read(results["separable"], "evaluation_untrained.json")
+
+    assert untrained["seeds"] == [0, 1]
+    assert not (results["psum-aware"] / "evaluation_untrained.json").exists()
+
+
+def test_the_same_seed_gives_the_same_network_twice_and_after_a_kill(network, results, tmp_path, monkeypatch):
+    config = checked(run=network, recipe="psum-aware", **SMALL, out=tmp_path / "again")
+
+    def killed(*_, **__):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(recipe_run._Flow, "keep", killed)
+        with pytest.raises(KeyboardInterrupt):
+            optimize(config)
+    with pytest.raises(DataError, match=r"unfinished recipe.*--resume"):
+        optimize(config)
+    optimize(config, if_exists="resume")
+
+    first = read(results["psum-aware"], "evaluation.json")["accuracy"]
+    assert read(tmp_path / "again", "evaluation.json")["accuracy"] == first
+    a, b = (load_run(folder).model.state_dict() for folder in (results["psum-aware"], tmp_path / "again"))
+    assert all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_a_finished_recipe_is_left_as_it_is_and_other_settings_are_refused(network, results):
+    folder = results["conventional"]
+    stamp = (folder / "evaluation.json").stat().st_mtime_ns
+
+    optimize(checked(run=network, recipe="conventional", **SMALL, out=folder), if_exists="resume")
+
+    assert (folder / "evaluation.json").stat().st_mtime_ns == stamp
+    with pytest.raises(DataError, match="a finished recipe"):
+        optimize(checked(run=network, recipe="conventional", **SMALL, out=folder))
+    with pytest.raises(DataError, match=r"lr 0\.5 \(was 0\.02\)"):
+        optimize(checked(run=network, recipe="conventional", **SMALL, lr=0.5, out=folder), if_exists="resume")
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"recipe": "grup"}, "recipe is 'grup'.*did you mean 'group'"),
+        ({"recipe": "group", "epoch": 3}, "unknown key 'epoch'.*did you mean 'epochs'"),
+        ({"recipe": "group", "distill": 2.0}, "distill is 2.0"),
+        ({"recipe": "group", "aware": "tiles"}, "aware is 'tiles'"),
+    ],
+)
+def test_nonsense_is_refused_with_the_value_and_those_allowed(tmp_path, values, said):
+    with pytest.raises(DataError, match=said):
+        checked(run=tmp_path, **values)
+
+
+def test_a_chip_that_does_not_exist_is_refused_before_anything_is_written(network, tmp_path):
+    with pytest.raises(ChipError, match="rram-23nm"):
+        optimize(checked(run=network, recipe="group", chip="rram-23nm", out=tmp_path / "out"))
+    assert not (tmp_path / "out").exists()
