@@ -58,6 +58,46 @@ def variation() -> str:
     return markdown(["ADC range", *(f"sigma {s:g}" for s in sigmas)], rows) + "\n\n" + note
 
 
+def recipes() -> str:
+    result = read("experiments/results/partial_sums.json")
+    setting, found = result["setting"], result["recipes"]
+    names = {
+        "quantization_aware": "quantization-aware",
+        "psum_aware_layer": "psum-aware, one range a layer",
+        "psum_aware": "psum-aware",
+        "group": "group",
+        "group_mix": "group, with 1x1 convolutions",
+        "separable": "separable, depthwise layers digital",
+        "auto": "auto",
+    }
+    first = next(iter(found.values()))["before"]
+
+    def line(name: str, point: dict[str, Any], untrained: dict[str, Any] | None) -> list[str]:
+        return [
+            name, "" if untrained is None else f"{untrained['accuracy_mean']:.1f}",
+            f"{point['accuracy_mean']:.1f} ± {point['accuracy_std']:.1f} ({point['accuracy_worst']:.1f})",
+            f"{point['row_tiles_in_convolutions']}", f"{point['conversions'] / 1e6:.1f} M",
+            f"{point['energy_J'] * 1e6:.2f}", f"{first['energy_J'] / point['energy_J']:.2f}",
+            f"{point['tops_per_watt']:.1f}", f"{point['area_m2'] * 1e6:.2f}",
+        ]  # fmt: skip
+
+    rows = [line("conventional", first, None)]
+    rows += [
+        line(text, found[key]["after"], found[key].get("untrained")) for key, text in names.items() if key in found
+    ]
+    header = [
+        "network", "untrained [%]", "on the chip [%] (worst)", "row tiles", "conversions", "energy [uJ]",
+        "images per joule", "TOPS/W", "area [mm2]",
+    ]  # fmt: skip
+    note = (
+        f"{setting['adc_bits']}-bit ADC, programming error {setting['sigma']}, {len(setting['seeds'])} programmed "
+        f"chips, {setting['images']} test images (float: {first['float']:.1f} %); at most {setting['epochs']} epochs "
+        f"of training, {setting['chip_epochs']} of them on the chip. Row tiles: most of any convolution. Images per "
+        "joule: over conventional."
+    )
+    return markdown(header, rows) + "\n\n" + note
+
+
 def speed() -> str:
     result = read("benchmarks/results/mvm.json")
     ratios: dict[str, float] = result["ratios"]
@@ -107,7 +147,7 @@ def main() -> None:
     options = parser.parse_args()
     path = ROOT / "README.md"
     old = new = path.read_text()
-    for make in (conventional, variation, speed, training):
+    for make in (conventional, variation, recipes, speed, training):
         pattern = rf"(<!-- table: {make.__name__} -->\n).*?(<!-- end -->)"
         table = make()
         new = re.sub(pattern, lambda match, table=table: f"{match[1]}{table}\n{match[2]}", new, flags=re.DOTALL)

@@ -260,15 +260,19 @@ def test_a_layer_that_runs_twice_is_fitted_to_both_uses():
     assert found.report.layers[0].error_after < found.report.layers[0].error_before
 
 
-def test_the_pointwise_layer_of_a_separable_convolution_can_be_grouped_and_its_batch_norm_still_folds(make_chip):
-    model = trained(nn.Sequential(SeparableConv2d(nn.Conv2d(8, 16, 3, bias=False)), nn.BatchNorm2d(16)), DEEP)
+@pytest.mark.parametrize(("first", "into"), [(True, "0.depthwise"), (False, "0.pointwise.conv")])
+def test_the_pointwise_layer_of_a_separable_convolution_can_be_grouped_and_its_batch_norm_still_folds(
+    make_chip, first, into
+):
+    block = SeparableConv2d(nn.Conv2d(8, 16, 3, bias=False), pointwise_first=first)
+    model = trained(nn.Sequential(block, nn.BatchNorm2d(16)), DEEP)
 
     found = regroup(model, DEEP, rows=4)
 
     assert [layer.name for layer in found.report.layers] == ["0.pointwise"]
     for example in (DEEP[0], None):
         report = to_crossbar(found.model, make_chip(crossbar={"rows": 9}), example=example).report
-        assert report.folded == {"1": "0.pointwise.conv"}
+        assert report.folded == {"1": into}
 
 
 def test_a_group_convolution_is_left_as_it_is(model):

@@ -22,11 +22,11 @@ def model() -> nn.Module:
 
 
 def hidden(multiplier: int, **options) -> nn.Conv2d:
-    """A dense convolution that is a separable one multiplied out."""
+    """A dense convolution that is a separable one, pointwise first, multiplied out."""
     conv = nn.Conv2d(8, 12, 3, **options)
     with torch.no_grad():
-        depthwise, pointwise = torch.randn(8, multiplier, 3, 3), torch.randn(12, 8, multiplier)
-        conv.weight.copy_(torch.einsum("icxy,oic->oixy", depthwise, pointwise) / 5)
+        pointwise, depthwise = torch.randn(12, multiplier, 8), torch.randn(12, multiplier, 3, 3)
+        conv.weight.copy_(torch.einsum("omi,omxy->oixy", pointwise, depthwise) / 5)
     return conv
 
 
@@ -55,15 +55,15 @@ def test_a_convolution_that_is_separable_is_recovered_exactly(options, multiplie
     torch.testing.assert_close(found.model(x), model(x), rtol=1e-4, atol=1e-4)
 
 
-def test_as_many_kernels_as_positions_lose_nothing(model):
+def test_as_many_products_as_positions_or_channels_lose_nothing(model):
     found = separate(model, DATA, rows=ROWS, multiplier=8, refit=False, leave=["7"])
-    exact = separate(nn.Sequential(nn.Conv2d(8, 12, 3)), DEEP, rows=ROWS, multiplier=9, refit=False)
+    exact = separate(nn.Sequential(nn.Conv2d(8, 12, 3)), DEEP, rows=ROWS, multiplier=8, refit=False)
 
     assert found.report.layers[0].error_before < 0.01
     assert exact.report.layers[0].error_before == pytest.approx(0, abs=1e-9)
 
 
-def test_more_kernels_for_each_channel_come_closer(model):
+def test_more_products_for_each_output_come_closer(model):
     errors = [
         separate(model, DATA, rows=ROWS, multiplier=multiplier, leave=["7"]).report.layers[0].error_after
         for multiplier in (1, 2, 4)
@@ -102,19 +102,44 @@ def test_weights_reach_equally_far_on_both_sides_of_each_channel(model):
     block = separate(model, DATA, rows=ROWS, multiplier=2).model[3]
 
     torch.testing.assert_close(
-        block.depthwise.weight.abs().flatten(1).amax(1), block.pointwise.weight.abs().flatten(1).amax(0)
+        block.depthwise.weight.abs().flatten(2).amax(2).flatten(), block.pointwise.weight.abs().flatten(1).amax(1)
     )
 
 
+@pytest.mark.parametrize("strategy", ["digital", "strip"])
+@pytest.mark.parametrize(("multiplier", "kind"), [(1, "depthwise"), (2, "group")])
+def test_a_mapping_finds_the_depthwise_layers_by_their_kind(model, make_chip, multiplier, kind, strategy):
+    found = separate(model, DATA, rows=ROWS, multiplier=multiplier)
+
+    layers = to_crossbar(
+        found.model, make_chip(crossbar={"rows": ROWS}), example=DATA[0], mapping={kind: strategy}
+    ).report.layers
+
+    assert {layer.matmul.name for layer in layers if layer.strategy == strategy} == {"3.depthwise", "7.depthwise"}
+
+
+def test_the_layer_of_many_rows_reads_what_the_dense_layer_read(model):
+    read: dict[str, torch.Tensor] = {}
+    found = separate(model, DATA, rows=ROWS)
+    for name in ("3.pointwise", "3.depthwise"):
+        found.model.get_submodule(name).register_forward_pre_hook(
+            lambda _, args, name=name: read.update({name: args[0]})
+        )
+    found.model(DATA[0])
+
+    assert read["3.pointwise"].min() >= 0
+    assert read["3.depthwise"].min() < 0
+
+
 @pytest.mark.parametrize("with_example", [True, False])
-def test_every_batch_norm_behind_a_separable_convolution_folds_into_its_pointwise_layer(model, make_chip, with_example):
+def test_every_batch_norm_behind_a_separable_convolution_folds_into_its_depthwise_layer(model, make_chip, with_example):
     found = separate(model, DATA, rows=ROWS)
 
     report = to_crossbar(
         found.model, make_chip(crossbar={"rows": ROWS}), example=DATA[0] if with_example else None
     ).report
 
-    assert (report.folded["4"], report.folded["8"]) == ("3.pointwise", "7.pointwise")
+    assert (report.folded["4"], report.folded["8"]) == ("3.depthwise", "7.depthwise")
     assert report.digital == ()
     tiles = {layer.matmul.name: layer.row_tiles for layer in report.layers}
     assert [tiles[f"{layer.name}.pointwise"] for layer in found.report.layers] == [1, 1]
@@ -138,11 +163,14 @@ def test_the_rewrites_rebuild_the_structure_that_the_weights_belong_to(model, tm
     assert torch.equal(rebuilt(DATA[0]), found.model(DATA[0]))
 
 
-def test_a_pointwise_layer_that_still_needs_partial_sums_says_so():
-    found = separate(nn.Sequential(nn.Conv2d(8, 4, 3)), DEEP, rows=12, multiplier=2)
+@pytest.mark.parametrize(("rows", "multiplier", "before", "after"), [(12, 2, 6, 2), (12, 1, 6, 1), (9, 1, 8, 1)])
+def test_a_layer_that_still_needs_partial_sums_says_so(rows, multiplier, before, after):
+    found = separate(nn.Sequential(nn.Conv2d(8, 4, 3)), DEEP, rows=rows, multiplier=multiplier)
 
-    assert (found.report.layers[0].tiles_before, found.report.layers[0].tiles_after) == (6, 2)
-    assert str(found.report).startswith("0: separable, 72 rows, row tiles 6 -> 2, kept rank 2 ")
+    assert (found.report.layers[0].tiles_before, found.report.layers[0].tiles_after) == (before, after)
+    assert str(found.report).startswith(
+        f"0: separable, 72 rows, row tiles {before} -> {after}, kept rank {multiplier} "
+    )
 
 
 def test_inputs_that_are_zero_and_outputs_that_do_not_count_do_no_harm():
@@ -164,7 +192,7 @@ def test_inputs_that_are_zero_and_outputs_that_do_not_count_do_no_harm():
     [
         ({"rows": 8}, "layer 0: one channel of its 3 x 3 kernel takes 9 rows; allowed: 8 rows"),
         ({"multiplier": 0}, "multiplier is 0; allowed: 1 or more"),
-        ({"multiplier": 10}, "multiplier is 10; layer 3 allows 1 to 9"),
+        ({"multiplier": 9}, "multiplier is 9; layer 3 allows 1 to 8"),
         ({"leave": ["x"]}, "leave names 'x', which is no layer"),
     ],
 )

@@ -19,7 +19,8 @@ SIZE = {"num_classes": 10, "in_channels": 1, "image_size": 16, "width": 0.0625}
 IMAGE = torch.randn(2, 1, 16, 16, generator=torch.Generator().manual_seed(0))
 REWRITES = (
     Rewrite(kind="group", module="features.conv4.0", groups=4, mix=2),
-    Rewrite(kind="separable", module="features.conv5.0", multiplier=2),
+    Rewrite(kind="separable", module="features.conv5.0", multiplier=2, pointwise_first=True),
+    Rewrite(kind="separable", module="features.conv6.0"),
     Rewrite(kind="group_linear", module="classifier.fc1.0", groups=8),
     Rewrite(kind="fold", module="features.conv4.1", into="features.conv4.0.mix"),
 )
@@ -101,15 +102,41 @@ def test_one_group_in_any_order_is_the_dense_linear_layer():
     torch.testing.assert_close(block(x), dense(x))
 
 
+@pytest.mark.parametrize("pointwise_first", [True, False])
 @pytest.mark.parametrize("kind", GEOMETRY)
-def test_a_separable_convolution_has_the_output_shape_and_bias_of_the_dense_one(kind):
+def test_a_separable_convolution_has_the_output_shape_and_bias_of_the_dense_one(kind, pointwise_first):
     dense = nn.Conv2d(6, 4, 3, **{"bias": False, **GEOMETRY[kind]})
-    block = SeparableConv2d(dense, multiplier=2)
+    block = SeparableConv2d(dense, multiplier=2, pointwise_first=pointwise_first)
+    first, last = (block.get_submodule(name) for name, _ in block.named_children())
     x = torch.randn(2, 6, 9, 9)
 
     assert block(x).shape == dense(x).shape
-    assert block.depthwise.bias is None
-    assert (block.pointwise.bias is None) == (dense.bias is None)
+    assert last is block.get_submodule(block.last)
+    assert first.bias is None
+    assert (last.bias is None) == (dense.bias is None)
+
+
+@pytest.mark.parametrize("kind", GEOMETRY)
+def test_a_separable_convolution_is_the_dense_one_of_its_kernels_multiplied_out(kind):
+    dense = nn.Conv2d(6, 4, 3, **{"bias": False, **GEOMETRY[kind]})
+    block = SeparableConv2d(dense, multiplier=2)
+    pointwise, depthwise = block.pointwise.weight.view(4, 2, 6), block.depthwise.weight
+    with torch.no_grad():
+        dense.weight.copy_(torch.einsum("omi,omxy->oixy", pointwise, depthwise))
+        if dense.bias is not None:
+            block.depthwise.bias.copy_(dense.bias)
+    x = torch.randn(2, 6, 9, 9)
+
+    torch.testing.assert_close(block(x), dense(x))
+
+
+def test_a_separable_convolution_recorded_before_there_was_an_order_is_depthwise_first():
+    record = Rewrite.model_validate_json('{"kind": "separable", "module": "0", "multiplier": 2}')
+
+    block = apply(nn.Sequential(nn.Conv2d(6, 4, 3)), [record])[0]
+
+    assert [name for name, _ in block.named_children()] == ["depthwise", "pointwise"]
+    assert block.depthwise.groups == 6
 
 
 def test_a_run_with_rewrites_loads_as_the_network_that_was_saved(tmp_path):

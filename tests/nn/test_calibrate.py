@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from bitline import load_chip
 from bitline.chip.description import Adc
 from bitline.errors import ConversionError
 from bitline.mapping.encode import encode
@@ -17,7 +18,7 @@ from bitline.mapping.place import dense
 from bitline.mvm import adc
 from bitline.mvm.product import Product
 from bitline.mvm.torch_fast import Crossbars, analog_sums, crossbar_mvm, integer_product
-from bitline.nn import calibrate, crossbar_layers, program, set_chip, to_crossbar
+from bitline.nn import IDEAL, calibrate, crossbar_layers, program, set_chip, to_crossbar
 from bitline.nn import ranges as sum_ranges
 from bitline.nn.ranges import SumHistogram
 
@@ -318,3 +319,43 @@ def test_a_leak_that_is_kept_is_within_the_calibrated_range(make_chip):
         with torch.no_grad():
             errors[leak] = float((converted(images) - plain(images)).square().mean())
     assert errors["kept"] <= 2 * errors["cancelled"]
+
+
+def test_ranges_fitted_in_turn_are_those_of_sums_that_inputs_from_the_chip_make():
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(96, 48), nn.ReLU(), nn.Linear(48, 32), nn.ReLU(), nn.Linear(32, 4))
+    chip = load_chip("rram-22nm", ["adc.bits=3", "crossbar.rows=32", "crossbar.active_rows=32"])
+    batches = [torch.rand(64, 96), torch.rand(64, 96)]
+    together, _ = to_crossbar(net, chip)
+    in_turn, _ = to_crossbar(net, chip)
+    program(in_turn, 7)
+
+    calibrate(together, batches)
+    calibrate(in_turn, batches, in_turn=True)
+
+    first, second, third = (in_turn[index] for index in (0, 2, 4))
+    assert torch.equal(first.adc_lsb, together[0].adc_lsb)
+    assert not torch.equal(second.adc_lsb, together[2].adc_lsb)
+    assert int(first.chip_seed) == int(third.chip_seed) == 7
+    program(in_turn, IDEAL)
+    counted = third.sums.by_digit.clone()
+    third.sums = None
+    with torch.no_grad():
+        for x in batches:
+            third.count_sums(in_turn[:4](x))
+    assert torch.equal(third.sums.by_digit, counted)
+
+
+def test_ranges_fitted_in_turn_lose_less_where_adcs_are_coarse():
+    torch.manual_seed(0)
+    net = nn.Sequential(*(layer for _ in range(4) for layer in (nn.Linear(128, 128), nn.ReLU()))).eval()
+    chip = load_chip("rram-22nm", ["adc.bits=4", "crossbar.rows=32", "crossbar.active_rows=32"])
+    x = torch.rand(256, 128)
+    errors = []
+    for in_turn in (False, True):
+        model, _ = to_crossbar(net, chip)
+        calibrate(model, [x], in_turn=in_turn)
+        with torch.no_grad():
+            errors.append(float((model(x) - net(x)).square().mean()))
+
+    assert errors[1] < errors[0]

@@ -12,9 +12,13 @@ BLOCKS = {
     "group": (lambda: GroupConv2d(nn.Conv2d(8, 12, 3, bias=False), 4), "0.conv"),
     "group with bias": (lambda: GroupConv2d(nn.Conv2d(8, 12, 3), 2), "0.conv"),
     "group and mix": (lambda: GroupConv2d(nn.Conv2d(8, 12, 3, bias=False), 4, mix=2), "0.mix"),
-    "separable": (lambda: SeparableConv2d(nn.Conv2d(8, 12, 3, bias=False), multiplier=2), "0.pointwise"),
+    "separable": (lambda: SeparableConv2d(nn.Conv2d(8, 12, 3, bias=False)), "0.depthwise"),
+    "separable with bias": (lambda: SeparableConv2d(nn.Conv2d(8, 12, 3), multiplier=2), "0.depthwise"),
+    "depthwise first": (
+        lambda: SeparableConv2d(nn.Conv2d(8, 12, 3, bias=False), multiplier=2, pointwise_first=False), "0.pointwise",
+    ),
     "linear": (lambda: GroupLinear(nn.Linear(8, 12), 4), "0.conv"),
-}
+}  # fmt: skip
 
 
 def shuffled(block: Block) -> Block:
@@ -63,7 +67,7 @@ def test_a_batch_norm_folds_through_the_order_of_a_blocks_outputs(make_chip, kin
     torch.testing.assert_close(plain(converted)(x), model(x))
 
 
-@pytest.mark.parametrize("kind", ["group", "group and mix", "separable"])
+@pytest.mark.parametrize("kind", ["group", "group and mix", "separable", "depthwise first"])
 def test_outside_of_a_sequence_the_order_is_followed_too(make_chip, kind):
     block, norm, _ = normed(BLOCKS[kind][0]())
     model = InCode(block, norm).eval()

@@ -2,10 +2,11 @@ import json
 
 import pytest
 
-from bitline.errors import DataError
+from bitline import data as datasets
+from bitline.errors import ConversionError, DataError
 from bitline.models.files import load_run
-from bitline.recipes import checked
-from bitline.recipes.auto import chosen
+from bitline.recipes import auto, checked
+from bitline.recipes.auto import Search, chosen
 from bitline.recipes.run import optimize
 from bitline.train import checked as checked_training
 from bitline.train.run import train
@@ -45,6 +46,7 @@ def test_a_search_stores_its_trials_goes_on_after_a_stop_and_keeps_a_point_of_it
 
     numbers = [line.split(":")[0] for line in lines if line.startswith("trial ")]
     assert numbers == [f"trial {n}/6" for n in range(1, 7)]
+    assert all("(proxy)" in line for line in lines if line.startswith("trial "))
     trials = json.loads((folder / "trials.json").read_text())
     assert len(trials["trials"]) == 6
     pure = [set(trial["layers"].values()) for trial in trials["trials"][:3]]
@@ -80,6 +82,53 @@ def test_unknown_layers_and_structures_are_refused_by_name(network, tmp_path, la
     settings = {key: value for key, value in SMALL.items() if key != "recipe"}
     with pytest.raises(DataError, match=said):
         optimize(checked(run=network, **settings, recipe="mixed", layers=layers, out=tmp_path / "out"))
+    assert not (tmp_path / "out").exists()
+
+
+def search(network, out, *, overrides=CHIP, trials=3):
+    config = checked(run=network, **{**SMALL, "overrides": overrides, "trials": trials, "proxy_steps": 1}, out=out)
+    return Search(config, config.load_chip(), datasets.load("digits"), out)
+
+
+def trials_of(out):
+    return json.loads((out / "trials.json").read_text())["trials"]
+
+
+def test_a_search_begins_with_the_chip_as_it_is_whatever_its_height_and_adc(network, tmp_path):
+    odd = ("crossbar.rows=96", "crossbar.active_rows=96", "adc.bits=8", "adc.columns_per_adc=1")
+
+    search(network, tmp_path, overrides=odd, trials=1).run(lambda _: None)
+
+    params = trials_of(tmp_path)[0]["params"]
+    assert (params["height"], params["bits"], params["columns_per_adc"]) == (96, 8, 1)
+
+
+def test_a_trial_that_cannot_be_built_says_why_and_counts(network, tmp_path, monkeypatch):
+    def refuse(*_):
+        raise ConversionError("no such thing")
+
+    lines: list[str] = []
+    monkeypatch.setattr(auto, "restructure", refuse)
+    with pytest.raises(DataError, match="none of 3 trials can be built; the last one cannot be built: no such thing"):
+        search(network, tmp_path).run(lines.append)
+
+    assert lines == [f"trial {n}/3: cannot be built: no such thing" for n in (1, 2, 3)]
+
+
+def test_a_trial_that_was_killed_is_made_at_the_resume(network, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(auto, "restructure", _interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            search(network, tmp_path, trials=6).run(lambda _: None)
+    search(network, tmp_path, trials=6).run(lambda _: None)
+
+    made = [trial for trial in trials_of(tmp_path) if trial["state"] == "complete"]
+    assert len(made) == 6
+    assert {"dense"} in [set(trial["layers"].values()) for trial in made]
+
+
+def _interrupt(*_):
+    raise KeyboardInterrupt
 
 
 class _Trial:

@@ -143,3 +143,44 @@ def test_a_chip_that_does_not_exist_is_refused_before_anything_is_written(networ
     with pytest.raises(ChipError, match="rram-23nm"):
         optimize(checked(run=network, recipe="group", chip="rram-23nm", out=tmp_path / "out"))
     assert not (tmp_path / "out").exists()
+
+
+def test_threads_may_change_at_a_resume_in_the_middle_of_a_stage(network, tmp_path, monkeypatch):
+    config = checked(run=network, recipe="conventional", **{**SMALL, "epochs": 1}, out=tmp_path / "out")
+
+    def killed(*_, **__):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("bitline.train.run._finish", killed)
+        with pytest.raises(KeyboardInterrupt):
+            optimize(config)
+    folder = optimize(config.model_copy(update={"threads": 2, "checkpoint_every": 5}), if_exists="resume")
+
+    assert (folder / "evaluation.json").is_file()
+
+
+def test_a_recipe_is_not_written_over_the_network_that_it_begins_with(results):
+    folder = results["conventional"]
+
+    for run in (folder, folder / "float"):
+        with pytest.raises(DataError, match="holds the network that the recipe begins with"):
+            optimize(checked(run=run, recipe="group", **SMALL, out=folder), if_exists="overwrite")
+    assert (folder / "model.safetensors").is_file()
+
+
+def test_a_recipe_on_the_result_of_another_starts_from_what_that_one_reached(results, tmp_path):
+    settings = {**SMALL, "epochs": 0, "chip_epochs": 0}
+    origin = results["psum-aware"]
+
+    chained = optimize(checked(run=origin, recipe="psum-aware", **settings, out=tmp_path / "chained"))
+
+    reached, before, after = (
+        read(folder, name)["accuracy"]["chips"]
+        for folder, name in (
+            (origin, "evaluation.json"), (chained, "evaluation_before.json"), (chained, "evaluation.json"),
+        )
+    )  # fmt: skip
+    assert before == reached
+    assert not (chained / "ranges.safetensors").exists()  # nothing was trained: ranges are calibrated
+    assert len(after) == len(before)

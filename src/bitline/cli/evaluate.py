@@ -46,6 +46,9 @@ def command(
     images: Annotated[int | None, typer.Option(help="Test images, from the first; default: all.")] = None,
     batch_size: Annotated[int, typer.Option(help="Images at once.")] = 64,
     calibration_images: Annotated[int, typer.Option(help="Training images that set the ranges.")] = 256,
+    in_turn: Annotated[
+        bool, typer.Option("--in-turn", help="Fit ADC ranges layer after layer, on what the chip gives so far.")
+    ] = False,
     cause_chips: Annotated[int, typer.Option(help="Chips on which the loss is split by cause.")] = 5,
     threads: Annotated[int | None, typer.Option(help="CPU threads.")] = None,
     trust_code: Annotated[bool, typer.Option(help="Run the Python file that the run directory names.")] = False,
@@ -71,7 +74,7 @@ def command(
     layout = mapping or ([f"{key}={value}" for key, value in made.mapping.items()] if made is not None else [])
     settings = Settings(
         chips=chips, seed=seed, images=images, batch_size=batch_size, calibration_images=calibration_images,
-        cause_chips=cause_chips, progress=json_file != "-",
+        in_turn=in_turn, cause_chips=cause_chips, progress=json_file != "-",
     )  # fmt: skip
     if threads is not None:
         import torch

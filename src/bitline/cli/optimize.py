@@ -40,9 +40,11 @@ def command(
         str | None, typer.Option(help="Of trained ADC ranges: layer, slice, slice_digit, column; default: the chip's.")
     ] = None,
     epochs: Annotated[
-        int | None, typer.Option(help="Of float training; default: 10 for a new structure, else 0.")
+        int | None, typer.Option(help="Of float training; default: 10 for a new structure and conventional, else 0.")
     ] = None,
-    chip_epochs: Annotated[int | None, typer.Option(help="Of training on the chip; default: 2.")] = None,
+    chip_epochs: Annotated[
+        int | None, typer.Option(help="Of training on the chip; default: 2, conventional 0.")
+    ] = None,
     lr: Annotated[float, typer.Option(help="Largest learning rate of float training.")] = 0.02,
     chip_lr: Annotated[float, typer.Option(help="The same of weights on the chip, under Adam.")] = 5e-5,
     range_lr: Annotated[float, typer.Option(help="The same of the logarithm of ADC steps.")] = 3e-3,
@@ -57,7 +59,7 @@ def command(
     refit: Annotated[bool, typer.Option(help="Start from weights fitted to what the dense layers answer.")] = True,
     mix: Annotated[bool, typer.Option(help="A 1x1 convolution behind each group convolution.")] = False,
     split_linear: Annotated[bool, typer.Option(help="Split the inputs of hidden linear layers too.")] = False,
-    multiplier: Annotated[int, typer.Option(help="Depthwise kernels per channel of separable.")] = 1,
+    multiplier: Annotated[int, typer.Option(help="Maps for each output channel of separable.")] = 1,
     layers: Annotated[
         list[str] | None,
         typer.Option(
@@ -105,6 +107,10 @@ def command(
 
     if resume and overwrite:
         raise DataError("--resume and --overwrite exclude each other")
+    if recipe == "mixed" and not layers:
+        raise DataError("recipe mixed needs --layer LAYER=STRUCTURE, for example features.conv6.0=group:2")
+    if recipe != "mixed" and layers:
+        raise DataError(f"--layer is of recipe mixed only; recipe is {recipe!r}")
     quiet = json_file == "-"
     config = checked(
         run=run, recipe=recipe, chip=chip, overrides=tuple(overrides or ()), aware=aware, granularity=granularity,
@@ -160,7 +166,7 @@ def _show(found: dict[str, dict[str, object]], recipe: str) -> None:
 
     words = {"evaluation_before": "before", "evaluation_untrained": f"{recipe}, untrained", "evaluation": recipe}
     table = Table(box=None, pad_edge=False)
-    for head in ("", "float [%]", "on the chip [%]", "worst [%]", "conversions", "energy [uJ]", "TOPS/W"):
+    for head in ("", "float\n[%]", "on the chip\n[%]", "worst\n[%]", "conversions", "energy\n[uJ]", "TOPS/W"):
         table.add_column(head, justify="left" if not head else "right", no_wrap=True)
     for name, evaluation in found.items():
         a, cost, layers = (evaluation[key] for key in ("accuracy", "cost", "layers"))

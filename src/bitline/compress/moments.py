@@ -118,21 +118,22 @@ def measured(pairs: Iterable[tuple[Tensor, Tensor]]) -> Folds:
     return folds
 
 
-def solve(moments: Moments, start: Tensor, ridge: float) -> Tensor:
+def solve(xx: Tensor, xy: Tensor, start: Tensor, ridge: float) -> Tensor:
     """Find the weights closest to the wanted outputs, drawn towards those at hand.
 
     Args:
-        moments: of the data, as they are or centred.
+        xx: moments of the inputs, as they are or centred, (groups, rows, rows).
+        xy: the same with the wanted outputs, (groups, rows, cols).
         start: weights at hand, float64, (groups, rows, cols).
         ridge: penalty on a changed weight, relative to the mean power of an input.
 
     Returns:
         Weights whose error is at most that of `start`.
     """
-    penalty = ridge * moments.xx.diagonal(dim1=1, dim2=2).mean(1) + TINY
+    penalty = ridge * xx.diagonal(dim1=1, dim2=2).mean(1) + TINY
     eye = torch.eye(start.shape[1], dtype=start.dtype, device=start.device)
-    factor = torch.linalg.cholesky(moments.xx + penalty.view(-1, 1, 1) * eye)
-    return start + torch.cholesky_solve(moments.xy - moments.xx @ start, factor)
+    factor = torch.linalg.cholesky(xx + penalty.view(-1, 1, 1) * eye)
+    return start + torch.cholesky_solve(xy - xx @ start, factor)
 
 
 def fit(folds: Folds, start: Tensor, *, offset: bool) -> Tensor:
@@ -147,8 +148,8 @@ def fit(folds: Folds, start: Tensor, *, offset: bool) -> Tensor:
         Weights whose error on all data is at most that of `start`.
     """
     part, held_out, everything = (m.centred() if offset else m for m in (*folds, folds.all))
-    scores = {ridge: float(held_out.error(solve(part, start, ridge)).sum()) for ridge in RIDGES}
+    scores = {ridge: float(held_out.error(solve(part.xx, part.xy, start, ridge)).sum()) for ridge in RIDGES}
     best = min(scores, key=lambda ridge: scores[ridge])
     if scores[best] >= float(held_out.error(start).sum()):
         return start
-    return solve(everything, start, best)
+    return solve(everything.xx, everything.xy, start, best)

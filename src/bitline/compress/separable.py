@@ -1,31 +1,31 @@
-"""Convolutions as a depthwise and a pointwise one.
+"""Convolutions as a pointwise and a depthwise one.
 
-A depthwise kernel needs k * k rows and a pointwise layer one row for each channel, where a dense layer needs their
+A pointwise layer needs one row for each channel and a depthwise kernel k * k rows, where a dense layer needs their
 product: the network that the hardware half of Wu et al., HPEC 2021, doi:10.1109/HPEC49654.2021.9622798, is made for, in
 our reconstruction, since its abstract alone is public.
 
-The kernels of each input channel start as their best approximation by a few, a singular value decomposition as in
+Pointwise first (D. Haase and M. Amthor, CVPR 2020, arXiv:2003.13549), since what lies between the two layers has signs:
+the highest digits of signed inputs are half ones that cancel, so that a coarse ADC loses much of a sum over many rows.
+Here many rows read what the dense layer read, unsigned behind a ReLU, and signs meet the few rows of a kernel alone.
+
+The kernels of each output start as their best approximation by a few products, a singular value decomposition as in
 network decoupling (J. Guo et al., BMVC 2018, arXiv:1808.05517), here weighted by the data; then both layers are fitted.
 """
 
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 
 from bitline.compress.choose import Limit, candidates, channels, positions
 from bitline.compress.fitted import Fitted
-from bitline.compress.moments import TINY, Moments, measured
+from bitline.compress.moments import measured
+from bitline.compress.products import approximated, fit_products
 from bitline.compress.result import LayerReport, Left, Report, Rewritten
-from bitline.compress.twostage import TwoStage, fit_both
 from bitline.compress.walk import Sampling, Walk
 from bitline.errors import ConversionError
 from bitline.models.blocks import SeparableConv2d
 from bitline.models.rewrite import Rewrite
-
-SMOOTHING = 1e-2
-"""share of the mean power of a kernel's inputs that is added to each, where data weigh kernels"""
 
 
 @torch.no_grad()
@@ -41,14 +41,14 @@ def separate(
     leave: Collection[str] = (),
     sampling: Sampling | None = None,
 ) -> Rewritten:
-    """Replace convolutions that need partial sums by depthwise separable ones.
+    """Replace convolutions that need partial sums by separable ones, pointwise first.
 
     Args:
         model: trained; it is not changed.
         batches: tensors, or (inputs, labels) as data loaders give; a few hundred images, normalized as in training.
         rows: wordlines that a crossbar reads at once.
         all_layers: rewrite every dense convolution with a kernel, also where its rows fit.
-        multiplier: depthwise kernels per input channel.
+        multiplier: products of a pointwise and a depthwise kernel that make the kernels of an output channel.
         refit: fit both layers to the dense layer's outputs; otherwise they are the approximation alone.
         recalibrate_norms: let the statistics of batch norms follow.
         leave: names of layers to leave as they are.
@@ -75,7 +75,7 @@ def separate(
                 left.append(Left(name, "has no kernel to separate" if seen.axes != 3 else "its input has 3 axes"))
             continue
         limit.check(name, layer)
-        most = min(positions(layer), layer.out_channels)
+        most = min(positions(layer), channels(layer))
         if multiplier > most:
             raise ConversionError(f"multiplier is {multiplier}; layer {name} allows 1 to {most}")
         done.append(_separated(walk, name, layer, limit, multiplier, refit=refit))
@@ -90,13 +90,13 @@ def _separated(
     folds = measured((s.x.flatten(1).unsqueeze(1), s.y.unsqueeze(1)) for s in walk.samples(name))
     moments = folds.all
     kernels = layer.weight.detach().double().flatten(2)
-    start, kept = _start(kernels, moments.centred() if free else moments, factors, multiplier)
-    fitted = _balanced(fit_both(folds, start, factors, offset=free) if refit else start)
+    start, kept = approximated(kernels, moments.centred() if free else moments, factors, multiplier)
+    fitted = (fit_products(folds, start, factors, offset=free) if refit else start).balanced()
     order = torch.arange(len(kernels), device=kernels.device)
     first, last = Fitted(moments, start.whole, order), Fitted(moments, fitted.whole, order)
     block = SeparableConv2d(layer, multiplier=multiplier)
-    block.depthwise.weight.copy_(fitted.first.transpose(1, 2).reshape(block.depthwise.weight.shape))
-    block.pointwise.weight.copy_(fitted.second[0].t().reshape(block.pointwise.weight.shape))
+    block.pointwise.weight.copy_(fitted.pointwise.reshape(block.pointwise.weight.shape))
+    block.depthwise.weight.copy_(fitted.depthwise.reshape(block.depthwise.weight.shape))
     block.requires_grad_(layer.weight.requires_grad)
     walk.put(name, block, last.wanted(), last.given(), refit=refit)
     report = LayerReport(
@@ -104,47 +104,11 @@ def _separated(
         kind="separable",
         rows=channels(layer) * positions(layer),
         tiles_before=limit.tiles(channels(layer) * positions(layer)),
-        tiles_after=limit.tiles(block.pointwise.in_channels),
+        tiles_after=limit.tiles(max(channels(layer), multiplier * positions(layer))),
         groups=1,
         mix=0,
         kept={f"rank {multiplier}": kept},
         error_before=first.error(factors, offset=walk.follows(name)),
         error_after=last.error(factors, offset=free) if refit else None,
     )
-    return Rewrite(kind="separable", module=name, multiplier=multiplier), report
-
-
-def _start(kernels: Tensor, moments: Moments, factors: Tensor, multiplier: int) -> tuple[TwoStage, float]:
-    """Approximate the kernels of each input channel by a few, and say what share of their weighted power that keeps.
-
-    Args:
-        kernels: dense, (outputs, inputs, positions).
-        moments: of all inputs, input by input.
-        factors: that each output counts with.
-        multiplier: kernels for each input.
-    """
-    size = kernels.shape[2]
-    inputs = moments.xx[0].unflatten(1, (-1, size)).unflatten(0, (-1, size)).diagonal(dim1=0, dim2=2).permute(2, 0, 1)
-    power, axes = torch.linalg.eigh(inputs)  # (inputs, positions), (inputs, positions, positions)
-    root = (power.clamp_min(0) + SMOOTHING * power.mean(1, keepdim=True) + TINY).sqrt()
-    weighted = (kernels * factors.view(-1, 1, 1)).transpose(0, 1) @ axes * root.unsqueeze(1)
-    _, values, right = torch.linalg.svd(weighted, full_matrices=False)
-    chosen = right[:, :multiplier]  # (inputs, kernels, positions), orthonormal
-    depthwise = (chosen / root.unsqueeze(1)) @ axes.transpose(1, 2)
-    pointwise = kernels.transpose(0, 1) @ axes * root.unsqueeze(1) @ chosen.transpose(1, 2)
-    kept = values[:, :multiplier].square().sum() / values.square().sum().clamp_min(TINY)
-    second = pointwise.permute(0, 2, 1).flatten(0, 1).unsqueeze(0)
-    between = torch.arange(second.shape[1], device=second.device)
-    return TwoStage(depthwise.transpose(1, 2), second, between), float(kept)
-
-
-def _balanced(layers: TwoStage) -> TwoStage:
-    """Scale the channels between the layers so that their weights reach equally far on both sides.
-
-    That makes both matrices easy to quantize (cross-layer equalization: M. Nagel et al., ICCV 2019, arXiv:1906.04721).
-    """
-    before, after = layers.first.abs().amax(1).flatten(), layers.second[0].abs().amax(1)
-    known = (before > 0) & (after > 0)
-    scale = torch.where(known, after / before.where(known, 1), 1).sqrt()
-    first = layers.first * scale.view(len(layers.first), 1, -1)
-    return replace(layers, first=first, second=layers.second / scale.unsqueeze(1))
+    return Rewrite(kind="separable", module=name, multiplier=multiplier, pointwise_first=True), report

@@ -10,13 +10,11 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from bitline.compress.alternate import alternate
 from bitline.compress.moments import TINY, Folds, Moments, solve
 
-ROUNDS = 8
 STEPS = 10
 """of conjugate gradients in each round"""
-RIDGES = (1e-4, 1e-2, 1.0)
-"""penalties tried on what a round changes, relative to the mean power of the inputs"""
 
 
 @dataclass(frozen=True)
@@ -58,40 +56,18 @@ def fit_both(folds: Folds, start: TwoStage, factors: Tensor, *, offset: bool) ->
         Two layers whose error on all data is at most that of `start`.
     """
     weigh = factors.square()
-    part, held_out, everything = (m.centred() if offset else m for m in (*folds, folds.all))
 
-    def score(layers: TwoStage) -> float:
-        return float((held_out.error(layers.whole) * weigh).sum())
+    def turn(moments: Moments, now: TwoStage, ridge: float) -> TwoStage:
+        return _first(moments, _second(moments, now, ridge), weigh, ridge)
 
-    best = (score(start), 0.0, 0)
-    for ridge in RIDGES:
-        now = start
-        for rounds in range(1, ROUNDS + 1):
-            now = _round(part, now, weigh, ridge)
-            best = min(best, (score(now), ridge, rounds))
-    now = start
-    for _ in range(best[2]):
-        now = _round(everything, now, weigh, best[1])
-    return now
-
-
-def _round(moments: Moments, now: TwoStage, weigh: Tensor, ridge: float) -> TwoStage:
-    """Solve for the second layer, then step towards the solution for the first."""
-    return _first(moments, _second(moments, now, ridge), weigh, ridge)
+    return alternate(folds, start, factors, turn, offset=offset)
 
 
 def _second(moments: Moments, now: TwoStage, ridge: float) -> TwoStage:
     parts = len(now.second)
     zz = _read(_given(moments.xx[0], now.first), now.first)[now.between][:, now.between]
-    into = replace(
-        moments,
-        xx=_diagonal(zz, parts),
-        xy=_diagonal(_read(moments.xy[0], now.first)[now.between], parts),
-        yy=moments.yy.view(parts, -1),
-        x=_read(moments.x[0].unsqueeze(1), now.first)[now.between].view(parts, -1),
-        y=moments.y.view(parts, -1),
-    )
-    return replace(now, second=solve(into, now.second, ridge))
+    zy = _read(moments.xy[0], now.first)[now.between]
+    return replace(now, second=solve(_diagonal(zz, parts), _diagonal(zy, parts), now.second, ridge))
 
 
 def _first(moments: Moments, now: TwoStage, weigh: Tensor, ridge: float) -> TwoStage:

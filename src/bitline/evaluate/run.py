@@ -39,6 +39,7 @@ class Settings:
         images: test images, from the first; all where absent.
         batch_size: images at once; no influence on any result but that of the `batch_minmax` policy.
         calibration_images: training images that set the input and ADC ranges.
+        in_turn: fit the ADC ranges of one layer after the other, see `bitline.nn.calibrate`.
         diagnose_images: test images for the layer-by-layer statistics.
         cause_chips: chips on which the loss is split by cause; at most `chips`.
         progress: show bars.
@@ -49,6 +50,7 @@ class Settings:
     images: int | None = None
     batch_size: int = 64
     calibration_images: int = 256
+    in_turn: bool = False
     diagnose_images: int = 16
     cause_chips: int = 5
     progress: bool = False
@@ -102,7 +104,7 @@ class OnChip:
         """Move to a chip with other ADCs, crossbars or cells, and calibrate where it asks for ranges not known."""
         set_chip(self.model, chip)
         if not all(layer.ready for layer in crossbar_layers(self.model).values()):
-            calibrate(self.model, calibration_batches(self.data, self.settings), progress=self.settings.progress)
+            _calibrate(self.model, self.data, self.settings)
 
 
 def put_on_chip(
@@ -136,8 +138,12 @@ def put_on_chip(
     if ranges is not None:
         load_ranges(model, ranges)
     else:
-        calibrate(model, calibration_batches(data, settings), progress=settings.progress)
+        _calibrate(model, data, settings)
     return OnChip(model, report, plain, data, settings)
+
+
+def _calibrate(model: nn.Module, data: DataSet, settings: Settings) -> None:
+    calibrate(model, calibration_batches(data, settings), in_turn=settings.in_turn, progress=settings.progress)
 
 
 def calibration_batches(data: DataSet, settings: Settings) -> list[Tensor]:

@@ -1,8 +1,9 @@
 """Layers that take the place of a dense layer and keep its inputs and outputs where they were.
 
 Group convolution with a channel shuffle: X. Zhang et al., "ShuffleNet", CVPR 2018, arXiv:1707.01083.
-Depthwise separable convolution: A. Howard et al., "MobileNets", 2017, arXiv:1704.04861, here with nothing between
-its two parts.
+Depthwise separable convolution: A. Howard et al., "MobileNets", 2017, arXiv:1704.04861; pointwise first: D. Haase and
+M. Amthor, "Rethinking depthwise separable convolutions", CVPR 2020, arXiv:2003.13549. Here nothing stands between the
+two parts.
 """
 
 from typing import Any
@@ -75,34 +76,49 @@ class GroupConv2d(Block):
 
 
 class SeparableConv2d(Block):
-    """A convolution of each channel by itself, then a 1x1 convolution over all that gave.
+    """A 1x1 convolution and one of every channel by itself, with nothing between them.
 
-    Children: `depthwise`, with the kernel, stride, padding and dilation of the convolution it replaces and no bias, and
-    `pointwise`, with its bias.
+    Children, in the order they run: `pointwise`, a 1x1 convolution over all input channels without a bias, and
+    `depthwise`, with the kernel, stride, padding, dilation and bias of the convolution it replaces; a group of it reads
+    the maps of one output channel. Padding comes after `pointwise`, which maps zero to zero. `pointwise` runs at every
+    position of the input, also where `depthwise` has a stride.
+
+    Pointwise first, the layer of many rows reads what the block reads, without a sign behind a ReLU. What lies between
+    the two has signs: its highest digits cancel in the sum, and a coarse ADC loses much where many rows read them.
 
     Args:
         like: the convolution to replace.
-        multiplier: depthwise kernels per input channel.
+        multiplier: maps between the two for each output channel, or for each input channel where depthwise is first.
+        pointwise_first: otherwise `depthwise`, without a bias, reads each input channel by itself, and `pointwise`,
+            with the bias, reads all that gave.
     """
 
-    def __init__(self, like: nn.Conv2d, *, multiplier: int = 1) -> None:
+    def __init__(self, like: nn.Conv2d, *, multiplier: int = 1, pointwise_first: bool = True) -> None:
         super().__init__()
         at: dict[str, Any] = {"device": like.weight.device, "dtype": like.weight.dtype}
-        between = like.in_channels * multiplier
-        self.depthwise = nn.Conv2d(
-            like.in_channels, between, _two(like.kernel_size), _two(like.stride), _same(like.padding),
-            _two(like.dilation), like.in_channels, False, like.padding_mode, **at,
+        groups = like.out_channels if pointwise_first else like.in_channels
+        maps, bias = groups * multiplier, biased(like)
+        ends = (maps, like.out_channels) if pointwise_first else (like.in_channels, maps)
+        depthwise = nn.Conv2d(
+            *ends, _two(like.kernel_size), _two(like.stride), _same(like.padding), _two(like.dilation), groups,
+            bias and pointwise_first, like.padding_mode, **at,
         )  # fmt: skip
-        self.pointwise = nn.Conv2d(between, like.out_channels, 1, bias=biased(like), **at)
+        self.pointwise_first = pointwise_first
+        if pointwise_first:
+            self.pointwise = nn.Conv2d(like.in_channels, maps, 1, bias=False, **at)
+            self.depthwise = depthwise
+        else:
+            self.depthwise = depthwise
+            self.pointwise = nn.Conv2d(maps, like.out_channels, 1, bias=bias, **at)
 
     @property
     def last(self) -> str:
-        """The 1x1 convolution."""
-        return "pointwise"
+        """The one that does not run first."""
+        return "depthwise" if self.pointwise_first else "pointwise"
 
     def forward(self, x: Tensor) -> Tensor:
         """Convolve, (batch, in_channels, height, width) to (batch, out_channels, height, width)."""
-        return self.pointwise(self.depthwise(x))
+        return self.depthwise(self.pointwise(x)) if self.pointwise_first else self.pointwise(self.depthwise(x))
 
 
 class GroupLinear(Block):

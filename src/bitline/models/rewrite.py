@@ -24,7 +24,9 @@ class Rewrite(BaseModel):
         module: dotted name of the module that is replaced.
         groups: of a group or group_linear.
         mix: groups of the 1x1 convolution that ends a group; 0 where there is none.
-        multiplier: depthwise kernels per input channel of a separable.
+        multiplier: maps between the two layers of a separable, for each of its groups.
+        pointwise_first: the order of these two. A record that does not say is from before there was a choice, and its
+            depthwise layer is first.
         into: for a fold, dotted name of the layer that has taken in the batch norm.
     """
 
@@ -35,6 +37,7 @@ class Rewrite(BaseModel):
     groups: int = Field(default=1, ge=1)
     mix: int = Field(default=0, ge=0)
     multiplier: int = Field(default=1, ge=1)
+    pointwise_first: bool = False
     into: str | None = None
 
 
@@ -80,7 +83,7 @@ def _replacement(model: nn.Module, rewrite: Rewrite) -> nn.Module:
     if conv.groups != 1:
         raise DataError(f"rewrite {rewrite.kind} of {rewrite.module}: it has {conv.groups} groups; expected 1")
     if rewrite.kind == "separable":
-        return SeparableConv2d(conv, multiplier=rewrite.multiplier)
+        return SeparableConv2d(conv, multiplier=rewrite.multiplier, pointwise_first=rewrite.pointwise_first)
     _check_groups(rewrite, rewrite.groups, conv.in_channels, conv.out_channels)
     if rewrite.mix:
         _check_groups(rewrite, rewrite.mix, conv.out_channels, conv.out_channels)

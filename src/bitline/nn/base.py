@@ -335,8 +335,11 @@ class CrossbarLayer(KeepsRanges):
             "call calibrate(model, batches) before running on the chip"
         )
 
+    def count_sums(self, input: Tensor) -> None:
+        """Count the partial sums that a batch of inputs makes on ideal cells, of some of its vectors."""
+        self._count_sums(self.integers(input))
+
     def _count_sums(self, q: Tensor) -> None:
-        """Count the partial sums of some of the batch's vectors, evenly spread over it."""
         if not self.converts:
             return
         crossbars = self.crossbars(_unread(self.chip), IDEAL)

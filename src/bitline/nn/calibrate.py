@@ -1,6 +1,8 @@
 """Input and ADC ranges from data."""
 
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -8,11 +10,13 @@ from torch import Tensor, nn
 from bitline.errors import ConversionError
 from bitline.mapping.quantize import RangeHistogram
 from bitline.nn.convert import crossbar_layers
-from bitline.nn.layers import Mode
+from bitline.nn.layers import IDEAL, Mode
 
 
 @torch.no_grad()
-def calibrate(model: nn.Module, batches: Iterable[Tensor | Sequence[Tensor]], *, progress: bool = False) -> None:
+def calibrate(
+    model: nn.Module, batches: Iterable[Tensor | Sequence[Tensor]], *, in_turn: bool = False, progress: bool = False
+) -> None:
     """Set the input and ADC ranges of a converted network from data, keeping histograms and a bounded sample.
 
     Every batch passes twice: first through the plain network to find input ranges, then through ideal crossbars to
@@ -22,6 +26,9 @@ def calibrate(model: nn.Module, batches: Iterable[Tensor | Sequence[Tensor]], *,
     Args:
         model: from `to_crossbar`.
         batches: tensors, or (inputs, labels) as data loaders give; it is walked twice.
+        in_turn: then fit the ADC ranges of one layer after the other again, on what the layers before it now answer
+            on the chip with ideal cells. Where ADCs are coarse, their errors move the sums of the layers behind them.
+            It walks the batches once for every layer.
         progress: show a bar.
 
     Raises:
@@ -50,6 +57,8 @@ def calibrate(model: nn.Module, batches: Iterable[Tensor | Sequence[Tensor]], *,
         _run(model, batches, "observe_sums", "partial sums", progress)
         for layer in layers.values():
             layer.fit()
+        if in_turn:
+            _fit_in_turn(model, batches, progress)
     finally:
         for name, layer in layers.items():
             layer.mode, layer.inputs = modes[name], None
@@ -57,7 +66,41 @@ def calibrate(model: nn.Module, batches: Iterable[Tensor | Sequence[Tensor]], *,
             module.training = mode
 
 
-def _run(model: nn.Module, batches: Iterable[Tensor | Sequence[Tensor]], mode: Mode, what: str, progress: bool) -> None:
+class _Enough(Exception):  # noqa: N818
+    """No layer further on matters."""
+
+
+def _fit_in_turn(model: nn.Module, batches: Iterable[Tensor | Sequence[Tensor]], progress: bool) -> None:
+    """Fit the ADC ranges of each layer to the sums that inputs from the chip make."""
+    layers = {name: layer for name, layer in crossbar_layers(model).items() if layer.chip.adc.keeps_ranges}
+    seeds = {name: int(layer.chip_seed) for name, layer in layers.items()}
+
+    def count(layer: Any, args: tuple[Tensor, ...]) -> None:
+        layer.count_sums(args[0])
+        raise _Enough
+
+    for layer in layers.values():
+        layer.program(IDEAL)
+    for name, layer in layers.items():
+        layer.sums = None
+        handle = layer.register_forward_pre_hook(count)
+        try:
+            _run(model, batches, "chip", f"ranges of {name}", progress, until=_Enough)
+        finally:
+            handle.remove()
+        layer.fit()
+    for name, layer in layers.items():
+        layer.program(seeds[name])
+
+
+def _run(
+    model: nn.Module,
+    batches: Iterable[Tensor | Sequence[Tensor]],
+    mode: Mode,
+    what: str,
+    progress: bool,
+    until: type[Exception] = StopIteration,
+) -> None:
     layers = crossbar_layers(model).values()
     for layer in layers:
         layer.mode = mode
@@ -67,4 +110,5 @@ def _run(model: nn.Module, batches: Iterable[Tensor | Sequence[Tensor]], mode: M
 
         batches = track(batches, description=f"calibrating {what}", transient=True)
     for batch in batches:
-        model((batch if isinstance(batch, Tensor) else batch[0]).to(device))
+        with suppress(until):
+            model((batch if isinstance(batch, Tensor) else batch[0]).to(device))

@@ -20,12 +20,12 @@ from torch import Tensor, nn
 
 from bitline.chip.description import Chip
 from bitline.chip.files import replace
-from bitline.cost.model import Cost, price
+from bitline.cost.model import Cost
 from bitline.data import DataSet
-from bitline.errors import BitlineError
-from bitline.evaluate.run import CALIBRATION_BATCH
+from bitline.errors import BitlineError, DataError
+from bitline.evaluate.run import CALIBRATION_BATCH, OnChip, Settings
 from bitline.models.files import Run, load_run, read_json
-from bitline.nn import calibrate, placement, to_crossbar
+from bitline.nn import calibrate, to_crossbar
 from bitline.nn.shapes import matmuls
 from bitline.recipes.config import RecipeConfig
 from bitline.recipes.files import AFTER, BEFORE, FRONT, JOURNAL, TRIALS, Say
@@ -68,7 +68,11 @@ class Search:
         self.path = self.out / JOURNAL
 
     def run(self, say: Say) -> list[FrozenTrial]:
-        """Make the trials that are missing and return the front of the proxy, cheapest first."""
+        """Make the trials that are missing and return the front of the proxy, cheapest first.
+
+        Raises:
+            DataError: no trial at all can be built.
+        """
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self.out.mkdir(parents=True, exist_ok=True)
         objectives = self.config.objectives
@@ -76,6 +80,10 @@ class Search:
             storage=JournalStorage(JournalFileBackend(str(self.path))), study_name="auto", load_if_exists=True,
             directions=[_DIRECTIONS[name] for name in objectives],
         )  # fmt: skip
+        for killed in study.get_trials(states=[TrialState.RUNNING]):
+            study.tell(killed.number, state=TrialState.FAIL)
+            if start := killed.system_attrs.get("fixed_params"):
+                study.enqueue_trial(start)
         if not study.get_trials(deepcopy=False):
             for start in self._starts():
                 study.enqueue_trial(start)
@@ -84,17 +92,26 @@ class Search:
         ):
             # the sampler of a resumed search must not repeat the numbers of its first trials
             study.sampler = optuna.samplers.TPESampler(seed=self.config.seed + done, multivariate=True)
-            study.optimize(self._trial, n_trials=1, catch=(BitlineError,))
-            last = study.get_trials(deepcopy=False)[-1]
-            say(f"trial {done + 1}/{self.config.trials}: {last.user_attrs.get('summary', last.state.name.lower())}")
+            trial = study.ask()
+            try:
+                study.tell(trial, self._trial(trial))
+            except BitlineError as error:
+                trial.set_user_attr("summary", f"cannot be built: {error}")
+                study.tell(trial, state=TrialState.PRUNED)
+            said = trial.user_attrs["summary"]
+            say(f"trial {done + 1}/{self.config.trials}: {said}")
             write_json(self.out / TRIALS, {"objectives": list(objectives), "trials": [_plain(t) for t in study.trials]})
+        if not study.best_trials:
+            reasons = [t.user_attrs["summary"] for t in study.get_trials(states=[TrialState.PRUNED])]
+            raise DataError(f"none of {len(reasons)} trials can be built; the last one {reasons[-1]}")
         return sorted(study.best_trials, key=lambda t: float(t.user_attrs["energy_J"]))
 
     def _starts(self) -> list[dict[str, Any]]:
         """The pure structures on the chip as it is: where the search begins."""
         chip = self.chip
         same = {"height": chip.crossbar.active_rows, "bits": chip.adc.bits, "columns_per_adc": chip.adc.columns_per_adc}
-        return [{**same, **{f"layer {name}": choice for name in self.layers}} for choice in CHOICES]
+        choices = CHOICES if self.layers else CHOICES[:1]
+        return [{**same, **{f"layer {name}": choice for name in self.layers}} for choice in choices]
 
     def _trial(self, trial: optuna.Trial) -> tuple[float, ...]:
         layers = {name: trial.suggest_categorical(f"layer {name}", CHOICES) for name in self.layers}
@@ -115,9 +132,10 @@ class Search:
         return tuple(values[name] for name in self.config.objectives)
 
     def _overrides(self, trial: optuna.Trial) -> tuple[str, ...]:
-        height = trial.suggest_categorical("height", HEIGHTS)
-        bits = trial.suggest_categorical("bits", ADC_BITS)
-        columns = trial.suggest_categorical("columns_per_adc", COLUMNS_PER_ADC)
+        adc = self.chip.adc
+        height = trial.suggest_categorical("height", _with(HEIGHTS, self.chip.crossbar.active_rows))
+        bits = trial.suggest_categorical("bits", _with(ADC_BITS, adc.bits))
+        columns = trial.suggest_categorical("columns_per_adc", _with(COLUMNS_PER_ADC, adc.columns_per_adc))
         return (
             f"crossbar.rows={height}", f"crossbar.active_rows={height}", f"adc.bits={bits}",
             f"adc.columns_per_adc={columns}",
@@ -146,19 +164,24 @@ class Search:
     @torch.no_grad()
     def _on_chip(self, network: nn.Module, chip: Chip) -> tuple[float, Cost]:
         """Accuracy on training images with ideal cells, percent, and cost."""
-        model, _ = to_crossbar(network, chip, example=self.batches[0][:2], mapping=self.config.mapping or None)
+        model, report = to_crossbar(network, chip, example=self.batches[0][:2], mapping=self.config.mapping or None)
         calibrate(model, self.batches[:1])
         images, labels = self._proxy_images()
         right = sum(
             int((model(x).argmax(1) == y).sum())
             for x, y in zip(images.split(CALIBRATION_BATCH), labels.split(CALIBRATION_BATCH), strict=True)
         )
-        return 100 * right / len(labels), price(placement(model))
+        return 100 * right / len(labels), OnChip(model, report, network, self.data, Settings()).price()
 
     def _proxy_images(self) -> tuple[Tensor, Tensor]:
         """The last training images."""
         count = self.config.proxy_images
         return self.data.normalize(self.data.train_images[-count:]), self.data.train_labels[-count:]
+
+
+def _with(values: Sequence[int], own: int) -> list[int]:
+    """Add the chip's own value to those that are searched."""
+    return sorted({*values, own})
 
 
 def train_front(search: Search, front: Sequence[FrozenTrial], train: Callable[[RecipeConfig], Path]) -> Path:

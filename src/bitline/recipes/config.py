@@ -45,7 +45,7 @@ class RecipeConfig(BaseModel):
         refit: start from weights fitted to what the dense layers answer.
         mix: a 1x1 convolution behind each group convolution.
         split_linear: split the inputs of hidden linear layers too.
-        multiplier: depthwise kernels per channel of ``separable``.
+        multiplier: maps for each output channel of ``separable``.
         layers: of ``mixed``: layer name -> one of `bitline.recipes.structure.CHOICES`.
         mapping: strategies, layer name or kind -> strategy.
         objectives: of ``auto``.

@@ -35,6 +35,8 @@ def prepare(out: Path, config: RecipeConfig, if_exists: IfExists) -> bool:
     """
     if out.exists() and not out.is_dir():
         raise DataError(f"{out} is a file; choose another --out")
+    if config.run.resolve().is_relative_to(out.resolve()):
+        raise DataError(f"{out} holds the network that the recipe begins with, {config.run}; choose another --out")
     if not out.exists() or not any(out.iterdir()):
         return False
     if not (out / RECIPE).is_file():

@@ -55,8 +55,8 @@ class OnChipTraining:
         mapping = self.config.mapping or None
         model, _ = to_crossbar(plain, self.trained_for, example=example, mapping=mapping)
         settings = Settings(calibration_images=self.config.calibration_images)
-        calibrate(model, calibration_batches(self.data, settings))
         aware = self.config.awareness == "psum"
+        calibrate(model, calibration_batches(self.data, settings), in_turn=aware)
         if aware:
             train_ranges(model)
 

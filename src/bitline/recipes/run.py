@@ -14,6 +14,7 @@ from bitline.data import DataSet, load
 from bitline.evaluate import Settings, accuracy, evaluate
 from bitline.evaluate.run import CALIBRATION_BATCH
 from bitline.models.files import RECORD, WEIGHTS, Run, load_run, read_json
+from bitline.nn.shapes import matmuls
 from bitline.recipes.auto import Search, chosen, train_front
 from bitline.recipes.config import RecipeConfig
 from bitline.recipes.files import (
@@ -27,13 +28,14 @@ from bitline.recipes.files import (
     RESULT,
     START,
     UNTRAINED,
+    Made,
     Say,
     copy,
     prepare,
     write_run,
 )
 from bitline.recipes.on_chip import OnChipTraining, with_trained_ranges
-from bitline.recipes.structure import restructure
+from bitline.recipes.structure import check_layers, restructure
 from bitline.train import TrainConfig
 from bitline.train import checked as checked_training
 from bitline.train.checkpoint import write_json
@@ -66,6 +68,7 @@ def optimize(
     """
     chip, out = config.load_chip(), config.run_dir
     origin = load_run(config.run)
+    check_layers(matmuls(origin.model, (origin.record.channels, *(2 * [origin.record.image_size]))), config.layers)
     if prepare(out, config, if_exists) and (out / AFTER).is_file():
         return out
     data = load(origin.record.data, data_dir=config.data_dir, image_size=origin.record.image_size)
@@ -118,7 +121,7 @@ class _Flow:
         train = self._training(FLOAT, run, epochs=self.config.float_epochs, lr=self.config.lr)
         self._stage(
             train,
-            lambda resumed: train_network(run.model.train(), run.record, train, self.data, resumed=resumed),
+            lambda train, resumed: train_network(run.model.train(), run.record, train, self.data, resumed=resumed),
         )
         return train.run_dir
 
@@ -132,15 +135,17 @@ class _Flow:
             precision="32-true", weight_decay=0.0, schedule="onecycle",
         )  # fmt: skip
         stage = OnChipTraining(run.model, run.record, self.chip, self.config, self.data)
-        self._stage(train, lambda resumed: stage.run(train, resumed=resumed))
+        self._stage(train, lambda train, resumed: stage.run(train, resumed=resumed))
         return train.run_dir
 
     def keep(self, last: Path) -> None:
         """Make the recipe's directory a run directory of its last stage, and evaluate it."""
-        copy(last, self.out, (WEIGHTS, RECORD, CONFIG, RANGES))
+        copy(last, self.out, (WEIGHTS, RECORD, CONFIG))
         stages = {path.parent.name: read_json(path) for path in sorted(self.out.glob(f"*/{METRICS}"))}
-        trained = (last / RANGES).is_file()
-        chip = with_trained_ranges(self.chip, self.config) if trained else self.chip
+        chip = self.chip
+        if last == self.out / ON_CHIP and (last / RANGES).is_file():
+            copy(last, self.out, (RANGES,))
+            chip = with_trained_ranges(chip, self.config)
         write_json(self.out / CHIP, chip.model_dump(mode="json"))
         write_json(self.out / METRICS, {**read_json(last / METRICS), "stages": stages})
         self.measure(AFTER, load_run(self.out), chip)
@@ -151,7 +156,9 @@ class _Flow:
         if path.is_file():
             return
         ranges = self.out / RANGES if chip.adc.policy == "trained" else None
-        mapping = self.config.mapping if name != BEFORE else {}
+        mapping = self.config.mapping
+        if name == BEFORE:
+            chip, mapping, ranges = self._as_it_was(chip)
         found = evaluate(
             run.model, self.data, chip, self.settings, name=run.record.model,
             mapping=mapping or None, ranges=ranges,
@@ -160,6 +167,15 @@ class _Flow:
         a = found["accuracy"]
         self.say(f"{name}: float {a['float']:.2f} %, on the chip {a['mean']:.2f} ± {a['std']:.2f} %, "
                  f"{found['cost']['energy_J'] * 1e6:.3g} uJ")  # fmt: skip
+
+    def _as_it_was(self, chip: Chip) -> tuple[Chip, dict[str, str], Path | None]:
+        """The chip for the network to start from, and the mapping and trained ranges that it has for it."""
+        made = Made.of(self.config.run)
+        if made is None:
+            return chip, {}, None
+        adc = {"policy": made.chip.adc.policy, "granularity": made.chip.adc.granularity, "range": made.chip.adc.range}
+        same = chip.model_copy(update={"adc": chip.adc.model_copy(update=adc)})
+        return (same, made.mapping, made.ranges) if made.ranges and same == made.chip else (chip, made.mapping, None)
 
     @property
     def settings(self) -> Settings:
@@ -182,12 +198,13 @@ class _Flow:
         }  # fmt: skip
         return checked_training(**{**values, **more})
 
-    def _stage(self, train: TrainConfig, run: Callable[[bool], None]) -> None:
+    def _stage(self, train: TrainConfig, run: Callable[[TrainConfig, bool], None]) -> None:
         if (train.run_dir / METRICS).is_file():
             return
-        saved = prepare_training(train.run_dir, train, "resume")
+        own = {"threads": train.threads, "checkpoint_every": train.checkpoint_every}  # free to change at a resume
+        saved = prepare_training(train.run_dir, train.model_copy(update=dict.fromkeys(own)), "resume")
         self.say(f"training, {train.run_dir.name}: {train.epochs} epochs")
-        run(saved is not None)
+        run(train if saved is None else saved.model_copy(update=own), saved is not None)
 
     def _score(self, network: nn.Module) -> dict[str, Any]:
         share = accuracy(network, self.data, batch_size=250) / 100

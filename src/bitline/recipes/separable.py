@@ -16,7 +16,7 @@ from bitline.recipes.config import RecipeConfig
 def restructure(
     model: nn.Module, batches: Sequence[Tensor], chip: Chip, config: RecipeConfig, *, leave: Collection[str] = ()
 ) -> Rewritten:
-    """Split every convolution that needs partial sums, but for those to leave, into a depthwise and a pointwise one."""
+    """Split every convolution that needs partial sums, but for those to leave, into a pointwise and a depthwise one."""
     return separate(
         model, batches, rows=chip.crossbar.active_rows, multiplier=config.multiplier, refit=config.refit, leave=leave
     )  # fmt: skip

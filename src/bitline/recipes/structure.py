@@ -8,12 +8,13 @@ from torch import Tensor, nn
 from bitline.chip.description import Chip
 from bitline.compress import Report, Rewritten
 from bitline.errors import DataError, nearest
+from bitline.mapping.lower import Matmul
 from bitline.nn.shapes import matmuls
 from bitline.recipes import group, separable
 from bitline.recipes.config import RecipeConfig
 
 CHOICES = ("dense", "separable:1", "separable:2", "group:1", "group:2", "group:1+mix")
-"""of one layer; the number is that of depthwise kernels per channel, or of the row tiles a group may need"""
+"""of one layer; the number is that of maps for each output channel, or of the row tiles a group may need"""
 
 
 def restructure(
@@ -39,12 +40,7 @@ def restructure(
         recipe = group if config.structure == "group" else separable
         return recipe.restructure(model, batches, chip, config)
     shape = batches[0].shape[1:]
-    names = [m.name for m in matmuls(model, shape)]
-    for name, choice in layers.items():
-        if name not in names:
-            raise DataError(f"no layer {name!r}{nearest(name, names)}; layers: {', '.join(names)}")
-        if choice not in CHOICES:
-            raise DataError(f"layer {name} = {choice!r}{nearest(choice, CHOICES)}; allowed: {', '.join(CHOICES)}")
+    check_layers(matmuls(model, shape), layers)
     found = Rewritten(model, (), Report())
     wanted = sorted((choice, name) for name, choice in layers.items() if choice != "dense")
     for choice, pairs in groupby(wanted, key=lambda pair: pair[0]):
@@ -58,6 +54,21 @@ def restructure(
         else:
             settings = config.model_copy(update={"row_tiles": number, "mix": option.endswith("+mix")})
             step = group.restructure(found.model, batches, chip, settings, leave=leave)
-        report = Report((*found.report.layers, *step.report.layers))
+        left = (layer for layer in step.report.left if layer.name in mine)
+        report = Report((*found.report.layers, *step.report.layers), (*found.report.left, *left))
         found = Rewritten(step.model, (*found.rewrites, *step.rewrites), report)
     return found
+
+
+def check_layers(known: Sequence[Matmul], layers: Mapping[str, str]) -> None:
+    """Refuse what no layer is called and what no layer can become.
+
+    Raises:
+        DataError: an unknown layer or choice.
+    """
+    names = [m.name for m in known]
+    for name, choice in layers.items():
+        if name not in names:
+            raise DataError(f"no layer {name!r}{nearest(name, names)}; layers: {', '.join(names)}")
+        if choice not in CHOICES:
+            raise DataError(f"layer {name} = {choice!r}{nearest(choice, CHOICES)}; allowed: {', '.join(CHOICES)}")
