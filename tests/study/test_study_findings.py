@@ -3,11 +3,11 @@
 from typing import Any
 
 import pytest
-from study_samples import changed, point, study, way
 
 from bitline.study import findings
 from bitline.study.fit import differ, rank_correlation, slope
 from bitline.study.grid import best_heights
+from study_samples import changed, point, study, way
 
 
 def said(record: dict[str, Any], lesson: int) -> str:

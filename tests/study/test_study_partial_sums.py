@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from study_samples import CHIP, network
 
 from bitline import chip as chips
 from bitline.chip.variants import ideal, with_cells
@@ -18,6 +17,7 @@ from bitline.study import Plan, Runs, grid, layers, partial_sums, training
 from bitline.study.record import Record, differences
 from bitline.study.runs import chip_for
 from bitline.study.subject import Subject
+from study_samples import CHIP, network
 
 PLAN = Plan(
     chips=2, images=60, calibration_images=60, layer_images=4, tile_rows=(64, 128, 256), rows=(64, 128), bits=(3, 5),

@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 import torch
-from study_samples import CHIP, network
 
 from bitline.chip.description import Chip
 from bitline.mapping.encode import encode
@@ -20,6 +19,7 @@ from bitline.study.lesson_tiles import exponents
 from bitline.study.plan import at_height, variant
 from bitline.study.subject import Subject
 from bitline.study.tiles import measure, predicted
+from study_samples import CHIP, network
 
 ENCODINGS = (
     {"kind": "offset"}, {"kind": "offset", "sum": "column"}, {"kind": "pair"}, {"kind": "pair", "subtract": "digital"},
