@@ -13,8 +13,8 @@ CONVENTIONAL = (
 ADC_BITS = (4, 5, 6)
 RECIPES: dict[str, dict[str, Any]] = {
     "group": {},
-    "separable": {"mapping": {"depthwise": "strip"}},
-    "psum-aware": {"chip_epochs": 3},
+    "separable": {"mapping": {"depthwise": "digital"}},
+    "psum-aware": {},
 }
 
 
@@ -76,7 +76,7 @@ def command(
     console.rule("4  the same chip, another network: partial sums avoided, or known in training")
     folders = [out / "conventional.json"]
     for recipe, settings in RECIPES.items():
-        values: dict[str, Any] = {"epochs": 6, "chip_epochs": 2, "granularity": "slice_digit", **settings}
+        values: dict[str, Any] = {"epochs": 6, "chip_epochs": 3, "granularity": "slice_digit", **settings}
         if recipe == "psum-aware":
             values["epochs"] = 0
         config = checked_recipe(
