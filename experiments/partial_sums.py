@@ -16,6 +16,7 @@ import argparse
 import json
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from bitline import data as datasets
 from bitline.evaluate import Settings, accuracy, evaluate, put_on_chip, sweep
 from bitline.models.files import load_run, read_json
 from bitline.recipes import RecipeConfig, checked
-from bitline.recipes.files import AFTER, BEFORE, FRONT, UNTRAINED
+from bitline.recipes.names import AFTER, BEFORE, FRONT, UNTRAINED
 from bitline.recipes.run import optimize
 from bitline.recipes.structure import restructure
 from bitline.train.hardware import describe, git_commit
@@ -34,15 +35,19 @@ from bitline.train.hardware import describe, git_commit
 RESULT = Path(__file__).parent / "results" / "partial_sums.json"
 CHIP, BITS, SIGMA = "rram-22nm", 4, 0.05
 LAYER = (f"adc.bits={BITS}", f"cell.programming.sigma={SIGMA}", "adc.granularity=layer")
-DIGITAL = {"depthwise": "digital"}
+FIRST = {"features.conv1.0": "digital"}
+"""images are signed and a patch of one is nearly constant: the first layer loses most at 4 bits and costs little"""
+DIGITAL = {"depthwise": "digital", **FIRST}
 """the mapping of least energy: see `mappings` in the result, which has them all"""
-SEGMENTED = (*LAYER[:2], "adc.granularity=slice_digit", "crossbar.segment_rows=9")
+SLICE_DIGIT = (*LAYER[:2], "adc.granularity=slice_digit")
+SEGMENTED = (*SLICE_DIGIT, "crossbar.segment_rows=9")
 OWN = {"granularity": "slice_digit", "reprogram_every": 0, "chip_lr": 3e-5, "range_lr": 3e-3}
 RECIPES: dict[str, dict[str, Any]] = {
-    "psum_aware": {"recipe": "psum-aware", **OWN, "chip_lr": 2e-5},
-    "group": {"recipe": "group", **OWN},
-    "separable": {"recipe": "separable", "mapping": DIGITAL, **OWN},
-    "group_mix": {"recipe": "group", "mix": True, **OWN},
+    "group": {"recipe": "group", "mapping": FIRST, **OWN},
+    "separable": {"recipe": "separable", **OWN, "mapping": DIGITAL},
+    "psum_aware": {"recipe": "psum-aware", "mapping": FIRST, **OWN, "chip_lr": 2e-5, "chip_epochs": 2},
+    "psum_aware_crossbars": {"recipe": "psum-aware", **OWN, "chip_lr": 2e-5},
+    "group_mix": {"recipe": "group", "mix": True, "mapping": FIRST, **OWN},
     "conventional": {"recipe": "conventional"},
     "quantization_aware": {"recipe": "quantization-aware", "chip_lr": 3e-5},
     "psum_aware_layer": {"recipe": "psum-aware", **OWN, "granularity": "layer"},
@@ -77,6 +82,7 @@ class Study:
         self.result: dict[str, Any] = {
             "setting": self.setting,
             "recipes": {},
+            "untrained": {},
             "mappings": {},
             "assignment": {},
             "table": [],
@@ -90,7 +96,7 @@ class Study:
         """Write the result whole or not at all."""
         path = self.options.result
         if path.is_file() and (other := json.loads(path.read_text()))["setting"] == self.setting:  # of another process
-            for key in ("recipes", "mappings", "assignment"):
+            for key in ("recipes", "untrained", "mappings", "assignment"):
                 self.result[key] = other[key] | self.result[key]
         self.result |= {"hardware": describe(), "commit": git_commit(), "summary": self.summary()}
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -104,6 +110,7 @@ class Study:
         total, on_chip = self.options.epochs, self.options.chip_epochs
         if given["recipe"] == "conventional":
             on_chip = 0
+        on_chip = given.pop("chip_epochs", on_chip)
         keeps_shape = given["recipe"] in ("psum-aware", "quantization-aware")
         return checked(
             run=self.options.run, chip=CHIP, epochs=0 if keeps_shape else total - on_chip, chip_epochs=on_chip,
@@ -113,11 +120,13 @@ class Study:
 
     def recipe(self, name: str) -> None:
         """Run one recipe and take up what came of it."""
-        folder = optimize(self.config(name), if_exists="resume", say=lambda line: print(f"{name}: {line}", flush=True))
+        config = self.config(name)
+        folder = optimize(config, if_exists="resume", say=lambda line: print(f"{name}: {line}", flush=True))
         found = {key: read_json(folder / file) for key, file in (("before", BEFORE), ("untrained", UNTRAINED),
                  ("after", AFTER)) if (folder / file).is_file()}  # fmt: skip
         self.result["recipes"][name] = {key: point(evaluation) for key, evaluation in found.items()} | {
             "run": folder.name,
+            "settings": config.model_dump(mode="json", exclude={"run", "out", "data_dir", "threads"}),
             "training_s": {path.parent.name: read_json(path).get("seconds") for path in folder.glob("*/metrics.json")},
         }
         if (folder / FRONT).is_file():
@@ -131,7 +140,7 @@ class Study:
         for name in MAPPINGS:
             if name not in self.result["mappings"]:
                 settings = Settings(chips=self.options.table_chips, images=self.options.images, cause_chips=1)
-                found = evaluate(run.model, self.data, chip, settings, mapping={"depthwise": name})
+                found = evaluate(run.model, self.data, chip, settings, mapping={**FIRST, "depthwise": name})
                 deep = [layer for layer in found["layers"] if layer["groups"] > 1 or layer["strategy"] != "dense"]
                 self.result["mappings"][name] = point(found) | {
                     "depthwise": {
@@ -142,6 +151,21 @@ class Study:
                     }
                 }
                 print(f"mapping {name}: {self.result['mappings'][name]}", flush=True)
+                self.save()
+
+    def untrained(self) -> None:
+        """Take the first layer of the conventional network off the crossbars, and fit its ranges in turn."""
+        for name, overrides, in_turn in (
+            ("first layer digital", LAYER, False),
+            ("slice and digit, in turn", SLICE_DIGIT, True),
+            ("slice and digit, in turn, first layer digital", SLICE_DIGIT, True),
+        ):
+            if name not in self.result["untrained"]:
+                settings = replace(self.settings, in_turn=in_turn)
+                mapping = FIRST if name.endswith("digital") else None
+                found = evaluate(self.origin.model, self.data, chips.load(CHIP, overrides), settings, mapping=mapping)
+                self.result["untrained"][name] = point(found)
+                print(f"{name}: {found['accuracy']['mean']:.1f} %", flush=True)
                 self.save()
 
     def assignment(self) -> None:
@@ -187,7 +211,7 @@ class Study:
             before = first["before"]
             found["float"] = {"accuracy": before["float"]}
             found["conventional"] = {key: before[key] for key in SUMMARY} | {"run": self.options.run.name}
-        for name in ("group", "separable", "psum_aware", "auto"):
+        for name in ("group", "separable", "psum_aware", "psum_aware_crossbars", "auto"):
             if name in recipes:
                 after = recipes[name]["after"]
                 found[name] = {key: after[key] for key in SUMMARY} | {
@@ -220,7 +244,7 @@ def main() -> None:
     """Measure what the result does not have yet."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path, help="run directory of bitline train")
-    parser.add_argument("--only", nargs="+", metavar="STEP", help="recipes, or mappings, assignment, table, summary")
+    parser.add_argument("--only", nargs="+", metavar="STEP", help="recipes, untrained, mappings, assignment, table ...")
     parser.add_argument("--epochs", type=int, default=5)
     parser.add_argument("--chip-epochs", type=int, default=1)
     parser.add_argument("--chips", type=int, default=20)
@@ -234,7 +258,8 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     study = Study(options)
     steps: dict[str, Callable[[], None]] = {name: lambda name=name: study.recipe(name) for name in RECIPES}
-    steps |= {"mappings": study.mappings, "assignment": study.assignment, "table": study.table, "summary": study.save}
+    steps |= {"untrained": study.untrained, "mappings": study.mappings}
+    steps |= {"assignment": study.assignment, "table": study.table, "summary": study.save}
     unknown = [name for name in options.only or () if name not in steps]
     if unknown:
         parser.error(f"no step {unknown[0]!r}; steps: {', '.join(steps)}")

@@ -139,9 +139,10 @@ def test_a_product_without_extent_is_refused(field):
 @pytest.mark.parametrize(
     ("layer", "depthwise"),
     [(nn.Conv2d(4, 8, 3, groups=4), True), (nn.Conv1d(4, 4, 3, groups=4), True), (nn.Conv2d(4, 8, 3, groups=2), False),
+     (nn.Conv2d(8, 4, 3, groups=4), True),
      (nn.Conv2d(1, 8, 3), False), (nn.Linear(4, 4), False)],
 )  # fmt: skip
-def test_a_depthwise_layer_has_one_input_channel_in_each_of_several_groups(layer, depthwise):
+def test_a_depthwise_layer_has_one_input_or_one_output_channel_in_each_of_several_groups(layer, depthwise):
     assert lower(layer, "it").depthwise == depthwise
 
 

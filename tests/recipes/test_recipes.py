@@ -132,6 +132,9 @@ def test_a_finished_recipe_is_left_as_it_is_and_other_settings_are_refused(netwo
         ({"recipe": "group", "epoch": 3}, "unknown key 'epoch'.*did you mean 'epochs'"),
         ({"recipe": "group", "distill": 2.0}, "distill is 2.0"),
         ({"recipe": "group", "aware": "tiles"}, "aware is 'tiles'"),
+        ({"recipe": "psum-aware", "mix": True}, "mix is True, which recipe psum-aware does not use: it is of group"),
+        ({"recipe": "group", "trials": 7}, "trials is 7, which recipe group does not use: it is of auto"),
+        ({"recipe": "mixed"}, "recipe mixed needs layers"),
     ],
 )
 def test_nonsense_is_refused_with_the_value_and_those_allowed(tmp_path, values, said):

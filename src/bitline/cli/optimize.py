@@ -102,15 +102,11 @@ def command(
     from bitline.models.files import read_json
     from bitline.nn.mapping import parse
     from bitline.recipes import checked
-    from bitline.recipes.files import AFTER, BEFORE, UNTRAINED
+    from bitline.recipes.names import AFTER, BEFORE, UNTRAINED
     from bitline.recipes.run import optimize
 
     if resume and overwrite:
         raise DataError("--resume and --overwrite exclude each other")
-    if recipe == "mixed" and not layers:
-        raise DataError("recipe mixed needs --layer LAYER=STRUCTURE, for example features.conv6.0=group:2")
-    if recipe != "mixed" and layers:
-        raise DataError(f"--layer is of recipe mixed only; recipe is {recipe!r}")
     quiet = json_file == "-"
     config = checked(
         run=run, recipe=recipe, chip=chip, overrides=tuple(overrides or ()), aware=aware, granularity=granularity,

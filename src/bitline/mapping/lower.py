@@ -25,7 +25,7 @@ class Matmul:
         positions: input vectors per image; 1 while the input's size is unknown.
         inputs: activations that enter the layer per image, each counted once.
         signed: inputs below zero occur.
-        depthwise: there are several groups, each of a single input channel.
+        depthwise: there are several groups, each of a single input channel or of a single output channel.
     """
 
     name: str
@@ -92,7 +92,7 @@ def lower(module: nn.Module, name: str, *, input_shape: torch.Size | None = None
         positions = math.prod(_output_size(module, input_shape[2:]))
     rows = module.in_channels // module.groups * math.prod(module.kernel_size)
     kind = "conv2d" if isinstance(module, nn.Conv2d) else "conv1d"
-    depthwise = module.in_channels == module.groups > 1
+    depthwise = module.groups > 1 and module.groups in (module.in_channels, module.out_channels)
     return Matmul(
         name, kind, rows, module.out_channels // module.groups, module.groups, positions, inputs, signed, depthwise
     )

@@ -319,8 +319,8 @@ def choose(matmuls: Iterable[Matmul], mapping: Mapping[str, str]) -> dict[str, S
 
     Args:
         matmuls: the layers.
-        mapping: layer name, ``"depthwise"`` (one input channel a group), ``"group"`` (other layers of several groups)
-            or ``"*"`` -> strategy. A name wins over a kind, a kind over ``"*"``; what is not named is dense.
+        mapping: layer name, ``"depthwise"`` (one input or output channel a group), ``"group"`` (other layers of several
+            groups) or ``"*"`` -> strategy. A name wins over a kind, a kind over ``"*"``; what is not named is dense.
 
     Raises:
         ConversionError: an unknown key or strategy.

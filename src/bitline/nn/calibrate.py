@@ -1,7 +1,6 @@
 """Input and ADC ranges from data."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import suppress
 from typing import Any
 
 import torch
@@ -66,10 +65,6 @@ def calibrate(
             module.training = mode
 
 
-class _Enough(Exception):  # noqa: N818
-    """No layer further on matters."""
-
-
 def _fit_in_turn(model: nn.Module, batches: Iterable[Tensor | Sequence[Tensor]], progress: bool) -> None:
     """Fit the ADC ranges of each layer to the sums that inputs from the chip make."""
     layers = {name: layer for name, layer in crossbar_layers(model).items() if layer.chip.adc.keeps_ranges}
@@ -77,7 +72,6 @@ def _fit_in_turn(model: nn.Module, batches: Iterable[Tensor | Sequence[Tensor]],
 
     def count(layer: Any, args: tuple[Tensor, ...]) -> None:
         layer.count_sums(args[0])
-        raise _Enough
 
     for layer in layers.values():
         layer.program(IDEAL)
@@ -85,7 +79,7 @@ def _fit_in_turn(model: nn.Module, batches: Iterable[Tensor | Sequence[Tensor]],
         layer.sums = None
         handle = layer.register_forward_pre_hook(count)
         try:
-            _run(model, batches, "chip", f"ranges of {name}", progress, until=_Enough)
+            _run(model, batches, "chip", f"ranges of {name}", progress)
         finally:
             handle.remove()
         layer.fit()
@@ -99,7 +93,6 @@ def _run(
     mode: Mode,
     what: str,
     progress: bool,
-    until: type[Exception] = StopIteration,
 ) -> None:
     layers = crossbar_layers(model).values()
     for layer in layers:
@@ -110,5 +103,4 @@ def _run(
 
         batches = track(batches, description=f"calibrating {what}", transient=True)
     for batch in batches:
-        with suppress(until):
-            model((batch if isinstance(batch, Tensor) else batch[0]).to(device))
+        model((batch if isinstance(batch, Tensor) else batch[0]).to(device))

@@ -27,8 +27,9 @@ from bitline.evaluate.run import CALIBRATION_BATCH, OnChip, Settings
 from bitline.models.files import Run, load_run, read_json
 from bitline.nn import calibrate, to_crossbar
 from bitline.nn.shapes import matmuls
-from bitline.recipes.config import RecipeConfig
-from bitline.recipes.files import AFTER, BEFORE, FRONT, JOURNAL, TRIALS, Say
+from bitline.recipes.config import RecipeConfig, used_by
+from bitline.recipes.files import Say
+from bitline.recipes.names import AFTER, BEFORE, FRONT, JOURNAL, TRIALS
 from bitline.recipes.structure import CHOICES, restructure
 from bitline.train.checkpoint import write_json
 from bitline.train.loader import TrainBatches
@@ -201,8 +202,9 @@ def train_front(search: Search, front: Sequence[FrozenTrial], train: Callable[[R
     for trial in front:
         overrides = (*config.overrides, *trial.user_attrs["overrides"])
         folder = out / f"trial{trial.number:03d}"
-        changes = {"recipe": "mixed", "layers": trial.user_attrs["layers"], "overrides": overrides, "out": folder}
-        evaluation = read_json(train(config.model_copy(update=changes)) / AFTER)
+        layers = trial.user_attrs["layers"]
+        point = used_by(config, "mixed", layers=layers, overrides=overrides, out=folder)
+        evaluation = read_json(train(point) / AFTER)
         points.append(_point(trial, evaluation, folder.name))
     goal = float(read_json(out / BEFORE)["accuracy"]["float"]) - WITHIN
     near = [point for point in points if point["accuracy"] >= goal]

@@ -1,13 +1,14 @@
 """What a recipe is told; the same record is saved with its run and checked at a resume."""
 
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal, Self, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
 from bitline.chip.description import Chip
 from bitline.chip.files import load as load_chip
 from bitline.errors import DataError, nearest
+from bitline.train.config import StrictConfig
 
 RecipeName = Literal["conventional", "quantization-aware", "psum-aware", "group", "separable", "mixed", "auto"]
 Structure = Literal["dense", "group", "separable", "mixed"]
@@ -16,9 +17,18 @@ Granularity = Literal["layer", "slice", "slice_digit", "column"]
 _STRUCTURES: dict[str, Structure] = {"group": "group", "separable": "separable", "mixed": "mixed"}
 Objective = Literal["accuracy", "energy", "area", "latency"]
 _AWARE: dict[str, Aware] = {"conventional": "none", "quantization-aware": "quantization"}
+_OF: dict[str, tuple[RecipeName, ...]] = {
+    **dict.fromkeys(("row_tiles", "mix", "split_linear"), ("group",)),
+    "multiplier": ("separable",),
+    "assignment": ("group", "mixed", "auto"),
+    "refit": ("group", "separable", "mixed", "auto"),
+    "layers": ("mixed",),
+    **dict.fromkeys(("objectives", "trials", "front", "proxy_steps", "proxy_batch", "proxy_images"), ("auto",)),
+}
+"""which recipes use what"""
 
 
-class RecipeConfig(BaseModel):
+class RecipeConfig(StrictConfig):
     """One recipe on one trained network; None means the recipe's own value.
 
     Args:
@@ -66,8 +76,6 @@ class RecipeConfig(BaseModel):
         out: run directory; None: ``runs/<recipe>-<name of run>``.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
     run: Path
     recipe: RecipeName
     chip: str = "rram-22nm"
@@ -89,8 +97,8 @@ class RecipeConfig(BaseModel):
     mix: bool = False
     split_linear: bool = False
     multiplier: Annotated[int, Field(ge=1)] = 1
-    layers: dict[str, str] = {}
-    mapping: dict[str, str] = {}
+    layers: dict[str, str] = Field(default_factory=dict[str, str])
+    mapping: dict[str, str] = Field(default_factory=dict[str, str])
     objectives: tuple[Objective, ...] = ("accuracy", "energy", "area")
     trials: Annotated[int, Field(ge=1)] = 40
     front: Annotated[int, Field(ge=1)] = 4
@@ -110,17 +118,24 @@ class RecipeConfig(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _no_unknown_keys(cls, values: Any) -> Any:
-        if isinstance(values, dict):
-            for key in values:
-                if key not in cls.model_fields:
-                    allowed = ", ".join(cls.model_fields)
-                    raise DataError(f"unknown key {key!r}; allowed: {allowed}{nearest(str(key), cls.model_fields)}")
-            recipe = values.get("recipe")
-            if recipe not in get_args(RecipeName):
-                names = get_args(RecipeName)
-                raise DataError(f"recipe is {recipe!r}; allowed: {', '.join(names)}{nearest(str(recipe), names)}")
+    def _known_recipe(cls, values: Any) -> Any:
+        names = get_args(RecipeName)
+        recipe = values.get("recipe") if isinstance(values, dict) else None
+        if recipe not in names:
+            raise DataError(f"recipe is {recipe!r}; allowed: {', '.join(names)}{nearest(str(recipe), names)}")
         return values
+
+    @model_validator(mode="after")
+    def _nothing_for_nothing(self) -> Self:
+        for key, recipes in _OF.items():
+            value = getattr(self, key)
+            if value != _default(key) and self.recipe not in recipes:
+                raise DataError(
+                    f"{key} is {value!r}, which recipe {self.recipe} does not use: it is of {', '.join(recipes)}"
+                )
+        if self.recipe == "mixed" and not self.layers:
+            raise DataError("recipe mixed needs layers, for example features.conv6.0=group:2")
+        return self
 
     @property
     def run_dir(self) -> Path:
@@ -155,14 +170,14 @@ class RecipeConfig(BaseModel):
         return load_chip(self.chip, self.overrides)
 
 
-def checked(**values: Any) -> RecipeConfig:
-    """Build a `RecipeConfig` and say what is wrong in one line.
+checked = RecipeConfig.checked
 
-    Raises:
-        DataError: a key or value that is not allowed; names the key, the value and the rule.
-    """
-    try:
-        return RecipeConfig(**values)
-    except ValidationError as error:
-        found = [f"{'.'.join(map(str, e['loc']))} is {e['input']!r}: {e['msg']}" for e in error.errors()]
-        raise DataError("; ".join(found)) from error
+
+def used_by(config: RecipeConfig, recipe: RecipeName, **changes: Any) -> RecipeConfig:
+    """Return the configuration of another recipe; what that one does not use goes back to its default."""
+    unused = {key: _default(key) for key, recipes in _OF.items() if recipe not in recipes}
+    return config.model_copy(update={**unused, **changes, "recipe": recipe})
+
+
+def _default(key: str) -> Any:
+    return RecipeConfig.model_fields[key].get_default(call_default_factory=True)

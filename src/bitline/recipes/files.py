@@ -13,14 +13,24 @@ from bitline.chip.description import Chip, check
 from bitline.errors import DataError
 from bitline.models.files import RECORD, WEIGHTS, ModelRecord, read_json
 from bitline.recipes.config import RecipeConfig, checked
+from bitline.recipes.names import (
+    AFTER,
+    BEFORE,
+    CHIP,
+    FLOAT,
+    FRONT,
+    JOURNAL,
+    ON_CHIP,
+    RANGES,
+    RECIPE,
+    START,
+    TRIALS,
+    UNTRAINED,
+)  # fmt: skip
 from bitline.train.checkpoint import replace_file, write_json
 from bitline.train.hardware import describe
 from bitline.train.rundir import CONFIG, METRICS, IfExists
 
-RECIPE, CHIP, RANGES = "recipe.json", "chip.json", "ranges.safetensors"
-BEFORE, UNTRAINED, AFTER = "evaluation_before.json", "evaluation_untrained.json", "evaluation.json"
-START, FLOAT, ON_CHIP = "start", "float", "chip"
-TRIALS, JOURNAL, FRONT = "trials.json", "trials.journal", "front.json"
 RESULT = (WEIGHTS, RECORD, CONFIG, METRICS, CHIP, RANGES, AFTER)
 """everything about the network that a recipe ends with"""
 

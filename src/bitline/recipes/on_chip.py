@@ -15,8 +15,9 @@ from bitline.models.files import ModelRecord
 from bitline.nn import calibrate, crossbar_layers, to_crossbar
 from bitline.nn.trained import keep_ranges, save_ranges, train_ranges
 from bitline.recipes.config import RecipeConfig
-from bitline.recipes.files import RANGES
+from bitline.recipes.names import CHIP, RANGES
 from bitline.train import TrainConfig
+from bitline.train.checkpoint import write_json
 from bitline.train.reprogram import Reprogram
 from bitline.train.run import train_network
 
@@ -44,7 +45,10 @@ class OnChipTraining:
         """The chip in the forward path."""
         if self.config.awareness == "quantization":
             return lossless(with_cells(self.chip))
-        return with_trained_ranges(self.chip, self.config)
+        adc = self.chip.adc
+        granularity = self.config.granularity or adc.granularity
+        adc = adc.model_copy(update={"policy": "trained", "granularity": granularity, "range": None})
+        return self.chip.model_copy(update={"adc": adc})
 
     def run(self, train: TrainConfig, *, resumed: bool) -> None:
         """Train and write a run directory: the network as plain layers without batch norms, and its ADC ranges."""
@@ -64,6 +68,7 @@ class OnChipTraining:
             if aware:
                 keep_ranges(trained)
                 save_ranges(trained, train.run_dir / RANGES)
+                write_json(train.run_dir / CHIP, self.trained_for.model_dump(mode="json"))
             return _plain_again(trained, plain)
 
         train_network(
@@ -71,13 +76,6 @@ class OnChipTraining:
             callbacks=[Reprogram(model, every=self.config.reprogram_every if aware else 0, seed=self.config.seed)],
             test_images=self.config.test_images, finish=finish,
         )  # fmt: skip
-
-
-def with_trained_ranges(chip: Chip, config: RecipeConfig) -> Chip:
-    """Return the same chip with ADC ranges that come with the network."""
-    granularity = config.granularity or chip.adc.granularity
-    adc = chip.adc.model_copy(update={"policy": "trained", "granularity": granularity, "range": None})
-    return chip.model_copy(update={"adc": adc})
 
 
 @torch.no_grad()

@@ -17,24 +17,9 @@ from bitline.models.files import RECORD, WEIGHTS, Run, load_run, read_json
 from bitline.nn.shapes import matmuls
 from bitline.recipes.auto import Search, chosen, train_front
 from bitline.recipes.config import RecipeConfig
-from bitline.recipes.files import (
-    AFTER,
-    BEFORE,
-    CHIP,
-    FLOAT,
-    ON_CHIP,
-    RANGES,
-    RECIPE,
-    RESULT,
-    START,
-    UNTRAINED,
-    Made,
-    Say,
-    copy,
-    prepare,
-    write_run,
-)
-from bitline.recipes.on_chip import OnChipTraining, with_trained_ranges
+from bitline.recipes.files import RESULT, Made, Say, copy, prepare, write_run
+from bitline.recipes.names import AFTER, BEFORE, CHIP, FLOAT, ON_CHIP, RANGES, RECIPE, START, UNTRAINED
+from bitline.recipes.on_chip import OnChipTraining
 from bitline.recipes.structure import check_layers, restructure
 from bitline.train import TrainConfig
 from bitline.train import checked as checked_training
@@ -142,13 +127,13 @@ class _Flow:
         """Make the recipe's directory a run directory of its last stage, and evaluate it."""
         copy(last, self.out, (WEIGHTS, RECORD, CONFIG))
         stages = {path.parent.name: read_json(path) for path in sorted(self.out.glob(f"*/{METRICS}"))}
-        chip = self.chip
-        if last == self.out / ON_CHIP and (last / RANGES).is_file():
-            copy(last, self.out, (RANGES,))
-            chip = with_trained_ranges(chip, self.config)
-        write_json(self.out / CHIP, chip.model_dump(mode="json"))
+        write_json(self.out / CHIP, self.chip.model_dump(mode="json"))
+        if last == self.out / ON_CHIP:
+            copy(last, self.out, (CHIP, RANGES))
+        made = Made.of(self.out)
+        assert made is not None
         write_json(self.out / METRICS, {**read_json(last / METRICS), "stages": stages})
-        self.measure(AFTER, load_run(self.out), chip)
+        self.measure(AFTER, load_run(self.out), made.chip)
 
     def measure(self, name: str, run: Run, chip: Chip) -> None:
         """Evaluate a network and write the evaluation."""

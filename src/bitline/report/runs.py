@@ -7,10 +7,10 @@ from typing import Any
 
 from bitline.errors import DataError
 from bitline.models.files import read_json
+from bitline.recipes.names import AFTER, BEFORE, RECIPE
 from bitline.report import facts, text
 from bitline.report.facts import Evaluation
 
-AFTER, BEFORE, RECIPE = "evaluation.json", "evaluation_before.json", "recipe.json"
 _WORDS = ("name", "about", "doi", "deviations")
 
 

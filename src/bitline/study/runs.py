@@ -10,9 +10,9 @@ from bitline.chip.description import Chip, check
 from bitline.data import DataSet
 from bitline.errors import DataError
 from bitline.models.files import WEIGHTS, load_run, read_json
+from bitline.recipes.names import CHIP, RANGES
 from bitline.study.record import differences
 
-CHIP, RANGES = "chip.json", "ranges.safetensors"
 _FORMATS = ("cell.bits", "cell.leak", "crossbar.", "dac.", "adc.bits", "adc.levels", "weights.", "inputs.")
 _OF_RANGES = ("policy", "granularity", "calibration", "percentile", "range")
 _WORDS = ("name", "about", "doi", "deviations")

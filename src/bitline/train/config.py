@@ -1,7 +1,7 @@
 """What a training run is told; the same record is saved with it and checked at a resume."""
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -12,7 +12,36 @@ Optimizer = Literal["sgd", "adam"]
 Precision = Literal["bf16-mixed", "32-true"]
 
 
-class TrainConfig(BaseModel):
+class StrictConfig(BaseModel):
+    """A record that names what is wrong with it: the key, the value and those allowed."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _no_unknown_keys(cls, values: Any) -> Any:
+        if isinstance(values, dict):
+            for key in values:
+                if key not in cls.model_fields:
+                    allowed = ", ".join(cls.model_fields)
+                    raise DataError(f"unknown key {key!r}; allowed: {allowed}{nearest(str(key), cls.model_fields)}")
+        return values
+
+    @classmethod
+    def checked(cls, **values: Any) -> Self:
+        """Build the record and say what is wrong in one line.
+
+        Raises:
+            DataError: a key or value that is not allowed; names the key, the value and the rule.
+        """
+        try:
+            return cls(**values)
+        except ValidationError as error:
+            found = [f"{'.'.join(map(str, e['loc']))} is {e['input']!r}: {e['msg']}" for e in error.errors()]
+            raise DataError("; ".join(found)) from error
+
+
+class TrainConfig(StrictConfig):
     """One training run; None means chosen by a rule, and the value chosen is written to ``config.json``.
 
     Args:
@@ -43,8 +72,6 @@ class TrainConfig(BaseModel):
         out: run directory; None: ``runs/<model>-<data>``.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
     model: str
     data: str = "cifar10"
     data_dir: Path | None = None
@@ -71,16 +98,6 @@ class TrainConfig(BaseModel):
     checkpoint_every: Annotated[int, Field(ge=1)] | None = None
     out: Path | None = None
 
-    @model_validator(mode="before")
-    @classmethod
-    def _no_unknown_keys(cls, values: Any) -> Any:
-        if isinstance(values, dict):
-            for key in values:
-                if key not in cls.model_fields:
-                    allowed = ", ".join(cls.model_fields)
-                    raise DataError(f"unknown key {key!r}; allowed: {allowed}{nearest(str(key), cls.model_fields)}")
-        return values
-
     @property
     def run_dir(self) -> Path:
         """Where the run is written."""
@@ -90,17 +107,7 @@ class TrainConfig(BaseModel):
         return Path("runs") / f"{model}-{data}"
 
 
-def checked(**values: Any) -> TrainConfig:
-    """Build a `TrainConfig` and say what is wrong in one line.
-
-    Raises:
-        DataError: a key or value that is not allowed; names the key, the value and the rule.
-    """
-    try:
-        return TrainConfig(**values)
-    except ValidationError as error:
-        found = [f"{'.'.join(map(str, e['loc']))} is {e['input']!r}: {e['msg']}" for e in error.errors()]
-        raise DataError("; ".join(found)) from error
+checked = TrainConfig.checked
 
 
 def _plain(text: str) -> str:

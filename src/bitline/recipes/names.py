@@ -1,0 +1,6 @@
+"""Names of the files and folders of a recipe's run directory."""
+
+RECIPE, CHIP, RANGES = "recipe.json", "chip.json", "ranges.safetensors"
+BEFORE, UNTRAINED, AFTER = "evaluation_before.json", "evaluation_untrained.json", "evaluation.json"
+START, FLOAT, ON_CHIP = "start", "float", "chip"
+TRIALS, JOURNAL, FRONT = "trials.json", "trials.journal", "front.json"
