@@ -59,9 +59,17 @@ def test_a_search_stores_its_trials_goes_on_after_a_stop_and_keeps_a_point_of_it
     assert load_run(folder).record.model == "vgg8"
 
 
+def _of_any_recipe(settings):
+    return {
+        key: value
+        for key, value in settings.items()
+        if key not in ("recipe", "trials", "front", "objectives") and not key.startswith("proxy")
+    }
+
+
 def test_every_layer_gets_the_structure_it_was_given(network, tmp_path):
     layers = {"features.conv4.0": "separable:2", "features.conv6.0": "group:1+mix", "features.conv5.0": "dense"}
-    settings = {key: value for key, value in SMALL.items() if key not in ("recipe", "trials", "front")}
+    settings = _of_any_recipe(SMALL)
 
     folder = optimize(checked(run=network, **settings, recipe="mixed", layers=layers, out=tmp_path / "mixed"))
 
@@ -79,7 +87,7 @@ def test_every_layer_gets_the_structure_it_was_given(network, tmp_path):
     ],
 )
 def test_unknown_layers_and_structures_are_refused_by_name(network, tmp_path, layers, said):
-    settings = {key: value for key, value in SMALL.items() if key != "recipe"}
+    settings = _of_any_recipe(SMALL)
     with pytest.raises(DataError, match=said):
         optimize(checked(run=network, **settings, recipe="mixed", layers=layers, out=tmp_path / "out"))
     assert not (tmp_path / "out").exists()
