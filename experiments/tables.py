@@ -1,4 +1,4 @@
-"""Write the tables of README.md from the files they are about; --check fails if they differ.
+"""Write the tables of README.md and docs/ from the files they are about; --check fails if they differ.
 
 python experiments/tables.py [--check]
 """
@@ -64,6 +64,7 @@ def recipes() -> str:
     names = {
         "quantization_aware": "quantization-aware",
         "psum_aware_layer": "psum-aware, one range a layer",
+        "psum_aware_crossbars": "psum-aware, first layer on crossbars too",
         "psum_aware": "psum-aware",
         "group": "group",
         "group_mix": "group, with 1x1 convolutions",
@@ -89,11 +90,12 @@ def recipes() -> str:
         "network", "untrained [%]", "on the chip [%] (worst)", "row tiles", "conversions", "energy [uJ]",
         "images per joule", "TOPS/W", "area [mm2]",
     ]  # fmt: skip
+    more = {d["chip_epochs"] for name in names if (d := found.get(name, {}).get("settings"))}
     note = (
         f"{setting['adc_bits']}-bit ADC, programming error {setting['sigma']}, {len(setting['seeds'])} programmed "
         f"chips, {setting['images']} test images (float: {first['float']:.1f} %); at most {setting['epochs']} epochs "
-        f"of training, {setting['chip_epochs']} of them on the chip. Row tiles: most of any convolution. Images per "
-        "joule: over conventional."
+        f"of training, {min(more)} to {max(more)} of them on the chip; the first layer of recipes is digital but where "
+        "said otherwise. Row tiles: most of any convolution. Images per joule: over conventional."
     )
     return markdown(header, rows) + "\n\n" + note
 
@@ -141,19 +143,43 @@ def training() -> str:
     return markdown(["one training step of VGG-8", "over plain fp32"], rows) + "\n\n" + note
 
 
+def adaptation() -> str:
+    result = read("experiments/results/adaptation.json")
+    setting, points = result["setting"], result["points"]
+    conditions = list(dict.fromkeys(point["condition"] for point in points))
+    found = {(point["switches"], point["condition"]): point for point in points}
+
+    def cell(switches: str, condition: str) -> str:
+        point = found.get((switches, condition))
+        return "" if point is None else f"{point['mean']:.1f} ± {point['std']:.1f} ({point['worst']:.1f})"
+
+    rows = [[name, *(cell(name, c) for c in conditions)] for name in dict.fromkeys(p["switches"] for p in points)]
+    note = (
+        f"Accuracy in %, mean ± std (worst) of {setting['chips']} programmed chips, {setting['images']} test images; "
+        f"{100 * setting['test_accuracy']:.1f} % in floating point."
+    )
+    return markdown(["switches", *conditions], rows) + "\n\n" + note
+
+
+TABLES = (conventional, variation, recipes, speed, training, adaptation)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--check", action="store_true", help="change nothing; exit 1 if the README is out of date")
+    parser.add_argument("--check", action="store_true", help="change nothing; exit 1 if a table is out of date")
     options = parser.parse_args()
-    path = ROOT / "README.md"
-    old = new = path.read_text()
-    for make in (conventional, variation, recipes, speed, training):
-        pattern = rf"(<!-- table: {make.__name__} -->\n).*?(<!-- end -->)"
-        table = make()
-        new = re.sub(pattern, lambda match, table=table: f"{match[1]}{table}\n{match[2]}", new, flags=re.DOTALL)
-    if options.check:
-        sys.exit(0 if new == old else "README.md does not agree with the results; run experiments/tables.py")
-    path.write_text(new)
+    stale: list[str] = []
+    for path in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))):
+        old = new = path.read_text()
+        for make in TABLES:
+            pattern = rf"(<!-- table: {make.__name__} -->\n).*?(<!-- end -->)"
+            new = re.sub(pattern, lambda match, make=make: f"{match[1]}{make()}\n{match[2]}", new, flags=re.DOTALL)
+        if new != old:
+            stale.append(path.name)
+            if not options.check:
+                path.write_text(new)
+    if options.check and stale:
+        sys.exit(f"{', '.join(stale)}: not what the results say; run experiments/tables.py")
 
 
 if __name__ == "__main__":

@@ -190,3 +190,17 @@ def test_kinds_are_records_of_their_own():
     assert isinstance(chip.cell.programming, Ideal)
     assert isinstance(load("rram-22nm").weights.encoding, Offset)
     assert isinstance(load("rram-22nm").cell.programming, LogNormal)
+
+
+def test_rounding_and_few_bits_of_a_bias_need_powers_of_two(make_chip):
+    with pytest.raises(ChipError, match='rounding = "nearest" needs scale = "power_of_two"; it is "any"'):
+        make_chip(inputs={"rounding": "nearest"})
+    with pytest.raises(ChipError, match=r'bias_bits = 8 needs inputs\.scale = "power_of_two"; it is "any"'):
+        make_chip(weights={"bias_bits": 8, "scale": "power_of_two"})
+    powers = {"scale": "power_of_two", "rounding": "nearest"}
+    assert make_chip(weights={"bias_bits": 8, **powers}, inputs=powers).weights.bias_bits == 8
+
+
+def test_keys_that_came_later_leave_the_text_of_older_chips_as_it_was(make_chip):
+    assert repr(make_chip().inputs) == "Inputs(bits=4, calibration='mse', percentile=99.99, scale='any')"
+    assert "rounding='nearest'" in repr(make_chip(inputs={"scale": "power_of_two", "rounding": "nearest"}).inputs)

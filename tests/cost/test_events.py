@@ -1,12 +1,14 @@
-import math
 from itertools import pairwise
 
 import pytest
+import torch
 
 from bitline.chip import Chip, load, replace
 from bitline.cost.events import Densities, accumulator_bits, assumed, count, mux_rounds, tree_bits
+from bitline.cost.latency import layer_time
 from bitline.cost.traffic import traffic
 from bitline.errors import MappingError
+from bitline.mapping.empty import empty_blocks
 from bitline.mapping.lower import Matmul
 from bitline.mapping.place import LayerPlacement, dense
 
@@ -109,27 +111,93 @@ def test_one_input_needs_no_adder():
 @pytest.mark.parametrize("cols", [1, 4, 11])
 @pytest.mark.parametrize("active", [8, 4])
 def test_traffic_is_that_of_walking_every_block(rows, cols, active):
-    layer = dense(Matmul("m", "linear", rows, cols), chip(f"crossbar.active_rows={active}"))
+    matmul = Matmul("m", "linear", rows, cols)
+    layer = dense(matmul, chip(f"crossbar.active_rows={active}"))
     assert traffic(layer) == walk(layer)
+    for seed in range(5):
+        weights = with_empty_crossbars(layer, seed)
+        pruned = dense(matmul, layer.chip, empty_blocks(weights, layer))
+        assert traffic(pruned) == walk(pruned)
+
+
+def with_empty_crossbars(layer: LayerPlacement, seed: int, share: float = 0.6) -> torch.Tensor:
+    """Integer weights of which some crossbars hold zeros only, (groups, rows, cols)."""
+    rng = torch.Generator().manual_seed(seed)
+    gone = torch.rand(layer.crossbars, generator=rng) < share
+    q = torch.ones(layer.matmul.groups, layer.matmul.rows, layer.matmul.cols)
+    for block in layer.blocks():
+        q[block.group, slice(*block.rows), slice(*block.cols)] *= bool(~gone[block.crossbar])
+    return q
+
+
+def test_a_layer_without_some_crossbars_is_counted_by_its_blocks():
+    # Cells of 2 row tiles share a crossbar: 20 rows are 5 row tiles of 4 on 3 crossbars, 6 columns 2 column tiles.
+    matmul = Matmul("m", "conv2d", 20, 6, groups=2, positions=5, inputs=140)
+    whole = dense(matmul, chip("crossbar.active_rows=4"))
+    q = torch.ones(2, 20, 6)
+    q[0, :8, :4] = q[0, 16:, 4:] = q[1] = 0  # crossbars 0 and 5 of the first group, all 6 of the second
+    q[0, 8:12, :4] = 0  # a half of crossbar 2: it stays
+    layer = dense(matmul, whole.chip, empty_blocks(q, whole))
+    events, before = count(layer, assumed(layer)), count(whole, assumed(whole))
+
+    assert (whole.crossbars, layer.crossbars, layer.removed) == (12, 4, 8)
+    # Row tiles: 3 of the first column tile (4 columns), 4 of the second (2 columns).
+    assert events.reads == 5 * 3 * (3 + 4)
+    assert events.conversions == layer.conversions == 5 * 3 * 2 * (3 * 4 + 4 * 2) == events.shift_adds
+    assert events.wordlines == 5 * 3 * (12 + 16) * 4
+    assert events.cells == 5 * 3 * (12 * 8 + 16 * 4)
+    assert events.bitlines == 5 * 3 * (3 * 8 + 4 * 4)
+    assert layer.partial_sums == {0: 6, 3: 4, 4: 2}
+    assert events.tree_adds == 5 * (4 * 2 + 2 * 3)
+    assert events.tree_adder_bits == 5 * (4 * tree_bits(3, 10) + 2 * tree_bits(4, 10))
+    # Two sums of inputs: tiles 2 to 4, and 0 to 3. Each tile of 4 inputs of 3 bits once, then its sums of 5 bits.
+    assert events.offset_adder_bits == 5 * (6 * 10 + 5 * tree_bits(4, 3) + tree_bits(3, 5) + tree_bits(4, 5))
+    # Of 40 rows of both groups, 20 are read by some crossbar.
+    assert events.activation_bits == before.activation_bits / 2
+    assert layer.steps == 2
+    assert layer.utilization == (12 * 8 + 16 * 4) / (4 * 64)
+
+
+def test_row_tiles_that_all_columns_lack_shorten_the_only_sum_of_inputs():
+    matmul = Matmul("m", "linear", 20, 6, inputs=20)
+    whole = dense(matmul, chip())
+    layer = dense(matmul, whole.chip, frozenset({(0, 1, 0), (0, 1, 1)}))
+
+    assert count(layer, assumed(layer)).offset_adder_bits == tree_bits(12, 3) + 6 * 10
+
+
+def test_a_layer_without_crossbars_makes_no_event():
+    matmul = Matmul("m", "conv2d", 20, 6, positions=5, inputs=70)
+    whole = dense(matmul, chip())
+    layer = dense(matmul, whole.chip, empty_blocks(torch.zeros(1, 20, 6), whole))
+    events = count(layer, assumed(layer))
+
+    assert (layer.crossbars, layer.removed, layer.steps, layer.utilization) == (0, 6, 0, 0)
+    assert list(layer.blocks()) == []
+    made = {name: value for name, value in vars(events).items() if isinstance(value, int | float) and value}
+    assert made.keys() == {"vectors", "hops", "activations"}
+    time = layer_time(layer, events, 1e-9)
+    assert time.read == time.transfer == 0
 
 
 def walk(layer: LayerPlacement):
     """Put every block on its crossbar, macro and tile, and look who needs what."""
     from bitline.cost.traffic import Traffic
 
-    down = math.ceil(layer.row_tiles / layer.tiles_per_crossbar)
-    inputs, sums, forwarded, tiles = set(), 0, 0, set()
+    inputs, sums, forwarded, tiles, numbers = set(), 0, 0, set(), {}
     for c, (a, b) in enumerate(pairwise(layer.col_bounds)):
         macros, places = set(), set()
         for t, (top, bottom) in enumerate(pairwise(layer.row_bounds)):
-            crossbar = c * down + t // layer.tiles_per_crossbar
+            if (0, t, c) in layer.absent:
+                continue
+            crossbar = numbers.setdefault((c, t // layer.tiles_per_crossbar), len(numbers))
             macros.add(crossbar // 2)
             places.add(crossbar // 4)
             inputs |= {(crossbar // 4, row) for row in range(top, bottom)}
         sums += (b - a) * len(macros)
-        forwarded += (b - a) * (len(places) - 1)
+        forwarded += (b - a) * max(0, len(places) - 1)
         tiles |= places
-    return Traffic(len(inputs), sums, forwarded, len(tiles))
+    return Traffic(len(inputs), len({row for _, row in inputs}), sums, forwarded, len(tiles))
 
 
 def test_groups_multiply_the_events_of_one():

@@ -13,6 +13,7 @@ from bitline.mapping.quantize import (
     digit_weights,
     digits,
     quantize,
+    round_bias,
     snap,
     weight_limits,
     weight_scale,
@@ -185,3 +186,30 @@ def test_a_power_of_two_input_scale_is_one():
     histogram = RangeHistogram()
     histogram.add(torch.rand(1000))
     assert math.frexp(histogram.scale(8, "mse", 99.9, "power_of_two"))[0] == 0.5
+
+
+@given(st.floats(1e-30, 1e30) | st.integers(-90, 90).map(lambda e: 2.0**e * math.sqrt(2)))
+def test_the_nearest_power_of_two_is_within_half_an_octave(scale):
+    for dtype in (torch.float32, torch.float64):
+        given = torch.tensor(scale, dtype=dtype)
+        snapped = snap(given, "power_of_two", "nearest")
+        assert math.frexp(float(snapped))[0] == 0.5
+        assert abs(math.log2(float(snapped)) - math.log2(float(given))) <= 0.5 + 1e-12
+        assert torch.equal(snap(snapped, "power_of_two", "nearest"), snapped)
+
+
+@given(st.integers(2, 24), st.integers(-20, 20), st.integers(0, 2**32))
+def test_a_bias_is_a_whole_number_of_its_accumulators_units_and_as_near_as_its_bits_allow(bits, exponent, seed):
+    generator = torch.Generator().manual_seed(seed)
+    bias = torch.randn(7, generator=generator, dtype=torch.float64) * 2.0**exponent
+    units = 2.0 ** torch.randint(-20, 20, (7,), generator=generator)
+    units[0] = 0  # nothing but the bias is added there
+    rounded = round_bias(bias, units, bits)
+    top = 2 ** (bits - 1) - 1
+    assert int(rounded.integers.abs().max()) <= top
+    step = 2.0 ** rounded.exponents.double()
+    assert bool((step >= units).all())
+    assert bool(((rounded.value - bias).abs() <= step / 2).all())
+    # The step is the accumulator's, or half of it would not hold the largest bias.
+    half_clips = round(float(bias.abs().max()) / float(step.min()) * 2) > top
+    assert torch.equal(step, units) or half_clips

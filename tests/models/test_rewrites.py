@@ -194,9 +194,65 @@ def test_a_rewrite_keeps_type_mode_and_place_of_the_weights():
     assert not model[0].training
 
 
+SHRUNK = (
+    Rewrite(kind="shrink", module="features.conv1.0", inputs=1, outputs=5),
+    Rewrite(kind="shrink", module="features.conv1.1", outputs=5),
+    Rewrite(kind="shrink", module="features.conv2.0", inputs=5, outputs=8, bias=True),
+    Rewrite(kind="shrink", module="classifier.fc1.0", inputs=128, outputs=40),
+    Rewrite(kind="shrink", module="classifier.fc1.1", outputs=40),
+    Rewrite(kind="shrink", module="classifier.fc2", inputs=40, outputs=10),
+)
+
+
+def test_a_run_with_fewer_channels_loads_as_the_network_that_was_saved(tmp_path):
+    model = apply(build("vgg8", **SIZE), SHRUNK).eval()
+    with torch.no_grad():
+        model.features.conv2[0].bias.uniform_()
+        model.features.conv1[1].running_mean.uniform_()
+    write_run(tmp_path, model, SHRUNK)
+
+    run = load_run(tmp_path)
+
+    assert run.record.rewrites == SHRUNK
+    assert torch.equal(run.model(IMAGE), model(IMAGE))
+    assert run.model.features.conv1[0].weight.shape == (5, 1, 3, 3)
+    assert run.model.features.conv1[1].num_features == 5
+    assert run.model.classifier.fc1[0].bias is None
+
+
+def test_a_depthwise_layer_shrinks_with_its_groups():
+    model = nn.Sequential(nn.Conv2d(6, 12, 3, groups=6, bias=False))
+
+    apply(model, [Rewrite(kind="shrink", module="0", inputs=4, outputs=8, groups=4)])
+
+    assert model(torch.randn(1, 4, 5, 5)).shape == (1, 8, 3, 3)
+    assert model[0].weight.isfinite().all()
+
+
+def test_a_shrunk_module_keeps_type_mode_and_what_it_asks_gradients_for():
+    model = nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4, affine=False)).double().eval()
+    model[0].weight.requires_grad_(requires_grad=False)
+    first = model[0]
+
+    apply(
+        model,
+        [Rewrite(kind="shrink", module=name, inputs=inputs, outputs=2) for name, inputs in (("0", 3), ("1", None))],
+    )
+
+    assert model[0] is first
+    assert (model[0].weight.dtype, model[1].running_var.dtype) == (torch.float64, torch.float64)
+    assert (model[0].weight.requires_grad, model[0].bias.requires_grad) == (False, True)
+    assert not model[1].training
+    assert model(torch.randn(2, 3).double()).shape == (2, 2)
+
+
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
+        ({"kind": "shrink", "module": "features.conv2.0", "inputs": 9, "outputs": 8}, "inputs is 9; expected 1 to 8"),
+        ({"kind": "shrink", "module": "features.conv2.0", "inputs": 8}, "outputs is None; expected 1 to 8"),
+        ({"kind": "shrink", "module": "features.conv2.1", "outputs": 9}, "outputs is 9; expected 1 to 8"),
+        ({"kind": "shrink", "module": "features.pool1", "outputs": 8}, "it is a MaxPool2d; expected Linear or"),
         ({"kind": "group", "module": "features.conv9.0"}, r"VGG8 has no module 'features.conv9.0'; did you mean"),
         ({"kind": "group", "module": "classifier.fc2"}, "it is a Linear; expected Conv2d"),
         ({"kind": "group_linear", "module": "features.conv2.0"}, "it is a Conv2d; expected Linear"),

@@ -8,6 +8,7 @@ from test_paths import Case, cases
 from torch import Tensor
 
 from bitline.errors import MappingError
+from bitline.mapping.empty import clear_, empty_blocks
 from bitline.mapping.encode import encode
 from bitline.mapping.lower import Matmul
 from bitline.mapping.place import dense
@@ -56,14 +57,21 @@ def test_shortcuts_change_no_bit(make_chip, path, data):
     assert torch.equal(taken, not_taken)
 
 
-def large(make_chip, rng, *, rows=300, cols=70, groups=2, vectors=130, sparse=False, **chip) -> Case:
-    """A layer of several blocks of vectors and columns and of uneven row tiles."""
+def large(make_chip, rng, *, rows=300, cols=70, groups=2, vectors=130, sparse=False, absent=0.0, **chip) -> Case:
+    """A layer of several blocks of vectors and columns and of uneven row tiles, without a share of its crossbars."""
     placed = make_chip(**{"cell": {"bits": 2}, "weights": {"bits": 8}, "crossbar": {"rows": 128, "cols": 512}, **chip})
     product = Product(dense(Matmul("it", "linear", rows, cols, groups), placed))
     low, high = weight_limits(placed.weights)
     q = torch.randint(low, high + 1, (groups, rows, cols), generator=rng)
+    if absent:
+        for block in product.placement.blocks():
+            if torch.rand((), generator=rng) < absent:
+                q[block.group, slice(*block.rows), slice(*block.cols)] = 0
+        gone = empty_blocks(q, product.placement)
+        assert gone
+        product = Product(dense(product.placement.matmul, placed, gone))
     levels = encode(q, product.placement)
-    levels = effective_levels(levels, None, placed.cell, generator=rng)
+    levels = clear_(effective_levels(levels, None, placed.cell, generator=rng), product.placement)
     x = torch.randint(0, 2**placed.inputs.bits, (1, vectors, groups, rows), generator=rng)
     x = x * (torch.rand(rows, generator=rng) < 0.2) if sparse else x
     return Case(x, q, levels, product, adc.full(product))
@@ -81,6 +89,42 @@ def test_layers_of_many_blocks_agree_with_tensors(make_chip, rng, path, bits, en
     wanted = crossbar_mvm(case.x, case.crossbars, case.scale)
     got, _ = native.Plan(case.crossbars, case.scale, path).multiply(inputs(case), 1)
     assert torch.equal(got, wanted)
+
+
+@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("absent", [0.4, 0.9, 1.0])
+@pytest.mark.parametrize("encoding", ["offset", {"kind": "offset", "sum": "column"}, "pair"])
+@pytest.mark.parametrize("cells", ["ideal", "varying", "noisy", "wide"])
+def test_layers_without_some_crossbars_agree_with_tensors(make_chip, rng, path, absent, encoding, cells):
+    # Column tiles of 10 columns, or 9: a tile of sixteen columns holds parts of several.
+    chip = {
+        "ideal": {}, "varying": {"cell": {"programming": {"kind": "lognormal", "sigma": 0.1}}},
+        "noisy": {"cell": {"read_noise": {"kind": "absolute", "sigma": "1 uS"}}}, "wide": {"dac": {"bits": 2}},
+    }[cells]  # fmt: skip
+    case = large(
+        make_chip, rng, absent=absent, weights={"bits": 8, "encoding": encoding}, inputs={"bits": 8}, adc={"bits": 5},
+        crossbar={"rows": 128, "cols": 40}, **chip,
+    )  # fmt: skip
+    # A code of an absent crossbar would stand for no zero: neither end of a range is a multiple of its LSB.
+    case.scale = adc.AdcScale(case.scale.lsb + 0.5, case.scale.offset + 3, case.scale.low, case.scale.high)
+    noise = ReadNoise(case.product.placement.chip.cell, 5) if cells == "noisy" else None
+    wanted = crossbar_mvm(case.x, case.crossbars, case.scale, noise=noise)
+    got, _ = native.Plan(case.crossbars, case.scale, path, noise=noise).multiply(inputs(case), 1, noise=noise)
+    if cells in ("ideal", "wide"):
+        assert torch.equal(got, wanted)
+    else:
+        assert_codes_differ_at_ties_only(case, got, wanted, 0.02, noise=noise)
+    if absent == 1:
+        assert not got.any()
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_conversions_of_absent_crossbars_do_not_clip(make_chip, rng, path):
+    case = large(make_chip, rng, absent=0.5, adc={"bits": 3}, crossbar={"rows": 128, "cols": 40}, inputs={"bits": 8})
+    one = torch.ones(1, 1, 1, 1, dtype=torch.float64)
+    case.scale = adc.AdcScale(one, one * 10_000, 0, 7)
+    _, clipped = native.Plan(case.crossbars, case.scale, path, count=True).multiply(inputs(case), 1)
+    assert clipped == case.x.shape[1] * case.product.placement.conversions_per_vector
 
 
 @pytest.mark.parametrize("path", PATHS)
@@ -111,7 +155,12 @@ def positions_in_lsb(case: Case, **kwargs) -> Tensor:
     seen: list[Tensor] = []
     crossbar_mvm(case.x, case.crossbars, case.scale, observer=lambda a, _: seen.append(a), **kwargs)
     lsb, offset = (t[:, :, None, :, None, :] for t in (case.scale.lsb, case.scale.offset))
-    return torch.cat([((a.double() - offset) / lsb).flatten() for a in seen])
+    there, tiles = case.product.built, case.product.placement.row_tiles
+    found: list[Tensor] = []
+    for number, a in enumerate(seen):
+        position = ((a.double() - offset) / lsb).movedim(5, 1)
+        found.append((position if there is None else position[there[number % tiles]]).flatten())
+    return torch.cat(found)
 
 
 def assert_codes_differ_at_ties_only(case: Case, got: Tensor, wanted: Tensor, within: float, **kwargs) -> None:

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from test_paths import ENCODINGS, Case, cases
 
 from bitline.errors import MappingError
+from bitline.mapping.empty import clear_, empty_blocks
 from bitline.mapping.encode import encode
 from bitline.mapping.lower import Matmul
 from bitline.mapping.place import dense
@@ -49,7 +50,7 @@ def check(case: Case) -> str:
 
 @st.composite
 def large(draw, make_chip, *, encoding=None, real=None):
-    """A layer of several tiles in every direction, most of the time."""
+    """A layer of several tiles in every direction, most of the time; some of its crossbars may not be built."""
     encoding = encoding or draw(st.sampled_from(list(ENCODINGS)))
     cell, digit = draw(st.integers(1, 4)), draw(st.sampled_from([1, 1, 1, 2, 3, 8]))
     real = draw(st.booleans()) if real is None else real
@@ -57,7 +58,7 @@ def large(draw, make_chip, *, encoding=None, real=None):
     chip = make_chip(
         cell={"bits": cell, "leak": "kept" if draw(st.booleans()) else "cancelled",
               **({"programming": {"kind": "lognormal", "sigma": 0.1}} if real else {})},
-        crossbar={"rows": 256, "cols": 512, "active_rows": active},
+        crossbar={"rows": 256, "cols": draw(st.sampled_from([72, 512])), "active_rows": active},
         dac={"bits": digit}, inputs={"bits": draw(st.integers(digit, 8))},
         weights={"bits": draw(st.integers(2, min(8, 4 * cell))), "encoding": ENCODINGS[encoding]},
         adc={"bits": draw(st.integers(1, 10))},
@@ -70,10 +71,15 @@ def large(draw, make_chip, *, encoding=None, real=None):
     generator = torch.Generator().manual_seed(draw(st.integers(0, 2**32)))
     low, high = weight_limits(chip.weights)
     q = torch.randint(low, high + 1, (matmul.groups, matmul.rows, cols), generator=generator)
+    if draw(st.booleans()):
+        for block in product.placement.blocks():
+            if torch.rand((), generator=generator) < 0.7:
+                q[block.group, slice(*block.rows), slice(*block.cols)] = 0
+        product = Product(dense(matmul, chip, empty_blocks(q, product.placement)))
     levels = encode(q, product.placement)
     if real:
         stuck = stuck_levels(levels.shape, chip.cell, generator=generator)
-        levels = effective_levels(levels, stuck, chip.cell, generator=generator)
+        levels = clear_(effective_levels(levels, stuck, chip.cell, generator=generator), product.placement)
     low, high = product.form.limits
     vectors = draw(st.sampled_from([1, 31, 63, 64, 65, 97, 140]))
     x = torch.randint(low, high + 1, (1, vectors, matmul.groups, matmul.rows), generator=generator)

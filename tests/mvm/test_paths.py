@@ -12,6 +12,7 @@ from torch import Tensor
 
 from bitline.chip import replace
 from bitline.errors import MappingError
+from bitline.mapping.empty import clear_, empty_blocks
 from bitline.mapping.encode import decode, encode
 from bitline.mapping.lower import Matmul
 from bitline.mapping.place import dense
@@ -53,8 +54,8 @@ class Case:
 
 
 @st.composite
-def cases(draw, make_chip, *, cells="ideal", policies=POLICIES, read_noise=None, most_bits=8):
-    """A small layer on a small chip, with inputs at random."""
+def cases(draw, make_chip, *, cells="ideal", policies=POLICIES, read_noise=None, most_bits=8, absent=True):
+    """A small layer on a small chip, with inputs at random; some of its crossbars may be empty, hence not built."""
     cell, digit = draw(st.integers(1, most_bits)), draw(st.integers(1, most_bits))
     encoding = draw(st.sampled_from(list(ENCODINGS)))
     weight_bits = draw(st.integers(2, min(16, 4 * cell)))
@@ -90,10 +91,16 @@ def cases(draw, make_chip, *, cells="ideal", policies=POLICIES, read_noise=None,
     product = Product(dense(matmul, chip))
     low, high = weight_limits(chip.weights)
     q = torch.randint(low, high + 1, (matmul.groups, matmul.rows, matmul.cols), generator=generator)
+    if absent and draw(st.booleans()):
+        share = draw(st.sampled_from([0.3, 0.8, 1.0]))
+        for block in product.placement.blocks():
+            if torch.rand((), generator=generator) < share:
+                q[block.group, slice(*block.rows), slice(*block.cols)] = 0
+        product = Product(dense(matmul, chip, empty_blocks(q, product.placement)))
     levels = encode(q, product.placement)
     if cells != "ideal":
         stuck = stuck_levels(levels.shape, chip.cell, generator=generator)
-        levels = effective_levels(levels, stuck, chip.cell, generator=generator)
+        levels = clear_(effective_levels(levels, stuck, chip.cell, generator=generator), product.placement)
     low, high = product.form.limits
     x = torch.randint(low, high + 1, (draw(st.integers(1, 2)), draw(st.integers(1, 2)), matmul.groups, matmul.rows),
                       generator=generator)  # fmt: skip
@@ -161,7 +168,7 @@ def test_ideal_cells_and_a_full_range_of_enough_bits_give_the_exact_integer_prod
     chip = case.product.placement.chip
     enough = case.product.max_sum.bit_length() + (2 if case.product.subtracts else 0)
     wide = chip.model_copy(update={"adc": chip.adc.model_copy(update={"bits": max(1, min(16, enough))})})
-    product = Product(dense(case.product.placement.matmul, wide))
+    product = Product(dense(case.product.placement.matmul, wide, case.product.placement.absent))
     scale = adc.full(product)
     assert scale.resolves(-product.max_sum if product.subtracts else 0, product.max_sum)
     for shortcut in (True, False):
@@ -237,12 +244,18 @@ def test_read_noise_is_the_reference_but_for_codes_at_a_tie(make_chip, data, rea
 @given(st.data())
 def test_the_conversions_performed_are_those_counted(make_chip, data):
     case = data.draw(cases(make_chip))
-    performed = 0
+    there, tile, performed = case.product.built, 0, 0
 
     def count(a: Tensor, code: Tensor) -> None:
-        nonlocal performed
+        nonlocal tile, performed
         assert a.shape == code.shape
-        performed += a.numel()
+        gone = torch.zeros(a.shape, dtype=torch.bool)
+        if there is not None:
+            gone = (~there[tile])[:, None, None, None, None].expand(a.shape)
+        assert not a[gone].any()
+        assert not code[gone].any()
+        performed += int((~gone).sum())
+        tile = (tile + 1) % case.product.placement.row_tiles
 
     crossbar_mvm(case.x, case.crossbars, case.scale, observer=count)
     assert performed == case.x.shape[0] * case.x.shape[1] * case.product.placement.conversions_per_vector

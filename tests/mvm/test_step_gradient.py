@@ -34,7 +34,8 @@ def learned_step(case: Case, lsb: Tensor, offset: Tensor) -> Tensor:
     total = torch.zeros(*case.x.shape[:3], placement.stored_columns, dtype=torch.float64)
     shape = (case.x.shape[2], len(product.digit_weights), len(product.slice_weights), placement.stored_columns)
     lsb, offset = lsb.expand(shape), offset.expand(shape)
-    for first, last in pairwise(placement.row_bounds):
+    there = torch.ones(placement.row_tiles, *shape[::3]) if product.built is None else product.built
+    for tile, (first, last) in enumerate(pairwise(placement.row_bounds)):
         for p, digit_weight in enumerate(product.digit_weights):
             for s, slice_weight in enumerate(product.slice_weights):
                 sides = levels[:, :, s, first:last]
@@ -42,12 +43,14 @@ def learned_step(case: Case, lsb: Tensor, offset: Tensor) -> Tensor:
                 for k, side_weight in enumerate(product.side_weights):
                     a = torch.einsum("ipgr,grc->ipgc", planes[p, ..., first:last], sides[:, k])
                     code = rounded((a - offset[:, p, s]) / lsb[:, p, s]).clamp(case.scale.low, case.scale.high)
-                    read = code * lsb[:, p, s] + offset[:, p, s]
+                    read = (code * lsb[:, p, s] + offset[:, p, s]) * there[tile]
                     total = total + digit_weight * slice_weight * side_weight * read
     cols = placement.matmul.cols
     if placement.stored_columns > cols:
         return total[..., :cols] - total[..., cols:].index_select(-1, column_tiles(placement))
-    return total - product.digital_offset * case.x.sum(-1, keepdim=True)
+    for tile, (first, last) in enumerate(pairwise(placement.row_bounds)):
+        total = total - product.digital_offset * case.x[..., first:last].sum(-1, keepdim=True) * there[tile]
+    return total
 
 
 def expected(case: Case, grad: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -85,7 +85,7 @@ def learned_step(layer: CrossbarLayer, x: Tensor, lsb: Tensor, offset: Tensor) -
         y = y[..., :cols] - y[..., cols:].index_select(-1, column_tiles(product.placement))
     else:
         y = y - product.digital_offset * rows.sum(-1, keepdim=True)
-    return layer.real(sort_results(layer, y, q), x)
+    return layer.real(sort_results(layer, y, q, layer.crossbars(layer.chip, int(layer.chip_seed))), x)
 
 
 def expected(layer: CrossbarLayer, x: Tensor, grad: Tensor) -> tuple[Tensor, Tensor]:

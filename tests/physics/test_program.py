@@ -9,7 +9,7 @@ from torch import Tensor
 from bitline.chip.description import Cell
 from bitline.physics import seeds
 from bitline.physics.faults import stuck_levels
-from bitline.physics.program import RESOLUTION, effective_levels, program
+from bitline.physics.program import RESOLUTION, effective_levels, mean_levels, program
 
 N = 200_000
 G_MIN, G_MAX = 2e-6, 92e-6
@@ -47,6 +47,26 @@ def test_ideal_cells_sit_on_their_level(level):
 @pytest.mark.parametrize("level", range(4))
 def test_lognormal_cells_have_the_logarithm_of_a_normal_number(level):
     agrees(torch.log(written({"kind": "lognormal", "sigma": 0.3}, level) / target(level)), 0.0, 0.3)
+
+
+@pytest.mark.parametrize("level", range(4))
+def test_a_centred_write_has_its_target_as_mean_and_the_same_relative_spread(level):
+    g = written({"kind": "lognormal", "sigma": 0.3, "centred": True}, level)
+    agrees(g / target(level), 1.0, math.sqrt(math.expm1(0.3**2)))
+    plain = written({"kind": "lognormal", "sigma": 0.3}, level)
+    torch.testing.assert_close(g * math.exp(0.3**2 / 2), plain, rtol=1e-5, atol=0)
+
+
+@pytest.mark.parametrize("leak", ["cancelled", "kept"])
+def test_mean_levels_are_the_means_of_written_and_stuck_cells(leak):
+    record = cell(
+        programming={"kind": "lognormal", "sigma": 0.3}, leak=leak, faults={"stuck_off": 0.1, "stuck_on": 0.05}
+    )
+    for level, mean in enumerate(mean_levels(record).tolist()):
+        levels = torch.full((N,), level, dtype=torch.uint8)
+        stuck = stuck_levels(levels.shape, record, generator=seeds.generator(1))
+        real = effective_levels(levels, stuck, record, generator=seeds.generator(2)).double()
+        assert float(real.mean()) == pytest.approx(mean, abs=5 * float(real.std()) / math.sqrt(N))
 
 
 @pytest.mark.parametrize("level", range(4))

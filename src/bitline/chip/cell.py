@@ -5,7 +5,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from bitline import units
-from bitline.chip.records import Fraction, Record, Siemens, Sigma, Volt, by_name, quantity
+from bitline.chip.records import Fraction, Record, Siemens, Sigma, Switch, Volt, by_name, quantity
 
 
 class Ideal(Record):
@@ -19,6 +19,8 @@ class LogNormal(Record):
 
     kind: Literal["lognormal"]
     sigma: Sigma
+    centred: Switch = False
+    """write towards g_target / e^(sigma^2 / 2), so that the mean of what is written is g_target"""
 
 
 class GaussianProportional(Record):
@@ -106,6 +108,12 @@ class Cell(Record):
     def max_level(self) -> int:
         """Highest level, 2**bits - 1."""
         return 2**self.bits - 1
+
+    @property
+    def errs(self) -> bool:
+        """Whether what a cell adds to its bitline can differ from its level: programming, faults or leak."""
+        varies = not isinstance(self.programming, Ideal) or self.faults.stuck_off > 0 or self.faults.stuck_on > 0
+        return varies or self.leak == "kept"
 
     @property
     def step(self) -> float:

@@ -4,7 +4,7 @@
 """
 
 import math
-from typing import Annotated, Any, Literal, Self, cast
+from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar, cast
 
 from pydantic import Field, model_validator
 
@@ -23,13 +23,14 @@ from bitline.chip.cell import (
     ProportionalReadNoise,
     ReadNoise,
 )
+from bitline.chip.mitigation import Mitigation
 from bitline.chip.records import Ampere, Bits, Count, Hertz, Metre, Record, Second, Switch, Volt, by_name
 from bitline.errors import ChipError
 
 __all__ = [
     "AbsoluteReadNoise", "Adc", "AdcRange", "Bits", "Cell", "Chip", "Count", "Crossbar", "Dac", "Encoding", "Faults",
-    "GaussianAbsolute", "GaussianProportional", "Ideal", "Inputs", "LogNormal", "Metre", "NoReadNoise", "Offset",
-    "Pair", "PerLevel", "Programming", "ProportionalReadNoise", "ReadNoise", "Record", "System", "Timing",
+    "GaussianAbsolute", "GaussianProportional", "Ideal", "Inputs", "LogNormal", "Metre", "Mitigation", "NoReadNoise",
+    "Offset", "Pair", "PerLevel", "Programming", "ProportionalReadNoise", "ReadNoise", "Record", "System", "Timing",
     "TwosComplement", "Volt", "Weights", "check",
 ]  # fmt: skip
 
@@ -146,6 +147,19 @@ class Offset(Record):
     sum: Literal["digital", "column"] = "digital"
     zero_point: Annotated[int, Field(strict=True, ge=0)] | None = None
     """Z; 2**(bits - 1) where absent"""
+    CORRECTION_BITS: ClassVar[int] = 4
+    """fraction bits of a correction, weight units"""
+    correction: Annotated[Literal["none", "expected", "measured"], Field(repr=False)] = "none"
+    """what the digital sum subtracts beside Z sum(x): nothing; the mean error of the layer's cells by the programming
+    model and the fault rates; or that of every column and row tile, as a read with all wordlines driven shows it"""
+
+    @model_validator(mode="after")
+    def _a_correction_is_digital(self) -> Self:
+        if self.correction != "none" and self.sum != "digital":
+            raise ValueError(
+                f'correction = "{self.correction}" with sum = "{self.sum}": the digital sum makes it, sum = "digital"'
+            )
+        return self
 
 
 class Pair(Record):
@@ -164,8 +178,19 @@ class TwosComplement(Record):
 Encoding = Annotated[Offset | Pair | TwosComplement, Field(discriminator="kind")]
 
 
+Scaled = TypeVar("Scaled", "Weights", "Inputs")
+
+
+def _rounding_has_a_use(record: Scaled) -> Scaled:
+    if record.rounding != "up" and record.scale != "power_of_two":
+        raise ValueError(f'rounding = "{record.rounding}" needs scale = "power_of_two"; it is "{record.scale}"')
+    return record
+
+
 class Weights(Record):
     """How a real weight becomes cells."""
+
+    newer: ClassVar[frozenset[str]] = frozenset({"rounding", "bias_bits"})
 
     bits: Annotated[int, Field(strict=True, ge=2, le=16)] = 8
     encoding: Annotated[Encoding, by_name] = Offset()
@@ -173,6 +198,14 @@ class Weights(Record):
     """cells per weight on one side; the fewest that hold the weight where absent"""
     granularity: Literal["tensor", "channel"] = "channel"
     scale: Literal["any", "power_of_two"] = "any"
+    rounding: Literal["up", "nearest"] = "up"
+    """of a scale to a power of two: up, so that nothing clips, or to the nearest exponent (CRIMP, ACM TECS 2023)"""
+    bias_bits: Annotated[int, Field(strict=True, ge=2, le=32)] | None = None
+    """bits of a bias, which is then a multiple of a power of two; a real number where absent"""
+
+    @model_validator(mode="after")
+    def _something_is_rounded(self) -> Self:
+        return _rounding_has_a_use(self)
 
     @property
     def zero_point(self) -> int:
@@ -185,10 +218,18 @@ class Weights(Record):
 class Inputs(Record):
     """How a real activation becomes an integer."""
 
+    newer: ClassVar[frozenset[str]] = frozenset({"rounding"})
+
     bits: Annotated[int, Field(strict=True, ge=1, le=16)] = 8
     calibration: Literal["mse", "percentile", "max"] = "mse"
     percentile: Annotated[float, Field(strict=True, gt=50, le=100)] = 99.99
     scale: Literal["any", "power_of_two"] = "any"
+    rounding: Literal["up", "nearest"] = "up"
+    """of a scale to a power of two, as `Weights.rounding`"""
+
+    @model_validator(mode="after")
+    def _something_is_rounded(self) -> Self:
+        return _rounding_has_a_use(self)
 
 
 class Timing(Record):
@@ -244,6 +285,9 @@ class Chip(Record):
     """a table that ships with bitline, or a TOML file"""
     cell_cost: Literal["conductance", "table"] = "conductance"
     """energy of a cell read: V^2 g t and the bitline's charge, or the cost table's own number"""
+    mitigation: Mitigation = Mitigation()
+
+    newer: ClassVar[frozenset[str]] = frozenset({"mitigation"})
 
     @property
     def slices(self) -> int:
@@ -316,6 +360,22 @@ class Chip(Record):
             raise ValueError(
                 f"weights.encoding.zero_point = {self.weights.zero_point} must be less than "
                 f"2**weights.bits = {2**self.weights.bits}"
+            )
+        for name in ("weights", "inputs"):
+            scale = getattr(self, name).scale
+            if self.weights.bias_bits is not None and scale != "power_of_two":
+                raise ValueError(
+                    f'weights.bias_bits = {self.weights.bias_bits} needs {name}.scale = "power_of_two"; it is "{scale}"'
+                )
+        encoding = self.weights.encoding
+        if self.mitigation.nearest and isinstance(encoding, Offset) and encoding.correction == "expected":
+            raise ValueError(
+                'mitigation.nearest = true with correction = "expected": what faults add on the mean is no longer what '
+                'their rates say; use correction = "measured"'
+            )
+        if self.mitigation.flip and self.reference_columns:
+            raise ValueError(
+                'mitigation.flip = true with a reference column: flipped columns need encoding.sum = "digital"'
             )
         if self.dac.bits > self.inputs.bits:
             raise ValueError(f"dac.bits = {self.dac.bits} exceeds inputs.bits = {self.inputs.bits}")

@@ -13,7 +13,9 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from bitline.chip import Chip
+    from bitline.cost.computing import ComputingCost
     from bitline.cost.model import Cost
+    from bitline.mapping.place import Placement
 
 EXAMPLES = """
 [bold]Examples[/]
@@ -42,28 +44,39 @@ def command(
     in_channels: Annotated[int, typer.Option(help="Channels of an image.")] = 3,
     classes: Annotated[int, typer.Option(help="Outputs of a named model.")] = 10,
     fixed: Annotated[bool, typer.Option("--fixed", help="All wordlines driven, instead of half of the bits.")] = False,
+    computing: Annotated[
+        bool, typer.Option("--computing", help="Also power and area of crossbars, tables and multipliers alone.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Price one image of a network on a chip: energy, latency, area; no training, no data."""
     from bitline.chip import load
+    from bitline.cost.computing import computing as compute
+    from bitline.cost.computing import real_scales
+    from bitline.cost.model import price
     from bitline.errors import DataError
 
     if file is not None and not as_json:
         raise DataError(f"{file}: a file is written with --json only")
     target = load(chip, overrides or ())
     image = (in_channels, image_size, image_size)
-    cost = priced(model, target, image, width=width, classes=classes, fixed=fixed, mapping=mapping or ())
+    where, pooled = placed_network(model, target, image, width=width, classes=classes, mapping=mapping or ())
+    cost = price(where, fixed=fixed, poolings=pooled)
+    alone = compute(where, fp_multipliers=real_scales(target)) if computing else None
+    content = {"model": model, **cost.to_json()} | ({} if alone is None else {"computing": alone.to_json()})
     if file is not None:
         from bitline.cli.output import write_json
 
-        write_json({"model": model, **cost.to_json()}, file)
+        write_json(content, file)
         typer.echo(f"cost: {file}")
     elif as_json:
         import json
 
-        typer.echo(json.dumps({"model": model, **cost.to_json()}, indent=1))
+        typer.echo(json.dumps(content, indent=1))
     else:
         show(model, cost)
+        if alone is not None:
+            _show_computing(alone)
 
 
 command.__doc__ = f"{command.__doc__}\n{EXAMPLES}"
@@ -84,9 +97,23 @@ def priced(
         fixed: ignore data.
         mapping: as on the command line.
     """
+    from bitline.cost.model import price
+
+    where, pooled = placed_network(model, chip, image, width=width, classes=classes, mapping=mapping)
+    return price(where, fixed=fixed, poolings=pooled)
+
+
+def placed_network(
+    model: str, chip: Chip, image: tuple[int, int, int], *, width: float = 1.0, classes: int = 10,
+    mapping: Sequence[str] = (),
+) -> tuple[Placement, dict[str, int]]:  # fmt: skip
+    """Build a network and place it; arguments as those of `priced`.
+
+    Returns:
+        The placement, and the activations that pooling units read, by layer.
+    """
     import torch
 
-    from bitline.cost.model import price
     from bitline.errors import ConversionError
     from bitline.mapping.place import place
     from bitline.models.files import is_file_spec, make
@@ -99,8 +126,19 @@ def priced(
     if not found:
         raise ConversionError(f"{model} has no layer that a crossbar can hold")
     pooled = poolings(network, torch.zeros(1, *image), [matmul.name for matmul in found])
-    chosen = resolve(mapping, lambda: found, chip)
-    return price(place(found, chip, chosen), fixed=fixed, poolings=pooled)
+    return place(found, chip, resolve(mapping, lambda: found, chip)), pooled
+
+
+def _show_computing(alone: ComputingCost) -> None:
+    from rich.console import Console
+
+    parts = ", ".join(
+        f"{name} {1e3 * part.power_W:.4g} mW, {1e6 * part.area_m2:.4g} mm2" for name, part in alone.parts.items()
+    )
+    Console().print(
+        f"\n  computing   [bold]{1e3 * alone.power_W:.4g} mW[/], [bold]{1e6 * alone.area_m2:.4g} mm2[/] ({parts})",
+        soft_wrap=True, highlight=False,
+    )  # fmt: skip
 
 
 def show(model: str, cost: Cost) -> None:

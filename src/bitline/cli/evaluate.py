@@ -49,6 +49,10 @@ def command(
     in_turn: Annotated[
         bool, typer.Option("--in-turn", help="Fit ADC ranges layer after layer, on what the chip gives so far.")
     ] = False,
+    recentre: Annotated[
+        bool | None,
+        typer.Option(help="Set biases anew on each programmed chip, on the same images; default: as the recipe says."),
+    ] = None,
     cause_chips: Annotated[int, typer.Option(help="Chips on which the loss is split by cause.")] = 5,
     threads: Annotated[int | None, typer.Option(help="CPU threads.")] = None,
     trust_code: Annotated[bool, typer.Option(help="Run the Python file that the run directory names.")] = False,
@@ -71,10 +75,12 @@ def command(
         ranges = made.ranges if target.adc.policy == "trained" else None
     else:
         target, ranges = files.load(chip or "rram-22nm", overrides or ()), None
+    as_made = made is not None and made.recentred
     layout = mapping or ([f"{key}={value}" for key, value in made.mapping.items()] if made is not None else [])
     settings = Settings(
         chips=chips, seed=seed, images=images, batch_size=batch_size, calibration_images=calibration_images,
-        in_turn=in_turn, cause_chips=cause_chips, progress=json_file != "-",
+        in_turn=in_turn, recentre=as_made if recentre is None else recentre, cause_chips=cause_chips,
+        progress=json_file != "-",
     )  # fmt: skip
     if threads is not None:
         import torch

@@ -19,14 +19,17 @@ bitline optimize runs/vgg8-cifar10 --recipe mixed --layer features.conv6.0=group
 
 bitline optimize runs/vgg8-cifar10 --recipe auto --objective accuracy --objective energy --trials 60 --front 5
 
+bitline optimize runs/resnet20-cifar10 --recipe crimp --chip crimp-32nm --sparsity 0.5 --epochs 40
+
 bitline optimize runs/vgg8-cifar10 --recipe psum-aware --resume   [dim]# the same command after a kill[/]
 """
 
 
 def command(
+    ctx: typer.Context,
     run: Annotated[Path, typer.Argument(help="Run directory of the trained network, which is teacher too.")],
     recipe: Annotated[
-        str, typer.Option(help="conventional, quantization-aware, psum-aware, group, separable, mixed or auto.")
+        str, typer.Option(help="conventional, quantization-aware, psum-aware, group, separable, mixed, auto or crimp.")
     ],
     chip: Annotated[str, typer.Option(help="A preset (see bitline chips) or a TOML file.")] = "rram-22nm",
     overrides: Annotated[
@@ -40,7 +43,8 @@ def command(
         str | None, typer.Option(help="Of trained ADC ranges: layer, slice, slice_digit, column; default: the chip's.")
     ] = None,
     epochs: Annotated[
-        int | None, typer.Option(help="Of float training; default: 10 for a new structure and conventional, else 0.")
+        int | None,
+        typer.Option(help="Of float training; default: 10 for a new structure and conventional, 20 for crimp, else 0."),
     ] = None,
     chip_epochs: Annotated[
         int | None, typer.Option(help="Of training on the chip; default: 2, conventional 0.")
@@ -66,6 +70,21 @@ def command(
             "--layer", help="Of mixed: LAYER=dense, separable:1, separable:2, group:1, group:2 or group:1+mix."
         ),
     ] = None,
+    sparsity: Annotated[float, typer.Option(help="Share of the weights that crimp removes.")] = 0.5,
+    kernel_share: Annotated[
+        float, typer.Option(help="How much of that kernels take: they leave (1 - sparsity)^share of the weights.")
+    ] = 0.5,
+    l1: Annotated[float, typer.Option(help="Weight of the L1 norm of crimp's factors in the loss.")] = 1e-4,
+    zero_start: Annotated[float, typer.Option(help="Share of a phase before its first zero epoch.")] = 0.5,
+    zero_interval: Annotated[int, typer.Option(help="Epochs from one zero epoch to the next.")] = 2,
+    kernel_groups: Annotated[bool, typer.Option(help="Let crimp prune kernels.")] = True,
+    crossbar_blocks: Annotated[bool, typer.Option(help="Let crimp prune crossbars.")] = True,
+    zerorize: Annotated[bool, typer.Option(help="Zero and recover; else prune once, in a phase's last epoch.")] = True,
+    integer: Annotated[bool, typer.Option(help="Scales that are shifts and integer biases, in crimp.")] = True,
+    compensate: Annotated[bool, typer.Option(help="Let crimp take the mean error of cells out.")] = True,
+    simulation: Annotated[
+        str, typer.Option(help="Of the chip in crimp's training: linear (errors of cells alone) or direct.")
+    ] = "linear",
     objectives: Annotated[
         list[str] | None,
         typer.Option("--objective", help="Of auto: accuracy, energy, area, latency; default: the first three."),
@@ -88,6 +107,9 @@ def command(
         int | None, typer.Option(help="Steps between checkpoints, beside the one after each epoch.")
     ] = None,
     data_dir: Annotated[Path | None, typer.Option(help="Where cifar10 lies.")] = None,
+    settings: Annotated[
+        Path | None, typer.Option(help="TOML file of options, by the names in recipe.json; the command line wins.")
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="Run directory; default: runs/RECIPE-NAME.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the recipe in the run directory.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Start again in the run directory.")] = False,
@@ -108,18 +130,21 @@ def command(
     if resume and overwrite:
         raise DataError("--resume and --overwrite exclude each other")
     quiet = json_file == "-"
-    config = checked(
+    values = dict(
         run=run, recipe=recipe, chip=chip, overrides=tuple(overrides or ()), aware=aware, granularity=granularity,
         epochs=epochs, chip_epochs=chip_epochs, lr=lr, chip_lr=chip_lr, range_lr=range_lr, batch_size=batch_size,
         distill=distill, temperature=temperature, reprogram_every=reprogram_every, row_tiles=row_tiles,
         assignment=assignment, refit=refit, mix=mix, split_linear=split_linear, multiplier=multiplier,
         mapping=parse(mapping or ()), layers=_layers(layers or ()), trials=trials, front=front,
-        proxy_steps=proxy_steps, proxy_images=proxy_images,
+        sparsity=sparsity, kernel_share=kernel_share, l1=l1, zero_start=zero_start, zero_interval=zero_interval,
+        kernel_groups=kernel_groups, crossbar_blocks=crossbar_blocks, zerorize=zerorize, integer=integer,
+        compensate=compensate, simulation=simulation, proxy_steps=proxy_steps, proxy_images=proxy_images,
         **({"objectives": tuple(objectives)} if objectives else {}),
         structure_images=structure_images, test_images=test_images, chips=chips,
         images=images, calibration_images=calibration_images, seed=seed, threads=threads,
         checkpoint_every=checkpoint_every, data_dir=data_dir, out=out,
     )  # fmt: skip
+    config = checked(**values) if settings is None else checked(**{**values, **_untold(ctx, settings)})
     if threads is not None:
         import torch
 
@@ -144,6 +169,20 @@ def command(
         typer.echo(f"network, chip, evaluations: {folder}")
         if json_file is not None:
             write_json(found, Path(json_file))
+
+
+def _untold(ctx: typer.Context, file: Path) -> dict[str, object]:
+    """Read the options of a file that the command line does not give."""
+    import tomllib
+
+    from bitline.errors import DataError
+
+    try:
+        found = tomllib.loads(file.read_text())
+    except (OSError, ValueError) as error:
+        raise DataError(f"cannot read --settings {file}: {' '.join(str(error).split())}") from error
+    told = {key for key in found if (source := ctx.get_parameter_source(key)) and source.name == "COMMANDLINE"}
+    return {key: value for key, value in found.items() if key not in told}
 
 
 def _layers(texts: Sequence[str]) -> dict[str, str]:

@@ -96,6 +96,57 @@ def partial_sums(
         typer.echo(f"numbers: {out / 'study.json'}\npage: {written}")
 
 
+@app.command(name="adc-rounding")
+def adc_rounding(
+    chip: Annotated[str, typer.Option(help="A preset (see bitline chips) or a TOML file.")] = "crimp-32nm",
+    overrides: Annotated[
+        list[str] | None, typer.Option("--set", help="KEY=VALUE for any chip key; repeatable.")
+    ] = None,
+    columns: Annotated[int, typer.Option(help="Columns drawn for each row of the table.")] = 4000,
+    seed: Annotated[int, typer.Option(help="Of the draws.")] = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
+) -> None:
+    """Tell what an ADC that rounds to whole levels leaves of the errors of cells; no network, no data."""
+    from bitline.chip import files
+    from bitline.errors import DataError
+    from bitline.study.adc_rounding import adc_rounding as measure
+
+    if columns < 2:
+        raise DataError(f"--columns is {columns}; allowed: 2 or more")
+    found = measure(files.load(chip, overrides or ()), columns=columns, seed=seed)
+    if as_json:
+        import json
+
+        typer.echo(json.dumps(found, indent=1))
+    else:
+        _show_rounding(found)
+
+
+def _show_rounding(found: Mapping[str, Any]) -> None:
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    console = Console(highlight=False)
+    heads = ("err\n%", "mean\n[levels]", "mean |error|\n[levels]", "power, rounded\nover not")
+    for key, first in (("table", ("sigma", "rule: height\nat most", "height")), ("heights", ("height",))):
+        table = Table(box=None, pad_edge=False)
+        for head in (*first, *heads):
+            table.add_column(escape(head), justify="right")
+        for row in found[key]:
+            lead = (
+                [f"{row['sigma']:g}", str(row["rule"]), str(row["height"])] if key == "table" else [str(row["height"])]
+            )
+            ratio = f"{row['power'] / row['unrounded']:.2f}" if row["unrounded"] else "-"
+            table.add_row(
+                *lead, f"{100 * row['nonzero']:.0f}", f"{row['mean']:.2f}", f"{row['mean_abs']:.2f}", ratio,
+            )  # fmt: skip
+        title = f"{found['rows']} rows on {found['chip']}, by height" if key == "heights" else "half of the inputs 1"
+        console.print(f"\n[bold]{escape(title)}[/]")
+        console.print(table)
+    console.print(f"\n{escape(found['statement'])}", soft_wrap=True)
+
+
 def _networks(
     run: Path, quantization_aware: Path | None, psum_aware: Path | None, data_dir: Path | None, *, trust_code: bool
 ) -> list[Any]:

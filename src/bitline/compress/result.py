@@ -51,7 +51,7 @@ class LayerReport:
 
 @dataclass(frozen=True)
 class Left:
-    """One layer that needs partial sums and was not rewritten, or a batch norm that was not folded.
+    """What was left as it was: a layer that needs partial sums, a batch norm that was not folded, kernels.
 
     Args:
         name: of the layer.
@@ -66,6 +66,32 @@ class Left:
 
 
 @dataclass(frozen=True)
+class Shrunk:
+    """One layer with fewer channels.
+
+    Args:
+        name: of the layer in its network.
+        rows: of its matrix, before and after; of one group where there are several.
+        cols: as rows.
+        groups: of the layer, before and after.
+        crossbars: that hold weights other than zero, before and after.
+    """
+
+    name: str
+    rows: tuple[int, int]
+    cols: tuple[int, int]
+    groups: tuple[int, int]
+    crossbars: tuple[int, int]
+
+    def __str__(self) -> str:
+        sizes = [
+            f"{rows} x {cols}" + (f" x {groups} groups" if groups > 1 else "")
+            for rows, cols, groups in zip(self.rows, self.cols, self.groups, strict=True)
+        ]
+        return f"{self.name}: shrunk, {' -> '.join(sizes)}, crossbars {self.crossbars[0]} -> {self.crossbars[1]}"
+
+
+@dataclass(frozen=True)
 class Report:
     """What became of every layer that a rewriting looked at.
 
@@ -73,15 +99,17 @@ class Report:
         layers: rewritten, in the order they run.
         left: as they were, and why.
         folded: batch norm -> the layer it went into.
+        shrunk: layers with fewer channels than before, in the order they run.
     """
 
     layers: tuple[LayerReport, ...] = ()
     left: tuple[Left, ...] = ()
     folded: dict[str, str] = field(default_factory=dict[str, str])
+    shrunk: tuple[Shrunk, ...] = ()
 
     def __str__(self) -> str:
         lines = [*map(str, self.layers), *(f"{norm}: folded into {layer}" for norm, layer in self.folded.items())]
-        return "\n".join([*lines, *map(str, self.left)])
+        return "\n".join([*lines, *map(str, self.shrunk), *map(str, self.left)])
 
 
 class Rewritten(NamedTuple):

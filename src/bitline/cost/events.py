@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from bitline.chip.description import Offset
+from bitline.cost.correction import correction_bits
 from bitline.cost.traffic import traffic
 from bitline.errors import MappingError
 
@@ -88,11 +89,12 @@ class Events:
     shift_adds: int
     """codes shifted and added to a sum"""
     tree_adds: int
-    """sums of two row tiles, after digits and slices are merged: (row tiles - 1) for each result"""
+    """sums of two row tiles, after digits and slices are merged: (row tiles that are built - 1) for each result"""
     tree_adder_bits: int
     """full adders that these take, the sums growing by a bit a stage"""
     offset_adder_bits: int
-    """full adders of the offset encoding: sum(x) once an input vector, and its subtraction from each result"""
+    """full adders of the offset encoding: sum(x) once an input vector, its subtraction from each result, and what the
+    correction of mean errors takes beside them"""
     mac_products: int
     """products of an input and a weight in digital multiply-accumulate units"""
     mac_adder_bits: int
@@ -109,7 +111,8 @@ class Events:
     bus_bits: int
     """bits over tile buses: input vectors to macros, sums out of macros"""
     activation_bits: int
-    """bits of activations that enter the layer, each once; they pass system.hops tiles"""
+    """bits of activations that enter the layer, each once; they pass system.hops tiles. Where crossbars are absent: the
+    share of rows that some crossbar reads"""
     forwarded_bits: int
     """bits to a neighbouring tile: activations that several tiles need, sums that several tiles share"""
     hops: float
@@ -138,8 +141,7 @@ def count(layer: LayerPlacement, densities: Densities, *, poolings: int = 0) -> 
     """
     chip, matmul, written = layer.chip, layer.matmul, layer.written
     check(layer, densities)
-    vectors = matmul.positions
-    each = vectors * written.groups
+    vectors, inputs = matmul.positions, written.groups * written.rows
     top = (2**chip.dac.bits - 1) ** 2
     on = sum(densities.digit_square_mean) / top
     conductance = sum(mean_conductance(chip, level) for level in densities.level_mean)
@@ -165,19 +167,19 @@ def count(layer: LayerPlacement, densities: Densities, *, poolings: int = 0) -> 
         charged_bitlines=bitlines * layer.bitline_share,
         samples=bitlines if chip.timing.sample_and_hold else 0,
         shift_adds=layer.conversions,
-        tree_adds=(layer.row_tiles - 1) * matmul.outputs,
-        tree_adder_bits=tree_bits(layer.row_tiles, width) * matmul.outputs,
-        offset_adder_bits=each * _offset_bits(layer, width),
+        tree_adds=vectors * sum((tiles - 1) * n for tiles, n in layer.partial_sums.items() if tiles),
+        tree_adder_bits=vectors * sum(tree_bits(tiles, width) * n for tiles, n in layer.partial_sums.items()),
+        offset_adder_bits=vectors * _offset_bits(layer, width),
         mac_products=macs,
         mac_adder_bits=macs * mac_bits(layer),
         output_register_bits=vectors * layer.columns * layer.digits * width,
         input_register_bits=vectors * layer.wordlines * (input_bits + layer.digits * chip.dac.bits),
-        buffer_read_bits=each * move.rows * input_bits + macs * chip.weights.bits,
-        buffer_write_bits=matmul.inputs * input_bits * move.rows // written.rows,
-        bus_bits=each * (move.rows * input_bits + move.sums * width),
-        activation_bits=matmul.inputs * input_bits,
-        forwarded_bits=matmul.inputs * input_bits * (move.rows - written.rows) // written.rows
-        + each * move.forwarded_sums * width,
+        buffer_read_bits=vectors * move.rows * input_bits + macs * chip.weights.bits,
+        buffer_write_bits=matmul.inputs * input_bits * move.rows // inputs,
+        bus_bits=vectors * (move.rows * input_bits + move.sums * width),
+        activation_bits=matmul.inputs * input_bits * move.once // inputs,
+        forwarded_bits=matmul.inputs * input_bits * (move.rows - move.once) // inputs
+        + vectors * move.forwarded_sums * width,
         hops=chip.system.hops,
         activations=matmul.outputs,
         poolings=poolings,
@@ -247,9 +249,30 @@ def tree_bits(inputs: int, width: int) -> int:
 
 
 def _offset_bits(layer: LayerPlacement, width: int) -> int:
-    """Full adders that Z sum(x) takes for one input vector of one group as written out."""
+    """Full adders that Z sum(x) takes for one input vector of every group as written out."""
     encoding = layer.chip.weights.encoding
     if not isinstance(encoding, Offset) or not layer.columns:
         return 0
-    subtract = layer.written.cols * width
-    return subtract + (tree_bits(layer.written.rows, layer.chip.inputs.bits) if encoding.sum == "digital" else 0)
+    subtract = sum(n for tiles, n in layer.partial_sums.items() if tiles) * width
+    if encoding.sum != "digital":
+        return subtract
+    pruned = {group for group, _ in layer.built}
+    whole = (layer.written.groups - len(pruned)) * tree_bits(layer.written.rows, layer.chip.inputs.bits)
+    sums = whole + sum(_input_sums(layer, group) for group in pruned)
+    return subtract + sums + correction_bits(layer, width)
+
+
+def _input_sums(layer: LayerPlacement, group: int) -> int:
+    """Full adders that sum the inputs of a group's column tiles, whose row tiles differ.
+
+    Column tiles of the same row tiles share their sum. Where there are several sums, the inputs of each row tile are
+    added up once, and each sum adds up those of its row tiles.
+    """
+    every = tuple(range(layer.row_tiles))
+    sums = {layer.built.get((group, column), every) for column in range(layer.col_tiles)} - {()}
+    bounds, bits = layer.row_bounds, layer.chip.inputs.bits
+    if len(sums) == 1:
+        return tree_bits(sum(bounds[t + 1] - bounds[t] for t in sums.pop()), bits)
+    heights = [bounds[t + 1] - bounds[t] for t in sorted({t for tiles in sums for t in tiles})]
+    widest = bits + (max(heights, default=1) - 1).bit_length()
+    return sum(tree_bits(height, bits) for height in heights) + sum(tree_bits(len(tiles), widest) for tiles in sums)

@@ -55,7 +55,8 @@ def layer_time(layer: LayerPlacement, events: Events, conversion: float) -> Laye
     vectors = math.ceil(events.vectors / system.copies)
     read, digital = layer.digits * layer.steps * step, mac_time(layer)
     tiles = max(1, math.ceil(layer.crossbars / (system.crossbars_per_macro * system.macros_per_tile)))
+    deepest = max(1, *layer.partial_sums)
     beats = math.ceil(events.bus_bits / (events.vectors * tiles * system.bus_bits))
     exposed = max(0.0, beats / timing.clock - read - digital)
-    merge = (math.ceil(math.log2(layer.row_tiles)) + 1) / timing.clock
+    merge = (math.ceil(math.log2(deepest)) + 1) / timing.clock
     return LayerTime(vectors * read, vectors * exposed, merge, vectors * digital)

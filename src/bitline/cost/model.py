@@ -160,6 +160,7 @@ class _Priced:
                 strategy=layer.strategy,
                 row_tiles=layer.row_tiles,
                 crossbars=layer.crossbars,
+                crossbars_removed=layer.removed,
                 steps=layer.steps,
                 utilization=layer.utilization,
                 conversions=layer.conversions,

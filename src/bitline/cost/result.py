@@ -20,6 +20,7 @@ class LayerCost:
         strategy: how the groups are laid out.
         row_tiles: partial sums per result, input digit and slice.
         crossbars: of the layer, one copy.
+        crossbars_removed: that are not built, since all of their weights are zero.
         steps: reads that the fullest of them makes one after the other for one input digit.
         utilization: fraction of their cells in use.
         conversions: uses of an ADC.
@@ -39,6 +40,7 @@ class LayerCost:
     strategy: str
     row_tiles: int
     crossbars: int
+    crossbars_removed: int
     steps: int
     utilization: float
     conversions: int

@@ -1,5 +1,6 @@
 """Layer by layer: partial sums against ADC ranges, and how much error each cause adds."""
 
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -41,12 +42,20 @@ class SumStatistics:
     def __post_init__(self) -> None:
         self.counts = torch.zeros(self.bins, dtype=torch.int64)
 
-    def add(self, a: Tensor, code: Tensor, scale: AdcScale) -> None:
-        """Count sums and codes, both (groups, digits, vectors, slices, sides, stored columns)."""
+    def add(self, a: Tensor, code: Tensor, scale: AdcScale, built: Tensor | None = None) -> None:
+        """Count sums and codes, both (groups, digits, vectors, slices, sides, stored columns).
+
+        Args:
+            a: sums of one row tile.
+            code: what they became.
+            scale: ranges of the ADCs.
+            built: which stored columns the row tile has, (groups, stored columns) bool; None: all in use.
+        """
         lsb, offset = (t[:, :, None, :, None, :].float() for t in (scale.lsb, scale.offset))
-        if self.used is not None:
-            lsb, offset = (self._present(t.expand(a.shape)) for t in (lsb, offset))
-            a, code = self._present(a), self._present(code)
+        there = self.used if built is None else built
+        if there is not None:
+            lsb, offset = (t.expand(a.shape).movedim(5, 1)[there] for t in (lsb, offset))
+            a, code = a.movedim(5, 1)[there], code.movedim(5, 1)[there]
         read = code * lsb + offset
         self.total += a.numel()
         self.signal += float(a.square().sum(dtype=torch.float64))
@@ -56,9 +65,6 @@ class SumStatistics:
             self.clipped += int((wanted < scale.low).sum() + (wanted > scale.high).sum())
         index = (a.round() - self.least).clamp_(0, self.bins - 1).to(torch.int64)
         self.counts += torch.bincount(index.flatten().cpu(), minlength=self.bins)
-
-    def _present(self, x: Tensor) -> Tensor:
-        return x.movedim(5, 1)[self.used]
 
     @property
     def clip_fraction(self) -> float:
@@ -105,7 +111,7 @@ def diagnose(model: nn.Module, images: Tensor, stages: Sequence[Stage], seed: in
 
 
 def _one_layer(layer: CrossbarLayer, x: Tensor, stages: Sequence[Stage], seed: int) -> dict[str, Any]:
-    per_image = max(1, layer.placement.conversions_per_vector) * max(1, math.prod(x.shape[2:]))
+    per_image = max(1, layer.arranged.conversions_per_vector) * max(1, math.prod(x.shape[2:]))
     x = x[: max(1, _MOST_SUMS // per_image)]
     q = layer.integers(x)
     plain = layer.plain_product(x).double()
@@ -122,10 +128,12 @@ def _one_layer(layer: CrossbarLayer, x: Tensor, stages: Sequence[Stage], seed: i
     product = crossbars.product
     top = math.ceil(product.max_sum * 1.5) + 1
     least = -top if product.subtracts else 0
-    statistics = SumStatistics(least, top - least + 1, in_use(layer.placement))
+    statistics = SumStatistics(least, top - least + 1, in_use(layer.arranged))
+    tiles = itertools.cycle(range(product.placement.row_tiles))
 
     def observer(a: Tensor, code: Tensor) -> None:
-        statistics.add(a, code, scale)
+        tile = next(tiles)
+        statistics.add(a, code, scale, None if product.built is None else product.built[tile])
 
     y = layer.real_product(layer.multiply(q, final.chip, chip_seed, observer=observer), x).double()
     parts[final.cause] = float((y - last).square().mean()) / power

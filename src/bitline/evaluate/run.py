@@ -20,8 +20,10 @@ from bitline.evaluate.causes import CAUSES, Stage, stages
 from bitline.evaluate.densities import measure
 from bitline.evaluate.diagnose import diagnose
 from bitline.nn import IDEAL, calibrate, crossbar_layers, placement, set_chip, to_crossbar
+from bitline.nn.compensate import recentre
 from bitline.nn.convert import ConversionReport, copied
 from bitline.nn.shapes import poolings
+from bitline.nn.stored import store
 from bitline.nn.trained import load_ranges
 from bitline.train.hardware import git_commit
 
@@ -40,6 +42,7 @@ class Settings:
         batch_size: images at once; no influence on any result but that of the `batch_minmax` policy.
         calibration_images: training images that set the input and ADC ranges.
         in_turn: fit the ADC ranges of one layer after the other, see `bitline.nn.calibrate`.
+        recentre: set the biases of each programmed chip on these images, see `bitline.nn.compensate`.
         diagnose_images: test images for the layer-by-layer statistics.
         cause_chips: chips on which the loss is split by cause; at most `chips`.
         progress: show bars.
@@ -51,6 +54,7 @@ class Settings:
     batch_size: int = 64
     calibration_images: int = 256
     in_turn: bool = False
+    recentre: bool = False
     diagnose_images: int = 16
     cause_chips: int = 5
     progress: bool = False
@@ -90,9 +94,22 @@ class OnChip:
         for layer in crossbar_layers(self.model).values():
             layer.chip = chip
             layer.program(seed)
-        return accuracy(
-            self.model, self.data, images=self.settings.images, batch_size=self.settings.batch_size, tick=tick
-        )
+        with self._recentred(seed):
+            return accuracy(
+                self.model, self.data, images=self.settings.images, batch_size=self.settings.batch_size, tick=tick
+            )
+
+    @contextmanager
+    def _recentred(self, seed: int) -> Generator[None]:
+        """Keep the biases set for a programmed chip, where the settings say so; ideal cells need none."""
+        if not self.settings.recentre or seed == IDEAL:
+            yield
+            return
+        before = recentre(self.model, calibration_batches(self.data, self.settings))
+        try:
+            yield
+        finally:
+            before.restore()
 
     def price(self) -> Cost:
         """Price the network where it is placed, with bit densities measured on test images."""
@@ -118,6 +135,9 @@ def put_on_chip(
 ) -> OnChip:
     """Convert a network, and calibrate it on training images or give it the ranges of a file.
 
+    Where biases are integers too, values that several operations read are stored as integers, see `bitline.nn.stored`:
+    the answers are those of `bitline.nn.integer` then.
+
     Args:
         model: trained; it is not changed.
         data: that it classifies.
@@ -139,6 +159,8 @@ def put_on_chip(
         load_ranges(model, ranges)
     else:
         _calibrate(model, data, settings)
+    if chip.weights.bias_bits is not None:
+        store(model, example)
     return OnChip(model, report, plain, data, settings)
 
 
@@ -204,6 +226,7 @@ def evaluate(
         "ranges": None if ranges is None else ranges.name,
         "data": {"name": data.title, "split": "test", "count": settings.images or len(data.test_images)},
         "seeds": settings.seeds,
+        "recentred": settings.recentre,
         **accuracies,
         "cost": {key: value for key, value in priced.items() if key != "layers"},
         "layers": [_layer_json(layer, layers[str(layer["name"])]) for layer in priced["layers"]],

@@ -1,11 +1,14 @@
 """Signed integer weights to the levels of unsigned cells, and back."""
 
+from itertools import pairwise
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from bitline.chip.description import Chip, Pair, TwosComplement
 from bitline.errors import MappingError
+from bitline.mapping.empty import built, clear_
 from bitline.mapping.layer import LayerPlacement
 from bitline.mapping.quantize import weight_limits
 from bitline.mapping.strategies import Naive, Packed
@@ -29,7 +32,7 @@ def encode(q: Tensor, placement: LayerPlacement) -> Tensor:
         Levels, uint8, (groups, sides, slices, rows, stored columns) of `placement.wired`; the second side is the
         negative one. Stored columns are the weight columns, then one reference column of Z for every column tile
         where the encoding asks for it. Between the groups of a naive layer stand zeros, encoded as any weight is;
-        between those of a packed one empty cells, level 0.
+        between those of a packed one empty cells, level 0. Cells of absent crossbars have level 0 too.
 
     Raises:
         MappingError: an integer outside of what the encoding holds.
@@ -44,7 +47,7 @@ def encode(q: Tensor, placement: LayerPlacement) -> Tensor:
             parts = [levels[..., :cols], levels[..., cols:]] if chip.reference_columns else [levels]
             return torch.cat([_diagonal(part, placement.per_crossbar) for part in parts], -1)
         case _:
-            return _encode(q, placement)
+            return clear_(_encode(q, placement), placement)
 
 
 def _diagonal(x: Tensor, together: int) -> Tensor:
@@ -103,7 +106,12 @@ def decode(levels: Tensor, placement: LayerPlacement) -> Tensor:
     cols = placement.matmul.cols
     if chip.reference_columns:
         return w[:, :, :cols] - w[:, :, cols:].index_select(2, column_tiles(placement, levels.device))
-    return w - chip.weights.zero_point
+    w -= chip.weights.zero_point
+    there = built(placement, levels.device)
+    if there is not None:
+        heights = torch.tensor([b - a for a, b in pairwise(placement.row_bounds)], device=levels.device)
+        w *= there.repeat_interleave(heights, 0).transpose(0, 1)
+    return w
 
 
 def together_again(y: Tensor, placement: LayerPlacement) -> Tensor:

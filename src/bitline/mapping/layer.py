@@ -1,13 +1,15 @@
 """One layer cut into blocks, one block a crossbar position: the numbers that arithmetic and cost share."""
 
 import math
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
 from typing import ClassVar, Literal
 
 from bitline.chip.description import Chip
+from bitline.errors import MappingError
 from bitline.mapping.lower import Matmul
 
 Strategy = Literal["dense", "naive", "packed", "strip", "digital"]
@@ -47,6 +49,11 @@ class LayerPlacement:
         tiles_per_crossbar: row tiles that share one crossbar and are read one after the other.
         weight_rows: wordlines of a row tile on which one column holds weights, the others crossing empty cells; all
             of them where 0.
+        absent: (group, row tile, column tile) of every block on a crossbar that is not built, since all of its weights
+            are zero; all row tiles of such a crossbar are named.
+
+    Raises:
+        MappingError: an absent block that the layer does not have, or a part only of a crossbar's.
     """
 
     strategy: ClassVar[Strategy] = "dense"
@@ -57,6 +64,11 @@ class LayerPlacement:
     col_bounds: tuple[int, ...]
     tiles_per_crossbar: int
     weight_rows: int = 0
+    absent: frozenset[tuple[int, int, int]] = frozenset()
+
+    def __post_init__(self) -> None:
+        if self.absent:
+            self._check_absent()
 
     @property
     def written(self) -> Matmul:
@@ -85,13 +97,44 @@ class LayerPlacement:
 
     @property
     def crossbars(self) -> int:
-        """Crossbars of the layer, all groups."""
-        return self.written.groups * math.ceil(self.row_tiles / self.tiles_per_crossbar) * self.col_tiles
+        """Crossbars of the layer, all groups; those that are built."""
+        return self.written.groups * self._down * self.col_tiles - self.removed
+
+    @cached_property
+    def removed(self) -> int:
+        """Crossbars that are not built, since all of their weights are zero."""
+        return len({(group, tile // self.tiles_per_crossbar, column) for group, tile, column in self.absent})
+
+    @property
+    def _down(self) -> int:
+        """Crossbars below each other, whether built or not."""
+        return math.ceil(self.row_tiles / self.tiles_per_crossbar)
+
+    @cached_property
+    def built(self) -> Mapping[tuple[int, int], tuple[int, ...]]:
+        """Row tiles that there are in a column tile, by (group, column tile), where some are absent."""
+        return {
+            (group, column): tuple(t for t in range(self.row_tiles) if (group, t, column) not in self.absent)
+            for group, column in sorted({(group, column) for group, _, column in self.absent})
+        }
+
+    @cached_property
+    def partial_sums(self) -> Mapping[int, int]:
+        """How many results of one input vector of every group are the sum of so many row tiles: {tiles: results}."""
+        found = Counter({self.row_tiles: self.written.groups * self.written.cols})
+        for (_, column), tiles in self.built.items():
+            width = self.col_bounds[column + 1] - self.col_bounds[column]
+            found[self.row_tiles] -= width
+            found[len(tiles)] += width
+        return {tiles: found[tiles] for tiles in sorted(found) if found[tiles]}
 
     @property
     def steps(self) -> int:
         """Reads that the fullest crossbar makes one after the other for one input digit."""
-        return min(self.row_tiles, self.tiles_per_crossbar)
+        if not self.absent:
+            return min(self.row_tiles, self.tiles_per_crossbar)
+        crossbars = Counter(b.crossbar for b in self.blocks())
+        return max(crossbars.values(), default=0)
 
     @cached_property
     def digits(self) -> int:
@@ -111,27 +154,36 @@ class LayerPlacement:
     @property
     def utilization(self) -> float:
         """Fraction of the cells of the layer's crossbars that hold weights or references."""
-        return self.cells / (self.crossbars * self.chip.crossbar.rows * self.chip.crossbar.cols)
+        return self.cells / max(1, self.crossbars * self.chip.crossbar.rows * self.chip.crossbar.cols)
 
     @property
     def reads(self) -> int:
         """Reads of a crossbar for one digit of one input vector of every group."""
-        return self.written.groups * self.row_tiles * self.col_tiles
+        return self.written.groups * self.row_tiles * self.col_tiles - len(self.absent)
 
     @property
     def wordlines(self) -> int:
         """Wordlines that these reads select, added up."""
-        return self.written.groups * self.written.rows * self.col_tiles
+        return self.written.groups * self.written.rows * self.col_tiles - self._lacking[0]
 
     @property
     def columns(self) -> int:
         """Weight columns, references included, that these reads convert, added up."""
-        return self.written.groups * self.row_tiles * self.stored_columns
+        return self.written.groups * self.row_tiles * self.stored_columns - self._lacking[1]
 
     @property
     def read_cells(self) -> int:
         """Cells where these wordlines cross these columns, whatever they hold."""
-        return self.written.groups * self.written.rows * self.stored_columns * self.chip.cells_per_weight
+        weights = self.written.groups * self.written.rows * self.stored_columns - self._lacking[2]
+        return weights * self.chip.cells_per_weight
+
+    @cached_property
+    def _lacking(self) -> tuple[int, int, int]:
+        """Wordlines, weight columns and where these cross, of all absent blocks."""
+        rows = [b - a for a, b in pairwise(self.row_bounds)]
+        cols = [b - a + self.chip.reference_columns for a, b in pairwise(self.col_bounds)]
+        sizes = [(rows[tile], cols[column]) for _, tile, column in self.absent]
+        return sum(r for r, _ in sizes), sum(c for _, c in sizes), sum(r * c for r, c in sizes)
 
     @property
     def stray_levels(self) -> tuple[int, ...]:
@@ -141,8 +193,10 @@ class LayerPlacement:
     @property
     def columns_in_turn(self) -> int:
         """Cell columns that the busiest ADC meets in one read; neighbouring columns share an ADC."""
-        widest = max(b - a for a, b in pairwise(self.col_bounds))
-        return self._in_turn(widest + self.chip.reference_columns)
+        gone = Counter(column for (_, column), tiles in self.built.items() if not tiles)
+        groups = self.written.groups
+        there = [b - a for c, (a, b) in enumerate(pairwise(self.col_bounds)) if gone[c] < groups]
+        return self._in_turn(max(there) + self.chip.reference_columns) if there else 0
 
     def _in_turn(self, columns: int) -> int:
         return min(self.chip.adc.columns_per_adc, columns * self.chip.cells_per_weight)
@@ -168,20 +222,39 @@ class LayerPlacement:
         return 0
 
     def blocks(self) -> Iterator[Block]:
-        """Walk the blocks, group by group, row tile by row tile."""
-        down = math.ceil(self.row_tiles / self.tiles_per_crossbar)
+        """Walk the blocks that there are, group by group, row tile by row tile, as crossbars are numbered."""
+        numbers: dict[tuple[int, int, int], int] = {}
         for group in range(self.written.groups):
             for tile in range(self.row_tiles):
                 step = tile % self.tiles_per_crossbar
                 for column in range(self.col_tiles):
+                    if (group, tile, column) in self.absent:
+                        continue
                     yield Block(
                         group,
                         (self.row_bounds[tile], self.row_bounds[tile + 1]),
                         (self.col_bounds[column], self.col_bounds[column + 1]),
-                        (group * down + tile // self.tiles_per_crossbar) * self.col_tiles + column,
+                        numbers.setdefault((group, tile // self.tiles_per_crossbar, column), len(numbers)),
                         step,
                         (step * self.chip.crossbar.active_rows, 0),
                     )
+
+    def _check_absent(self) -> None:
+        sizes = self.written.groups, self.row_tiles, self.col_tiles
+        name, per = self.matmul.name, self.tiles_per_crossbar
+        for block in self.absent:
+            if any(not 0 <= number < size for number, size in zip(block, sizes, strict=True)):
+                raise MappingError(
+                    f"layer {name}: absent block {block} is not one of its {sizes[0]} groups x {sizes[1]} row tiles x "
+                    f"{sizes[2]} column tiles"
+                )
+            group, tile, column = block
+            first = tile // per * per
+            whole = {(group, other, column) for other in range(first, min(first + per, self.row_tiles))}
+            if not whole <= self.absent:
+                raise MappingError(
+                    f"layer {name}: block {block} is absent, but not all of the {len(whole)} row tiles of its crossbar"
+                )
 
 
 def input_digits(chip: Chip, *, signed: bool) -> int:
@@ -191,12 +264,20 @@ def input_digits(chip: Chip, *, signed: bool) -> int:
     return math.ceil(chip.inputs.bits / chip.dac.bits)
 
 
-def dense(matmul: Matmul, chip: Chip) -> LayerPlacement:
+def dense(matmul: Matmul, chip: Chip, absent: frozenset[tuple[int, int, int]] = frozenset()) -> LayerPlacement:
     """Cut a layer into blocks as large as the crossbar allows, each group on crossbars of its own.
 
     Row tiles = ceil(rows / active_rows), column tiles = ceil(cols / weight columns of a crossbar).
+
+    Args:
+        matmul: the layer.
+        chip: the chip it is on.
+        absent: blocks on crossbars that are not built, see `LayerPlacement`.
+
+    Raises:
+        MappingError: an absent block that the layer does not have, or a part only of a crossbar's.
     """
     height, width = chip.crossbar.active_rows, chip.weight_columns
     rows = (*range(0, matmul.rows, height), matmul.rows)
     cols = (*range(0, matmul.cols, width), matmul.cols)
-    return LayerPlacement(matmul, chip, rows, cols, chip.crossbar.row_tiles)
+    return LayerPlacement(matmul, chip, rows, cols, chip.crossbar.row_tiles, absent=absent)

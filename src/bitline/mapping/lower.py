@@ -151,14 +151,9 @@ def input_view(module: Lowerable, x: Tensor, together: int = 1) -> Tensor:
     if isinstance(module, nn.Linear):
         return x.reshape(x.shape[0], math.prod(x.shape[1:-1]), 1, x.shape[-1])
     out = _output_size(module, x.shape[2:])
-    pad = _padding(module)
-    if any(pad):
-        mode = "constant" if module.padding_mode == "zeros" else module.padding_mode
-        # Circular and reflecting borders are not implemented for integers; doubles hold them exactly.
-        x = F.pad(x, pad) if mode == "constant" else F.pad(x.double(), pad, mode=mode).to(x.dtype)
-    channels, groups = x.shape[1] // module.groups * together, math.ceil(module.groups / together)
-    if groups * channels > x.shape[1]:
-        x = F.pad(x, (*[0] * (2 * len(out) + 1), groups * channels - x.shape[1]))
+    x = padded(module, x, together)
+    groups = math.ceil(module.groups / together)
+    channels = x.shape[1] // groups
     strides = [step * size for step, size in zip(x.stride()[2:], module.stride, strict=True)]
     spans = [step * size for step, size in zip(x.stride()[2:], module.dilation, strict=True)]
     return x.as_strided(
@@ -166,6 +161,23 @@ def input_view(module: Lowerable, x: Tensor, together: int = 1) -> Tensor:
         (x.stride(0), *strides, x.stride(1) * channels, x.stride(1), *spans),
         x.storage_offset(),
     )
+
+
+def padded(module: nn.Conv1d | nn.Conv2d, x: Tensor, together: int = 1) -> Tensor:
+    """Return the input of a convolution with its borders, and with zeros for the channels that its last vector lacks.
+
+    Args:
+        module: the layer.
+        x: its input of any dtype, (images, channels, length...).
+        together: neighbouring groups whose inputs make one vector.
+    """
+    pad = _padding(module)
+    if any(pad):
+        mode = "constant" if module.padding_mode == "zeros" else module.padding_mode
+        # Circular and reflecting borders are not implemented for integers; doubles hold them exactly.
+        x = F.pad(x, pad) if mode == "constant" else F.pad(x.double(), pad, mode=mode).to(x.dtype)
+    lacking = x.shape[1] // module.groups * (-module.groups % together)
+    return F.pad(x, (*[0] * (2 * (x.dim() - 2) + 1), lacking)) if lacking else x
 
 
 def position_axes(module: Lowerable) -> int:

@@ -25,23 +25,34 @@ class Placement:
         return sum(layer.crossbars for layer in self.layers)
 
     @property
+    def removed(self) -> int:
+        """Crossbars of all layers that are not built, since all of their weights are zero; before copies."""
+        return sum(layer.removed for layer in self.layers)
+
+    @property
     def conversions(self) -> int:
         """Uses of an ADC per image."""
         return sum(layer.conversions for layer in self.layers)
 
     @property
     def macs(self) -> int:
-        """Multiply-accumulates per image."""
+        """Multiply-accumulates per image, those with the zero weights of removed crossbars included."""
         return sum(layer.matmul.macs for layer in self.layers)
 
 
-def place(matmuls: Iterable[Matmul], chip: Chip, mapping: Mapping[str, str] | None = None) -> Placement:
+def place(
+    matmuls: Iterable[Matmul],
+    chip: Chip,
+    mapping: Mapping[str, str] | None = None,
+    absent: Mapping[str, frozenset[tuple[int, int, int]]] | None = None,
+) -> Placement:
     """Place the layers of a network on a chip.
 
     Args:
         matmuls: the layers.
         chip: to place them on.
         mapping: layer name or kind -> strategy, see `bitline.mapping.strategies.choose`; dense where absent.
+        absent: layer name -> blocks on crossbars that are not built, see `placed`; none where absent.
 
     Raises:
         ConversionError: a key or a strategy in `mapping` that there is not.
@@ -49,8 +60,9 @@ def place(matmuls: Iterable[Matmul], chip: Chip, mapping: Mapping[str, str] | No
             needs more.
     """
     found = list(matmuls)
-    chosen = choose(found, mapping or {})
-    placement = Placement(chip, tuple(placed(matmul, chip, chosen[matmul.name]) for matmul in found))
+    chosen, gone = choose(found, mapping or {}), absent or {}
+    layers = (placed(matmul, chip, chosen[matmul.name], gone.get(matmul.name, frozenset())) for matmul in found)
+    placement = Placement(chip, tuple(layers))
     if chip.system.tiles is not None:
         offered = chip.system.tiles * chip.system.macros_per_tile * chip.system.crossbars_per_macro
         needed = placement.crossbars * chip.system.copies

@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -11,6 +11,7 @@ from bitline.chip.description import Offset, Pair, Weights
 from bitline.errors import MappingError
 
 Scale = Literal["any", "power_of_two"]
+Rounding = Literal["up", "nearest"]
 
 
 def quantize(x: Tensor, scale: Tensor | float, low: int, high: int) -> Tensor:
@@ -23,12 +24,20 @@ def widen(x: Tensor) -> Tensor:
     return x.float() if x.dtype.itemsize < 4 else x
 
 
-def snap(scale: Tensor, kind: Scale) -> Tensor:
-    """Round scales up to a power of two, so that nothing clips that did not before; or leave them."""
+def snap(scale: Tensor, kind: Scale, rounding: Rounding = "up") -> Tensor:
+    """Round scales to a power of two, or leave them.
+
+    Args:
+        scale: positive, any shape.
+        kind: ``"any"`` leaves them.
+        rounding: ``"up"``, so that nothing clips that did not before; ``"nearest"`` rounds log2 of the scale.
+    """
     if kind == "any":
         return scale
     mantissa, exponent = torch.frexp(scale)
-    return torch.ldexp(torch.ones_like(scale), exponent - (mantissa == 0.5).int())
+    # A mantissa lies in [0.5, 1): its log2 is nearer to -1 than to 0 below the square root of a half.
+    lower = mantissa == 0.5 if rounding == "up" else mantissa.double().square() < 0.5
+    return torch.ldexp(torch.ones_like(scale), exponent - lower.int())
 
 
 def weight_limits(weights: Weights) -> tuple[int, int]:
@@ -42,7 +51,7 @@ def weight_limits(weights: Weights) -> tuple[int, int]:
 
 
 def weight_scale(w: Tensor, weights: Weights, *, name: str = "?") -> Tensor:
-    """Return the smallest scale at which no weight clips.
+    """Return the smallest scale at which no weight clips, or the power of two that the chip asks for.
 
     Args:
         w: (groups, rows, cols).
@@ -71,7 +80,46 @@ def weight_scale(w: Tensor, weights: Weights, *, name: str = "?") -> Tensor:
     scale = torch.maximum(scale, w.clamp(max=0).amin(axes, keepdim=True) / min(low, -1))
     # A scale below the smallest normal float would divide to infinity.
     scale = torch.where(scale > torch.finfo(w.dtype).tiny, scale, torch.ones_like(scale))
-    return snap(scale, weights.scale)
+    return snap(scale, weights.scale, weights.rounding)
+
+
+class RoundedBias(NamedTuple):
+    """A bias as integers of few bits.
+
+    Args:
+        integers: int64, (outputs,).
+        exponents: of the power of two that an integer of 1 stands for, int64, (outputs,).
+    """
+
+    integers: Tensor
+    exponents: Tensor
+
+    @property
+    def value(self) -> Tensor:
+        """Real bias, float64, (outputs,)."""
+        return torch.ldexp(self.integers.double(), self.exponents)
+
+
+def round_bias(bias: Tensor, accumulator: Tensor, bits: int) -> RoundedBias:
+    """Round a bias to multiples of a power of two, ties to even.
+
+    An output's power of two is that of its accumulator or, if that is higher, the least at which the largest bias of
+    the layer fits: what is added is then a whole number of the accumulator's units.
+
+    Args:
+        bias: real, (outputs,).
+        accumulator: real value of an accumulator's 1, powers of two, (outputs,); 0 where nothing but the bias is added,
+            which then has the least power of two at which it fits.
+        bits: of a bias with its sign; symmetric.
+    """
+    top, most = 2 ** (bits - 1) - 1, float(bias.detach().abs().max()) if bias.numel() else 0.0
+    units = torch.frexp(accumulator.double()).exponent.long() - 1
+    if most > 0:
+        least = math.frexp(most)[1] - bits
+        while round(math.ldexp(most, -least)) > top:
+            least += 1
+        units = torch.where(accumulator > 0, units.clamp(min=least), least)
+    return RoundedBias(torch.ldexp(bias.detach().double(), -units).round().long(), units)
 
 
 @dataclass(frozen=True)
@@ -149,7 +197,10 @@ class RangeHistogram:
         if self.top > 0:
             self.counts += torch.histc(x.abs().cpu(), self.BINS, 0.0, self.top).double()
 
-    def scale(self, bits: int, method: Literal["mse", "percentile", "max"], percentile: float, kind: Scale) -> float:
+    def scale(
+        self, bits: int, method: Literal["mse", "percentile", "max"], percentile: float, kind: Scale,
+        rounding: Rounding = "up",
+    ) -> float:  # fmt: skip
         """Choose the scale of `bits`-wide integers for what was counted; 1 if all of it was zero."""
         if self.top == 0:
             return 1.0
@@ -168,4 +219,4 @@ class RangeHistogram:
                 steps = (clips / high)[:, None]
                 error = values - quantize(values, steps, 0, high) * steps
                 clip = clips[int((error.square() * self.counts).sum(1).argmin())].item()
-        return float(snap(torch.tensor(clip / high, dtype=torch.float64), kind))
+        return float(snap(torch.tensor(clip / high, dtype=torch.float64), kind, rounding))

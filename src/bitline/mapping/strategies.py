@@ -297,16 +297,31 @@ def digital(matmul: Matmul, chip: Chip) -> LayerPlacement:
     return Digital(matmul, chip, (0, matmul.rows), (0, matmul.cols), 1)
 
 
-_PLACERS = {"dense": dense, "naive": naive, "packed": packed, "strip": strip, "digital": digital}
+_PLACERS = {"naive": naive, "packed": packed, "strip": strip, "digital": digital}
 
 
-def placed(matmul: Matmul, chip: Chip, strategy: Strategy = "dense") -> LayerPlacement:
+def placed(
+    matmul: Matmul,
+    chip: Chip,
+    strategy: Strategy = "dense",
+    absent: frozenset[tuple[int, int, int]] = frozenset(),
+) -> LayerPlacement:
     """Place a layer by a strategy; one of a single group is dense under all of them but `digital`.
 
+    Args:
+        matmul: the layer.
+        chip: to place it on.
+        strategy: how its groups are laid out.
+        absent: (group, row tile, column tile) of blocks on crossbars that are not built, see
+            `bitline.mapping.empty.empty_blocks`; a layer that is not dense builds all of its crossbars.
+
     Raises:
-        MappingError: a group does not fit one read of a crossbar, and the strategy needs that it does.
+        MappingError: a group does not fit one read of a crossbar, and the strategy needs that it does; or an absent
+            block that the layer does not have, or a part only of a crossbar's.
     """
-    return _PLACERS["dense" if matmul.groups == 1 and strategy != "digital" else strategy](matmul, chip)
+    if matmul.groups == 1 and strategy != "digital":
+        strategy = "dense"
+    return dense(matmul, chip, absent) if strategy == "dense" else _PLACERS[strategy](matmul, chip)
 
 
 def fits(matmul: Matmul, chip: Chip) -> bool:

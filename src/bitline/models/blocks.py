@@ -69,10 +69,10 @@ class GroupConv2d(Block):
 
     def forward(self, x: Tensor) -> Tensor:
         """Convolve, (batch, in_channels, height, width) to (batch, out_channels, height, width)."""
-        y = self.conv(_taken(x, self.inputs))
+        y = self.conv(taken(x, self.inputs))
         if self.mix is not None:
             y = self.mix(nn.functional.channel_shuffle(y, self.conv.groups))
-        return _taken(y, self.outputs)
+        return taken(y, self.outputs)
 
 
 class SeparableConv2d(Block):
@@ -161,7 +161,7 @@ def biased(layer: nn.Module) -> bool:
     return getattr(layer, "bias", None) is not None
 
 
-def _taken(x: Tensor, order: Tensor) -> Tensor:
+def taken(x: Tensor, order: Tensor) -> Tensor:
     """Return the channels of a batch of images in another order, laid out in memory as they were."""
     if x.is_contiguous() or not x.is_contiguous(memory_format=torch.channels_last):
         return x.index_select(1, order)

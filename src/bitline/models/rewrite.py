@@ -9,8 +9,9 @@ from torch import nn
 from bitline.errors import DataError, nearest
 from bitline.models.blocks import GroupConv2d, GroupLinear, SeparableConv2d, biased
 
-Kind = Literal["group", "separable", "group_linear", "fold"]
+Kind = Literal["group", "separable", "group_linear", "fold", "shrink"]
 Foldable = nn.Linear | nn.Conv1d | nn.Conv2d
+Shrinkable = nn.Linear | nn.Conv1d | nn.Conv2d | nn.BatchNorm1d | nn.BatchNorm2d
 Module = TypeVar("Module", bound=nn.Module)
 
 
@@ -20,14 +21,18 @@ class Rewrite(BaseModel):
     Args:
         kind: ``"group"``: a convolution by a GroupConv2d; ``"separable"``: a convolution by a SeparableConv2d;
             ``"group_linear"``: a linear layer by a GroupLinear; ``"fold"``: a batch norm by nothing, since it is in the
-            weights and the bias of the layer before it.
+            weights and the bias of the layer before it; ``"shrink"``: a layer or a batch norm by itself with fewer
+            channels.
         module: dotted name of the module that is replaced.
-        groups: of a group or group_linear.
+        groups: of a group or group_linear, and of a convolution that shrinks.
         mix: groups of the 1x1 convolution that ends a group; 0 where there is none.
         multiplier: maps between the two layers of a separable, for each of its groups.
         pointwise_first: the order of these two. A record that does not say is from before there was a choice, and its
             depthwise layer is first.
         into: for a fold, dotted name of the layer that has taken in the batch norm.
+        inputs: for a shrink, input channels left; None for a batch norm.
+        outputs: for a shrink, output channels left.
+        bias: for a shrink, whether a layer that had no bias has one now.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -39,6 +44,9 @@ class Rewrite(BaseModel):
     multiplier: int = Field(default=1, ge=1)
     pointwise_first: bool = False
     into: str | None = None
+    inputs: int | None = Field(default=None, ge=1)
+    outputs: int | None = Field(default=None, ge=1)
+    bias: bool = False
 
 
 def apply(model: nn.Module, rewrites: Iterable[Rewrite]) -> nn.Module:
@@ -75,6 +83,8 @@ def _replacement(model: nn.Module, rewrite: Rewrite) -> nn.Module:
     if rewrite.kind == "fold":
         _fold(model, rewrite)
         return nn.Identity()
+    if rewrite.kind == "shrink":
+        return _shrink(model, rewrite)
     if rewrite.kind == "group_linear":
         linear = _found(model, rewrite, rewrite.module, nn.Linear)
         _check_groups(rewrite, rewrite.groups, linear.in_features, linear.out_features)
@@ -99,6 +109,47 @@ def _fold(model: nn.Module, rewrite: Rewrite) -> None:
     assert isinstance(layer, Foldable)
     if not biased(layer):
         layer.bias = nn.Parameter(layer.weight.new_zeros(layer.weight.shape[0]), layer.weight.requires_grad)
+
+
+def _shrink(model: nn.Module, rewrite: Rewrite) -> nn.Module:
+    """Take channels off a module, in place; what is left has random weights."""
+    classes = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.BatchNorm1d, nn.BatchNorm2d)
+    module = _found(model, rewrite, rewrite.module, classes)
+    assert isinstance(module, Shrinkable)
+    if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
+        module.num_features = _fewer(rewrite, "outputs", module.num_features)
+        # Those that there are, of parameters and statistics; the count of batches has no channels.
+        for name, value in [*module.named_parameters(), *module.named_buffers()]:
+            if value.dim() == 1:
+                left = value.detach()[: module.num_features].clone()
+                setattr(module, name, nn.Parameter(left, value.requires_grad) if name in {"weight", "bias"} else left)
+        module.reset_parameters()
+        return module
+    weight = module.weight
+    if isinstance(module, nn.Linear):
+        module.in_features = _fewer(rewrite, "inputs", module.in_features)
+        module.out_features = _fewer(rewrite, "outputs", module.out_features)
+        shape = (module.out_features, module.in_features)
+    else:
+        module.in_channels = _fewer(rewrite, "inputs", module.in_channels)
+        module.out_channels = _fewer(rewrite, "outputs", module.out_channels)
+        _check_groups(rewrite, rewrite.groups, module.in_channels, module.out_channels)
+        module.groups = rewrite.groups
+        shape = (module.out_channels, module.in_channels // module.groups, *weight.shape[2:])
+    module.weight = nn.Parameter(weight.new_empty(shape), weight.requires_grad)
+    if biased(module) or rewrite.bias:
+        trained = weight.requires_grad if module.bias is None else module.bias.requires_grad
+        module.bias = nn.Parameter(weight.new_empty(shape[0]), trained)
+    module.reset_parameters()
+    return module
+
+
+def _fewer(rewrite: Rewrite, field: Literal["inputs", "outputs"], have: int) -> int:
+    """Read how many channels are left, of as many as there are."""
+    left = rewrite.inputs if field == "inputs" else rewrite.outputs
+    if left is None or left > have:
+        raise DataError(f"rewrite shrink of {rewrite.module}: {field} is {left}; expected 1 to {have}")
+    return left
 
 
 def _found(model: nn.Module, rewrite: Rewrite, name: str, cls: type[Module] | tuple[type[Module], ...]) -> Module:

@@ -77,9 +77,12 @@ def range_gradient(
     weight = digit * torch.tensor(product.slice_weights, dtype=torch.float64, device=x.device)
     found = torch.zeros(1 + offsets, grad.shape[0], *weight.shape, grad.shape[2], dtype=torch.float64, device=x.device)
     start, tiles, shifted = 0, product.placement.row_tiles, bool(offset.any())
+    # Axes (row tiles, groups, 1, 1, 1, 1, columns).
+    built = None if product.built is None else product.built.to(x.device)[:, :, None, None, None, None]
     sums: list[Tensor] = []
     for number, a in enumerate(analog_sums(x, crossbars)):
         slopes = _slopes((a.sub_(offset) if shifted else a).div_(lsb), scale.low, scale.high, offsets)
+        slopes = slopes if built is None else [each.mul_(built[number % tiles]) for each in slopes]
         sums = [total.add_(each) for total, each in zip(sums, slopes, strict=True)] if number % tiles else slopes
         if number % tiles == tiles - 1:
             stop = start + a.shape[2]

@@ -4,7 +4,10 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
 
+from torch import Tensor
+
 from bitline.chip.description import Offset, Pair
+from bitline.mapping.empty import built
 from bitline.mapping.encode import slice_weights
 from bitline.mapping.place import LayerPlacement
 from bitline.mapping.quantize import InputFormat, digit_weights
@@ -39,6 +42,11 @@ class Product:
     def side_weights(self) -> tuple[int, ...]:
         """What each conversion of a slice weighs: (1,), or (1, -1) for a pair subtracted digitally."""
         return (1, -1) if self.placement.chip.converted_sides == 2 else (1,)
+
+    @cached_property
+    def built(self) -> Tensor | None:
+        """Which stored columns of each row tile there are, bool, (row tiles, groups, stored columns); None: all."""
+        return built(self.placement)
 
     @property
     def subtracts(self) -> bool:

@@ -21,7 +21,7 @@ def crossbar_mvm(
     """Multiply integer activations by the crossbars of one layer, one input digit per cycle.
 
     Cells multiply (Ohm), bitlines add (Kirchhoff), the ADC rounds and clips, and shift-and-add
-    weighs each code by its input digit and its weight slice.
+    weighs each code by its input digit and its weight slice. An absent crossbar adds nothing.
 
     Args:
         x: integers within the input format, (images, positions, groups, rows).
@@ -41,6 +41,7 @@ def crossbar_mvm(
     images, positions = x.shape[:2]
     stored, tiles = product.placement.stored_columns, product.placement.row_tiles
     home = column_tiles(product.placement).tolist()
+    home += range(stored - matmul.cols)
     y = torch.zeros(images, positions, matmul.groups, matmul.cols, dtype=torch.float64)
     shape = (matmul.groups, len(product.digit_weights), len(product.slice_weights), stored)
     lsb, offset = scale.lsb.expand(shape).tolist(), scale.offset.expand(shape).tolist()
@@ -53,12 +54,13 @@ def crossbar_mvm(
                 vector = x[image, position, group].tolist()
                 total = [0.0] * stored
                 for column in range(stored):
+                    there = [t for t in range(tiles) if (group, t, home[column]) not in product.placement.absent]
                     for p, digit_weight in enumerate(product.digit_weights):
                         for s, slice_weight in enumerate(product.slice_weights):
                             step, zero = lsb[group][p][s][column], offset[group][p][s][column]
                             for k, side_weight in enumerate(product.side_weights):
                                 codes = 0.0
-                                for tile in range(tiles):
+                                for tile in there:
                                     a = power = 0.0
                                     for row in range(bounds[tile], bounds[tile + 1]):
                                         digit = _digit(vector[row], p, product)
@@ -72,9 +74,11 @@ def crossbar_mvm(
                                         code = min(max(code, scale.low), scale.high)
                                     codes += code
                                 weight = digit_weight * slice_weight * side_weight
-                                total[column] += weight * (codes * step + tiles * zero)
+                                total[column] += weight * (codes * step + len(there) * zero)
+                    read = sum(sum(vector[bounds[t] : bounds[t + 1]]) for t in there)
+                    total[column] -= product.digital_offset * read
                 for column in range(matmul.cols):
-                    away = product.digital_offset * sum(vector)
+                    away = 0.0
                     if stored > matmul.cols:
                         away = total[matmul.cols + home[column]]
                     y[image, position, group, column] = total[column] - away

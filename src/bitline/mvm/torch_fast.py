@@ -29,7 +29,8 @@ _EXACT_IN_FLOAT = 2**24
 _FEW_GROUPS = 8
 
 Observer = Callable[[Tensor, Tensor], None]
-"""called with analog sums and codes, both (groups, digits, vectors, slices, sides, stored columns)"""
+"""called with analog sums and codes, both (groups, digits, vectors, slices, sides, stored columns), of one row tile
+after the other for a run of vectors, then for the next run; of absent crossbars both are 0"""
 
 
 @dataclass(frozen=True)
@@ -40,10 +41,20 @@ class Crossbars:
         product: the layer.
         levels: what each cell adds to its bitline, (groups, sides, slices, rows, stored columns), uint8, or float32
             in whole multiples of `bitline.physics.program.RESOLUTION`.
+        correction: what a layer subtracts after the product, see `bitline.nn.correction`; no product here does.
+        flipped: columns that hold their weights with the other sign, (groups, cols) bool, whose results a layer turns
+            after the product, see `bitline.nn.remap`; no product here does. None: none.
     """
 
     product: Product
     levels: Tensor
+    correction: Tensor | None = None
+    flipped: Tensor | None = None
+
+    @property
+    def adapted(self) -> bool:
+        """Whether a layer does something to results of the product before they are its own."""
+        return self.correction is not None or self.flipped is not None
 
     @property
     def integral(self) -> bool:
@@ -80,6 +91,33 @@ class Crossbars:
         small = self.integral and self.product.placement.chip.cell.bits < 8
         levels = levels[:, :1] - levels[:, 1:] if self.product.subtracts else levels
         return self._cut(levels.to(torch.int8 if small else self.real))
+
+    @cached_property
+    def columns(self) -> list[Tensor | None]:
+        """Stored columns that some group has in each row tile, int64; None: all."""
+        if self.product.built is None:
+            return [None] * self.product.placement.row_tiles
+        some = self.product.built.any(1)
+        return [None if bool(tile.all()) else tile.nonzero().flatten().to(self.levels.device) for tile in some]
+
+    @cached_property
+    def built_tiles(self) -> list[Tensor]:
+        """Matrices of `tiles`, of the stored columns that there are."""
+        kinds = len(self.product.slice_weights) * len(self.product.side_weights)
+        return [
+            matrix if at is None else matrix.unflatten(2, (kinds, -1))[..., at].flatten(2).contiguous()
+            for matrix, at in zip(self.tiles, self.columns, strict=True)
+        ]
+
+    @cached_property
+    def lacking(self) -> list[Tensor | None]:
+        """Which of these columns a group lacks that another has, bool, (groups, columns); None: no group does."""
+        found: list[Tensor | None] = []
+        for tile, at in enumerate(self.columns):
+            gone = None if self.product.built is None else ~self.product.built[tile].to(self.levels.device)
+            gone = gone if gone is None or at is None else gone[:, at]
+            found.append(gone if gone is not None and bool(gone.any()) else None)
+        return found
 
     def variances(self, noise: ReadNoise) -> list[Tensor]:
         """Cell variances laid out as `tiles`, float64."""
@@ -139,17 +177,29 @@ def crossbar_mvm(
     flat = x.reshape(-1, groups, rows)
     for start, stop in _runs(images * positions, product):
         codes: Tensor | None = None
-        for tile, a in _sums(flat[start:stop], crossbars):
+        for tile, a in _sums(flat[start:stop], crossbars, whole=observer is not None):
+            at = crossbars.columns[tile] if observer is None else None
+            gone = crossbars.lacking[tile] if observer is None else _gone(crossbars, tile)
             if noise is not None:
-                _disturb(a, flat[start:stop], crossbars, noise, tile, start, positions)
+                _disturb(a, flat[start:stop], crossbars, noise, tile, start, positions, at)
+            if gone is not None:
+                a.masked_fill_(gone[:, None, None, None, None], 0)
             seen = a.clone() if observer is not None else None
-            code = rule.convert_(a)
+            code = rule.convert_(a, at)
+            if gone is not None:
+                code.masked_fill_(gone[:, None, None, None, None], 0)
             if observer is not None and seen is not None:
                 observer(seen, code)
             code = code.double() if wide else code
-            codes = code if codes is None else codes.add_(code)
-        assert codes is not None
-        _shift_and_add(codes, scale, product, out=y[start:stop])
+            if at is not None:
+                codes = code.new_zeros(*code.shape[:-1], placement.stored_columns) if codes is None else codes
+                codes.index_add_(-1, at, code)
+            else:
+                codes = code if codes is None else codes.add_(code)
+        if codes is None:
+            y[start:stop] = 0
+        else:
+            _shift_and_add(codes, scale, product, out=y[start:stop])
     return digital_sum(y, flat, product).view(images, positions, groups, placement.matmul.cols)
 
 
@@ -168,7 +218,11 @@ def digital_sum(y: Tensor, x: Tensor, product: Product) -> Tensor:
     cols = placement.matmul.cols
     if placement.stored_columns > cols:
         return y[..., :cols] - y[..., cols:].index_select(-1, column_tiles(placement, x.device))
-    if product.digital_offset:
+    if product.digital_offset and product.built is not None:
+        tiles = [x[..., a:b].sum(-1, dtype=torch.int64) for a, b in pairwise(placement.row_bounds)]
+        read = torch.einsum("tvg,tgc->vgc", torch.stack(tiles).double(), product.built.to(x.device).double())
+        y -= product.digital_offset * read
+    elif product.digital_offset:
         y -= product.digital_offset * x.sum(-1, keepdim=True, dtype=torch.int64)
     return y
 
@@ -204,7 +258,7 @@ def integer_product(x: Tensor, crossbars: Crossbars) -> Tensor:
 
 
 def analog_sums(x: Tensor, crossbars: Crossbars) -> Iterator[Tensor]:
-    """Yield the analog sums of every row tile, run by run, without conversion.
+    """Yield the analog sums of every row tile, run by run, without conversion; 0 where a crossbar is absent.
 
     Args:
         x: integers within the input format, (images, positions, groups, rows).
@@ -216,7 +270,7 @@ def analog_sums(x: Tensor, crossbars: Crossbars) -> Iterator[Tensor]:
     check(x, crossbars.levels, crossbars.product)
     flat = x.reshape(-1, *x.shape[2:])
     for start, stop in _runs(len(flat), crossbars.product):
-        for _, a in _sums(flat[start:stop], crossbars):
+        for _, a in _sums(flat[start:stop], crossbars, whole=True):
             yield a
 
 
@@ -227,15 +281,25 @@ def _runs(vectors: int, product: Product) -> list[tuple[int, int]]:
     return [(start, min(start + most, vectors)) for start in range(0, vectors, most)]
 
 
-def _sums(x: Tensor, crossbars: Crossbars) -> Iterator[tuple[int, Tensor]]:
-    """Yield (row tile, analog sums) for a run of vectors, (vectors, groups, rows)."""
+def _sums(x: Tensor, crossbars: Crossbars, *, whole: bool) -> Iterator[tuple[int, Tensor]]:
+    """Yield (row tile, analog sums) for a run of vectors, (vectors, groups, rows).
+
+    Of all stored columns if `whole`; else of `Crossbars.columns` only, and of no tile that has none.
+    """
     product = crossbars.product
     bounds = product.placement.row_bounds
     planes = digits(x, product.form, product.placement.chip.dac.bits).permute(2, 0, 1, 3)
-    shape = (len(product.slice_weights), len(product.side_weights), product.placement.stored_columns)
-    for tile, matrix in enumerate(crossbars.tiles):
-        rows = planes[..., bounds[tile] : bounds[tile + 1]].reshape(x.shape[1], -1, matrix.shape[1])
-        yield tile, _matmul(rows, matrix, crossbars.real).view(*planes.shape[:3], *shape)
+    shape = (len(product.slice_weights), len(product.side_weights))
+    for tile, matrix in enumerate(crossbars.tiles if whole else crossbars.built_tiles):
+        if matrix.shape[2]:
+            rows = planes[..., bounds[tile] : bounds[tile + 1]].reshape(x.shape[1], -1, matrix.shape[1])
+            yield tile, _matmul(rows, matrix, crossbars.real).view(*planes.shape[:3], *shape, -1)
+
+
+def _gone(crossbars: Crossbars, tile: int) -> Tensor | None:
+    """Which stored columns of a row tile there are not, (groups, stored columns); None: all are there."""
+    built = crossbars.product.built
+    return None if built is None else ~built[tile].to(crossbars.levels.device)
 
 
 def _matmul(rows: Tensor, matrix: Tensor, real: torch.dtype) -> Tensor:
@@ -299,46 +363,57 @@ class Rule:
             exact, quick = exact.clamp(self.low, self.high), quick.clamp(self.low, self.high)
         return bool((exact == quick.double()).all())
 
-    def convert_(self, a: Tensor) -> Tensor:
-        """Return codes, of the type of `a`, which may be overwritten."""
+    def convert_(self, a: Tensor, columns: Tensor | None = None) -> Tensor:
+        """Return codes, of the type of `a`, which may be overwritten; it has these stored columns only, if any."""
+        lsb, factor, offset = self.lsb, self.factor, self.offset
+        if columns is not None and lsb.shape[-1] > 1:
+            lsb, factor = lsb[..., columns], factor[..., columns]
+            offset = None if offset is None else offset[..., columns]
         if self.multiply:
-            code = a if self.offset is None else a.sub_(self.offset)
-            code = code.round_() if self.unit else code.mul_(self.factor).round_()
+            code = a if offset is None else a.sub_(offset)
+            code = code.round_() if self.unit else code.mul_(factor).round_()
         else:
-            code = a.double() if self.offset is None else a - self.offset
-            code = code.div_(self.lsb).round_()
+            code = a.double() if offset is None else a - offset
+            code = code.div_(lsb).round_()
         return (code if self.low is None else code.clamp_(self.low, self.high)).to(a.dtype)
 
 
 def _disturb(
-    a: Tensor, x: Tensor, crossbars: Crossbars, noise: ReadNoise, tile: int, start: int, positions: int
-) -> None:
-    """Add read noise to the sums of one row tile and run, in place."""
+    a: Tensor, x: Tensor, crossbars: Crossbars, noise: ReadNoise, tile: int, start: int, positions: int,
+    columns: Tensor | None,
+) -> None:  # fmt: skip
+    """Add read noise to the sums of one row tile and run, in place; of these stored columns only, if any are named."""
     product = crossbars.product
     bounds = product.placement.row_bounds
     rows = x[..., bounds[tile] : bounds[tile + 1]]
     squares = digits(rows, product.form, product.placement.chip.dac.bits).permute(2, 0, 1, 3).double().square_()
     if noise.proportional:
         variance = crossbars.variances(noise)[tile]
+        if columns is not None:
+            kinds = len(product.slice_weights) * len(product.side_weights)
+            variance = variance.unflatten(2, (kinds, -1))[..., columns].flatten(2)
         power = torch.bmm(squares.flatten(1, 2), variance).view_as(a)
     else:
         sides = 2 if product.subtracts else 1
         power = squares.sum(-1)[..., None, None, None] * (sides * noise.absolute_sigma**2)
     vectors = torch.arange(start, start + a.shape[2], device=a.device)
     z = noise.draw(vectors, positions, tile, noise_shape(product))
+    z = z if columns is None else z[..., columns]
     a += z.mul_(power.sqrt_().float())
 
 
 def _shift_and_add(codes: Tensor, scale: AdcScale, product: Product, *, out: Tensor) -> None:
     """Weigh the codes, summed over row tiles, by digit, slice and side; out is (vectors, groups, stored columns)."""
-    tiles = product.placement.row_tiles
+    tiles: int | Tensor = product.placement.row_tiles
+    if product.built is not None:
+        tiles = product.built.sum(0).to(codes.device)
     shape = (codes.shape[0], codes.shape[1], codes.shape[3], codes.shape[5])
     digit = torch.tensor(product.digit_weights, dtype=torch.float64, device=codes.device)[:, None]
     weights = digit * torch.tensor(product.slice_weights, dtype=torch.float64, device=codes.device)
     # (groups or 1, digits, slices, columns or 1); sides differ by sign only.
     factor = scale.lsb * weights[None, :, :, None]
     constant = (scale.offset.expand(*scale.offset.shape[:1], *shape[1:3], -1) * weights[None, :, :, None]).sum((1, 2))
-    constant = constant * (tiles * sum(product.side_weights))
+    constant = constant * tiles * sum(product.side_weights)
     if len(product.side_weights) == 2:
         codes = codes[..., :1, :] - codes[..., 1:, :]
     total = torch.zeros(shape[0], codes.shape[2], shape[3], dtype=torch.float64, device=codes.device)

@@ -230,6 +230,8 @@ class Layout:
     def obstacle(self) -> str | None:
         """Why the layer does not fit the kernel, in a sentence; None if it does."""
         product, (lsb, offset) = self.crossbars.product, self._steps
+        if product.built is not None:
+            return f"{product.placement.removed} of its crossbars are not built; this kernel reads all"
         if product.max_digit > _LARGEST_BYTE:
             return f"input digits of {product.placement.chip.dac.bits} bits exceed the 7 bits of a signed byte"
         if self.parts > 3:

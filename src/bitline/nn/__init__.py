@@ -1,6 +1,7 @@
 """Networks on crossbars."""
 
 from bitline.nn.calibrate import calibrate
+from bitline.nn.compensate import Recentred, recentre
 from bitline.nn.convert import (
     ConversionReport,
     DigitalOperation,
@@ -23,6 +24,7 @@ __all__ = [
     "CrossbarLayer",
     "CrossbarLinear",
     "DigitalOperation",
+    "Recentred",
     "calibrate",
     "cheapest_mapping",
     "crossbar_layers",
@@ -31,6 +33,7 @@ __all__ = [
     "matmuls",
     "placement",
     "program",
+    "recentre",
     "save_ranges",
     "set_chip",
     "to_crossbar",

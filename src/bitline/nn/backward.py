@@ -84,12 +84,14 @@ def range_gradients(
     layer.range_steps.add_(1)
     grad = grad if isinstance(layer, nn.Linear) else grad.movedim(1, -1)
     total = math.prod(grad.shape[:-1])
-    drawn = layer.sampling.count(total, read.crossbars.product.placement.conversions_per_vector)
+    drawn = layer.sampling.count(total, max(1, read.crossbars.product.placement.conversions_per_vector))
     index = torch.randperm(total, generator=generator)[:drawn].to(x.device)
     index = torch.unravel_index(index, grad.shape[:-1])
     # (drawn vectors, groups, cols)
     weighed = grad[index].double().unflatten(-1, read.factor.shape) * (read.factor * (total / max(1, drawn)))
-    weighed = set_together(weighed, layer.placement)
+    weighed = set_together(weighed, layer.arranged)
+    if read.crossbars.flipped is not None:
+        weighed = torch.where(read.crossbars.flipped.to(weighed.device), -weighed, weighed)
     q = layer.integers(_view(layer, x)[index]).flatten(2)
     found = range_gradient(q[None], read.crossbars, read.scale, weighed[None], offsets=offsets)
     raw = layer.log2_lsb.detach().double().exp2()
@@ -101,7 +103,7 @@ def range_gradients(
 
 def _view(layer: Any, x: Tensor) -> Tensor:
     """Return the input vectors of a layer, with the axes of its output but for that of channels in front."""
-    return x[..., None, :] if isinstance(layer, nn.Linear) else input_view(layer, x, layer.placement.together)
+    return x[..., None, :] if isinstance(layer, nn.Linear) else input_view(layer, x, layer.arranged.together)
 
 
 def gradients(

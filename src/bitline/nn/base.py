@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from bitline.chip.description import Chip, NoReadNoise, Weights
 from bitline.chip.variants import ideal, lossless, same_sums, with_cells
 from bitline.errors import ConversionError, MappingError
+from bitline.mapping.empty import empty_blocks
 from bitline.mapping.encode import in_use, set_together
 from bitline.mapping.lower import (
     Lowerable,
@@ -23,7 +24,16 @@ from bitline.mapping.lower import (
     weight_matrix,
 )
 from bitline.mapping.place import LayerPlacement, Strategy, placed
-from bitline.mapping.quantize import InputFormat, RangeHistogram, quantize, weight_limits, weight_scale, widen
+from bitline.mapping.quantize import (
+    InputFormat,
+    RangeHistogram,
+    RoundedBias,
+    quantize,
+    round_bias,
+    weight_limits,
+    weight_scale,
+    widen,
+)
 from bitline.mvm import adc as ranges
 from bitline.mvm import native
 from bitline.mvm.adc import AdcScale
@@ -33,6 +43,8 @@ from bitline.mvm.product import Product
 from bitline.mvm.torch_fast import Crossbars, Observer
 from bitline.nn import operator
 from bitline.nn.backward import Answer
+from bitline.nn.correction import correction
+from bitline.nn.effective import effective_weights
 from bitline.nn.ranges import SumHistogram, minmax
 from bitline.nn.state import KeepsRanges, formats
 from bitline.nn.wiring import sort_results, written_cells
@@ -44,7 +56,7 @@ UNFOLDED_BYTES = 2**26
 IDEAL = -1
 """chip seed of cells that sit exactly where they should"""
 
-Mode = Literal["chip", "float", "observe_inputs", "observe_sums"]
+Mode = Literal["chip", "linear", "float", "observe_inputs", "observe_sums"]
 
 
 class CrossbarLayer(KeepsRanges):
@@ -54,7 +66,8 @@ class CrossbarLayer(KeepsRanges):
         chip: the chip it is on.
         matmul: the layer as a matrix product; its name seeds the cells.
         strategy: how its groups are laid out on crossbars.
-        mode: ``"chip"``: the crossbars answer; ``"float"``: the plain layer. The two others serve `calibrate`.
+        mode: ``"chip"``: the crossbars answer; ``"linear"``: they do, but conversions neither round nor clip;
+            ``"float"``: the plain layer. The two others serve `calibrate`.
         input_scale: real value of an input integer of 1; NaN before calibration.
         input_signed: whether inputs below zero occur.
         adc_lsb: LSB of the calibrated ADC ranges, level units, (groups or 1, digits or 1, slices or 1, columns or 1).
@@ -88,7 +101,10 @@ class CrossbarLayer(KeepsRanges):
         self.inputs: RangeHistogram | None = None
         self.sums: SumHistogram | None = None
         self._cells: tuple[tuple[Any, ...], Crossbars] | None = None
+        self._errors: Tensor | None = None
+        self._where: tuple[tuple[Any, ...], LayerPlacement] | None = None
         self._factor: tuple[Weights, Tensor] | None = None
+        self._used: Tensor | None = None
         self._made_from: Tensor | None = None
         self.described = operator.describe(self, chip, matmul, strategy)
         # A layer with a hook is called by modules that would else compute around it (nn.TransformerEncoder).
@@ -96,7 +112,11 @@ class CrossbarLayer(KeepsRanges):
 
     def extra_repr(self) -> str:
         """Say what the plain layer says, and which chip."""
-        return f"{super().extra_repr()}, chip={self.chip.name}, crossbars={self.placement.crossbars}"
+        try:
+            crossbars = self.placement.crossbars
+        except MappingError:  # of weights that no cell holds
+            crossbars = self.arranged.crossbars
+        return f"{super().extra_repr()}, chip={self.chip.name}, crossbars={crossbars}"
 
     @property
     def _itself(self) -> Lowerable:
@@ -109,9 +129,33 @@ class CrossbarLayer(KeepsRanges):
         return replace(self._matmul, signed=bool(self.input_signed))
 
     @property
-    def placement(self) -> LayerPlacement:
-        """Where the layer's weights are."""
+    def arranged(self) -> LayerPlacement:
+        """Where the layer's weights would be if all crossbars were built: all that does not depend on the weights."""
         return placed(self.matmul, self.chip, self.strategy)
+
+    @property
+    def placement(self) -> LayerPlacement:
+        """Where the layer's weights are; a crossbar whose weights are all zero is not built.
+
+        Raises:
+            MappingError: weights that no cell holds.
+        """
+        if self.weight.is_meta:
+            return self.arranged
+        self._forget_other_weights()
+        key = (self.chip, bool(self.input_signed))
+        if self._where is None or self._where[0] != key:
+            self._where = (key, self._placed(self.chip, self._integer_weights(self.chip)))
+        return self._where[1]
+
+    def _placed(self, chip: Chip, q: Tensor) -> LayerPlacement:
+        whole = placed(self.matmul, chip, self.strategy)
+        absent = empty_blocks(q, whole)
+        return placed(self.matmul, chip, self.strategy, absent) if absent else whole
+
+    def _integer_weights(self, chip: Chip) -> Tensor:
+        """Weights as the cells of a chip hold them, whole numbers, (groups, rows, cols)."""
+        return quantize(self._weight_matrix(), self._weight_scale(), *weight_limits(chip.weights))
 
     def forward(self, input: Tensor) -> Tensor:
         """Apply the layer, (batch, ...) to (batch, ...), as the plain layer would.
@@ -135,6 +179,9 @@ class CrossbarLayer(KeepsRanges):
 
     def answer(self, input: Tensor) -> Tensor:
         """What the chip answers; no gradient."""
+        if self.mode == "linear":
+            self._check_finite(input)
+            return self._plain(self.fake_input(input).value, self.effective_weight(), self.used_bias())
         q = self.integers(input)
         if self.mode == "observe_sums":
             self._count_sums(q)
@@ -142,11 +189,12 @@ class CrossbarLayer(KeepsRanges):
         call, first = self._count_reads(input.shape[0])
         seed = int(self.chip_seed)
         plan = self._plan(q, self.chip, seed) if input.dtype == torch.float32 else None
-        if plan is None or not plan.scales or self.strategy == "packed":
+        sorts = self.strategy == "packed" or self.crossbars(self.chip, seed).adapted
+        if plan is None or not plan.scales or sorts:
             return self.real(self.multiply(q, self.chip, seed, first_image=first, call=call), input)
         shape = output_shape(self._itself, input.shape)
         return plan.multiply_scaled(
-            self._view(q), position_axes(self._itself), self.factor_of_one().flatten(), self.bias, shape,
+            self._view(q), position_axes(self._itself), self.factor_of_one().flatten(), self.used_bias(), shape,
             last=isinstance(self, nn.Linear), noise=self._noise(self.chip, seed, first, call),
         )  # fmt: skip
 
@@ -204,7 +252,7 @@ class CrossbarLayer(KeepsRanges):
         if plan is not None:
             noise = self._noise(chip, seed, first_image, call)
             y = plan.multiply(self._view(q), position_axes(self._itself), noise=noise)[0]
-            return sort_results(self, y, q)
+            return sort_results(self, y, q, self.crossbars(chip, seed))
         crossbars = self.crossbars(chip, seed)
         images, scale = q.shape[0], self.adc_scale(q, crossbars)
         outs: list[Tensor] = []
@@ -213,7 +261,7 @@ class CrossbarLayer(KeepsRanges):
             outs.append(crossbar_mvm(rows, crossbars, scale, noise=noise, observer=observer))
         if not outs:
             return q.new_zeros(images, 0, self.matmul.groups, self.matmul.cols).double()
-        return sort_results(self, outs[0] if len(outs) == 1 else torch.cat(outs), q)
+        return sort_results(self, outs[0] if len(outs) == 1 else torch.cat(outs), q, crossbars)
 
     def _noise(self, chip: Chip, seed: int, first_image: int, call: int) -> ReadNoise | None:
         """Return the noise of some reads; ideal cells are read without."""
@@ -227,16 +275,35 @@ class CrossbarLayer(KeepsRanges):
         return native_plan(q, crossbars, self.adc_scale(q, crossbars), self._noise(chip, seed, 0, 0))
 
     def factor_of_one(self) -> Tensor:
-        """Real value of a product of 1, float64, (groups, cols)."""
-        factor = float(self.input_scale) * self._weight_scale().double()
+        """Real value of a product of 1, float64, (groups, cols); 0 for an output whose weights are all zero."""
+        factor = float(self.input_scale) * self._unit().double()
         return factor[:, 0, :].expand(self.matmul.groups, self.matmul.cols)
 
     def real(self, y: Tensor, x: Tensor) -> Tensor:
         """Turn integer products, (images, positions, groups, cols), into the layer's output for input `x`."""
-        out = self.real_product(y, x)
-        if self.bias is None:
+        out, bias = self.real_product(y, x), self.used_bias()
+        if bias is None:
             return out
-        return out + (self.bias if isinstance(self, nn.Linear) else self.bias.view(-1, *[1] * (x.dim() - 2)))
+        return out + (bias if isinstance(self, nn.Linear) else bias.view(-1, *[1] * (x.dim() - 2)))
+
+    def rounded_bias(self) -> RoundedBias | None:
+        """The bias in `weights.bias_bits`; None where there is none, or it is a real number."""
+        if self.bias is None or self.chip.weights.bias_bits is None:
+            return None
+        return round_bias(self.bias, self.accumulator(), self.chip.weights.bias_bits)
+
+    def accumulator(self) -> Tensor:
+        """Real value of 1 in the sum of an output, float64, (outputs,); 0 where all its weights are zero."""
+        return self.factor_of_one().flatten()
+
+    def integer_weights(self) -> Tensor:
+        """What the cells are to hold, (groups, rows, cols), integers of a floating dtype."""
+        return self._integer_weights(self.chip)
+
+    def used_bias(self) -> Tensor | None:
+        """The bias that the chip adds, (outputs,); its gradient is that of `bias`."""
+        rounded = self.rounded_bias()
+        return self.bias if rounded is None or self.bias is None else rounded.value.to(self.bias.dtype)
 
     def real_product(self, y: Tensor, x: Tensor) -> Tensor:
         """Turn integer products into the layer's output without its bias."""
@@ -250,10 +317,10 @@ class CrossbarLayer(KeepsRanges):
 
     def input_vectors(self, q: Tensor) -> Tensor:
         """Every input vector that the crossbars read, (images, positions, groups, rows) as the layer is wired."""
-        return input_rows(self._itself, q, self.placement.together)
+        return input_rows(self._itself, q, self.arranged.together)
 
     def _view(self, q: Tensor) -> Tensor:
-        return input_view(self._itself, q, self.placement.together)
+        return input_view(self._itself, q, self.arranged.together)
 
     def crossbars(self, chip: Chip, seed: int) -> Crossbars:
         """Return the layer's programmed cells on a chip; drawn once, the same on every torch device."""
@@ -263,22 +330,44 @@ class CrossbarLayer(KeepsRanges):
         key = (chip, seed, bool(self.input_signed))
         if self._cells is not None and self._cells[0] == key:
             return self._cells[1]
-        placement = placed(self.matmul, chip, self.strategy)
-        q = quantize(self._weight_matrix(), self._weight_scale(), *weight_limits(chip.weights))
+        q = self._integer_weights(chip)
+        placement = self._placed(chip, q)
         cell = (with_cells(chip) if seed == IDEAL else chip).cell
-        levels = written_cells(q.cpu(), placement, cell, seed)
-        crossbars = Crossbars(Product(placement.wired), levels.to(self.weight.device))
+        written = written_cells(q.cpu(), placement, cell, seed)
+        away = correction(written.levels, written.targets, placement, cell)
+        levels = written.levels.to(self.weight.device)
+        crossbars = Crossbars(Product(placement.wired), levels, away, written.flipped)
         self._cells = (key, crossbars)
         return crossbars
 
+    def effective_weight(self) -> Tensor:
+        """Real values of the weights as they are programmed, shaped as the layer's; see `bitline.nn.effective`.
+
+        Errors are those of the weights that `program` found: where these learn, they hold until it is called again.
+
+        Raises:
+            ConversionError: groups that share bitlines, whose cells are not all theirs.
+        """
+        if self.arranged.together > 1:
+            raise ConversionError(
+                f"layer {self._matmul.name} is mapped {self.strategy}: its groups share bitlines; simulate it directly"
+            )
+        self._forget_other_weights()
+        q = self._integer_weights(self.chip)
+        if self._errors is None:
+            written = effective_weights(self.crossbars(self.chip, int(self.chip_seed)))
+            self._errors = (written - q).to(q.dtype)
+        w = (q + self._errors) * self._unit()
+        return w.transpose(1, 2).reshape(self.weight.shape).to(self.weight.dtype)
+
     def forget(self) -> None:
         """Drop what was counted."""
-        self.sums, self.reads = None, {}
+        self.sums, self.reads, self._errors = None, {}, None
 
     def program(self, seed: int) -> None:
         """Write the weights into the cells of the chip with this seed; -1 for ideal cells."""
         self.chip_seed.fill_(seed)
-        self.reads = {}
+        self.reads, self._errors = {}, None
 
     def set_chip(self, chip: Chip) -> None:
         """Move to another chip; ADC ranges are fitted again where the partial sums are known and still true."""
@@ -286,6 +375,7 @@ class CrossbarLayer(KeepsRanges):
         kept = self.keeps(chip) and (chip.adc.policy == "trained" or not same)
         if chip.inputs != self.chip.inputs:
             self.input_scale.fill_(math.nan)
+        self._errors = None
         self.chip, self.described = chip, operator.describe(self, chip, self._matmul, self.strategy)
         if not same:
             self.sums = None
@@ -299,8 +389,8 @@ class CrossbarLayer(KeepsRanges):
             offset = lsb.clone()
         else:
             exact = self.crossbars(ideal(self.chip), IDEAL)
-            squares = self._weight_scale().square()[:, 0].expand(self.matmul.groups, self.matmul.cols)
-            ideal_cells, squares = self.crossbars(_unread(self.chip), IDEAL), set_together(squares, self.placement)
+            squares = self._unit().square()[:, 0].expand(self.matmul.groups, self.matmul.cols)
+            ideal_cells, squares = self.crossbars(_unread(self.chip), IDEAL), set_together(squares, self.arranged)
             scale = self.sums.fit(self.chip.adc, ideal_cells, exact, squares)
             lsb, offset = scale.lsb, scale.offset
         self.take_ranges(lsb, offset)
@@ -321,7 +411,7 @@ class CrossbarLayer(KeepsRanges):
             case "fixed":
                 scale = ranges.fixed(product)
             case "batch_minmax":
-                scale = minmax((rows for _, rows in self.vectors(q)), crossbars, in_use(self.placement))
+                scale = minmax((rows for _, rows in self.vectors(q)), crossbars, in_use(self.arranged))
             case "calibrated" | "trained":
                 scale = AdcScale(self.lsb, self.offset, *ranges.code_range(adc, product))
                 if not bool((scale.lsb + scale.offset).isfinite().all()):
@@ -344,7 +434,7 @@ class CrossbarLayer(KeepsRanges):
             return
         crossbars = self.crossbars(_unread(self.chip), IDEAL)
         if self.sums is None:
-            self.sums = SumHistogram(crossbars.product, in_use(self.placement))
+            self.sums = SumHistogram(crossbars.product, in_use(self.arranged))
         for _, rows in self.vectors(q):
             self.sums.count(rows, crossbars, rows.shape[0] / q.shape[0])
 
@@ -356,6 +446,15 @@ class CrossbarLayer(KeepsRanges):
         most = max(1, UNFOLDED_BYTES // max(1, per_image * q.element_size()))
         for start in range(0, q.shape[0], most):
             yield start, self.input_vectors(q[start : start + most])
+
+    def _unit(self) -> Tensor:
+        """Real value of a weight integer of 1, shaped as the scale; 0 where an output has no weight but zeros.
+
+        Such an output is known without its cells, so that what these err by is not in it.
+        """
+        if self._used is None:
+            self._used = self._weight_matrix().any(1, keepdim=True)
+        return self._weight_scale() * self._used
 
     def _weight_scale(self) -> Tensor:
         """Real value of a weight integer of 1 in the cells last written, (groups or 1, 1, cols or 1)."""
@@ -371,7 +470,8 @@ class CrossbarLayer(KeepsRanges):
         """Drop cells and scales made from weights that have changed since, by whatever means."""
         made, weight = self._made_from, self.weight.detach()
         if made is None or (made.device, made.dtype) != (weight.device, weight.dtype) or not made.equal(weight):
-            self._made_from, self._cells, self._factor = weight.clone(), None, None
+            self._made_from, self._cells, self._factor, self._where = weight.clone(), None, None, None
+            self._used = None
 
     def fake_weight(self) -> Quantized:
         """The weights as the cells hold them without error."""

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from bitline.errors import ConversionError
 from bitline.mapping.quantize import RangeHistogram
 from bitline.nn.convert import crossbar_layers
+from bitline.nn.grid import grids
 from bitline.nn.layers import IDEAL, Mode
 
 
@@ -40,19 +41,26 @@ def calibrate(
     layers = crossbar_layers(model)
     training = {module: module.training for module in model.modules()}
     modes: dict[str, Mode] = {name: layer.mode for name, layer in layers.items()}
+    stored = grids(model).values()
     model.eval()
     try:
         for layer in layers.values():
             layer.inputs, layer.sums = RangeHistogram(), None
+        for grid in stored:
+            grid.seen = RangeHistogram()
         _run(model, batches, "observe_inputs", "input ranges", progress)
         for name, layer in layers.items():
             histogram, settings = layer.inputs, layer.chip.inputs
             assert histogram is not None
             if float(histogram.counts.sum()) == 0 and histogram.top == 0:
                 raise ConversionError(f"layer {name} saw no data but zeros; its input range is unknown")
-            scale = histogram.scale(settings.bits, settings.calibration, settings.percentile, settings.scale)
+            scale = histogram.scale(
+                settings.bits, settings.calibration, settings.percentile, settings.scale, settings.rounding
+            )  # fmt: skip
             layer.input_scale.fill_(scale)
             layer.input_signed.fill_(histogram.negative)
+        for grid in stored:
+            grid.fit()
         _run(model, batches, "observe_sums", "partial sums", progress)
         for layer in layers.values():
             layer.fit()
@@ -61,6 +69,8 @@ def calibrate(
     finally:
         for name, layer in layers.items():
             layer.mode, layer.inputs = modes[name], None
+        for grid in stored:
+            grid.mode, grid.seen = "chip", None
         for module, mode in training.items():
             module.training = mode
 
@@ -95,7 +105,7 @@ def _run(
     progress: bool,
 ) -> None:
     layers = crossbar_layers(model).values()
-    for layer in layers:
+    for layer in (*layers, *grids(model).values()):
         layer.mode = mode
     device = next(iter(layers)).weight.device
     if progress:

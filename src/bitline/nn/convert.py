@@ -3,7 +3,7 @@
 import copy
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -14,9 +14,12 @@ from bitline.chip.description import Chip
 from bitline.errors import ConversionError, nearest
 from bitline.mapping.lower import Lowerable, lower
 from bitline.mapping.place import LayerPlacement, Placement, place
+from bitline.mapping.strategies import choose
 from bitline.nn.fold import fold, neighbours
+from bitline.nn.grid import grids
 from bitline.nn.layers import CrossbarConv1d, CrossbarConv2d, CrossbarLayer, CrossbarLinear
 from bitline.nn.shapes import MAPPED, modules, run_hooked, trace
+from bitline.nn.wiring import absent_blocks
 
 _CLASSES = {nn.Linear: CrossbarLinear, nn.Conv1d: CrossbarConv1d, nn.Conv2d: CrossbarConv2d}
 _WEIGHTED = {
@@ -71,6 +74,7 @@ class ConversionReport:
             + (f" x {p.matmul.groups} groups" if p.matmul.groups > 1 else "")
             + (f", {p.strategy}" if p.strategy != "dense" else "")
             + f", {p.row_tiles} row tiles, {p.crossbars} crossbars, {p.utilization:.0%} used"
+            + (f", {p.removed} crossbars of zeros removed" if p.removed else "")
             for p in self.layers
         ]
         lines += [f"{norm}: folded into {layer}" for norm, layer in self.folded.items()]
@@ -144,7 +148,9 @@ def to_crossbar(
         raise ConversionError(
             "these operations stay digital: " + "; ".join(f"{d.name} ({d.op}): {d.why}" for d in digital)
         )
-    placement = place(found, chip, mapping)
+    chosen = choose(found, mapping or {})
+    absent = {m.name: absent_blocks(layers[m.name], m, chip, chosen[m.name]) for m in found}
+    placement = place(found, chip, mapping, absent)
     replaced: dict[nn.Module, nn.Module] = {}
     for placed in placement.layers:
         layer = layers[placed.matmul.name]
@@ -220,9 +226,14 @@ def set_chip(model: nn.Module, chip: Chip) -> None:
         MappingError: the chip has too few crossbars, or a layer does not fit as it is mapped.
     """
     layers = crossbar_layers(model).values()
-    place((layer.matmul for layer in layers), chip, {layer.matmul.name: layer.strategy for layer in layers})
+    found = [(layer.matmul, layer) for layer in layers]
+    absent = {m.name: absent_blocks(cast("Lowerable", layer), m, chip, layer.strategy) for m, layer in found}
+    place((m for m, _ in found), chip, {m.name: layer.strategy for m, layer in found}, absent=absent)
     for layer in layers:
         layer.keeps(chip)  # refuses before any layer has moved
+    for grid in grids(model).values():
+        if chip.inputs != grid.inputs:
+            grid.forget(chip.inputs)
     for layer in layers:
         layer.set_chip(chip)
 

@@ -178,21 +178,12 @@ def _fold_one(model: nn.Module, norm_name: str, layer_name: str) -> Callable[[],
     norm, layer = model.get_submodule(norm_name), model.get_submodule(layer_name)
     assert isinstance(norm, BatchNorm)
     assert isinstance(layer, Lowerable)
-    assert norm.running_mean is not None
-    assert norm.running_var is not None
     weight, bias = layer.weight, layer.bias
     with torch.no_grad():
-        factor = torch.rsqrt(norm.running_var.double() + norm.eps)
-        if norm.affine:
-            factor = factor * norm.weight.double()
-        offset = (norm.bias.double() if norm.affine else 0) - norm.running_mean.double() * factor
-        order = _order(model, layer_name)
-        factor, offset = factor[order], offset[order]
-        shift = (0 if bias is None else bias.double()) * factor + offset
-        scaled = weight.double() * factor.view(-1, *[1] * (weight.dim() - 1))
-        layer.weight = nn.Parameter(scaled.to(weight.dtype), requires_grad=weight.requires_grad)
+        scaled, shift = folded(norm, layer, order_of(model, layer_name))
+        layer.weight = nn.Parameter(scaled, requires_grad=weight.requires_grad)
         trained = weight.requires_grad if bias is None else bias.requires_grad
-        layer.bias = nn.Parameter(shift.to(weight.dtype), requires_grad=trained)
+        layer.bias = nn.Parameter(shift, requires_grad=trained)
     model.set_submodule(norm_name, nn.Identity())
 
     def restore() -> None:
@@ -202,7 +193,30 @@ def _fold_one(model: nn.Module, norm_name: str, layer_name: str) -> Callable[[],
     return restore
 
 
-def _order(model: nn.Module, layer: str) -> Tensor | slice:
+def folded(norm: BatchNorm, layer: Any, order: Tensor | slice) -> tuple[Tensor, Tensor]:
+    """Return the weight and the bias of a layer that has taken in a batch norm with its running statistics.
+
+    Computed in float64; gradients flow to the layer and to the batch norm.
+
+    Args:
+        norm: with running statistics.
+        layer: that it follows.
+        order: channel of the batch norm that each output of the layer is, see `order_of`.
+    """
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
+    weight, bias = layer.weight, layer.bias
+    factor = torch.rsqrt(norm.running_var.double() + norm.eps)
+    if norm.affine:
+        factor = factor * norm.weight.double()
+    offset = (norm.bias.double() if norm.affine else 0) - norm.running_mean.double() * factor
+    factor, offset = factor[order], offset[order]
+    shift = (0 if bias is None else bias.double()) * factor + offset
+    scaled = weight.double() * factor.view(-1, *[1] * (weight.dim() - 1))
+    return scaled.to(weight.dtype), shift.to(weight.dtype)
+
+
+def order_of(model: nn.Module, layer: str) -> Tensor | slice:
     """Which channel of the batch norm each output of a layer is: the same one, but for the last layer of a block."""
     parent, _, child = layer.rpartition(".")
     block = model.get_submodule(parent)

@@ -59,16 +59,24 @@ class SumHistogram:
         centre = self.least + (self.width - 1) / 2
         return torch.arange(self.by_digit.shape[-1], dtype=torch.float64) * self.width + centre
 
-    def add(self, a: Tensor) -> None:
-        """Count sums, (groups, digits, vectors, slices, sides, stored columns)."""
+    def add(self, a: Tensor, tile: int | None = None) -> None:
+        """Count sums, (groups, digits, vectors, slices, sides, stored columns), of one row tile.
+
+        Args:
+            a: the sums.
+            tile: whose crossbars these are; None: all are built.
+        """
         index = ((a - self.least + 0.5) / self.width).floor().to(torch.int64).cpu()
         importance = self._importance[None, :, None, :, None, None].expand(index.shape).flatten()
-        used = None
-        if self.used is not None:
-            used = self.used.cpu()[:, None, None, None, None, :].expand(index.shape).flatten().double()
+        there = None if tile is None or self.product.built is None else self._of_all(self.product.built[tile], index)
+        used = there if self.used is None else self._of_all(self.used, index)
         self._count(self.by_digit, index, (1, 3), used)
-        self._count(self.by_column, index, (0, 5), None)
-        self._count(self.by_column_weighted, index, (0, 5), importance)
+        self._count(self.by_column, index, (0, 5), there)
+        self._count(self.by_column_weighted, index, (0, 5), importance if there is None else importance * there)
+
+    def _of_all(self, columns: Tensor, index: Tensor) -> Tensor:
+        """Spread what holds of (groups, stored columns) over all sums, as numbers."""
+        return columns.cpu()[:, None, None, None, None, :].expand(index.shape).flatten().double()
 
     def count(self, rows: Tensor, crossbars: Crossbars, share: float) -> None:
         """Count the sums of some input vectors, evenly spread over a batch.
@@ -79,18 +87,19 @@ class SumHistogram:
             share: of what a batch may count.
         """
         vectors = rows.reshape(1, -1, *rows.shape[2:])
-        most = max(1, round(_COUNTED_SUMS / self.product.placement.conversions_per_vector * share))
+        placement = self.product.placement
+        most = max(1, round(_COUNTED_SUMS / max(1, placement.conversions_per_vector) * share))
         step = max(1, vectors.shape[1] // most)
         # A stride that shares no factor with the positions visits all of them.
         while step > 1 and math.gcd(step, rows.shape[1]) > 1:
             step -= 1
         self.keep(vectors)
-        for a in analog_sums(vectors[:, ::step], crossbars):
-            self.add(a)
+        for number, a in enumerate(analog_sums(vectors[:, ::step], crossbars)):
+            self.add(a, number % placement.row_tiles)
 
     def keep(self, vectors: Tensor) -> None:
         """Keep some integer input vectors of a batch, (1, vectors, groups, rows), as long as there is room."""
-        most = min(512, max(16, _SAMPLED_SUMS // self.product.placement.conversions_per_vector))
+        most = min(512, max(16, _SAMPLED_SUMS // max(1, self.product.placement.conversions_per_vector)))
         room = min(most - sum(kept.shape[1] for kept in self.sample), math.ceil(most / 4))
         if room > 0:
             picked = torch.randperm(vectors.shape[1], generator=seeds.generator("sample", len(self.sample)))[:room]
@@ -211,9 +220,15 @@ def minmax(batch: Iterable[Tensor], crossbars: Crossbars, used: Tensor | None = 
     low, high = torch.full(shape, math.inf, device=device), torch.full(shape, -math.inf, device=device)
     axes = [2, 4, *(axis for axis, size in zip((0, 1, 3, 5), shape, strict=True) if size == 1)]
     for rows in batch:
-        for a in analog_sums(rows, crossbars):
-            if used is not None and shape[3] == 1:
-                a = a.movedim(5, 1)[used.to(device)].movedim(0, -1)[None]
-            low = torch.minimum(low, a.amin(axes, keepdim=True)[:, :, 0, :, 0])
-            high = torch.maximum(high, a.amax(axes, keepdim=True)[:, :, 0, :, 0])
-    return ranges.from_range(low, high, product)
+        for number, a in enumerate(analog_sums(rows, crossbars)):
+            there = used if product.built is None else product.built[number % product.placement.row_tiles]
+            if there is None:
+                least, most = a, a
+            else:
+                gone = ~there.to(device)[:, None, None, None, None]
+                least, most = a.masked_fill(gone, math.inf), a.masked_fill(gone, -math.inf)
+            low = torch.minimum(low, least.amin(axes, keepdim=True)[:, :, 0, :, 0])
+            high = torch.maximum(high, most.amax(axes, keepdim=True)[:, :, 0, :, 0])
+    # Where there is no sum the range does not matter, but must be one.
+    nothing = low > high
+    return ranges.from_range(low.masked_fill(nothing, 0), high.masked_fill(nothing, 0), product)

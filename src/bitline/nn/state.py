@@ -190,8 +190,9 @@ def parts(chip: Chip) -> dict[str, Any]:
         same |= {"calibration": "mse", "percentile": 99.9}
     adc = chip.adc.model_copy(update=same)
     leak = chip.cell.g_min / chip.cell.step if chip.cell.leak == "kept" else 0.0
+    weights = chip.weights.model_copy(update={"bias_bits": None})
     return {
-        "adc": adc, "inputs": chip.inputs, "weights": chip.weights, "dac": chip.dac, "crossbar": chip.crossbar.whole,
+        "adc": adc, "inputs": chip.inputs, "weights": weights, "dac": chip.dac, "crossbar": chip.crossbar.whole,
         "cell.bits": chip.cell.bits, "cell.leak": leak,
     }  # fmt: skip
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from bitline.chip.description import Chip
+from bitline.chip.description import Chip, Record
 from bitline.errors import ConversionError, DataError
 from bitline.mvm import adc
 from bitline.mvm.product import Product
@@ -218,7 +218,7 @@ def _check_fits(layer: CrossbarLayer, found: dict[str, Tensor], where: str) -> N
         raise ConversionError(f"{where}: input_scale = {float(scale)} must be a number above zero")
     if not layer.converts:
         return
-    product = Product(replace(layer.placement, matmul=replace(layer.matmul, signed=bool(signed))).wired)
+    product = Product(replace(layer.arranged, matmul=replace(layer.matmul, signed=bool(signed))).wired)
     shape = adc.shape(layer.chip.adc.granularity, product)
     for key in ("adc_lsb", "adc_offset"):
         value = found[key]
@@ -246,5 +246,15 @@ def _flat(chip: Chip) -> dict[str, Any]:
             found[key] = value
 
     for key, value in parts(chip).items():
-        walk(key, value.model_dump(mode="json") if hasattr(value, "model_dump") else value)
+        walk(key, _dumped(value) if isinstance(value, Record) else value)
     return found
+
+
+def _dumped(record: Record) -> dict[str, Any]:
+    """Return a record as plain data, without newer keys that say nothing: files from before them still fit."""
+    said = {key for key, _ in record.__repr_args__() if key is not None}
+    dumped = record.model_dump(mode="json", include=said)
+    # A correction follows the conversion, and changes no range.
+    if isinstance(dumped.get("encoding"), dict):
+        dumped["encoding"].pop("correction", None)
+    return dumped

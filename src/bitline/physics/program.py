@@ -41,8 +41,8 @@ def written(levels: Tensor, z: Tensor, cell: Cell) -> Tensor:
     match cell.programming:
         case Ideal():
             return target.expand(torch.broadcast_shapes(levels.shape, z.shape))
-        case LogNormal(sigma=sigma):
-            return target * torch.exp(z * sigma)
+        case LogNormal(sigma=sigma, centred=centred):
+            return target * torch.exp(z * sigma - (sigma**2 / 2 if centred else 0.0))
         case GaussianProportional(sigma=sigma):
             return (target * (1 + z * sigma)).clamp_(min=0)
         case GaussianAbsolute(sigma=sigma):
@@ -72,14 +72,46 @@ def effective_levels(levels: Tensor, stuck: Tensor | None, cell: Cell, *, genera
     varies = not isinstance(cell.programming, Ideal) and cell.programming.sigma != 0
     if not varies and cell.leak == "cancelled":
         return (levels if stuck is None else torch.where(stuck >= 0, stuck, levels.to(stuck.dtype))).to(torch.uint8)
-    grid = torch.arange(cell.max_level + 1)[:, None]
-    table = _in_levels(written(grid, quantiles().roll(2**15).float() / SIGMA, cell), cell)
+    table = _table(cell)
     u = torch.empty(-(-levels.numel() // 4), dtype=torch.int64).random_(-(2**63), None, generator=generator)
     index = levels.reshape(-1).int().mul_(2**16).add_(u.view(torch.int16)[: levels.numel()]).add_(2**15)
     real = table.flatten().index_select(0, index).view(levels.shape)
     if stuck is None:
         return real
     return torch.where(stuck >= 0, _in_levels(cell.g_min + stuck.float() * cell.step, cell), real)
+
+
+def mean_levels(cell: Cell) -> Tensor:
+    """Mean effective level of the cells that were given each level: programming model, faults and kept leak.
+
+    Args:
+        cell: the memory element.
+
+    Returns:
+        float64, (levels,).
+    """
+    off, on = cell.faults.stuck_off, cell.faults.stuck_on
+    ends = _in_levels(torch.tensor([cell.g_min, cell.g_max], dtype=torch.float64), cell)
+    working = _table(cell).double().mean(1)
+    return (1 - off - on) * working + off * ends[0] + on * ends[1]
+
+
+def exact_levels(cell: Cell) -> Tensor:
+    """Effective level of cells that sit exactly on each level, float32, (levels,): a kept leak is part of it."""
+    return _in_levels(cell.g_min + torch.arange(cell.max_level + 1).float() * cell.step, cell)
+
+
+def level_variances(cell: Cell) -> Tensor:
+    """Variance of the effective level of working cells that were given each level, float64, (levels,)."""
+    if isinstance(cell.programming, Ideal):
+        return torch.zeros(cell.max_level + 1, dtype=torch.float64)
+    return _table(cell).double().var(1, correction=0)
+
+
+def _table(cell: Cell) -> Tensor:
+    """What every level can become, float32, (levels, 65536); all alike."""
+    grid = torch.arange(cell.max_level + 1)[:, None]
+    return _in_levels(written(grid, quantiles().roll(2**15).float() / SIGMA, cell), cell)
 
 
 def _in_levels(g: Tensor, cell: Cell) -> Tensor:

@@ -10,7 +10,7 @@ from bitline.chip.files import load as load_chip
 from bitline.errors import DataError, nearest
 from bitline.train.config import StrictConfig
 
-RecipeName = Literal["conventional", "quantization-aware", "psum-aware", "group", "separable", "mixed", "auto"]
+RecipeName = Literal["conventional", "quantization-aware", "psum-aware", "group", "separable", "mixed", "auto", "crimp"]
 Structure = Literal["dense", "group", "separable", "mixed"]
 Aware = Literal["none", "quantization", "psum"]
 Granularity = Literal["layer", "slice", "slice_digit", "column"]
@@ -23,6 +23,21 @@ _OF: dict[str, tuple[RecipeName, ...]] = {
     "assignment": ("group", "mixed", "auto"),
     "refit": ("group", "separable", "mixed", "auto"),
     "layers": ("mixed",),
+    **dict.fromkeys(
+        (
+            "sparsity",
+            "kernel_share",
+            "l1",
+            "zero_start",
+            "zero_interval",
+            "kernel_groups",
+            "crossbar_blocks",
+            "zerorize",
+            "integer",
+            "compensate",
+        ),
+        ("crimp",),
+    ),
     **dict.fromkeys(("objectives", "trials", "front", "proxy_steps", "proxy_batch", "proxy_images"), ("auto",)),
 }
 """which recipes use what"""
@@ -36,14 +51,16 @@ class RecipeConfig(StrictConfig):
         recipe: ``conventional`` (float training alone), ``quantization-aware`` (on the chip with a lossless ADC),
             ``psum-aware`` (on the chip, tiles in the forward path, ADC ranges trained), ``group`` or ``separable``
             (another structure, then as ``psum-aware``), ``mixed`` (the structure of each layer in `layers`), ``auto``
-            (a search for structures and chips, whose front is then trained as ``mixed``).
+            (a search for structures and chips, whose front is then trained as ``mixed``), ``crimp`` (integer-only,
+            pruned by kernels and crossbars, adapted to the cells, in zerorize-recover training).
         chip: a preset or a TOML file.
         overrides: of the chip, ``adc.bits=4`` and the like.
         aware: what training on the chip sees: ``none``, ``quantization``, ``psum``.
         granularity: of the trained ADC ranges; None: the chip's.
-        epochs: of float training; None: 10 for a new structure, 0 for psum-aware and quantization-aware.
+        epochs: of float training, and of both phases of ``crimp`` together; None: 10 for a new structure, 20 for
+            ``crimp``, 0 for psum-aware and quantization-aware.
         chip_epochs: of training on the chip; None: 2, and 0 for conventional.
-        lr: largest learning rate of float training.
+        lr: largest learning rate of float training and of zerorize-recover training.
         chip_lr: largest learning rate of weights on the chip, under Adam.
         range_lr: the same of the logarithm of ADC steps.
         batch_size: images in a batch.
@@ -58,6 +75,19 @@ class RecipeConfig(StrictConfig):
         multiplier: maps for each output channel of ``separable``.
         layers: of ``mixed``: layer name -> one of `bitline.recipes.structure.CHOICES`.
         mapping: strategies, layer name or kind -> strategy.
+        sparsity: share of the weights that ``crimp`` removes.
+        kernel_share: how much of that the kernels take: they leave ``(1 - sparsity) ** kernel_share`` of the weights.
+        l1: weight of the L1 norm of the factors in the loss.
+        zero_start: share of a phase's epochs before the first zero epoch.
+        zero_interval: epochs from one zero epoch to the next.
+        kernel_groups: prune kernels, in the first phase.
+        crossbar_blocks: prune crossbars, in the second phase.
+        zerorize: zero and recover; else a phase trains plainly and prunes once, in its last epoch.
+        integer: scales that are powers of two and biases of integers, so that no floating point is left.
+        compensate: programming error divided by its mean, the digital sum corrected for the mean error of cells,
+            weights with stuck cells at the nearest value that is left to them, and biases set anew for each chip.
+        simulation: of the chip in training: ``linear`` has every error of cells but no rounding in the ADC, which is
+            small for one that is lossless; ``direct`` has both.
         objectives: of ``auto``.
         trials: of ``auto``.
         front: trials of the front that ``auto`` trains.
@@ -99,6 +129,17 @@ class RecipeConfig(StrictConfig):
     multiplier: Annotated[int, Field(ge=1)] = 1
     layers: dict[str, str] = Field(default_factory=dict[str, str])
     mapping: dict[str, str] = Field(default_factory=dict[str, str])
+    sparsity: Annotated[float, Field(ge=0, lt=1)] = 0.5
+    kernel_share: Annotated[float, Field(ge=0, le=1)] = 0.5
+    l1: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1e-4
+    zero_start: Annotated[float, Field(ge=0, lt=1)] = 0.5
+    zero_interval: Annotated[int, Field(ge=1)] = 2
+    kernel_groups: bool = True
+    crossbar_blocks: bool = True
+    zerorize: bool = True
+    integer: bool = True
+    compensate: bool = True
+    simulation: Literal["linear", "direct"] = "linear"
     objectives: tuple[Objective, ...] = ("accuracy", "energy", "area")
     trials: Annotated[int, Field(ge=1)] = 40
     front: Annotated[int, Field(ge=1)] = 4
@@ -133,6 +174,11 @@ class RecipeConfig(StrictConfig):
                 raise DataError(
                     f"{key} is {value!r}, which recipe {self.recipe} does not use: it is of {', '.join(recipes)}"
                 )
+        phases = self.kernel_groups + self.crossbar_blocks
+        if self.recipe == "crimp" and self.float_epochs < max(1, phases):
+            raise DataError(f"epochs is {self.float_epochs}; crimp has {phases} phases of an epoch or more each")
+        if self.recipe == "crimp" and not phases:
+            raise DataError("kernel_groups and crossbar_blocks are both off; crimp needs one of them")
         if self.recipe == "mixed" and not self.layers:
             raise DataError("recipe mixed needs layers, for example features.conv6.0=group:2")
         return self
@@ -155,7 +201,9 @@ class RecipeConfig(StrictConfig):
     @property
     def float_epochs(self) -> int:
         """Epochs of float training."""
-        fresh = 10 if self.structure != "dense" or self.recipe == "conventional" else 0
+        fresh = 20 if self.recipe == "crimp" else 0
+        if self.structure != "dense" or self.recipe == "conventional":
+            fresh = 10
         return fresh if self.epochs is None else self.epochs
 
     @property
@@ -164,6 +212,11 @@ class RecipeConfig(StrictConfig):
         if self.awareness == "none":
             return 0
         return 2 if self.chip_epochs is None else self.chip_epochs
+
+    @property
+    def recentres(self) -> bool:
+        """Whether biases are set anew for each programmed chip."""
+        return self.recipe == "crimp" and self.compensate
 
     def load_chip(self) -> Chip:
         """Return the chip that the network is to run on."""

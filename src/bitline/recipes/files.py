@@ -17,10 +17,14 @@ from bitline.recipes.names import (
     AFTER,
     BEFORE,
     CHIP,
+    CROSSBARS,
     FLOAT,
     FRONT,
     JOURNAL,
+    KERNELS,
     ON_CHIP,
+    PACKED,
+    PRUNING,
     RANGES,
     RECIPE,
     START,
@@ -55,9 +59,17 @@ def prepare(out: Path, config: RecipeConfig, if_exists: IfExists) -> bool:
         state = "a finished recipe" if (out / AFTER).is_file() else "an unfinished recipe"
         raise DataError(f"{out} holds {state}; add --resume to go on with it, or --overwrite to start again")
     if if_exists == "overwrite":
-        for folder in (START, FLOAT, ON_CHIP, *(path.name for path in out.glob("trial[0-9]*"))):
+        for folder in (
+            START,
+            FLOAT,
+            ON_CHIP,
+            KERNELS,
+            PACKED,
+            CROSSBARS,
+            *(path.name for path in out.glob("trial[0-9]*")),
+        ):
             shutil.rmtree(out / folder, ignore_errors=True)
-        for name in (BEFORE, UNTRAINED, *RESULT, TRIALS, JOURNAL, FRONT, RECIPE):
+        for name in (BEFORE, UNTRAINED, *RESULT, TRIALS, JOURNAL, FRONT, PRUNING, RECIPE):
             (out / name).unlink(missing_ok=True)
         return False
     saved = checked(**read_json(out / RECIPE)["settings"]).model_dump()
@@ -95,11 +107,13 @@ class Made:
         chip: that it runs on.
         mapping: strategies, layer name or kind -> strategy.
         ranges: trained ADC ranges; None where calibration sets them.
+        recentred: whether biases are set anew for each programmed chip.
     """
 
     chip: Chip
     mapping: dict[str, str]
     ranges: Path | None
+    recentred: bool = False
 
     @classmethod
     def of(cls, folder: Path | None) -> Self | None:
@@ -114,4 +128,5 @@ class Made:
         chip = check(read_json(folder / CHIP), str(folder / CHIP))
         settings = read_json(folder / RECIPE)["settings"] if (folder / RECIPE).is_file() else {}
         ranges = folder / RANGES if (folder / RANGES).is_file() else None
-        return cls(chip, dict(settings.get("mapping", {})), ranges)
+        recentred = settings.get("recipe") == "crimp" and bool(settings.get("compensate"))
+        return cls(chip, dict(settings.get("mapping", {})), ranges, recentred)

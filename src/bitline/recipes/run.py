@@ -4,12 +4,16 @@ Each stage is a run directory of its own below the recipe's, so that a killed re
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from bitline.chip.description import Chip
+from bitline.compress.repack import repack
+from bitline.compress.sparsity import crossbars as crossbars_of
+from bitline.compress.sparsity import sparsity, weights_left
 from bitline.data import DataSet, load
 from bitline.evaluate import Settings, accuracy, evaluate
 from bitline.evaluate.run import CALIBRATION_BATCH
@@ -17,8 +21,21 @@ from bitline.models.files import RECORD, WEIGHTS, Run, load_run, read_json
 from bitline.nn.shapes import matmuls
 from bitline.recipes.auto import Search, chosen, train_front
 from bitline.recipes.config import RecipeConfig
+from bitline.recipes.crimp import Phase, Zerorize, chip_of
 from bitline.recipes.files import RESULT, Made, Say, copy, prepare, write_run
-from bitline.recipes.names import AFTER, BEFORE, CHIP, FLOAT, ON_CHIP, RANGES, RECIPE, START, UNTRAINED
+from bitline.recipes.names import (
+    AFTER,
+    BEFORE,
+    CHIP,
+    FLOAT,
+    ON_CHIP,
+    PACKED,
+    PRUNING,
+    RANGES,
+    RECIPE,
+    START,
+    UNTRAINED,
+)  # fmt: skip
 from bitline.recipes.on_chip import OnChipTraining
 from bitline.recipes.structure import check_layers, restructure
 from bitline.train import TrainConfig
@@ -66,8 +83,11 @@ def optimize(
         best = train_front(search, front, lambda c: optimize(c, if_exists="resume", say=say, progress=progress))
         copy(best, out, RESULT)
         return out
-    last = flow.start(origin)
-    last = flow.float_training(last)
+    if config.recipe == "crimp":
+        flow.chip = chip_of(chip, config)
+        last = flow.pruning(origin)
+    else:
+        last = flow.float_training(flow.start(origin))
     last = flow.chip_training(last)
     flow.keep(last)
     return out
@@ -110,6 +130,52 @@ class _Flow:
         )
         return train.run_dir
 
+    def pruning(self, origin: Run) -> Path:
+        """Prune kernels, then crossbars, each in zerorize-recover training, and drop what was freed in between."""
+        config, last = self.config, self.config.run
+        whole = weights_left(origin.model)
+        wanted: dict[Phase, bool] = {"kernels": config.kernel_groups, "crossbars": config.crossbar_blocks}
+        phases: list[Phase] = [phase for phase, on in wanted.items() if on]
+        for number, phase in enumerate(phases):
+            epochs = config.float_epochs // len(phases) + (number < config.float_epochs % len(phases))
+            run = load_run(last)
+            share = config.kernel_share if number == 0 and len(phases) == 2 else 1.0
+            left = max((1 - config.sparsity) ** share * whole, (1 - config.sparsity) * whole)
+            target = max(0.0, 1 - left / weights_left(run.model))
+            train = self._training(phase, run, epochs=epochs, lr=config.lr, precision="32-true")
+            stage = Zerorize(phase, run.model.train(), run.record, self.chip, config, self.data, target)
+            self._stage(train, lambda train, resumed, stage=stage: stage.run(train, resumed=resumed))
+            last = train.run_dir
+            if phase == "kernels":
+                last = self._pack(last)
+        self._write_pruning(origin, load_run(last))
+        return last
+
+    def _pack(self, last: Path) -> Path:
+        """Drop the kernels that are zero."""
+        folder = self.out / PACKED
+        if not (folder / METRICS).is_file():
+            run = load_run(last)
+            found = repack(run.model, self._example, self.chip)
+            record = run.record.model_copy(update={"rewrites": (*run.record.rewrites, *found.rewrites)})
+            write_run(folder, found.model, record, {"seed": self.config.seed}, self._score(found.model))
+        return folder
+
+    def _write_pruning(self, before: Run, after: Run) -> None:
+        """Say what was removed, by weights and by crossbars."""
+        crossbars = [crossbars_of(run.model, self.chip, self._example) for run in (before, after)]
+        found = {
+            "sparsity": sparsity(before.model, after.model),
+            "crossbars_before": crossbars[0],
+            "crossbars_after": crossbars[1],
+        }
+        write_json(self.out / PRUNING, found)
+        self.say(f"pruned: {found['sparsity']:.2%} of the weights, {crossbars[0]} -> {crossbars[1]} crossbars")
+
+    @property
+    def _example(self) -> Tensor:
+        return next(self.data.batches("test", batch_size=2, limit=2))[0]
+
     def chip_training(self, last: Path) -> Path:
         """Train on the chip after the teacher."""
         if self.config.epochs_on_chip == 0:
@@ -119,7 +185,11 @@ class _Flow:
             ON_CHIP, run, epochs=self.config.epochs_on_chip, lr=self.config.chip_lr, optimizer="adam",
             precision="32-true", weight_decay=0.0, schedule="onecycle",
         )  # fmt: skip
-        stage = OnChipTraining(run.model, run.record, self.chip, self.config, self.data)
+        stage: OnChipTraining | Zerorize
+        if self.config.recipe == "crimp":
+            stage = Zerorize("chip", run.model.train(), run.record, self.chip, self.config, self.data, 0.0)
+        else:
+            stage = OnChipTraining(run.model, run.record, self.chip, self.config, self.data)
         self._stage(train, lambda train, resumed: stage.run(train, resumed=resumed))
         return train.run_dir
 
@@ -144,8 +214,9 @@ class _Flow:
         mapping = self.config.mapping
         if name == BEFORE:
             chip, mapping, ranges = self._as_it_was(chip)
+        settings = replace(self.settings, recentre=name == AFTER and self.config.recentres)
         found = evaluate(
-            run.model, self.data, chip, self.settings, name=run.record.model,
+            run.model, self.data, chip, settings, name=run.record.model,
             mapping=mapping or None, ranges=ranges,
         )  # fmt: skip
         write_json(path, found)

@@ -44,6 +44,7 @@ class Classifier(LightningModule):
         steps: of the whole run, for the schedule.
         teacher: a trained network whose scores are targets too; it is not changed.
         rates: parameters that learn at a rate of their own, without decay, by a part of their name.
+        penalty: a term of the loss beside the answers, or None for this step.
         say: given one line after each epoch.
     """
 
@@ -55,6 +56,7 @@ class Classifier(LightningModule):
         steps: int,
         teacher: nn.Module | None = None,
         rates: Mapping[str, float] | None = None,
+        penalty: Callable[[], Tensor | None] | None = None,
         say: Callable[[str], None] | None = None,
     ) -> None:
         super().__init__()
@@ -62,6 +64,7 @@ class Classifier(LightningModule):
         self.config = config
         self.steps = steps
         self.rates = dict(rates or {})
+        self.penalty = penalty
         self.say = say
         # in a tuple, so that the teacher is no part of the checkpoint
         self._teacher = () if teacher is None else (teacher.eval().requires_grad_(False),)
@@ -99,7 +102,8 @@ class Classifier(LightningModule):
             loss = (1 - share) * loss + share * distillation(scores.float(), targets, self.config.temperature)
         _count(self.train_sums, loss, scores, labels)
         self.log("train_loss", loss.detach(), prog_bar=True)
-        return loss
+        extra = None if self.penalty is None else self.penalty()
+        return loss if extra is None else loss + extra
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Count one batch of test images."""

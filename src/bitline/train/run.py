@@ -15,7 +15,7 @@ from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from safetensors.torch import save_model
-from torch import nn
+from torch import Tensor, nn
 
 from bitline.data import DataSet, load
 from bitline.errors import DataError
@@ -71,6 +71,7 @@ def train_network(
     resumed: bool = False,
     rates: Mapping[str, float] | None = None,
     callbacks: Sequence[Callback] = (),
+    penalty: Callable[[], Tensor | None] | None = None,
     test_images: int | None = None,
     finish: Callable[[nn.Module], nn.Module] = lambda network: network,
 ) -> None:
@@ -84,6 +85,7 @@ def train_network(
         resumed: go on from the last checkpoint.
         rates: parameters that learn at a rate of their own, by a part of their name.
         callbacks: of Lightning's loop.
+        penalty: a term of the loss beside the answers, or None for this step.
         test_images: only the first so many are tested after each epoch.
         finish: turns the trained network into the one to keep.
 
@@ -99,7 +101,7 @@ def train_network(
         if not resumed:
             out.mkdir(parents=True, exist_ok=True)
             write_json(out / CONFIG, {**config.model_dump(mode="json"), "commit": git_commit(), "version": _version()})
-        module = _fit(network, config, data, rates=rates, callbacks=callbacks, test_images=test_images)
+        module = _fit(network, config, data, rates=rates, callbacks=callbacks, penalty=penalty, test_images=test_images)
         _finish(module, finish(module.network.cpu().float()), config, data, record)
     finally:
         torch.set_num_threads(threads)
@@ -170,6 +172,7 @@ def _fit(
     *,
     rates: Mapping[str, float] | None,
     callbacks: Sequence[Callback],
+    penalty: Callable[[], Tensor | None] | None,
     test_images: int | None,
 ) -> Classifier:
     """Run Lightning's loop from the last checkpoint, or from the start."""
@@ -183,7 +186,7 @@ def _fit(
     say = None if bar else functools.partial(print, flush=True)
     teacher = None if config.teacher is None else load_run(config.teacher).model
     steps = config.epochs * len(batches)
-    module = Classifier(network, config, steps=steps, teacher=teacher, rates=rates, say=say)
+    module = Classifier(network, config, steps=steps, teacher=teacher, rates=rates, penalty=penalty, say=say)
     checkpoint = out / CHECKPOINT
     part = len(list((out / "logs").glob("csv/part_*")))  # a resumed run writes its own table beside the earlier ones
     with _quiet():

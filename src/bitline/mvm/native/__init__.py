@@ -115,6 +115,7 @@ class Plan:
                 count=count,
                 tolerance=TOLERANCE,
                 noise_variance=0.0 if noise is None else (1 + product.subtracts) * noise.absolute_sigma**2,
+                **({} if product.built is None else {"built": product.built.transpose(0, 1).byte().contiguous()}),
             )
         except ValueError as error:
             raise MappingError(str(error)) from None

@@ -428,6 +428,9 @@ Plan build(const Layer& l, Machine machine, bool count) {
     const Levels level(l);
     p.groups = l.groups, p.rows = l.rows, p.stored = l.stored;
     p.bounds = l.bounds, p.tiles = int(l.bounds.size()) - 1;
+    p.built = l.built;
+    for (size_t i = 0; i < p.built.size(); i += p.stored)
+        p.used.push_back(std::any_of(p.built.begin() + i, p.built.begin() + i + p.stored, [](uint8_t b) { return b; }));
     p.digit_shift = l.digit_shift, p.digit_mask = l.digit_mask, p.digit_weight = l.digit_weight;
     p.digits = int(l.digit_weight.size());
     p.planes = l.slices * int(l.side_weight.size());

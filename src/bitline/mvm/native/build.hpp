@@ -17,6 +17,7 @@ struct Layer {
     bool integral, subtracts;
     const uint8_t* bytes;   // levels where integral, (groups, sides, slices, rows, stored)
     const float* reals;     // else
+    std::vector<uint8_t> built;  // which columns there are, (groups, tiles, stored); empty: all
     std::vector<int> bounds, digit_shift, digit_mask;
     std::vector<double> digit_weight, slice_weight, side_weight;
     int digital_offset;

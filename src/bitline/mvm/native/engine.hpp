@@ -77,6 +77,7 @@ class Engine {
     int group_ = -1;
     int lanes_ = 0;
     int32_t x_total_[LANES];
+    std::vector<int32_t> x_tile_;    // of each row tile, where columns lack some: (tiles, lanes)
     Tiles tiles_;
 
    public:
@@ -122,7 +123,9 @@ class Engine {
             else
                 starts[runs] = l, lengths[runs++] = 1;
         }
-        for (int r = 0; r < plan.rows; r++) {
+        for (int t = 0, r = 0; r < plan.rows; r++) {
+            if (r == plan.bounds[t + 1]) t++;
+            if (!plan.reads(group, t)) continue;
             uint8_t* to = x + size_t(r) * LANES;
             const uint8_t* from = base + view.row[r];
             for (int i = 0; i < runs; i++) {
@@ -136,15 +139,18 @@ class Engine {
         }
         std::memset(x_total_, 0, sizeof x_total_);
         const bool negative = plan.digit_weight[plan.digits - 1] < 0;
-        for (int r = 0; r < plan.rows; r++)
-            for (int l = 0; l < LANES; l++) {
-                const uint8_t v = x[size_t(r) * LANES + l];
-                x_total_[l] += negative ? int8_t(v) : v;
-            }
+        if (plan.built.empty())
+            add_up(x, 0, plan.rows, negative, x_total_);
+        else if (plan.digital_offset) {
+            x_tile_.assign(size_t(plan.tiles) * LANES, 0);
+            for (int t = 0; t < plan.tiles; t++)
+                if (plan.reads(group, t)) add_up(x, plan.bounds[t], plan.bounds[t + 1], negative, x_tile_.data() + size_t(t) * LANES);
+        }
         live_.assign(size_t(plan.tiles) * plan.digits, 0);
         live_count_.assign(plan.tiles, 0);
         place_.assign(size_t(plan.tiles) * plan.digits, 0);
         for (int t = 0; t < plan.tiles; t++) {
+            if (!plan.reads(group, t)) continue;
             alignas(64) uint8_t any[LANES] = {};
             for (int r = plan.bounds[t]; r < plan.bounds[t + 1]; r++)
                 for (int l = 0; l < LANES; l++) any[l] |= x[size_t(r) * LANES + l];
@@ -172,13 +178,22 @@ class Engine {
         }
     }
 
+    // Inputs of some rows.
+    static void add_up(const uint8_t* x, int from, int to, bool negative, int32_t* total) {
+        for (int r = from; r < to; r++)
+            for (int l = 0; l < LANES; l++) {
+                const uint8_t v = x[size_t(r) * LANES + l];
+                total[l] += negative ? int8_t(v) : v;
+            }
+    }
+
     template <class T, class Put>
     void index(const uint8_t* x, int rows_per_lookup, int width, T* to, Put put) {
         active_.clear();
         active_first_.assign(1, 0);
         for (int t = 0; t < plan.tiles; t++) {
             const int live = live_count_[t];
-            for (int k = plan.first_lookup[t]; k < plan.first_lookup[t + 1]; k++) {
+            for (int k = plan.first_lookup[t]; plan.reads(group_, t) && k < plan.first_lookup[t + 1]; k++) {
                 T* at = to + size_t(k) * plan.digits * LANES;
                 const int r0 = plan.bounds[t] + (k - plan.first_lookup[t]) * rows_per_lookup;
                 const int r1 = std::min(plan.bounds[t + 1], r0 + rows_per_lookup);
@@ -395,10 +410,13 @@ class Engine {
             for (int t = 0; t < plan.tiles; t++) {
                 if constexpr (TILED)
                     if (plan.tiled) {
-                        tile_columns(t, c0, c1, acc32, acc16, per_column, clipped);
+                        each_run(t, c0, c1, [&](int begin, int end) {
+                            tile_columns(t, c0, begin, end, acc32, acc16, per_column, clipped);
+                        });
                         continue;
                     }
                 for (int c = c0; c < c1; c++) {
+                    if (!plan.there(group_, t, c)) continue;
                     uint32_t* a32 = acc32 ? acc32 + per_column * (c - c0) : nullptr;
                     uint16_t* a16 = acc16 ? acc16 + per_column * (c - c0) : nullptr;
                     if (plan.sums == Sums::words)
@@ -407,7 +425,13 @@ class Engine {
                         byte_column(t, c, a32, a16, clipped);
                 }
             }
+        int32_t read[LANES];
         for (int c = c0; c < c1; c++) {
+            const int32_t* inputs = x_total_;
+            if (!plan.built.empty() && plan.digital_offset) {
+                if (c == c0 || !alike(c - 1, c)) add_tiles(c, read);
+                inputs = read;
+            }
             const size_t at = per_column * (c - c0);
             double y[LANES];
             if (wide)
@@ -419,21 +443,50 @@ class Engine {
             if ((plan.sums == Sums::bytes || plan.tiled) && !wide) {
                 double ordered[LANES];
                 for (int l = 0; l < LANES; l++) ordered[natural(l)] = y[l];
-                put(c, ordered);
+                put(c, ordered, inputs);
             } else {
-                put(c, y);
+                put(c, y, inputs);
             }
         }
         if (out.clipped) __atomic_fetch_add(out.clipped, clipped, __ATOMIC_RELAXED);
     }
 
+    // Whether two columns have the same row tiles.
+    bool alike(int a, int b) const {
+        for (int t = 0; t < plan.tiles; t++)
+            if (plan.there(group_, t, a) != plan.there(group_, t, b)) return false;
+        return true;
+    }
+
+    // Inputs that a column reads.
+    void add_tiles(int c, int32_t* total) const {
+        std::memset(total, 0, LANES * sizeof *total);
+        for (int t = 0; t < plan.tiles; t++)
+            if (plan.there(group_, t, c))
+                for (int l = 0; l < LANES; l++) total[l] += x_tile_[size_t(t) * LANES + l];
+    }
+
+    // Runs of sixteen columns each of which a row tile has any: run(first column, last column).
+    template <class Run>
+    void each_run(int t, int c0, int c1, Run run) const {
+        if (plan.built.empty()) return run(c0, c1);
+        for (int c = c0; c < c1;) {
+            int end = c;
+            while (end < c1 && plan.any(group_, t, end, std::min(end + 16, c1))) end += 16;
+            if (end > c) run(c, std::min(end, c1));
+            c = end + 16;
+        }
+    }
+
     // Tile products give the sums of half of the lanes of a column and plane at a time: sums[place][lane].
-    void tile_columns(int t, int c0, int c1, uint32_t* acc32, uint16_t* acc16, size_t per_column, int64_t& clipped) {
+    void tile_columns(int t, int c0, int begin, int end, uint32_t* acc32, uint16_t* acc16, size_t per_column,
+                      int64_t& clipped) {
         constexpr int HALF = LANES / 2;
         const int live = live_count_[t];
         const int* digits = live_.data() + size_t(t) * plan.digits;
         const int* place = place_.data() + size_t(t) * plan.digits;
-        tiles_.multiply(plan, group_, t, c0, c1, x_.data.get(), digits, live, [&](int c, int s, int from, const auto* sums) {
+        tiles_.multiply(plan, group_, t, begin, end, x_.data.get(), digits, live, [&](int c, int s, int from, const auto* sums) {
+            if (!plan.there(group_, t, c)) return;
             const size_t at = per_column * (c - c0);
             using Sum = std::decay_t<decltype(*sums)>;
             if constexpr (std::is_same_v<Sum, float>) {
@@ -523,6 +576,7 @@ class Engine {
         sigma_.resize(size_t(plan.tiles) * plan.digits * LANES);
         sigma16_.resize(sigma_.size());
         for (int t = 0; t < plan.tiles; t++) {
+            if (!plan.reads(group_, t)) continue;
             for (int l = 0; l < lanes_; l++) {
                 const uint64_t k = noise_key(view.noise, block_ * LANES + l, t);
                 for (int i = 0; i < 4; i++) keys_[(size_t(t) * 4 + i) * LANES + l] = uint16_t(k >> 16 * i);
@@ -697,12 +751,14 @@ class Engine {
         float* sums = sums_.get(COLS * LANES);
         for (int t = 0; t < plan.tiles; t++) {
             const int r0 = plan.bounds[t], rows = plan.bounds[t + 1] - r0;
+            if (!plan.any(group_, t, c0, c1)) continue;
             float* digits = digits_.get(size_t(rows) * LANES);
             for (int p = 0; p < plan.digits; p++) {
                 const int shift = plan.digit_shift[p], mask = plan.digit_mask[p];
                 for (int i = 0; i < rows * LANES; i++)
                     digits[i] = float(int32_t(x[size_t(r0) * LANES + i] >> shift & mask));
-                for (int c = c0; c < c1; c += COLS)
+                for (int c = c0; c < c1; c += COLS) {
+                    if (!plan.any(group_, t, c, std::min(c + COLS, c1))) continue;
                     for (int s = 0; s < plan.planes; s++) {
                         const float* w = plan.levels.data() +
                                          (((size_t(group_) * plan.planes + s) * quads + c / 4) * plan.rows + r0) * COLS;
@@ -718,6 +774,7 @@ class Engine {
                                 for (int v = 0; v < VECTORS; v++) store(sums + i * LANES + h + v * N32, a[i][v]);
                         }
                         for (int i = 0; i < COLS && c + i < c1; i++) {
+                            if (!plan.there(group_, t, c + i)) continue;
                             if (view.noise.on) disturb(t, c + i, s, p, sums + i * LANES);
                             round_codes(sums + i * LANES, plan.range(group_, p, s, c + i),
                                         acc + size_t(c + i - c0) * plan.planes * plane_stride +
@@ -725,6 +782,7 @@ class Engine {
                                         clipped);
                         }
                     }
+                }
             }
         }
     }
@@ -734,12 +792,14 @@ class Engine {
     template <class T>
     void total(int c, const T* acc, bool digits_done, double* y) const {
         double constant = 0;
+        int tiles = 0;
+        for (int t = 0; t < plan.tiles; t++) tiles += plan.there(group_, t, c);
         std::fill(y, y + LANES, 0.0);
         for (int s = 0; s < plan.planes; s++)
             for (int p = 0; p < plan.digits; p++) {
                 const int range = plan.range(group_, p, s, c);
                 const double weight = plan.digit_weight[p] * plan.plane_weight[s];
-                constant += weight * (plan.offset[range] - plan.lsb[range] * plan.bias[range]) * plan.tiles;
+                constant += weight * (plan.offset[range] - plan.lsb[range] * plan.bias[range]) * tiles;
                 if (digits_done && p) continue;
                 const double factor = plan.lsb[range] * (digits_done ? plan.plane_weight[s] : weight);
                 const T* at = acc + (digits_done ? size_t(s) : size_t(s) * plan.digits + p) * LANES;
@@ -749,8 +809,8 @@ class Engine {
         for (int l = 0; l < LANES; l++) y[l] += constant;
     }
 
-    void put(int c, double* y) const {
-        for (int l = 0; l < LANES; l++) y[l] -= double(plan.digital_offset) * x_total_[l];
+    void put(int c, double* y, const int32_t* inputs) const {
+        for (int l = 0; l < LANES; l++) y[l] -= double(plan.digital_offset) * inputs[l];
         const int64_t start = block_ * LANES, channel = int64_t(group_) * plan.stored + c;
         if (out.exact) {
             for (int l = 0; l < lanes_; l++) out.exact[(start + l) * plan.groups * plan.stored + channel] = y[l];

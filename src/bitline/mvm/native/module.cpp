@@ -168,7 +168,7 @@ Compiled compile(const std::string& path, nb::object levels, std::vector<int> bo
                  std::vector<int> digit_mask, std::vector<double> digit_weight, std::vector<double> slice_weight,
                  std::vector<double> side_weight, bool subtracts, int digital_offset, Array<double> lsb,
                  Array<double> offset, std::optional<int> low, std::optional<int> high, bool multiply, bool count,
-                 double tolerance, double noise_variance) {
+                 double tolerance, double noise_variance, std::optional<Array<uint8_t>> built) {
     const Path& p = find(path);
     Layer l{};
     const auto take = [&](auto array) {
@@ -188,6 +188,11 @@ Compiled compile(const std::string& path, nb::object levels, std::vector<int> bo
     }
     l.subtracts = subtracts;
     l.bounds = std::move(bounds);
+    if (built) {
+        if (built->size() != size_t(l.groups) * (l.bounds.size() - 1) * l.stored)
+            throw std::invalid_argument("built columns need axes of groups, row tiles and stored columns");
+        l.built.assign(built->data(), built->data() + built->size());
+    }
     l.digit_shift = std::move(digit_shift), l.digit_mask = std::move(digit_mask);
     l.digit_weight = std::move(digit_weight);
     l.slice_weight = std::move(slice_weight), l.side_weight = std::move(side_weight);
@@ -318,7 +323,8 @@ NB_MODULE(_native, m) {
     m.def("compile", &compile, nb::arg("path"), nb::arg("levels"), nb::kw_only(), nb::arg("bounds"),
           nb::arg("digit_shift"), nb::arg("digit_mask"), nb::arg("digit_weight"), nb::arg("slice_weight"),
           nb::arg("side_weight"), nb::arg("subtracts"), nb::arg("digital_offset"), nb::arg("lsb"), nb::arg("offset"),
-          nb::arg("low").none(), nb::arg("high").none(), nb::arg("multiply"), nb::arg("count"), nb::arg("tolerance"), nb::arg("noise_variance"));
+          nb::arg("low").none(), nb::arg("high").none(), nb::arg("multiply"), nb::arg("count"), nb::arg("tolerance"), nb::arg("noise_variance"),
+          nb::arg("built").none() = nb::none());
     m.def("multiply", &multiply, nb::arg("plan"), nb::arg("x"), nb::arg("position_axes"), nb::arg("y"), nb::kw_only(),
           nb::arg("threads"), nb::arg("shortcuts"), nb::arg("count"), nb::arg("reads").none());
     m.def("multiply_scaled", &multiply_scaled, nb::arg("plan"), nb::arg("x"), nb::arg("position_axes"), nb::arg("y"),

@@ -46,6 +46,8 @@ struct Plan {
     std::vector<int> bounds;                 // (tiles + 1)
     std::vector<int> digit_shift, digit_mask;
     std::vector<double> digit_weight, plane_weight;
+    std::vector<uint8_t> built;              // columns that there are, (groups, tiles, stored); empty: all
+    std::vector<uint8_t> used;               // row tiles that have any, (groups, tiles); empty: all
     bool signed_sums;                        // a pair is subtracted before its conversion
     int digital_offset;
 
@@ -90,6 +92,13 @@ struct Plan {
     // Sums::floats.
     std::vector<float> levels;                    // (groups, planes, ceil(stored / 4), rows, 4)
 
+    bool there(int g, int t, int c) const { return built.empty() || built[(size_t(g) * tiles + t) * stored + c]; }
+    bool reads(int g, int t) const { return used.empty() || used[size_t(g) * tiles + t]; }
+    bool any(int g, int t, int c0, int c1) const {
+        for (int c = c0; c < c1; c++)
+            if (there(g, t, c)) return true;
+        return false;
+    }
     int lookups() const { return first_lookup.back(); }
     int range(int g, int p, int plane, int c) const {
         return g * stride[0] + p * stride[1] + plane_range[plane] + c * stride[3];

@@ -1,0 +1,195 @@
+"""``bitline export``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from torch import Tensor, nn
+
+    from bitline.chip import Chip
+    from bitline.data import DataSet
+    from bitline.nn.integer import IntegerNetwork
+
+EXAMPLES = """
+[bold]Examples[/]
+
+bitline export runs/vgg8-cifar10 --to onnx --chip crimp-32nm --set weights.scale=power_of_two --set inputs.scale=power_of_two --set weights.bias_bits=8
+
+bitline export runs/crimp --to integer   [dim]# a recipe's chip, if its scales are powers of two[/]
+
+bitline export runs/vgg8-cifar10 --to conductances --chip rram-22nm --seed 3
+"""  # noqa: E501
+
+
+def command(
+    run: Annotated[Path, typer.Argument(help="Run directory of bitline train or of a recipe.")],
+    to: Annotated[str, typer.Option(help="onnx, integer or conductances.")],
+    out: Annotated[Path | None, typer.Option(help="Directory to write; default: export-... in the run.")] = None,
+    chip: Annotated[
+        str | None, typer.Option(help="A preset (see bitline chips) or a file; default: the run's, else rram-22nm.")
+    ] = None,
+    overrides: Annotated[
+        list[str] | None, typer.Option("--set", help="KEY=VALUE for any chip key; repeatable.")
+    ] = None,
+    mapping: Annotated[
+        list[str] | None,
+        typer.Option(help="LAYER or KIND=STRATEGY, for example depthwise=strip, repeatable; or auto[=OBJECTIVE]."),
+    ] = None,
+    seed: Annotated[
+        int | None, typer.Option(help="Conductances as programmed on this chip; default: their targets.")
+    ] = None,
+    check: Annotated[int, typer.Option(help="Test images on which two implementations are compared; 0: none.")] = 1000,
+    accumulator_bits: Annotated[int, typer.Option(help="Widest sum of an integer network, bits.")] = 32,
+    calibration_images: Annotated[int, typer.Option(help="Training images that set the ranges.")] = 256,
+    data: Annotated[str | None, typer.Option(help="Instead of the run's data.")] = None,
+    data_dir: Annotated[Path | None, typer.Option(help="Where cifar10 lies.")] = None,
+    trust_code: Annotated[bool, typer.Option(help="Run the Python file that the run directory names.")] = False,
+) -> None:
+    """Write a trained network for elsewhere: integer operators, or what goes into the crossbars."""
+    from bitline.chip import files
+    from bitline.errors import ExportError, nearest
+
+    allowed = ("onnx", "integer", "conductances")
+    if to not in allowed:
+        raise ExportError(f"--to {to!r}{nearest(to, allowed)}; allowed: {', '.join(allowed)}")
+    if seed is not None and to != "conductances":
+        raise ExportError(f"--seed {seed} belongs to --to conductances; integers have no cells")
+    from bitline.cli.output import write_json
+    from bitline.cli.subject import subject
+    from bitline.evaluate import Settings
+    from bitline.evaluate.run import put_on_chip
+    from bitline.models.files import load_run
+    from bitline.nn.mapping import resolve
+    from bitline.nn.shapes import matmuls
+    from bitline.recipes.files import Made
+
+    made = Made.of(run)
+    target = files.replace(made.chip, *(overrides or ())) if chip is None and made is not None else None
+    target = target or files.load(chip or "rram-22nm", overrides or ())
+    if to != "conductances":
+        _check_powers(target)
+    ranges = made.ranges if made is not None and chip is None and target.adc.policy == "trained" else None
+    layout = mapping or ([f"{key}={value}" for key, value in made.mapping.items()] if made is not None else [])
+    network, dataset, _ = subject(run, None, None, 1.0, data, data_dir, None, trust_code=trust_code)
+    image = (dataset.channels, dataset.image_size, dataset.image_size)
+    chosen = resolve(layout, lambda: matmuls(network, image), target)
+    settings = Settings(calibration_images=calibration_images)
+    on_chip = put_on_chip(network, dataset, target, settings, ranges=ranges, mapping=chosen)
+    folder = out or run / f"export-{to}"
+    record = load_run(run, trust_code=trust_code).record
+    manifest: dict[str, Any] = {"format": to, "run": str(run), "model": record.model_dump(mode="json")}
+    if to == "conductances":
+        from bitline.nn import conductances
+
+        manifest |= conductances.write(on_chip.model, folder, seed)
+        write_json(manifest, folder / "manifest.json")
+        typer.echo(f"{len(manifest['crossbars'])} blocks of cells: {folder}")
+        return
+    example = next(dataset.batches("train", batch_size=min(64, calibration_images)))[0]
+    manifest |= _integers(on_chip.model, example, dataset, folder, to, check, accumulator_bits)
+    manifest["chip"] = target.model_dump(mode="json")
+    write_json(manifest, folder / "manifest.json")
+    typer.echo(f"{manifest['file']}: {folder}")
+    found = manifest["check"]
+    if found is not None:
+        if found["different"]:
+            raise ExportError(
+                f"{found['different']} of {found['images']} images differ; see {folder / 'manifest.json'}"
+            )
+        typer.echo(f"{found['images']} images: equal bit for bit, {found['accuracy']:.2f} % right")
+
+
+def _check_powers(chip: Chip) -> None:
+    """Raise ChipError where a chip's numbers are not those of an integer network."""
+    from bitline.errors import ChipError
+
+    missing = [f"--set {key}.scale=power_of_two" for key in ("weights", "inputs") if _scale(chip, key) == "any"]
+    if chip.weights.bias_bits is None:
+        missing.append("--set weights.bias_bits=8")
+    if missing:
+        raise ChipError(f"chip {chip.name} scales by real numbers, an integer network cannot; add {' '.join(missing)}")
+
+
+def _scale(chip: Chip, key: str) -> str:
+    return chip.weights.scale if key == "weights" else chip.inputs.scale
+
+
+def _integers(
+    model: nn.Module, example: Tensor, data: DataSet, folder: Path, to: str, check: int, accumulator_bits: int
+) -> dict[str, Any]:
+    """Write an integer network, and compare it with another implementation."""
+    import hashlib
+    from dataclasses import asdict
+
+    from bitline.errors import ExportError
+    from bitline.nn import onnx
+    from bitline.nn.integer import integer_network
+    from bitline.nn.stored import store
+
+    stored = store(model, example)
+    network = integer_network(model, example, accumulator_bits=accumulator_bits)
+    name = "network.onnx" if to == "onnx" else "network.safetensors"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ExportError(f"cannot write {folder}: {error}") from error
+    if to == "onnx":
+        onnx.export(network, folder / name)
+    else:
+        network.save(folder / name)
+    return {
+        "file": name,
+        "sha256": hashlib.sha256((folder / name).read_bytes()).hexdigest(),
+        "input": {**asdict(network.source_format), "shape": network.shape},
+        "exponent": network.exponent,
+        "sum_bits": dict(network.sum_bits),
+        "stored": [asdict(value) for value in stored],
+        "check": _compared(model, network, data, folder / name, to, check) if check else None,
+    }
+
+
+def _compared(
+    model: nn.Module, network: IntegerNetwork, data: DataSet, file: Path, to: str, images: int
+) -> dict[str, Any]:
+    """Compare the interpreter with onnxruntime or, where integers are exported, with the simulated chip."""
+    import torch
+
+    from bitline.chip.variants import ideal
+    from bitline.nn import IDEAL, crossbar_layers, onnx
+    from bitline.nn.integer import IntegerNetwork
+
+    if to == "integer":
+        network = IntegerNetwork.load(file)
+        for layer in crossbar_layers(model).values():
+            layer.chip = ideal(layer.chip)
+            layer.program(IDEAL)
+    parts, labels = zip(*_first(data, images), strict=True)
+    q = network.quantize(torch.cat(parts))
+    scores = network(q)
+    if to == "onnx":
+        same = onnx.run(file, q) == scores.integers
+    else:
+        with torch.no_grad():
+            same = torch.cat([model.eval()(part) for part in parts]).double() == scores.real
+    right = int((scores.integers.argmax(1) == torch.cat(labels)).sum())
+    different = int((~same.flatten(1).all(1)).sum())
+    other = "onnxruntime" if to == "onnx" else "simulated chip, ideal cells"
+    return {"images": len(q), "against": other, "different": different, "accuracy": 100 * right / len(q)}
+
+
+def _first(data: DataSet, images: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield batches of the first test images and their labels."""
+    for batch, labels in data.batches("test", batch_size=64):
+        yield batch[:images], labels[:images]
+        images -= len(batch)
+        if images <= 0:
+            return
+
+
+command.__doc__ = f"{command.__doc__}\n{EXAMPLES}"

@@ -1,0 +1,167 @@
+"""Biases set again for one programmed chip, as batch norms set their means.
+
+Errors of cells do not average out: over a layer's inputs, which are not negative, they move the mean of every output
+channel. A bias is digital and can move it back. Our reconstruction of "self-compensation" (CRIMP, ACM TECS 2023, of
+which this part is not public).
+"""
+
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from bitline.errors import ConversionError
+from bitline.nn import operator
+from bitline.nn.convert import crossbar_layers
+from bitline.nn.layers import IDEAL, CrossbarLayer
+
+
+class Recentred:
+    """What the biases of a network were before they were set for one chip.
+
+    Args:
+        biases: by layer; None where there was none.
+    """
+
+    def __init__(self, biases: dict[CrossbarLayer, Tensor | None]) -> None:
+        self._biases = biases
+
+    @torch.no_grad()
+    def restore(self) -> None:
+        """Give every layer its former bias."""
+        for layer, bias in self._biases.items():
+            if bias is None:
+                layer.bias = None
+                _describe(layer)
+            elif layer.bias is not None:
+                layer.bias.copy_(bias)
+
+
+class BatchRecentre:
+    """Output channels that keep a mean while a network trains on programmed chips, as after `recentre`.
+
+    The mean is taken over each batch, with its gradient, as a batch norm does. Ideal cells are left as they are.
+
+    Args:
+        targets: what gives the mean that each layer's outputs are to have, (channels,).
+    """
+
+    def __init__(self, targets: Mapping[CrossbarLayer, Callable[[], Tensor]]) -> None:
+        self.targets = dict(targets)
+        self._handles = [layer.register_forward_hook(self._move) for layer in self.targets]
+
+    def _move(self, layer: nn.Module, _: object, y: Tensor) -> Tensor | None:
+        assert isinstance(layer, CrossbarLayer)
+        if int(layer.chip_seed) == IDEAL or layer.mode not in ("chip", "linear"):
+            return None
+        channel = y.dim() - 1 if isinstance(layer, nn.Linear) else 1
+        mean = y.mean([axis for axis in range(y.dim()) if axis != channel], keepdim=True)
+        return y - mean + _along(layer, self.targets[layer](), y)
+
+    def remove(self) -> None:
+        """Leave the layers alone."""
+        for handle in self._handles:
+            handle.remove()
+
+
+@torch.no_grad()
+def recentre(model: nn.Module, batches: Iterable[Tensor | Sequence[Tensor]]) -> Recentred:
+    """Let the bias of every layer take the difference of channel means between ideal cells and this chip.
+
+    Each batch passes twice, through ideal cells and through the chip. On the second way the output of every layer is
+    moved to the means of the first before the next layer reads it, so that one pass serves all layers; a bias takes the
+    mean of what its layer was moved by.
+
+    Args:
+        model: converted, calibrated and programmed.
+        batches: tensors, or (inputs, labels) as data loaders give; no labels are used.
+
+    Returns:
+        What restores the biases.
+
+    Raises:
+        ConversionError: no layer on crossbars, or no data.
+    """
+    layers = list(crossbar_layers(model).values())
+    training = {module: module.training for module in model.modules()}
+    written = {layer: (int(layer.chip_seed), layer.reads) for layer in layers}
+    moved: dict[CrossbarLayer, list[tuple[Tensor, int]]] = {layer: [] for layer in layers}
+    model.eval()
+    try:
+        for batch in batches:
+            x = (batch if isinstance(batch, Tensor) else batch[0]).to(layers[0].weight.device)
+            means: dict[CrossbarLayer, list[Tensor]] = {layer: [] for layer in layers}
+
+            def look(layer: CrossbarLayer, y: Tensor, seen: dict[CrossbarLayer, list[Tensor]] = means) -> None:
+                seen[layer].append(_mean(layer, y))
+
+            def move(layer: CrossbarLayer, y: Tensor, wanted: dict[CrossbarLayer, list[Tensor]] = means) -> Tensor:
+                by = wanted[layer].pop(0) - _mean(layer, y)
+                moved[layer].append((by, len(y)))
+                return y + _along(layer, by.to(y.dtype), y)
+
+            for layer in layers:
+                layer.program(IDEAL)
+            with _outputs(layers, look):
+                model(x)
+            for layer in layers:
+                layer.program(written[layer][0])
+            with _outputs(layers, move):
+                model(x)
+    finally:
+        for module, mode in training.items():
+            module.training = mode
+        for layer, (seed, reads) in written.items():
+            layer.program(seed)
+            layer.reads = reads
+    if not any(moved.values()):
+        raise ConversionError("recentre has no data: no batch passed any layer on crossbars")
+    return _take(moved)
+
+
+def _take(moved: dict[CrossbarLayer, list[tuple[Tensor, int]]]) -> Recentred:
+    """Add to each bias the mean of what its layer was moved by."""
+    before: dict[CrossbarLayer, Tensor | None] = {}
+    for layer, shifts in moved.items():
+        if not shifts:
+            continue
+        bias = layer.bias
+        before[layer] = None if bias is None else bias.detach().clone()
+        shift = sum((by * count for by, count in shifts), torch.zeros(())) / sum(count for _, count in shifts)
+        if bias is None:
+            layer.bias = nn.Parameter(shift.to(layer.weight), requires_grad=False)
+            _describe(layer)
+        else:
+            bias.add_(shift.to(bias))
+    return Recentred(before)
+
+
+@contextmanager
+def _outputs(layers: Iterable[CrossbarLayer], see: Callable[[CrossbarLayer, Tensor], Tensor | None]) -> Generator[None]:
+    """Call `see` with every layer and its output; what it returns takes the output's place."""
+
+    def hook(module: nn.Module, _: object, y: Tensor) -> Tensor | None:
+        assert isinstance(module, CrossbarLayer)
+        return see(module, y)
+
+    handles = [layer.register_forward_hook(hook) for layer in layers]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _mean(layer: CrossbarLayer, y: Tensor) -> Tensor:
+    """Mean of each output channel over images and positions, float64."""
+    channel = y.dim() - 1 if isinstance(layer, nn.Linear) else 1
+    return y.detach().double().mean([axis for axis in range(y.dim()) if axis != channel])
+
+
+def _along(layer: CrossbarLayer, channels: Tensor, y: Tensor) -> Tensor:
+    return channels if isinstance(layer, nn.Linear) else channels.view(-1, *[1] * (y.dim() - 2))
+
+
+def _describe(layer: CrossbarLayer) -> None:
+    layer.described = operator.describe(layer, layer.chip, layer.matmul, layer.strategy)

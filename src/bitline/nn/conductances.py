@@ -1,0 +1,141 @@
+"""What is written into every crossbar of a network: levels, and the conductances that a chip's cells take."""
+
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from bitline.chip.variants import with_cells
+from bitline.errors import ExportError
+from bitline.nn.convert import crossbar_layers
+from bitline.nn.layers import IDEAL, CrossbarLayer
+from bitline.nn.wiring import Written, written_cells
+
+
+@dataclass(frozen=True)
+class Block:
+    """The cells of one row tile and one column tile of a group.
+
+    Args:
+        layer: name of the layer.
+        group: of what shares bitlines: of the layer, or several of its groups where its mapping wires these together.
+        row_tile: number of the row tile.
+        column_tile: number of the column tile.
+        crossbar: number of the crossbar among those below each other that hold the row tiles.
+        levels: that cells are to take, uint8, (rows, columns). The cells of a weight are neighbours: the positive side,
+            then the negative one if there is one, each with its slices, least significant first. A reference column
+            comes last.
+        conductances: that they take, S, float32, the same shape.
+        kernels: number within the group of the kernel in each weight column, (weight columns,) int64: their own order,
+            but where the chip remaps.
+        flipped: whether a weight column holds its kernel with the other sign, (weight columns,) bool.
+    """
+
+    layer: str
+    group: int
+    row_tile: int
+    column_tile: int
+    crossbar: int
+    levels: Tensor
+    conductances: Tensor
+    kernels: Tensor
+    flipped: Tensor
+
+
+def blocks(layer: CrossbarLayer, seed: int = IDEAL) -> Iterator[Block]:
+    """Yield the blocks of a layer that are built.
+
+    Args:
+        layer: on crossbars.
+        seed: of the programmed chip; -1 for the targets.
+    """
+    if not layer.converts:
+        return
+    placement, chip = layer.placement, layer.chip
+    wired, absent = placement.wired, placement.absent
+    cell = (with_cells(chip) if seed == IDEAL else chip).cell
+    written = written_cells(layer.integer_weights().cpu(), placement, cell, seed)
+    kernels, flipped = _on_chip(written, wired.matmul.groups, wired.matmul.cols)
+    leak = chip.cell.g_min if chip.cell.leak == "cancelled" else 0.0
+    for group in range(wired.matmul.groups):
+        for row in range(wired.row_tiles):
+            for column in range(wired.col_tiles):
+                if (group, row, column) in absent:
+                    continue
+                rows = slice(*wired.row_bounds[row : row + 2])
+                columns = list(range(*wired.col_bounds[column : column + 2]))
+                mine = (kernels[group, columns], flipped[group, columns])
+                if chip.reference_columns:
+                    columns.append(wired.matmul.cols + column)
+                levels, reached = (_cells(t[group, :, :, rows][..., columns]) for t in (written.asked, written.reached))
+                conductances = (leak + reached.double() * chip.cell.step).float()
+                yield Block(
+                    layer.matmul.name, group, row, column, row // wired.tiles_per_crossbar,
+                    levels.to(torch.uint8), conductances, *mine,
+                )  # fmt: skip
+
+
+def _on_chip(written: Written, groups: int, cols: int) -> tuple[Tensor, Tensor]:
+    """Kernel in each column of a chip, and whether it is held with the other sign, both (groups, cols)."""
+    order = torch.arange(cols).repeat(groups, 1) if written.order is None else written.order
+    kernels = order.argsort(1)
+    flipped = torch.zeros(groups, cols, dtype=torch.bool) if written.turned is None else written.turned
+    return kernels, flipped.gather(1, kernels)
+
+
+def _cells(levels: Tensor) -> Tensor:
+    """Lay out (sides, slices, rows, weight columns) as (rows, columns)."""
+    return levels.permute(2, 3, 0, 1).flatten(1).contiguous()
+
+
+def write(model: nn.Module, folder: Path, seed: int | None = None) -> dict[str, Any]:
+    """Write every crossbar of a converted network, a safetensors file for each layer.
+
+    Args:
+        model: from `to_crossbar`.
+        folder: made if need be.
+        seed: of the programmed chip; the targets where absent.
+
+    Returns:
+        What was written, as plain data: the chip, the seed, and for each block its layer, group, row tile, column tile,
+        crossbar, rows, columns, file, and the SHA-256 of its levels followed by its conductances.
+
+    Raises:
+        ExportError: the folder cannot be written.
+    """
+    from safetensors.torch import save_file
+
+    layers = crossbar_layers(model)
+    listed: list[dict[str, Any]] = []
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, layer in layers.items():
+            tensors: dict[str, Tensor] = {}
+            for block in blocks(layer, IDEAL if seed is None else seed):
+                key = f"{block.group}.{block.row_tile}.{block.column_tile}"
+                parts = {"levels": block.levels, "conductances": block.conductances, "kernels": block.kernels,
+                         "flipped": block.flipped}  # fmt: skip
+                tensors |= {f"{key}.{part}": tensor.contiguous() for part, tensor in parts.items()}
+                listed.append({**_described(block), "layer": name, "file": f"{name}.safetensors", "key": key})
+            if tensors:
+                about = {"layer": name, "seed": json.dumps(seed)}
+                part = folder / f"{name}.safetensors.part"
+                save_file(tensors, str(part), about)
+                part.replace(folder / f"{name}.safetensors")
+    except OSError as error:
+        raise ExportError(f"cannot write {folder}: {error}") from error
+    chip = next(iter(layers.values())).chip
+    digital = [name for name, layer in layers.items() if not layer.converts]
+    return {"chip": chip.model_dump(mode="json"), "seed": seed, "digital": digital, "crossbars": listed}
+
+
+def _described(block: Block) -> dict[str, Any]:
+    content = block.levels.numpy().tobytes() + block.conductances.numpy().tobytes()
+    numbers = {key: value for key, value in asdict(block).items() if isinstance(value, int)}
+    rows, columns = block.levels.shape
+    return {**numbers, "rows": rows, "columns": columns, "sha256": hashlib.sha256(content).hexdigest()}

@@ -1,0 +1,131 @@
+"""Values as a buffer keeps them between layers: integers of few bits times a power of two."""
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from bitline.chip.description import Inputs
+from bitline.errors import ConversionError
+from bitline.mapping.quantize import InputFormat, RangeHistogram
+from bitline.mvm.gradient import fake_quantize
+
+NAME = "stored"
+"""of the grid among the children of the module whose results it puts on it"""
+
+
+class _OnGrid(torch.autograd.Function):
+    """Round to the grid and clip; the gradient passes where nothing clips."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, scale: float, low: int, high: int) -> Tensor:
+        found = fake_quantize(x, scale, low, high)
+        ctx.save_for_backward(found.inside)
+        return found.value
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        (inside,) = ctx.saved_tensors
+        return grads[0] * inside, None, None, None
+
+
+class Grid(nn.Module):
+    """Rounds values, ties to even, to integers of `inputs.bits` times a power of two, and clips them.
+
+    The gradient is straight-through, and zero where values clip.
+
+    Attributes:
+        inputs: width, and how a scale is chosen from data.
+        mode: ``"observe_inputs"`` counts values and lets them pass, ``"float"`` lets them pass; as a layer's.
+        exponent: of the power of two that an integer of 1 stands for.
+        low: lowest integer.
+        high: highest integer; equal to the lowest while the grid is unknown.
+        seen: values counted while a calibration runs.
+    """
+
+    exponent: Tensor
+    low: Tensor
+    high: Tensor
+
+    def __init__(self, inputs: Inputs) -> None:
+        super().__init__()
+        self.inputs, self.mode = inputs, "chip"
+        self.seen: RangeHistogram | None = None
+        for name in ("exponent", "low", "high"):
+            self.register_buffer(name, torch.zeros((), dtype=torch.int64))
+
+    @property
+    def known(self) -> bool:
+        """Whether there is a grid."""
+        return bool(self.high > self.low)
+
+    def extra_repr(self) -> str:
+        """Say the grid."""
+        if not self.known:
+            return "unknown"
+        return f"integers from {int(self.low)} to {int(self.high)}, times 2^{int(self.exponent)}"
+
+    def take(self, scale: float, *, signed: bool) -> None:
+        """Have integers of a scale, a power of two.
+
+        Raises:
+            ConversionError: another scale.
+        """
+        mantissa, exponent = math.frexp(scale)
+        if mantissa != 0.5:
+            raise ConversionError(
+                f"values are kept at powers of two; the scale is {scale:g}. Set inputs.scale to 'power_of_two'"
+            )
+        low, high = InputFormat(self.inputs.bits, signed).limits
+        for buffer, value in ((self.exponent, exponent - 1), (self.low, low), (self.high, high)):
+            buffer.fill_(value)
+
+    def fit(self) -> None:
+        """Choose the grid from the values counted, and forget these."""
+        seen, i = self.seen, self.inputs
+        assert seen is not None
+        self.take(seen.scale(i.bits, i.calibration, i.percentile, i.scale, i.rounding), signed=seen.negative)
+        self.seen = None
+
+    def forget(self, inputs: Inputs) -> None:
+        """Become unknown, of another width."""
+        self.inputs = inputs
+        self.high.copy_(self.low)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Put values on the grid, any shape.
+
+        Raises:
+            ConversionError: it is not known.
+        """
+        if self.mode == "observe_inputs" and self.seen is not None:
+            self.seen.add(x)
+        if self.mode in ("float", "observe_inputs"):
+            return x
+        if not self.known:
+            raise ConversionError("the grid of stored values is unknown; call calibrate(model, batches)")
+        return _OnGrid.apply(x, 2.0 ** int(self.exponent), int(self.low), int(self.high))  # pyright: ignore[reportReturnType]
+
+
+def grids(model: nn.Module) -> dict[str, Grid]:
+    """Grids of a network, by the name of the module whose results they keep."""
+    found = ((name, module) for name, module in model.named_modules() if isinstance(module, Grid))
+    return {name.removesuffix(NAME).removesuffix("."): grid for name, grid in found}
+
+
+def grid_of(module: nn.Module | None) -> Grid | None:
+    """The grid that a module's results are on, if any."""
+    found = None if module is None else getattr(module, NAME, None)
+    return found if isinstance(found, Grid) else None
+
+
+def put_on(module: nn.Module, grid: Grid) -> None:
+    """Put whatever a module gives on a grid, which becomes its child."""
+    module.add_module(NAME, grid)
+    module.register_forward_hook(_store)
+
+
+def _store(module: nn.Module, _: object, output: Tensor) -> Tensor:
+    grid = grid_of(module)
+    return output if grid is None else grid(output)

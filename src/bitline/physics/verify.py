@@ -1,0 +1,74 @@
+"""Write-verify: cells that are written, read and written again until they are close to their level."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from bitline.chip.description import Cell
+from bitline.physics.program import effective_levels, exact_levels, level_variances
+
+ATTEMPTS = 100
+"""writes after the first; a cell that is not close then stays as it is"""
+
+
+def most_sensitive(
+    levels: Tensor, share: float, weights: Sequence[int], cell: Cell, *, generator: torch.Generator
+) -> Tensor:
+    """Choose the cells whose errors of programming weigh most in results.
+
+    The mean square that a cell adds is (what its slice weighs)^2 times the variance of its level; rows are taken as
+    alike. Among cells of the same slice and level that are not all chosen, chance decides.
+
+    Args:
+        levels: integers, (groups, sides, slices, rows, columns).
+        share: of all cells, [0, 1].
+        weights: what each slice weighs.
+        cell: levels and programming model.
+        generator: a CPU generator.
+
+    Returns:
+        bool, the shape of `levels`; no cell that cannot err.
+    """
+    variances = level_variances(cell).tolist()
+    left = share * levels.numel()
+    chosen = torch.zeros(levels.shape, dtype=torch.bool)
+    kinds = [(w**2 * v, s, level) for s, w in enumerate(weights) for level, v in enumerate(variances) if v > 0]
+    for _, s, level in sorted(kinds, reverse=True):
+        here = levels[:, :, s] == level
+        count = int(here.sum())
+        if count > left:
+            here &= torch.rand(here.shape, generator=generator) < left / count
+        chosen[:, :, s] |= here
+        left -= count
+        if left <= 0:
+            break
+    return chosen
+
+
+def verify(
+    written: Tensor, levels: Tensor, chosen: Tensor, cell: Cell, tolerance: float, *, generator: torch.Generator
+) -> Tensor:
+    """Write cells again until they are close to their level.
+
+    Args:
+        written: effective levels after the first write, real.
+        levels: that the cells were given, the same shape.
+        chosen: cells that are verified, bool; none that is stuck.
+        cell: the memory element.
+        tolerance: greatest departure from the level, level units.
+        generator: of the writes.
+
+    Returns:
+        Effective levels, the shape of `written`.
+    """
+    wanted = exact_levels(cell)
+    written = written.clone()
+    index = chosen.flatten().nonzero().flatten()
+    flat, asked = written.view(-1), levels.reshape(-1)
+    for _ in range(ATTEMPTS):
+        index = index[(flat[index] - wanted[asked[index].int()]).abs() > tolerance]
+        if not len(index):
+            break
+        flat[index] = effective_levels(asked[index], None, cell, generator=generator).to(flat.dtype)
+    return written

@@ -1,0 +1,139 @@
+"""CRIMP: integer-only, crossbar-aligned pruned, fault-tolerant networks from one training process.
+
+S. Huai et al., "CRIMP: Compact & Reliable DNN Inference on In-Memory Processing via Crossbar-Aligned Compression and
+Non-ideality Adaptation", ACM TECS 22(5s), 2023, doi:10.1145/3609115. Two phases of zerorize-recover training: kernels,
+then crossbars. What the paper leaves open is ours and stated in docs/crimp.md: the split of the sparsity between the
+phases, the start from a trained network, and how errors of cells are compensated.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from torch import nn
+
+from bitline.chip.description import Chip, LogNormal, Offset, check
+from bitline.chip.variants import with_cells
+from bitline.compress.crossbar_block import CrossbarBlocks
+from bitline.compress.kernel_group import KernelGroups
+from bitline.data import DataSet
+from bitline.errors import ConversionError
+from bitline.evaluate import Settings
+from bitline.evaluate.run import calibration_batches
+from bitline.models.files import ModelRecord
+from bitline.nn.shapes import MAPPED
+from bitline.nn.view import ChipView
+from bitline.recipes.config import RecipeConfig
+from bitline.train import TrainConfig
+from bitline.train.run import train_network
+from bitline.train.zerorize import Alternating, Schedule, ZerorizeRecover
+
+Phase = Literal["kernels", "crossbars", "chip"]
+
+
+def chip_of(chip: Chip, config: RecipeConfig) -> Chip:
+    """Return the chip as the recipe uses it: scales that are shifts, integer biases, errors of cells compensated.
+
+    Raises:
+        ChipError: what the chip asks for does not go with that.
+    """
+    weights, inputs, cell, mitigation = chip.weights, chip.inputs, chip.cell, chip.mitigation
+    if config.integer:
+        scale = {"scale": "power_of_two", "rounding": "nearest"}
+        weights = weights.model_copy(update={**scale, "bias_bits": weights.bias_bits or weights.bits})
+        inputs = inputs.model_copy(update=scale)
+    if config.compensate:
+        if isinstance(cell.programming, LogNormal):
+            cell = cell.model_copy(update={"programming": cell.programming.model_copy(update={"centred": True})})
+        if isinstance(weights.encoding, Offset) and weights.encoding.sum == "digital":
+            encoding = weights.encoding.model_copy(update={"correction": "measured"})
+            weights = weights.model_copy(update={"encoding": encoding})
+        mitigation = mitigation.model_copy(update={"nearest": True})
+    found = chip.model_copy(update={"weights": weights, "inputs": inputs, "cell": cell, "mitigation": mitigation})
+    return check(found.model_dump(mode="json"), f"chip {chip.name} for recipe crimp")
+
+
+def linear(chip: Chip, config: RecipeConfig) -> bool:
+    """Whether training takes the chip's conversions as neither rounding nor clipping."""
+    return config.recipe == "crimp" and config.simulation == "linear" and chip.adc.policy == "lossless"
+
+
+def keep_zeros(network: nn.Module) -> None:
+    """Let weights that are exactly zero, which pruning leaves, learn nothing."""
+    for module in network.modules():
+        if isinstance(module, MAPPED) and bool((module.weight == 0).any()):
+            module.weight.register_hook((module.weight.detach() != 0).mul)
+
+
+@dataclass(frozen=True)
+class Zerorize:
+    """One phase of zerorize-recover training.
+
+    Args:
+        phase: what is pruned; ``"chip"``: nothing, and every epoch answers through the chip.
+        network: plain, with its batch norms; trained in place.
+        record: that rebuilds it.
+        chip: that zero epochs answer through.
+        config: of the recipe.
+        data: to train on.
+        target: share of this network's weights to remove; of kernels as much of it as there are to remove.
+    """
+
+    phase: Phase
+    network: nn.Module
+    record: ModelRecord
+    chip: Chip
+    config: RecipeConfig
+    data: DataSet
+    target: float
+
+    def run(self, train: TrainConfig, *, resumed: bool) -> None:
+        """Train and write a run directory, whose network has its pruned weights at zero."""
+        example = next(self.data.batches("test", batch_size=2, limit=2))[0]
+        config, network = self.config, self.network
+        factors: KernelGroups | CrossbarBlocks | None = None
+        if self.phase == "kernels":
+            factors = KernelGroups(network, example, self.chip, coupled="mean")
+        elif self.phase == "crossbars":
+            factors = CrossbarBlocks(network, example, self.chip, mapping=config.mapping or None)
+        else:
+            keep_zeros(network)
+        chip = self.chip if config.awareness == "psum" else with_cells(self.chip)
+        view = ChipView(
+            network, chip, example, mapping=config.mapping or None, linear=linear(chip, config),
+            recentred=config.compensate,
+        )  # fmt: skip
+        alternating = Alternating(network, view)
+        schedule = Schedule.of(train.epochs, start=config.zero_start, interval=config.zero_interval)
+        if factors is None:
+            schedule = Schedule(train.epochs, 0, 1)
+        elif not config.zerorize:
+            schedule = Schedule(train.epochs, train.epochs - 1)
+        self._ratio(factors)  # refuses before anything is trained
+        batches = calibration_batches(self.data, Settings(calibration_images=config.calibration_images))
+        leader = ZerorizeRecover(
+            alternating, factors, schedule, ratio=lambda: self._ratio(factors), batches=batches,
+            reprogram_every=config.reprogram_every, seed=config.seed,
+        )  # fmt: skip
+
+        def finish(trained: nn.Module) -> nn.Module:
+            assert isinstance(trained, Alternating)
+            if isinstance(factors, CrossbarBlocks):
+                factors.fold()
+            return trained.network
+
+        train_network(
+            alternating, self.record, train, self.data, resumed=resumed, rates={".factors": train.lr or config.lr},
+            callbacks=[leader],
+            penalty=leader.penalty(config.l1), test_images=config.test_images, finish=finish,
+        )  # fmt: skip
+
+    def _ratio(self, factors: KernelGroups | CrossbarBlocks | None) -> float:
+        """Share of the kernels or crossbars to zero; where layers are narrow, all that kernels can give."""
+        if factors is None:
+            return 0.0
+        try:
+            return factors.target(self.target)
+        except ConversionError:
+            if isinstance(factors, CrossbarBlocks):
+                raise
+            return 1.0

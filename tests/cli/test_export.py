@@ -1,0 +1,76 @@
+"""`bitline export`."""
+
+import hashlib
+import json
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from bitline.cli import app
+from bitline.errors import ChipError, ExportError
+from bitline.models import build
+from bitline.models.files import ModelRecord
+from bitline.nn.integer import IntegerNetwork
+from bitline.recipes.files import write_run
+
+POWERS = ("--set", "weights.scale=power_of_two", "--set", "inputs.scale=power_of_two", "--set", "weights.bias_bits=8")
+
+
+def bitline(*arguments: object) -> str:
+    done = CliRunner().invoke(app, [str(argument) for argument in arguments])
+    if done.exception is not None:
+        raise done.exception
+    return done.output
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    torch.manual_seed(0)
+    kwargs = {"num_classes": 10, "in_channels": 1, "image_size": 8}
+    record = ModelRecord(
+        model="lenet5", kwargs=kwargs, data="digits", title="digits", classes=tuple("0123456789"), channels=1,
+        image_size=8, mean=(0.3,), std=(0.4,),
+    )  # fmt: skip
+    folder = tmp_path_factory.mktemp("runs") / "lenet"
+    write_run(folder, build("lenet5", **kwargs), record, {}, {"test_accuracy": 0.1})
+    return folder
+
+
+@pytest.mark.parametrize(("to", "against"), [("onnx", "onnxruntime"), ("integer", "simulated chip, ideal cells")])
+def test_an_integer_network_is_written_and_compared(run, tmp_path, to, against):
+    if to == "onnx":
+        pytest.importorskip("onnxruntime")
+    bitline("export", run, "--to", to, "--chip", "example-128", *POWERS, "--check", 70, "--out", tmp_path)
+    manifest = json.loads((tmp_path / "manifest.json").read_text())
+    check = manifest["check"]
+    assert (check["images"], check["different"], check["against"]) == (70, 0, against)
+    assert 0 <= check["accuracy"] <= 100
+    assert manifest["sha256"] == hashlib.sha256((tmp_path / manifest["file"]).read_bytes()).hexdigest()
+    assert manifest["chip"]["weights"]["bias_bits"] == 8
+    if to == "integer":
+        network = IntegerNetwork.load(tmp_path / manifest["file"])
+        assert list(network.shape) == manifest["input"]["shape"] == [1, 8, 8]
+        assert network.sum_bits == manifest["sum_bits"]
+
+
+def test_conductances_of_a_programmed_chip_are_written(run, tmp_path):
+    out = bitline("export", run, "--to", "conductances", "--chip", "rram-22nm", "--seed", 2, "--out", tmp_path)
+    manifest = json.loads((tmp_path / "manifest.json").read_text())
+    assert manifest["seed"] == 2
+    assert f"{len(manifest['crossbars'])} blocks" in out
+    assert {b["file"] for b in manifest["crossbars"]} == {path.name for path in tmp_path.glob("*.safetensors")}
+    assert len({b["layer"] for b in manifest["crossbars"]}) == 5
+
+
+def test_what_cannot_be_exported_is_named(run, tmp_path):
+    with pytest.raises(ExportError, match=r"'onix'; did you mean 'onnx'\?; allowed: onnx, integer, conductances"):
+        bitline("export", run, "--to", "onix")
+    powers = "add --set weights.scale=power_of_two --set inputs.scale=power_of_two --set weights.bias_bits=8"
+    with pytest.raises(ChipError, match=re.escape(powers)):
+        bitline("export", run, "--to", "integer", "--chip", "rram-22nm", "--out", tmp_path)
+    with pytest.raises(ExportError, match="--seed 1 belongs to --to conductances"):
+        bitline("export", run, "--to", "onnx", "--seed", 1)
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,104 @@
+"""Every switch on a small trained network: less of the error that it is for."""
+
+from functools import cache
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from bitline import chip as chips
+from bitline import data as datasets
+from bitline.evaluate import Settings, evaluate, put_on_chip
+from bitline.evaluate.run import calibration_batches
+from bitline.nn import IDEAL, program, recentre
+
+SETTINGS = Settings(chips=5, images=64, calibration_images=128)
+WRITTEN = ("cell.faults.stuck_off=0.0", "cell.faults.stuck_on=0.0", "cell.programming.sigma=0.3")
+STUCK = ("cell.programming.sigma=0.0",)
+MEASURED = "weights.encoding.correction=measured"
+PAIR = "weights.encoding={kind='pair'}"
+
+
+@cache
+def digits() -> datasets.DataSet:
+    return datasets.load("digits")
+
+
+@cache
+def network() -> nn.Module:
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Conv2d(1, 16, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(16, 16, 3), nn.ReLU(), nn.Flatten(),
+        nn.Linear(64, 10),
+    )  # fmt: skip
+    images = digits().normalize(digits().train_images)
+    optimizer = torch.optim.Adam(model.parameters(), 5e-3)
+    for _ in range(40):
+        loss = nn.functional.cross_entropy(model(images), digits().train_labels)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    return model.eval()
+
+
+@cache
+def error(keys: tuple[str, ...], recentred: bool = False) -> float:
+    """Mean square of what chips answer wrongly, over that of the answer; what all outputs share does not count."""
+    model = put_on_chip(network(), digits(), chips.load("crimp-32nm", keys), SETTINGS).model
+    x = next(digits().batches("test", batch_size=64))[0]
+    total: list[Tensor] = []
+    with torch.no_grad():
+        program(model, IDEAL)
+        wanted = model(x)
+        for seed in SETTINGS.seeds:
+            program(model, seed)
+            before = recentre(model, calibration_batches(digits(), SETTINGS)) if recentred else None
+            wrong = model(x) - wanted
+            total.append((wrong - wrong.mean(1, keepdim=True)).square().mean())
+            if before is not None:
+                before.restore()
+    return float(torch.stack(total).mean() / wanted.square().mean())
+
+
+@pytest.mark.parametrize(
+    ("without", "switch"),
+    [
+        (WRITTEN, "cell.programming.centred=true"),
+        (WRITTEN, "weights.encoding.correction=expected"),
+        (WRITTEN, MEASURED),
+        (WRITTEN, "mitigation.verify=0.25"),
+        (STUCK, MEASURED),
+        (STUCK, "mitigation.remap=true"),
+        ((*STUCK, MEASURED), "mitigation.remap=true"),
+        ((*STUCK, MEASURED), "mitigation.flip=true"),
+        ((*STUCK, PAIR), "mitigation.flip=true"),
+        ((*STUCK, PAIR, "mitigation.remap=true"), "mitigation.flip=true"),
+    ],
+)
+def test_a_switch_takes_some_of_the_error_that_it_is_for(without, switch):
+    assert error((*without, switch)) < 0.95 * error(without)
+
+
+@pytest.mark.parametrize("keys", [WRITTEN, STUCK, (MEASURED,)])
+def test_biases_set_anew_take_some_of_any_error(keys):
+    assert error(keys, recentred=True) < 0.8 * error(keys)
+
+
+def test_all_of_them_leave_a_small_part_of_the_error():
+    everything = (
+        MEASURED, "cell.programming.centred=true", "mitigation={remap=true, flip=true, verify=0.25}",
+    )  # fmt: skip
+    assert error(everything, recentred=True) < 0.1 * error(())
+
+
+def test_an_evaluation_recentres_every_chip_and_leaves_the_network_as_it_was():
+    import dataclasses
+
+    settings = dataclasses.replace(SETTINGS, chips=2, cause_chips=1, diagnose_images=2)
+    chip = chips.load("crimp-32nm")
+    plain = evaluate(network(), digits(), chip, settings)
+    recentred = evaluate(network(), digits(), chip, dataclasses.replace(settings, recentre=True))
+    assert (plain["recentred"], recentred["recentred"]) == (False, True)
+    assert recentred["accuracy"]["mean"] > plain["accuracy"]["mean"]
+    assert recentred["accuracy"]["ideal_integer"] == plain["accuracy"]["ideal_integer"]
+    assert evaluate(network(), digits(), chip, settings)["accuracy"] == plain["accuracy"]

@@ -1,0 +1,190 @@
+"""Kernels on other columns, columns of the other sign, cells written with care: exact without errors, better with."""
+
+import dataclasses
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from bitline.chip import Chip, replace
+from bitline.errors import ChipError
+from bitline.mapping.encode import encode
+from bitline.mapping.lower import Matmul
+from bitline.mapping.place import dense
+from bitline.nn import IDEAL, calibrate, crossbar_layers, to_crossbar
+from bitline.nn.layers import CrossbarLayer
+from bitline.nn.remap import arrange
+from bitline.nn.wiring import written_cells
+from bitline.physics.faults import stuck_levels
+from bitline.physics.program import effective_levels, exact_levels
+
+ENCODINGS = {
+    "offset": {"kind": "offset"}, "zero point": {"kind": "offset", "zero_point": 20},
+    "column": {"kind": "offset", "sum": "column"}, "measured": {"kind": "offset", "correction": "measured"},
+    "pair": {"kind": "pair"},
+    "digital pair": {"kind": "pair", "subtract": "digital"}, "two's complement": {"kind": "twos_complement"},
+}  # fmt: skip
+FAULTS = {"stuck_off": 0.09, "stuck_on": 0.02}
+
+
+def chip_with(make_chip, encoding="offset", *, faults=FAULTS, sigma=0.0, cols=64, **mitigation) -> Chip:
+    return make_chip(
+        cell={"bits": 2, "g_min": "0 S", "faults": faults, "programming": {"kind": "lognormal", "sigma": sigma}},
+        adc={"policy": "lossless"}, crossbar={"rows": 16, "cols": cols}, mitigation=mitigation,
+        weights={"bits": 6, "encoding": ENCODINGS[encoding]},
+    )  # fmt: skip
+
+
+def on_chip(chip: Chip, model: nn.Module, x: Tensor, **mapping: str) -> CrossbarLayer:
+    converted = to_crossbar(nn.Sequential(model), chip, example=x, mapping=mapping or None).model
+    calibrate(converted, [x])
+    return crossbar_layers(converted)["0"]
+
+
+@torch.no_grad()
+def squared_error(layer: CrossbarLayer, x: Tensor, chip: Chip, chips: int = 6) -> float:
+    """Mean square of what a layer answers wrongly, less what all its kernels share."""
+    q = layer.integers(x)
+    wanted = layer.multiply(q, chip, IDEAL)
+    wrong = [layer.multiply(q, chip, seed) - wanted for seed in range(chips)]
+    return sum(float((w - w.mean(-1, keepdim=True)).square().mean()) for w in wrong)
+
+
+@torch.no_grad()
+@settings(max_examples=30)
+@given(st.sampled_from(list(ENCODINGS)), st.booleans(), st.booleans(), st.integers(0, 2**32))
+def test_the_answer_is_that_of_the_weights_that_the_cells_hold(make_chip, encoding, remap, flip, seed):
+    torch.manual_seed(seed)
+    linear, x = nn.Linear(20, 30), torch.randn(5, 20)
+    layer = on_chip(chip_with(make_chip, encoding, remap=remap, flip=flip and encoding != "column"), linear, x)
+    plain = replace(layer.chip, "weights.encoding.correction=none") if encoding == "measured" else layer.chip
+    q = layer.integers(x)
+    crossbars = layer.crossbars(plain, seed)
+    held = crossbars.weights[0].double()
+    if crossbars.flipped is not None:
+        # Three cells of two bits hold up to 63; five bits and a sign cell of -32 take as many.
+        both = 31 if encoding == "two's complement" else 63 - 2 * layer.chip.weights.zero_point
+        held = torch.where(crossbars.flipped[0], both - held, held)
+    assert torch.equal(layer.multiply(q, plain, seed)[:, 0, 0], q.double() @ held)
+    working = (held == layer.crossbars(plain, IDEAL).weights[0].double()).double().mean()
+    assert float(working) > 0.4
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("strategy", ["dense", "naive", "packed", "strip"])
+@pytest.mark.parametrize("encoding", ["offset", "measured", "pair", "two's complement"])
+def test_faults_of_no_consequence_leave_the_exact_product(make_chip, encoding, strategy):
+    torch.manual_seed(0)
+    conv, x = nn.Conv2d(6, 12, 3, groups=6), torch.rand(2, 6, 5, 5)
+    chip = chip_with(make_chip, encoding, faults={"stuck_off": 1e-9}, remap=True, flip=True)
+    layer = on_chip(chip, conv, x, **{"*": strategy})
+    q = layer.integers(x)
+    assert torch.equal(layer.multiply(q, chip, 3), layer.multiply(q, chip, IDEAL))
+
+
+@pytest.mark.parametrize("encoding", ["offset", "measured", "pair", "two's complement"])
+def test_each_switch_takes_some_of_the_error_of_stuck_cells(make_chip, encoding):
+    torch.manual_seed(0)
+    linear, x = nn.Linear(40, 24), torch.rand(50, 40)
+    layer = on_chip(chip_with(make_chip, encoding), linear, x)
+    error = {
+        (remap, flip): squared_error(layer, x, chip_with(make_chip, encoding, remap=remap, flip=flip))
+        for remap in (False, True) for flip in (False, True)
+    }  # fmt: skip
+    assert error[True, False] < 0.8 * error[False, False]
+    assert error[True, True] < 1.02 * error[True, False]
+    if encoding in ("measured", "pair"):
+        assert error[False, True] < 0.9 * error[False, False]
+
+
+def test_kernels_keep_to_their_column_tile_where_tiles_differ(make_chip):
+    chip = replace(chip_with(make_chip, remap=True), "crossbar.cols=30")  # 10 weight columns
+    placement = dense(Matmul("it", "linear", 20, 30), chip)
+    q = torch.randint(-32, 32, (1, 20, 30), generator=torch.Generator().manual_seed(0))
+    targets = encode(q, placement)
+    stuck = stuck_levels(targets.shape, chip.cell, generator=torch.Generator().manual_seed(1))
+    free = arrange(targets, stuck, placement).order[0]
+    assert sorted(free.tolist()) == list(range(30))
+    assert (free.div(10, rounding_mode="floor") != torch.arange(30).div(10, rounding_mode="floor")).any()
+    pruned = dataclasses.replace(placement, absent=frozenset({(0, 0, 1)}))
+    kept = arrange(targets, stuck, pruned).order[0]
+    assert torch.equal(kept.div(10, rounding_mode="floor"), torch.arange(30).div(10, rounding_mode="floor"))
+    assert not torch.equal(kept, torch.arange(30))
+
+
+def test_the_chip_decides_and_nothing_else(make_chip):
+    chip = chip_with(make_chip, remap=True, flip=True, sigma=0.2, verify=0.3)
+    placement = dense(Matmul("it", "linear", 20, 30), chip)
+    q = torch.randint(-32, 32, (1, 20, 30), generator=torch.Generator().manual_seed(0))
+    first, again, other = (written_cells(q, placement, chip.cell, seed) for seed in (1, 1, 2))
+    assert torch.equal(first.levels, again.levels)
+    assert torch.equal(first.order, again.order)
+    assert not torch.equal(first.order, other.order)
+
+
+def test_nothing_is_drawn_otherwise_where_nothing_is_mitigated(make_chip):
+    chip = chip_with(make_chip, sigma=0.2)
+    placement = dense(Matmul("it", "linear", 20, 30), chip)
+    q = torch.zeros(1, 20, 30)
+    from bitline.physics import seeds
+
+    levels = encode(q, placement)
+    stuck = stuck_levels(levels.shape, chip.cell, generator=seeds.generator(7, "it", "faults"))
+    wanted = effective_levels(levels, stuck, chip.cell, generator=seeds.generator(7, "it", "programming"))
+    assert torch.equal(written_cells(q, placement, chip.cell, 7).levels, wanted)
+
+
+def test_verified_cells_are_close_to_their_level_and_the_share_is_kept(make_chip):
+    chip = chip_with(make_chip, faults={}, sigma=0.3, verify=0.25, tolerance=0.1)
+    placement = dense(Matmul("it", "linear", 160, 100), chip)
+    q = torch.randint(-32, 32, (1, 160, 100), generator=torch.Generator().manual_seed(0))
+    written = written_cells(q, placement, chip.cell, 1)
+    plain = written_cells(q, dense(placement.matmul, replace(chip, "mitigation.verify=0.0")), chip.cell, 1)
+    off = (written.levels - exact_levels(chip.cell)[written.targets.int()]).abs()
+    moved = written.levels != plain.levels
+    assert float((off[moved] <= 0.1).double().mean()) > 0.999
+    # The highest slice has a third of the cells, and those of its highest levels come first.
+    assert not moved[:, :, :2].any()
+    assert float((off[:, :, 2] <= 0.1).double().mean()) > 0.7
+    assert not moved[written.targets == 0].any()
+
+
+def test_verification_takes_some_of_the_error_of_programming_and_moves_no_stuck_cell(make_chip):
+    torch.manual_seed(0)
+    linear, x = nn.Linear(40, 24), torch.rand(50, 40)
+    layer = on_chip(chip_with(make_chip, faults={}, sigma=0.2), linear, x)
+    errors = [
+        squared_error(layer, x, chip_with(make_chip, faults={}, sigma=0.2, verify=share)) for share in (0.0, 0.25, 1.0)
+    ]
+    assert errors[1] < 0.5 * errors[0]
+    assert errors[2] < 0.5 * errors[1]
+    chip = chip_with(make_chip, sigma=0.2, verify=1.0)
+    placement = dense(Matmul("it", "linear", 40, 24), chip)
+    q = torch.zeros(1, 40, 24)
+    plain = written_cells(q, dense(placement.matmul, replace(chip, "mitigation.verify=0.0")), chip.cell, 1)
+    stuck = (plain.levels == 3) | (plain.levels == 0)
+    assert torch.equal(written_cells(q, placement, chip.cell, 1).levels[stuck], plain.levels[stuck])
+
+
+def test_a_pair_leaves_the_cells_of_zero_weights_empty_and_free_of_programming_error(make_chip):
+    chip = chip_with(make_chip, "pair", faults={}, sigma=0.5)
+    placement = dense(Matmul("it", "linear", 40, 24), chip)
+    assert not written_cells(torch.zeros(1, 40, 24), placement, chip.cell, 1).levels.any()
+    offset = chip_with(make_chip, "offset", faults={}, sigma=0.5)
+    placement = dense(Matmul("it", "linear", 40, 24), offset)
+    assert written_cells(torch.zeros(1, 40, 24), placement, offset.cell, 1).levels.any()
+
+
+@torch.no_grad()
+def test_ideal_cells_know_of_no_faults(make_chip):
+    torch.manual_seed(0)
+    linear, x = nn.Linear(20, 30), torch.rand(5, 20)
+    layer = on_chip(chip_with(make_chip, remap=True, flip=True, verify=1.0), linear, x)
+    assert layer.crossbars(layer.chip, IDEAL).flipped is None
+
+
+def test_reference_columns_allow_no_flip(make_chip):
+    with pytest.raises(ChipError, match=r"mitigation\.flip = true with a reference column"):
+        chip_with(make_chip, "column", flip=True)

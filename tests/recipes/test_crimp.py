@@ -1,0 +1,103 @@
+import json
+
+import pytest
+import torch
+
+from bitline import chip as chips
+from bitline.errors import DataError
+from bitline.models.files import load_run
+from bitline.nn import crossbar_layers, to_crossbar
+from bitline.recipes import checked
+from bitline.recipes.files import Made
+from bitline.recipes.run import optimize
+from bitline.train import checked as checked_training
+from bitline.train.run import train
+
+SMALL = {
+    "recipe": "crimp", "chip": "crimp-32nm", "sparsity": 0.6, "epochs": 12, "chip_epochs": 3, "lr": 0.05, "chips": 2,
+    "images": 100, "calibration_images": 64, "batch_size": 32, "test_images": 50, "threads": 1, "chip_lr": 5e-4,
+    "reprogram_every": 4,
+    "overrides": ("crossbar.rows=32", "crossbar.cols=32", "crossbar.active_rows=32", "adc.columns_per_adc=32"),
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def network(tmp_path_factory):
+    config = checked_training(
+        model="vgg8", data="digits", width=0.125, epochs=6, batch_size=64, threads=1, precision="32-true",
+        out=tmp_path_factory.mktemp("origin") / "run",
+    )  # fmt: skip
+    return train(config)
+
+
+@pytest.fixture(scope="module")
+def folder(network, tmp_path_factory):
+    return optimize(checked(run=network, **SMALL, out=tmp_path_factory.mktemp("crimp") / "run"))
+
+
+def read(folder, name):
+    return json.loads((folder / name).read_text())
+
+
+def test_the_network_is_as_sparse_as_asked_by_kernels_and_by_crossbars(folder):
+    pruning = read(folder, "pruning.json")
+    packed = read(folder / "packed", "metrics.json")
+
+    assert pruning["sparsity"] == pytest.approx(SMALL["sparsity"], abs=0.05)
+    assert pruning["crossbars_after"] < 0.6 * pruning["crossbars_before"]
+    assert packed["test_accuracy"] > 0.5
+    kinds = [rewrite.kind for rewrite in load_run(folder).record.rewrites]
+    assert "shrink" in kinds
+
+
+def test_kernels_left_are_a_multiple_of_the_weight_columns(network, folder):
+    columns = chips.load("crimp-32nm", list(SMALL["overrides"])).weight_columns
+    before, after = (dict(load_run(f).model.named_modules()) for f in (network, folder))
+    fewer = 0
+    for name, module in after.items():
+        if isinstance(module, torch.nn.Conv2d) and module.out_channels < before[name].out_channels:
+            assert module.out_channels % columns == 0, name
+            fewer += 1
+    assert fewer > 0
+
+
+def test_training_on_the_chip_leaves_removed_crossbars_removed(folder):
+    pruning, evaluation = read(folder, "pruning.json"), read(folder, "evaluation.json")
+
+    assert sum(layer["crossbars"] for layer in evaluation["layers"]) == pruning["crossbars_after"]
+
+
+def test_the_pruned_network_answers_well_on_faulty_chips(folder):
+    before, after = (read(folder, name)["accuracy"] for name in ("evaluation_before.json", "evaluation.json"))
+
+    assert after["float"] > before["float"] - 10
+    assert after["mean"] > before["mean"] + 30
+
+
+def test_what_is_left_is_integers_only(folder):
+    made, run = Made.of(folder), load_run(folder)
+    assert made.chip.weights.scale == made.chip.inputs.scale == "power_of_two"
+    assert made.chip.weights.bias_bits == 8
+    model, _ = to_crossbar(run.model, made.chip, example=torch.zeros(2, 1, 8, 8))
+    for layer in crossbar_layers(model).values():
+        mantissa, _ = torch.frexp(layer._weight_scale())
+        assert bool((mantissa == 0.5).all())
+
+
+def test_a_killed_recipe_goes_on_to_the_same_network(network, folder, tmp_path):
+    def stop(line):
+        if "training, crossbars" in line:
+            raise KeyboardInterrupt
+
+    config = checked(run=network, **SMALL, out=tmp_path / "run")
+    with pytest.raises(KeyboardInterrupt):
+        optimize(config, say=stop)
+    again = optimize(config, if_exists="resume")
+
+    assert read(again, "evaluation.json")["accuracy"]["chips"] == read(folder, "evaluation.json")["accuracy"]["chips"]
+
+
+@pytest.mark.parametrize(("option", "value"), [("sparsity", 0.3), ("zerorize", False), ("l1", 0.1)])
+def test_other_recipes_refuse_what_is_of_crimp(network, option, value):
+    with pytest.raises(DataError, match=f"{option} is .*, which recipe group does not use: it is of crimp"):
+        checked(run=network, recipe="group", **{option: value})
