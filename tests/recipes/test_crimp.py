@@ -2,8 +2,10 @@ import json
 
 import pytest
 import torch
+from typer.testing import CliRunner
 
 from bitline import chip as chips
+from bitline.cli import app
 from bitline.errors import DataError
 from bitline.models.files import load_run
 from bitline.nn import crossbar_layers, to_crossbar
@@ -84,6 +86,14 @@ def test_what_is_left_is_integers_only(folder):
         assert bool((mantissa == 0.5).all())
 
 
+def test_cost_prices_the_crossbars_that_are_left_on_the_chip_of_the_run(folder):
+    printed = CliRunner().invoke(app, ["cost", str(folder), "--json"])
+
+    assert printed.exit_code == 0
+    assert json.loads(printed.output)["chip"] == "crimp-32nm"
+    assert json.loads(printed.output)["crossbars"] == read(folder, "pruning.json")["crossbars_after"]
+
+
 def test_a_killed_recipe_goes_on_to_the_same_network(network, folder, tmp_path):
     def stop(line):
         if "training, crossbars" in line:
@@ -95,6 +105,18 @@ def test_a_killed_recipe_goes_on_to_the_same_network(network, folder, tmp_path):
     again = optimize(config, if_exists="resume")
 
     assert read(again, "evaluation.json")["accuracy"]["chips"] == read(folder, "evaluation.json")["accuracy"]["chips"]
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"epochs": 1}, "epochs is 1; crimp has 2 phases of an epoch or more each"),
+        ({"kernel_groups": False, "crossbar_blocks": False}, "both off"),
+    ],
+)
+def test_what_leaves_a_phase_without_an_epoch_or_no_phase_is_refused(network, options, said):
+    with pytest.raises(DataError, match=said):
+        checked(run=network, **{**SMALL, **options})
 
 
 @pytest.mark.parametrize(("option", "value"), [("sparsity", 0.3), ("zerorize", False), ("l1", 0.1)])

@@ -29,9 +29,16 @@ bitline cost nets/mine.py:Net --in-channels 1 --image-size 28 --chip my-chip.tom
 
 
 def command(
-    model: Annotated[str, typer.Argument(help="vgg8, vgg16, resnet20, resnet56, lenet5, or FILE.py:NAME.")],
+    model: Annotated[
+        str, typer.Argument(help="vgg8, vgg16, resnet20, resnet56, lenet5, FILE.py:NAME, or a run directory.")
+    ],
     file: Annotated[Path | None, typer.Argument(help="With --json: write there instead of printing.")] = None,
-    chip: Annotated[str, typer.Option(help="A preset (see bitline chips) or a TOML file.")] = "rram-22nm",
+    chip: Annotated[
+        str | None,
+        typer.Option(
+            help="A preset (see bitline chips) or a TOML file; default: that of a recipe's run, or rram-22nm."
+        ),
+    ] = None,
     overrides: Annotated[
         list[str] | None, typer.Option("--set", help="KEY=VALUE for any chip key; repeatable.")
     ] = None,
@@ -50,7 +57,6 @@ def command(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Price one image of a network on a chip: energy, latency, area; no training, no data."""
-    from bitline.chip import load
     from bitline.cost.computing import computing as compute
     from bitline.cost.computing import real_scales
     from bitline.cost.model import price
@@ -58,7 +64,7 @@ def command(
 
     if file is not None and not as_json:
         raise DataError(f"{file}: a file is written with --json only")
-    target = load(chip, overrides or ())
+    target = _chip(model, chip, overrides or ())
     image = (in_channels, image_size, image_size)
     where, pooled = placed_network(model, target, image, width=width, classes=classes, mapping=mapping or ())
     cost = price(where, fixed=fixed, poolings=pooled)
@@ -82,6 +88,20 @@ def command(
 command.__doc__ = f"{command.__doc__}\n{EXAMPLES}"
 
 
+def _chip(model: str, chip: str | None, overrides: Sequence[str]) -> Chip:
+    """The chip that is named, that a recipe made a network for, or the default."""
+    from bitline.chip import load
+    from bitline.chip.files import replace
+
+    if chip is None and Path(model).is_dir():
+        from bitline.recipes.files import Made
+
+        made = Made.of(Path(model))
+        if made is not None:
+            return replace(made.chip, *overrides)
+    return load(chip or "rram-22nm", overrides)
+
+
 def priced(
     model: str, chip: Chip, image: tuple[int, int, int], *, width: float = 1.0, classes: int = 10, fixed: bool = False,
     mapping: Sequence[str] = (),
@@ -89,7 +109,7 @@ def priced(
     """Build a network, place it and price it.
 
     Args:
-        model: a name, or ``FILE.py:NAME``.
+        model: a name, ``FILE.py:NAME``, or a run directory, whose removed crossbars cost nothing.
         chip: to price it on.
         image: (channels, height, width).
         width: of a named model.
@@ -116,17 +136,28 @@ def placed_network(
 
     from bitline.errors import ConversionError
     from bitline.mapping.place import place
-    from bitline.models.files import is_file_spec, make
+    from bitline.mapping.strategies import choose
+    from bitline.models.files import RECORD, is_file_spec, load_run, make
     from bitline.nn.mapping import resolve
     from bitline.nn.shapes import matmuls, poolings
+    from bitline.nn.wiring import absent_blocks
 
-    options = {"width": width, "in_channels": image[0], "image_size": image[1], "num_classes": classes}
-    network = make(model, **({} if is_file_spec(model) else options)).eval()
+    trained = (Path(model) / RECORD).is_file()
+    if trained:
+        run = load_run(Path(model))
+        network, image = run.model, (run.record.channels, run.record.image_size, run.record.image_size)
+    else:
+        options = {"width": width, "in_channels": image[0], "image_size": image[1], "num_classes": classes}
+        network = make(model, **({} if is_file_spec(model) else options)).eval()
     found = matmuls(network, image)
     if not found:
         raise ConversionError(f"{model} has no layer that a crossbar can hold")
     pooled = poolings(network, torch.zeros(1, *image), [matmul.name for matmul in found])
-    return place(found, chip, resolve(mapping, lambda: found, chip)), pooled
+    layout = resolve(mapping, lambda: found, chip)
+    chosen = choose(found, layout or {})
+    layers = dict(network.named_modules())
+    absent = {m.name: absent_blocks(layers[m.name], m, chip, chosen[m.name]) for m in found} if trained else {}  # pyright: ignore[reportArgumentType]
+    return place(found, chip, layout, absent), pooled
 
 
 def _show_computing(alone: ComputingCost) -> None:

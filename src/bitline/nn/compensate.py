@@ -69,7 +69,7 @@ class BatchRecentre:
 def recentre(model: nn.Module, batches: Iterable[Tensor | Sequence[Tensor]]) -> Recentred:
     """Let the bias of every layer take the difference of channel means between ideal cells and this chip.
 
-    Each batch passes twice, through ideal cells and through the chip. On the second way the output of every layer is
+    The batches pass twice, through ideal cells and through the chip. On the second way the output of every layer is
     moved to the means of the first before the next layer reads it, so that one pass serves all layers; a bias takes the
     mean of what its layer was moved by.
 
@@ -89,26 +89,23 @@ def recentre(model: nn.Module, batches: Iterable[Tensor | Sequence[Tensor]]) -> 
     moved: dict[CrossbarLayer, list[tuple[Tensor, int]]] = {layer: [] for layer in layers}
     model.eval()
     try:
-        for batch in batches:
-            x = (batch if isinstance(batch, Tensor) else batch[0]).to(layers[0].weight.device)
-            means: dict[CrossbarLayer, list[Tensor]] = {layer: [] for layer in layers}
+        means: dict[CrossbarLayer, list[Tensor]] = {layer: [] for layer in layers}
 
-            def look(layer: CrossbarLayer, y: Tensor, seen: dict[CrossbarLayer, list[Tensor]] = means) -> None:
-                seen[layer].append(_mean(layer, y))
+        def look(layer: CrossbarLayer, y: Tensor) -> None:
+            means[layer].append(_mean(layer, y))
 
-            def move(layer: CrossbarLayer, y: Tensor, wanted: dict[CrossbarLayer, list[Tensor]] = means) -> Tensor:
-                by = wanted[layer].pop(0) - _mean(layer, y)
-                moved[layer].append((by, len(y)))
-                return y + _along(layer, by.to(y.dtype), y)
+        def move(layer: CrossbarLayer, y: Tensor) -> Tensor:
+            by = means[layer].pop(0) - _mean(layer, y)
+            moved[layer].append((by, len(y)))
+            return y + _along(layer, by.to(y.dtype), y)
 
+        inputs = [(b if isinstance(b, Tensor) else b[0]).to(layers[0].weight.device) for b in batches]
+        for see, ideal in ((look, True), (move, False)):
             for layer in layers:
-                layer.program(IDEAL)
-            with _outputs(layers, look):
-                model(x)
-            for layer in layers:
-                layer.program(written[layer][0])
-            with _outputs(layers, move):
-                model(x)
+                layer.program(IDEAL if ideal else written[layer][0])
+            with _outputs(layers, see):
+                for x in inputs:
+                    model(x)
     finally:
         for module, mode in training.items():
             module.training = mode
