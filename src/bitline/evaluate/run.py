@@ -160,7 +160,7 @@ def put_on_chip(
     else:
         _calibrate(model, data, settings)
     if chip.weights.bias_bits is not None:
-        store(model, example)
+        store(model, calibration_batches(data, settings)[0])
     return OnChip(model, report, plain, data, settings)
 
 

@@ -247,7 +247,7 @@ def _one(step: Step, read: Sequence[Value]) -> Made:
             if any(settings["padding"]):
                 low, high = low.clamp(max=0), high.clamp(min=0)
             value = Value(first.exponents - twos, low, high, divisor >> twos)
-            return Made(SumPool(step.name, step.inputs, **window), value)
+            return Made(SumPool(step.name, step.inputs, **window, wide=value.bits > 32), value)
         case graph.ADD:
             return _aligned(step.name, step.inputs, read, step.where)
         case graph.CONCAT:
@@ -375,7 +375,7 @@ def _align_result(found: Derived, name: str, accumulator_bits: int) -> None:
         found.operations.append(Add("result", (name,), (shift,), wide=aligned.bits > 32))
         found.values["result"] = aligned
     elif not found.operations or found.operations[-1].name != name:
-        found.operations.append(Add("result", (name,), (torch.zeros_like(value.exponents),)))
+        found.operations.append(Add("result", (name,), (torch.zeros_like(value.exponents),), wide=value.bits > 32))
         found.values["result"] = value
 
 

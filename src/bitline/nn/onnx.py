@@ -237,7 +237,7 @@ def _max_pool(graph: _Graph, op: MaxPool, inputs: Sequence[str]) -> None:
 def _sum_pool(graph: _Graph, op: SumPool, inputs: Sequence[str]) -> None:
     dtype, shape = graph.read(op)
     result = _pooled(op, shape)
-    wide = torch.int64 if dtype == torch.int64 else torch.int32
+    wide = torch.int64 if op.wide or dtype == torch.int64 else torch.int32
     x = graph.cast(inputs[0], dtype, wide)
     if tuple(op.kernel) == shape[1:] and not any(op.padding):
         axes = graph.constant(torch.arange(2, 1 + len(shape)))

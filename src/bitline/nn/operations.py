@@ -192,14 +192,19 @@ class MaxPool(_Pool):
 
 @dataclass(frozen=True)
 class SumPool(_Pool):
-    """The sum of every window: an average in another unit."""
+    """The sum of every window: an average in another unit.
+
+    Args:
+        wide: the sum needs more than 32 bits.
+    """
 
     kind: ClassVar[str] = "sum pool"
+    wide: bool = False
 
     def run(self, *values: Tensor) -> Tensor:
         """Add the places of a window."""
         x = values[0]
-        x = x.int() if x.dtype.itemsize < 4 else x
+        x = x.long() if self.wide else x.int() if x.dtype.itemsize < 4 else x
         return reduce(torch.add, self._parts(x, 0))
 
 

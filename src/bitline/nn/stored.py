@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from bitline.errors import ConversionError
 from bitline.mapping.quantize import RangeHistogram
 from bitline.nn.convert import crossbar_layers
-from bitline.nn.graph import AVERAGE_POOL, INPUT, LAYER, SAME, Step, steps
+from bitline.nn.graph import AVERAGE_POOL, INPUT, LAYER, RESHAPE, SAME, TAKE, Step, steps
 from bitline.nn.grid import Grid, grid_of, grids, put_on
 from bitline.nn.layers import CrossbarLayer
 
@@ -123,7 +123,7 @@ def _crossbars(name: str, readers: Mapping[str, Sequence[Step | None]]) -> list[
     for reader in readers[name]:
         if reader is not None and isinstance(reader.module, CrossbarLayer):
             found.append(reader.module)
-        elif reader is not None and reader.kind == SAME and grid_of(reader.module) is None:
+        elif reader is not None and reader.kind in (SAME, RESHAPE, TAKE) and grid_of(reader.module) is None:
             found += _crossbars(reader.name, readers)
     return found
 
