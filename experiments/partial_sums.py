@@ -45,8 +45,8 @@ OWN = {"granularity": "slice_digit", "reprogram_every": 0, "chip_lr": 3e-5, "ran
 RECIPES: dict[str, dict[str, Any]] = {
     "group": {"recipe": "group", "mapping": FIRST, **OWN},
     "separable": {"recipe": "separable", **OWN, "mapping": DIGITAL},
-    "psum_aware": {"recipe": "psum-aware", "mapping": FIRST, **OWN, "chip_lr": 2e-5, "chip_epochs": 2},
-    "psum_aware_crossbars": {"recipe": "psum-aware", **OWN, "chip_lr": 2e-5},
+    "psum_aware": {"recipe": "psum-aware", **OWN, "chip_lr": 2e-5},
+    "psum_aware_digital_first": {"recipe": "psum-aware", "mapping": FIRST, **OWN, "chip_lr": 2e-5, "chip_epochs": 2},
     "group_mix": {"recipe": "group", "mix": True, "mapping": FIRST, **OWN},
     "conventional": {"recipe": "conventional"},
     "quantization_aware": {"recipe": "quantization-aware", "chip_lr": 3e-5},
@@ -156,9 +156,9 @@ class Study:
     def untrained(self) -> None:
         """Take the first layer of the conventional network off the crossbars, and fit its ranges in turn."""
         for name, overrides, in_turn in (
+            ("slice and digit, in turn, first layer digital", SLICE_DIGIT, True),
             ("first layer digital", LAYER, False),
             ("slice and digit, in turn", SLICE_DIGIT, True),
-            ("slice and digit, in turn, first layer digital", SLICE_DIGIT, True),
         ):
             if name not in self.result["untrained"]:
                 settings = replace(self.settings, in_turn=in_turn)
@@ -211,7 +211,7 @@ class Study:
             before = first["before"]
             found["float"] = {"accuracy": before["float"]}
             found["conventional"] = {key: before[key] for key in SUMMARY} | {"run": self.options.run.name}
-        for name in ("group", "separable", "psum_aware", "psum_aware_crossbars", "auto"):
+        for name in ("group", "separable", "psum_aware", "psum_aware_digital_first", "auto"):
             if name in recipes:
                 after = recipes[name]["after"]
                 found[name] = {key: after[key] for key in SUMMARY} | {

@@ -64,11 +64,11 @@ def recipes() -> str:
     names = {
         "quantization_aware": "quantization-aware",
         "psum_aware_layer": "psum-aware, one range a layer",
-        "psum_aware_crossbars": "psum-aware, first layer on crossbars too",
         "psum_aware": "psum-aware",
-        "group": "group",
-        "group_mix": "group, with 1x1 convolutions",
-        "separable": "separable, depthwise layers digital",
+        "psum_aware_digital_first": "psum-aware, first layer digital",
+        "group": "group, first layer digital",
+        "group_mix": "group with 1x1 convolutions, first layer digital",
+        "separable": "separable, depthwise and first layers digital",
         "auto": "auto",
     }
     first = next(iter(found.values()))["before"]
@@ -94,8 +94,8 @@ def recipes() -> str:
     note = (
         f"{setting['adc_bits']}-bit ADC, programming error {setting['sigma']}, {len(setting['seeds'])} programmed "
         f"chips, {setting['images']} test images (float: {first['float']:.1f} %); at most {setting['epochs']} epochs "
-        f"of training, {min(more)} to {max(more)} of them on the chip; the first layer of recipes is digital but where "
-        "said otherwise. Row tiles: most of any convolution. Images per joule: over conventional."
+        f"of training, {min(more)} to {max(more)} of them on the chip. Row tiles: most of any convolution. Images per "
+        "joule: over conventional."
     )
     return markdown(header, rows) + "\n\n" + note
 
