@@ -22,6 +22,7 @@ bench: $(STAMP)  ## speed against a plain forward
 	$(BIN)/python benchmarks/training.py
 	$(BIN)/python benchmarks/chips.py --images 32 --batch-size 32
 	$(BIN)/python benchmarks/cost.py
+	$(BIN)/python benchmarks/zerorize.py
 	$(BIN)/python benchmarks/pruned.py
 
 format: $(STAMP)
