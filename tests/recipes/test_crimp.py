@@ -119,7 +119,17 @@ def test_what_leaves_a_phase_without_an_epoch_or_no_phase_is_refused(network, op
         checked(run=network, **{**SMALL, **options})
 
 
-@pytest.mark.parametrize(("option", "value"), [("sparsity", 0.3), ("zerorize", False), ("l1", 0.1)])
+def test_an_adc_that_is_not_linear_is_refused_before_anything_is_written(network, tmp_path):
+    overrides = (*SMALL["overrides"], "adc.policy=calibrated")
+    config = checked(run=network, **{**SMALL, "overrides": overrides}, out=tmp_path / "run")
+    with pytest.raises(
+        DataError, match="simulation is 'linear', which chip crimp-32nm with adc.policy = 'calib"
+    ):
+        optimize(config)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(("option", "value"), [("sparsity", 0.3), ("zerorize", False), ("simulation", "direct")])
 def test_other_recipes_refuse_what_is_of_crimp(network, option, value):
     with pytest.raises(DataError, match=f"{option} is .*, which recipe group does not use: it is of crimp"):
         checked(run=network, recipe="group", **{option: value})

@@ -35,6 +35,7 @@ _OF: dict[str, tuple[RecipeName, ...]] = {
             "zerorize",
             "integer",
             "compensate",
+            "simulation",
         ),
         ("crimp",),
     ),

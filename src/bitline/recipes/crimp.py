@@ -16,7 +16,7 @@ from bitline.chip.variants import with_cells
 from bitline.compress.crossbar_block import CrossbarBlocks
 from bitline.compress.kernel_group import KernelGroups
 from bitline.data import DataSet
-from bitline.errors import ConversionError
+from bitline.errors import ConversionError, DataError
 from bitline.evaluate import Settings
 from bitline.evaluate.run import calibration_batches
 from bitline.models.files import ModelRecord
@@ -35,7 +35,13 @@ def chip_of(chip: Chip, config: RecipeConfig) -> Chip:
 
     Raises:
         ChipError: what the chip asks for does not go with that.
+        DataError: ``simulation = "linear"`` for an ADC that rounds more than to whole levels.
     """
+    if config.simulation == "linear" and chip.adc.policy != "lossless":
+        raise DataError(
+            f"simulation is 'linear', which chip {chip.name} with adc.policy = {chip.adc.policy!r} is not; allowed: "
+            "'direct', or adc.policy = 'lossless'"
+        )
     weights, inputs, cell, mitigation = chip.weights, chip.inputs, chip.cell, chip.mitigation
     if config.integer:
         scale = {"scale": "power_of_two", "rounding": "nearest"}
@@ -50,11 +56,6 @@ def chip_of(chip: Chip, config: RecipeConfig) -> Chip:
         mitigation = mitigation.model_copy(update={"nearest": True})
     found = chip.model_copy(update={"weights": weights, "inputs": inputs, "cell": cell, "mitigation": mitigation})
     return check(found.model_dump(mode="json"), f"chip {chip.name} for recipe crimp")
-
-
-def linear(chip: Chip, config: RecipeConfig) -> bool:
-    """Whether training takes the chip's conversions as neither rounding nor clipping."""
-    return config.recipe == "crimp" and config.simulation == "linear" and chip.adc.policy == "lossless"
 
 
 def keep_zeros(network: nn.Module) -> None:
@@ -99,7 +100,7 @@ class Zerorize:
             keep_zeros(network)
         chip = self.chip if config.awareness == "psum" else with_cells(self.chip)
         view = ChipView(
-            network, chip, example, mapping=config.mapping or None, linear=linear(chip, config),
+            network, chip, example, mapping=config.mapping or None, linear=config.simulation == "linear",
             recentred=config.compensate,
         )  # fmt: skip
         alternating = Alternating(network, view)

@@ -69,6 +69,7 @@ def optimize(
         ConversionError: the network does not fit the recipe.
     """
     chip, out = config.load_chip(), config.run_dir
+    target = chip_of(chip, config) if config.recipe == "crimp" else chip
     origin = load_run(config.run)
     check_layers(matmuls(origin.model, (origin.record.channels, *(2 * [origin.record.image_size]))), config.layers)
     if prepare(out, config, if_exists) and (out / AFTER).is_file():
@@ -84,7 +85,7 @@ def optimize(
         copy(best, out, RESULT)
         return out
     if config.recipe == "crimp":
-        flow.chip = chip_of(chip, config)
+        flow.chip = target
         last = flow.pruning(origin)
     else:
         last = flow.float_training(flow.start(origin))
