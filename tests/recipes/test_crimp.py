@@ -122,9 +122,7 @@ def test_what_leaves_a_phase_without_an_epoch_or_no_phase_is_refused(network, op
 def test_an_adc_that_is_not_linear_is_refused_before_anything_is_written(network, tmp_path):
     overrides = (*SMALL["overrides"], "adc.policy=calibrated")
     config = checked(run=network, **{**SMALL, "overrides": overrides}, out=tmp_path / "run")
-    with pytest.raises(
-        DataError, match="simulation is 'linear', which chip crimp-32nm with adc.policy = 'calib"
-    ):
+    with pytest.raises(DataError, match="simulation is 'linear', which chip crimp-32nm with adc"):
         optimize(config)
     assert not (tmp_path / "run").exists()
 
