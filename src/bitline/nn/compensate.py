@@ -49,7 +49,8 @@ class BatchRecentre:
 
     def __init__(self, targets: Mapping[CrossbarLayer, Callable[[], Tensor]]) -> None:
         self.targets = dict(targets)
-        self._handles = [layer.register_forward_hook(self._move) for layer in self.targets]
+        for layer in self.targets:
+            layer.register_forward_hook(self._move)
 
     def _move(self, layer: nn.Module, _: object, y: Tensor) -> Tensor | None:
         assert isinstance(layer, CrossbarLayer)
@@ -58,11 +59,6 @@ class BatchRecentre:
         channel = y.dim() - 1 if isinstance(layer, nn.Linear) else 1
         mean = y.mean([axis for axis in range(y.dim()) if axis != channel], keepdim=True)
         return y - mean + _along(layer, self.targets[layer](), y)
-
-    def remove(self) -> None:
-        """Leave the layers alone."""
-        for handle in self._handles:
-            handle.remove()
 
 
 @torch.no_grad()

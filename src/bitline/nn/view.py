@@ -61,7 +61,7 @@ class ChipView(nn.Module):
             layer.mode = "linear"
         self._follow()
         normed = {self._layers[name]: name for name in self._norms} if recentred else {}
-        self._recentre = BatchRecentre({layer: partial(self._offset, name) for layer, name in normed.items()})
+        BatchRecentre({layer: partial(self._offset, name) for layer, name in normed.items()})
         self.on_chip.eval()
         if self._stores:
             self.calibrate([example])  # so that a checkpoint finds the grids of stored values in place

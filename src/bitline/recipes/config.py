@@ -23,22 +23,8 @@ _OF: dict[str, tuple[RecipeName, ...]] = {
     "assignment": ("group", "mixed", "auto"),
     "refit": ("group", "separable", "mixed", "auto"),
     "layers": ("mixed",),
-    **dict.fromkeys(
-        (
-            "sparsity",
-            "kernel_share",
-            "l1",
-            "zero_start",
-            "zero_interval",
-            "kernel_groups",
-            "crossbar_blocks",
-            "zerorize",
-            "integer",
-            "compensate",
-            "simulation",
-        ),
-        ("crimp",),
-    ),
+    **dict.fromkeys(("sparsity", "kernel_share", "kernel_groups", "crossbar_blocks", "integer"), ("crimp",)),
+    **dict.fromkeys(("compensate", "l1", "zero_start", "zero_interval", "zerorize", "simulation"), ("crimp",)),
     **dict.fromkeys(("objectives", "trials", "front", "proxy_steps", "proxy_batch", "proxy_images"), ("auto",)),
 }
 """which recipes use what"""
