@@ -40,19 +40,23 @@ FIRST = {"features.conv1.0": "digital"}
 DIGITAL = {"depthwise": "digital", **FIRST}
 """the mapping of least energy: see `mappings` in the result, which has them all"""
 SLICE_DIGIT = (*LAYER[:2], "adc.granularity=slice_digit")
+PAIRS = "weights.encoding=pair"
+"""two cells a weight, subtracted before the conversion: as many conversions on twice the cells"""
 SEGMENTED = (*SLICE_DIGIT, "crossbar.segment_rows=9")
 OWN = {"granularity": "slice_digit", "reprogram_every": 0, "chip_lr": 3e-5, "range_lr": 3e-3}
+VARY = ("structure", "height", "adc_bits", "columns_per_adc", "encoding", "input_bits", "weight_bits")
 RECIPES: dict[str, dict[str, Any]] = {
     "group": {"recipe": "group", "mapping": FIRST, **OWN},
     "separable": {"recipe": "separable", **OWN, "mapping": DIGITAL},
     "psum_aware": {"recipe": "psum-aware", **OWN, "chip_lr": 2e-5},
     "psum_aware_digital_first": {"recipe": "psum-aware", "mapping": FIRST, **OWN, "chip_lr": 2e-5, "chip_epochs": 2},
+    "psum_aware_pairs": {"recipe": "psum-aware", "overrides": (*LAYER, PAIRS), **OWN, "chip_lr": 2e-5},
     "group_mix": {"recipe": "group", "mix": True, "mapping": FIRST, **OWN},
     "conventional": {"recipe": "conventional"},
     "quantization_aware": {"recipe": "quantization-aware", "chip_lr": 3e-5},
     "psum_aware_layer": {"recipe": "psum-aware", **OWN, "granularity": "layer"},
     "psum_aware_column": {"recipe": "psum-aware", **OWN, "granularity": "column"},
-    "auto": {"recipe": "auto", "mapping": DIGITAL, **OWN, "trials": 30, "front": 3},
+    "auto": {"recipe": "auto", "mapping": DIGITAL, **OWN, "vary": VARY, "trials": 22, "front": 2},
 }
 """in the order of their worth to the claim; the range of a layer, slice and digit is learnt but where said otherwise"""
 MAPPINGS = ("naive", "packed", "strip", "digital")

@@ -240,6 +240,25 @@ def test_a_range_of_least_error_is_at_least_as_good_as_the_full_span_of_the_data
         assert best == 0
 
 
+def test_outliers_have_no_say_in_the_range_of_a_layer_where_told_so(make_chip):
+    placed, crossbars, _ = product(make_chip, inputs={"bits": 8})
+    generator = torch.Generator().manual_seed(3)
+    x = torch.randint(0, 8, (1, 100, *crossbars.levels.shape[:1], placed.placement.matmul.rows), generator=generator)
+    x[:, -1] = 255  # of 100 vectors, one with every wordline on
+    histogram = SumHistogram(placed)
+    for a in analog_sums(x, crossbars):
+        histogram.add(a)
+    histogram.sample.append(x)
+    converter = Adc(bits=3, granularity="layer", columns_per_adc=1)
+
+    def error(outliers: float) -> float:
+        scale = histogram.fit(converter, crossbars, crossbars, equal_columns(placed), outliers=outliers)
+        others = x[:, :-1]
+        return float((crossbar_mvm(others, crossbars, scale) - integer_product(others, crossbars)).square().sum())
+
+    assert error(0.01) < 0.5 * error(0.0)
+
+
 @pytest.mark.parametrize("encoding", ["offset", "pair"])
 def test_a_percentile_leaves_that_share_outside(make_chip, encoding):
     placed, crossbars, x = product(make_chip, weights={"encoding": encoding})

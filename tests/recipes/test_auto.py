@@ -108,7 +108,7 @@ def test_a_search_begins_with_the_chip_as_it_is_whatever_its_height_and_adc(netw
     search(network, tmp_path, overrides=odd, trials=1).run(lambda _: None)
 
     params = trials_of(tmp_path)[0]["params"]
-    assert (params["height"], params["bits"], params["columns_per_adc"]) == (96, 8, 1)
+    assert (params["height"], params["adc_bits"], params["columns_per_adc"]) == (96, 8, 1)
 
 
 def test_a_trial_that_cannot_be_built_says_why_and_counts(network, tmp_path, monkeypatch):
@@ -141,11 +141,11 @@ def _interrupt(*_):
 
 class _Trial:
     def __init__(self, accuracy, energy):
-        self.values, self.user_attrs = [accuracy], {"energy_J": energy}
+        self.values, self.user_attrs = [accuracy], {"energy_J": energy, "accuracy": accuracy}
 
 
 def test_the_points_to_train_span_the_energies_of_the_front_and_hold_its_most_accurate():
-    front = [_Trial(accuracy, energy) for accuracy, energy in ((10, 1), (40, 2), (60, 4), (90, 8), (80, 16))]
+    front = [_Trial(accuracy, energy) for accuracy, energy in ((81, 1), (82, 2), (85, 4), (90, 8), (88, 16))]
 
     picked = chosen(front, 3)
 
@@ -153,3 +153,26 @@ def test_the_points_to_train_span_the_energies_of_the_front_and_hold_its_most_ac
     assert front[3] in picked
     assert len(picked) == 3
     assert chosen(front, 9) == front
+
+
+def test_points_far_less_accurate_than_the_best_are_not_trained_while_there_are_others():
+    hopeless, *others = [_Trial(accuracy, energy) for accuracy, energy in ((10, 1), (82, 2), (85, 4), (90, 8))]
+
+    assert hopeless not in chosen([hopeless, *others], 2)
+    assert chosen([hopeless, *others], 3) == others
+
+
+def test_a_search_varies_what_it_is_told_and_nothing_else(network, tmp_path):
+    config = checked(
+        run=network, **{**SMALL, "trials": 3, "proxy_steps": 1}, vary=("encoding", "weight_bits"), out=tmp_path
+    )
+    Search(config, config.load_chip(), datasets.load("digits"), tmp_path).run(lambda _: None)
+
+    trials = trials_of(tmp_path)
+    assert [trial["params"] for trial in trials[:3]] == [
+        {"encoding": "offset", "weight_bits": 8},
+        {"encoding": "pair", "weight_bits": 8},
+        {"encoding": "pair", "weight_bits": 7},
+    ]
+    assert trials[2]["overrides"] == ["weights.encoding=pair", "weights.bits=7"]
+    assert all(trial["layers"] == {} for trial in trials)

@@ -19,6 +19,8 @@ bitline optimize runs/vgg8-cifar10 --recipe mixed --layer features.conv6.0=group
 
 bitline optimize runs/vgg8-cifar10 --recipe auto --objective accuracy --objective energy --trials 60 --front 5
 
+bitline optimize runs/vgg8-cifar10 --recipe auto --vary structure --vary encoding --vary weight_bits
+
 bitline optimize runs/resnet20-cifar10 --recipe crimp --chip crimp-32nm --sparsity 0.5 --epochs 40
 
 bitline optimize runs/vgg8-cifar10 --recipe psum-aware --resume   [dim]# the same command after a kill[/]
@@ -89,6 +91,13 @@ def command(
         list[str] | None,
         typer.Option("--objective", help="Of auto: accuracy, energy, area, latency; default: the first three."),
     ] = None,
+    vary: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="What trials of auto choose: structure, height, adc_bits, columns_per_adc, encoding, input_bits, "
+            "weight_bits; repeatable; default: all but the last two."
+        ),
+    ] = None,
     trials: Annotated[int, typer.Option(help="Of auto.")] = 40,
     front: Annotated[int, typer.Option(help="Points of the front that auto trains.")] = 4,
     proxy_steps: Annotated[int, typer.Option(help="Steps of distillation before auto measures a trial.")] = 30,
@@ -139,7 +148,7 @@ def command(
         sparsity=sparsity, kernel_share=kernel_share, l1=l1, zero_start=zero_start, zero_interval=zero_interval,
         kernel_groups=kernel_groups, crossbar_blocks=crossbar_blocks, zerorize=zerorize, integer=integer,
         compensate=compensate, simulation=simulation, proxy_steps=proxy_steps, proxy_images=proxy_images,
-        **({"objectives": tuple(objectives)} if objectives else {}),
+        **({"objectives": tuple(objectives)} if objectives else {}), **({"vary": tuple(vary)} if vary else {}),
         structure_images=structure_images, test_images=test_images, chips=chips,
         images=images, calibration_images=calibration_images, seed=seed, threads=threads,
         checkpoint_every=checkpoint_every, data_dir=data_dir, out=out,

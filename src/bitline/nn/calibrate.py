@@ -12,6 +12,9 @@ from bitline.nn.convert import crossbar_layers
 from bitline.nn.grid import grids
 from bitline.nn.layers import IDEAL, Mode
 
+_OUTLIERS = 0.01
+"""share of input vectors that ranges fitted in turn ignore: errors of the layers before blow up a few images"""
+
 
 @torch.no_grad()
 def calibrate(
@@ -92,7 +95,7 @@ def _fit_in_turn(model: nn.Module, batches: Iterable[Tensor | Sequence[Tensor]],
             _run(model, batches, "chip", f"ranges of {name}", progress)
         finally:
             handle.remove()
-        layer.fit()
+        layer.fit(_OUTLIERS)
     for name, layer in layers.items():
         layer.program(seeds[name])
 

@@ -120,7 +120,9 @@ class SumHistogram:
         squares = (digit * torch.tensor(self.product.slice_weights, dtype=torch.float64)).square()
         return squares / squares.max()
 
-    def fit(self, adc: Adc, crossbars: Crossbars, exact: Crossbars, weights: Tensor) -> AdcScale:
+    def fit(
+        self, adc: Adc, crossbars: Crossbars, exact: Crossbars, weights: Tensor, *, outliers: float = 0.0
+    ) -> AdcScale:
         """Choose the calibrated range of every ADC.
 
         `percentile` keeps that share of the sums within the range. `mse` tries several percentiles and the ranges of
@@ -133,19 +135,25 @@ class SumHistogram:
             crossbars: the layer with ideal cells, its leak included.
             exact: the layer with ideal cells and without leak.
             weights: of one result column against another, (groups, cols): the squares of their real scales.
+            outliers: share of the sample's vectors, those of largest error, that has no say.
         """
         if adc.calibration == "percentile":
             return self.candidate(adc, adc.percentile)
         candidates = [self.candidate(adc, None), *(self.candidate(adc, share) for share in _PERCENTILES)]
-        errors = [self._result_error(candidate, crossbars, exact, weights) for candidate in candidates]
+        kept = sum(x.shape[1] for x in self.sample)
+        kept -= int(outliers * kept)
+        errors = [
+            float(self._result_errors(candidate, crossbars, exact, weights).sort().values[:kept].sum())
+            for candidate in candidates
+        ]
         return candidates[errors.index(min(errors))]
 
-    def _result_error(self, scale: AdcScale, crossbars: Crossbars, exact: Crossbars, weights: Tensor) -> float:
-        """Squared error of the layer's results on the sample."""
+    def _result_errors(self, scale: AdcScale, crossbars: Crossbars, exact: Crossbars, weights: Tensor) -> Tensor:
+        """Squared error of the layer's results on each vector of the sample."""
         rows = torch.cat(self.sample, dim=1).to(crossbars.levels.device)
         scale = replace(scale, lsb=scale.lsb.to(rows.device), offset=scale.offset.to(rows.device))
         error = crossbar_mvm(rows, crossbars, scale) - integer_product(rows, exact)
-        return float((error.square() * weights.to(rows.device)).sum())
+        return (error.square() * weights.to(rows.device)).sum((0, 2, 3))
 
     def candidate(self, adc: Adc, percentile: float | None = None) -> AdcScale:
         """Ranges that keep a percentile of the sums or, without one, of least squared error of single conversions.

@@ -1,9 +1,9 @@
 """Search over structure, ADC and crossbar at once for the front of accuracy, energy and area.
 
 Optuna proposes (T. Akiba et al., KDD 2019, doi:10.1145/3292500.3330701). A trial gives every layer that needs partial
-sums a structure and the chip a crossbar height, an ADC and a number of columns that share one. What it costs is exact;
-its accuracy is a proxy: some steps of distillation, then training images on ideal cells. The front of the proxy is
-trained and evaluated in full.
+sums a structure and the chip a crossbar height, an ADC, a number of columns that share one, an encoding and, if told
+to, fewer bits. What it costs is exact; its accuracy is a proxy: some steps of distillation, then training images on
+ideal cells. The front of the proxy is trained and evaluated in full.
 """
 
 from collections.abc import Callable, Sequence
@@ -27,7 +27,7 @@ from bitline.evaluate.run import CALIBRATION_BATCH, OnChip, Settings
 from bitline.models.files import Run, load_run, read_json
 from bitline.nn import calibrate, to_crossbar
 from bitline.nn.shapes import matmuls
-from bitline.recipes.config import RecipeConfig, used_by
+from bitline.recipes.config import RecipeConfig, Varied, used_by
 from bitline.recipes.files import Say
 from bitline.recipes.names import AFTER, BEFORE, FRONT, JOURNAL, TRIALS
 from bitline.recipes.structure import CHOICES, restructure
@@ -35,9 +35,34 @@ from bitline.train.checkpoint import write_json
 from bitline.train.loader import TrainBatches
 from bitline.train.module import distillation
 
-HEIGHTS, ADC_BITS, COLUMNS_PER_ADC = (64, 128, 256), (3, 4, 5, 6), (4, 8, 16)
+KEYS: dict[Varied, tuple[str, ...]] = {
+    "height": ("crossbar.rows", "crossbar.active_rows"),
+    "adc_bits": ("adc.bits",),
+    "columns_per_adc": ("adc.columns_per_adc",),
+    "encoding": ("weights.encoding",),
+    "input_bits": ("inputs.bits",),
+    "weight_bits": ("weights.bits",),
+}
+"""what of the chip each choice sets"""
+VALUES: dict[Varied, tuple[int | str, ...]] = {
+    "height": (64, 128, 256, 512),
+    "adc_bits": (3, 4, 5, 6),
+    "columns_per_adc": (4, 8, 16),
+    "encoding": ("offset", "pair"),
+    "input_bits": (4, 5, 6, 7, 8),
+    "weight_bits": (4, 5, 6, 7, 8),
+}
+"""of each choice, beside the chip's own"""
+GUESSES: tuple[dict[Varied, int | str], ...] = (
+    {"encoding": "pair", "height": 512},
+    {"encoding": "pair", "height": 512, "columns_per_adc": 4, "input_bits": 6, "weight_bits": 7},
+)
+"""where the search looks first, beside the chip as it is: sums of pairs have no part in common, so that the error of
+their conversion grows with the square root of the height, and with as many fewer conversions stays as it was"""
 WITHIN = 1.5
 """points below the network it came from that the kept point may be"""
+REACH = 10.0
+"""points below the best of the proxy that training may make up for"""
 _DIRECTIONS: dict[str, Literal["maximize", "minimize"]] = {
     "accuracy": "maximize", "energy": "minimize", "area": "minimize", "latency": "minimize",
 }  # fmt: skip
@@ -101,21 +126,39 @@ class Search:
                 study.tell(trial, state=TrialState.PRUNED)
             said = trial.user_attrs["summary"]
             say(f"trial {done + 1}/{self.config.trials}: {said}")
-            write_json(self.out / TRIALS, {"objectives": list(objectives), "trials": [_plain(t) for t in study.trials]})
+            write_json(
+                self.out / TRIALS,
+                {"objectives": list(objectives), "trials": [_plain(t) for t in study.trials if t.state.is_finished()]},
+            )
         if not study.best_trials:
             reasons = [t.user_attrs["summary"] for t in study.get_trials(states=[TrialState.PRUNED])]
             raise DataError(f"none of {len(reasons)} trials can be built; the last one {reasons[-1]}")
         return sorted(study.best_trials, key=lambda t: float(t.user_attrs["energy_J"]))
 
     def _starts(self) -> list[dict[str, Any]]:
-        """The pure structures on the chip as it is: where the search begins."""
-        chip = self.chip
-        same = {"height": chip.crossbar.active_rows, "bits": chip.adc.bits, "columns_per_adc": chip.adc.columns_per_adc}
-        choices = CHOICES if self.layers else CHOICES[:1]
-        return [{**same, **{f"layer {name}": choice for name in self.layers}} for choice in choices]
+        """The pure structures on the chip as it is, then guesses with and without groups: where the search begins."""
+        own: dict[Varied, int | str] = {key: _own(self.chip, key) for key in self._varied}
+        choices = CHOICES if self._layers else CHOICES[:1]
+        starts = [(own, choice) for choice in choices]
+        for guess in GUESSES:
+            known: dict[Varied, int | str] = {key: value for key, value in guess.items() if key in own}
+            starts += [(own | known, choice) for choice in ("dense", "group:1") if known and choice in choices]
+        return [
+            {str(key): value for key, value in chip.items()} | {f"layer {name}": choice for name in self._layers}
+            for chip, choice in starts
+        ]
+
+    @property
+    def _varied(self) -> list[Varied]:
+        return [key for key in KEYS if key in self.config.vary]
+
+    @property
+    def _layers(self) -> list[str]:
+        """Layers whose structure is searched."""
+        return self.layers if "structure" in self.config.vary else []
 
     def _trial(self, trial: optuna.Trial) -> tuple[float, ...]:
-        layers = {name: trial.suggest_categorical(f"layer {name}", CHOICES) for name in self.layers}
+        layers = {name: trial.suggest_categorical(f"layer {name}", CHOICES) for name in self._layers}
         overrides = self._overrides(trial)
         chip = replace(self.chip, *overrides)
         torch.manual_seed(self.config.seed)
@@ -126,6 +169,7 @@ class Search:
         trial.set_user_attr("layers", layers)
         trial.set_user_attr("overrides", list(overrides))
         trial.set_user_attr("energy_J", cost.energy_J)
+        trial.set_user_attr("accuracy", accuracy)
         trial.set_user_attr(
             "summary", f"{accuracy:.1f} % (proxy), {cost.energy_J * 1e6:.3g} uJ, {cost.area_m2 * 1e6:.3g} mm2; "
             f"{', '.join(overrides)}; {', '.join(dict.fromkeys(layers.values()))}",
@@ -133,14 +177,13 @@ class Search:
         return tuple(values[name] for name in self.config.objectives)
 
     def _overrides(self, trial: optuna.Trial) -> tuple[str, ...]:
-        adc = self.chip.adc
-        height = trial.suggest_categorical("height", _with(HEIGHTS, self.chip.crossbar.active_rows))
-        bits = trial.suggest_categorical("bits", _with(ADC_BITS, adc.bits))
-        columns = trial.suggest_categorical("columns_per_adc", _with(COLUMNS_PER_ADC, adc.columns_per_adc))
-        return (
-            f"crossbar.rows={height}", f"crossbar.active_rows={height}", f"adc.bits={bits}",
-            f"adc.columns_per_adc={columns}",
-        )  # fmt: skip
+        """What a trial sets on the chip; what it leaves as it is keeps its details."""
+        found: list[str] = []
+        for key in self._varied:
+            own = _own(self.chip, key)
+            value = trial.suggest_categorical(key, sorted({*VALUES[key], own}))
+            found += [f"{name}={value}" for name in KEYS[key] if value != own]
+        return tuple(found)
 
     def _distil(self, network: nn.Module) -> None:
         """A few steps after the network it came from; no labels."""
@@ -166,7 +209,7 @@ class Search:
     def _on_chip(self, network: nn.Module, chip: Chip) -> tuple[float, Cost]:
         """Accuracy on training images with ideal cells, percent, and cost."""
         model, report = to_crossbar(network, chip, example=self.batches[0][:2], mapping=self.config.mapping or None)
-        calibrate(model, self.batches[:1])
+        calibrate(model, self.batches[:1], in_turn=True)
         images, labels = self._proxy_images()
         right = sum(
             int((model(x).argmax(1) == y).sum())
@@ -180,9 +223,12 @@ class Search:
         return self.data.normalize(self.data.train_images[-count:]), self.data.train_labels[-count:]
 
 
-def _with(values: Sequence[int], own: int) -> list[int]:
-    """Add the chip's own value to those that are searched."""
-    return sorted({*values, own})
+def _own(chip: Chip, key: Varied) -> Any:
+    """The chip's own value of what a trial chooses."""
+    found: Any = chip
+    for name in KEYS[key][-1].split("."):
+        found = getattr(found, name)
+    return getattr(found, "kind", found)
 
 
 def train_front(search: Search, front: Sequence[FrozenTrial], train: Callable[[RecipeConfig], Path]) -> Path:
@@ -204,6 +250,8 @@ def train_front(search: Search, front: Sequence[FrozenTrial], train: Callable[[R
         folder = out / f"trial{trial.number:03d}"
         layers = trial.user_attrs["layers"]
         point = used_by(config, "mixed", layers=layers, overrides=overrides, out=folder)
+        if set(layers.values()) <= {"dense"}:  # nothing that floating point could mend
+            point = used_by(config, "psum-aware", epochs=0, overrides=overrides, out=folder)
         evaluation = read_json(train(point) / AFTER)
         points.append(_point(trial, evaluation, folder.name))
     goal = float(read_json(out / BEFORE)["accuracy"]["float"]) - WITHIN
@@ -235,15 +283,24 @@ def _dominates(a: dict[str, Any], b: dict[str, Any], objectives: Sequence[str]) 
 
 
 def chosen(front: Sequence[FrozenTrial], most: int) -> list[FrozenTrial]:
-    """Pick trials of the front to train: the most accurate, and others spread evenly over the logarithm of energy."""
+    """Pick trials of the front to train: the most accurate, and others spread evenly over the logarithm of energy.
+
+    Those that training is not likely to bring near the most accurate, see `REACH`, come last.
+    """
     if len(front) <= most:
         return list(front)
-    best = max(front, key=lambda t: t.values[0])
+    best = max(front, key=_accuracy)
+    near = [t for t in front if _accuracy(t) >= _accuracy(best) - REACH]
+    front = near if len(near) >= most else front
     energy = torch.tensor([float(t.user_attrs["energy_J"]) for t in front]).log()
     wanted = torch.linspace(float(energy[0]), float(energy[-1]), most)
     picked = {int((energy - w).abs().argmin()): None for w in wanted}
     found = [front[i] for i in picked]
     return found if best in found else [*found[:-1], best]
+
+
+def _accuracy(trial: FrozenTrial) -> float:
+    return float(trial.user_attrs["accuracy"])
 
 
 def _plain(trial: FrozenTrial) -> dict[str, Any]:

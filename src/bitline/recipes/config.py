@@ -13,6 +13,7 @@ from bitline.train.config import StrictConfig
 RecipeName = Literal["conventional", "quantization-aware", "psum-aware", "group", "separable", "mixed", "auto", "crimp"]
 Structure = Literal["dense", "group", "separable", "mixed"]
 Aware = Literal["none", "quantization", "psum"]
+Varied = Literal["structure", "height", "adc_bits", "columns_per_adc", "encoding", "input_bits", "weight_bits"]
 Granularity = Literal["layer", "slice", "slice_digit", "column"]
 _STRUCTURES: dict[str, Structure] = {"group": "group", "separable": "separable", "mixed": "mixed"}
 Objective = Literal["accuracy", "energy", "area", "latency"]
@@ -25,7 +26,7 @@ _OF: dict[str, tuple[RecipeName, ...]] = {
     "layers": ("mixed",),
     **dict.fromkeys(("sparsity", "kernel_share", "kernel_groups", "crossbar_blocks", "integer"), ("crimp",)),
     **dict.fromkeys(("compensate", "l1", "zero_start", "zero_interval", "zerorize", "simulation"), ("crimp",)),
-    **dict.fromkeys(("objectives", "trials", "front", "proxy_steps", "proxy_batch", "proxy_images"), ("auto",)),
+    **dict.fromkeys(("objectives", "vary", "trials", "front", "proxy_steps", "proxy_batch", "proxy_images"), ("auto",)),
 }
 """which recipes use what"""
 
@@ -76,6 +77,8 @@ class RecipeConfig(StrictConfig):
         simulation: of the chip in training: ``linear`` has every error of cells but no rounding in the ADC, which is
             small for one that is lossless; ``direct`` has both.
         objectives: of ``auto``.
+        vary: what the trials of ``auto`` choose: the structure of each layer that needs partial sums, the height of
+            crossbars, bits of an ADC and columns that share one, how cells hold a weight, bits of inputs and weights.
         trials: of ``auto``.
         front: trials of the front that ``auto`` trains.
         proxy_steps: steps of distillation before a trial is measured.
@@ -128,6 +131,9 @@ class RecipeConfig(StrictConfig):
     compensate: bool = True
     simulation: Literal["linear", "direct"] = "linear"
     objectives: tuple[Objective, ...] = ("accuracy", "energy", "area")
+    vary: Annotated[tuple[Varied, ...], Field(min_length=1)] = (
+        "structure", "height", "adc_bits", "columns_per_adc", "encoding",
+    )  # fmt: skip
     trials: Annotated[int, Field(ge=1)] = 40
     front: Annotated[int, Field(ge=1)] = 4
     proxy_steps: Annotated[int, Field(ge=0)] = 30

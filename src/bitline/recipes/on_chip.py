@@ -17,6 +17,7 @@ from bitline.nn.trained import keep_ranges, save_ranges, train_ranges
 from bitline.recipes.config import RecipeConfig
 from bitline.recipes.names import CHIP, RANGES
 from bitline.train import TrainConfig
+from bitline.train.bound import BoundedGradient
 from bitline.train.checkpoint import write_json
 from bitline.train.reprogram import Reprogram
 from bitline.train.run import train_network
@@ -73,7 +74,10 @@ class OnChipTraining:
 
         train_network(
             model, record, train, self.data, resumed=resumed, rates={"log2_lsb": self.config.range_lr},
-            callbacks=[Reprogram(model, every=self.config.reprogram_every if aware else 0, seed=self.config.seed)],
+            callbacks=[
+                Reprogram(model, every=self.config.reprogram_every if aware else 0, seed=self.config.seed),
+                BoundedGradient(),
+            ],
             test_images=self.config.test_images, finish=finish,
         )  # fmt: skip
 
