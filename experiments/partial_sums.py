@@ -215,7 +215,7 @@ class Study:
             before = first["before"]
             found["float"] = {"accuracy": before["float"]}
             found["conventional"] = {key: before[key] for key in SUMMARY} | {"run": self.options.run.name}
-        for name in ("group", "separable", "psum_aware", "psum_aware_digital_first", "auto"):
+        for name in ("group", "separable", "psum_aware", "psum_aware_digital_first", "psum_aware_pairs", "auto"):
             if name in recipes:
                 after = recipes[name]["after"]
                 found[name] = {key: after[key] for key in SUMMARY} | {

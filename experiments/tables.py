@@ -66,6 +66,7 @@ def recipes() -> str:
         "psum_aware_layer": "psum-aware, one range a layer",
         "psum_aware": "psum-aware",
         "psum_aware_digital_first": "psum-aware, first layer digital",
+        "psum_aware_pairs": "psum-aware, pairs of cells",
         "group": "group, first layer digital",
         "group_mix": "group with 1x1 convolutions, first layer digital",
         "separable": "separable, depthwise and first layers digital",
@@ -83,6 +84,8 @@ def recipes() -> str:
         ]  # fmt: skip
 
     rows = [line("conventional", first, None)]
+    if "psum_aware_pairs" in found:
+        rows.append(line("conventional, pairs of cells", found["psum_aware_pairs"]["before"], None))
     rows += [
         line(text, found[key]["after"], found[key].get("untrained")) for key, text in names.items() if key in found
     ]
