@@ -3,35 +3,28 @@
 import math
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-from bitline.chip.description import Chip, NoReadNoise, Weights
+from bitline.chip.description import Chip, NoReadNoise
 from bitline.chip.variants import ideal, lossless, same_sums, with_cells
 from bitline.errors import ConversionError, MappingError
-from bitline.mapping.empty import empty_blocks
 from bitline.mapping.encode import in_use, set_together
 from bitline.mapping.lower import (
-    Lowerable,
     Matmul,
     check_batch,
     input_rows,
     input_view,
     output_shape,
     position_axes,
-    weight_matrix,
 )
-from bitline.mapping.place import LayerPlacement, Strategy, placed
+from bitline.mapping.place import Strategy
 from bitline.mapping.quantize import (
     InputFormat,
     RangeHistogram,
-    RoundedBias,
     quantize,
-    round_bias,
-    weight_limits,
-    weight_scale,
     widen,
 )
 from bitline.mvm import adc as ranges
@@ -39,27 +32,23 @@ from bitline.mvm import native
 from bitline.mvm.adc import AdcScale
 from bitline.mvm.gradient import Quantized, fake_quantize
 from bitline.mvm.paths import crossbar_mvm, native_plan
-from bitline.mvm.product import Product
 from bitline.mvm.torch_fast import Crossbars, Observer
 from bitline.nn import operator
 from bitline.nn.backward import Answer
-from bitline.nn.correction import correction
-from bitline.nn.effective import effective_weights
+from bitline.nn.cells import IDEAL, HoldsWeights
 from bitline.nn.ranges import SumHistogram, minmax
-from bitline.nn.state import KeepsRanges, formats
-from bitline.nn.wiring import sort_results, written_cells
+from bitline.nn.state import formats
+from bitline.nn.wiring import sort_results
 from bitline.physics import seeds
 from bitline.physics.noise import ReadNoise
 
 UNFOLDED_BYTES = 2**26
 """input vectors of a convolution held at once"""
-IDEAL = -1
-"""chip seed of cells that sit exactly where they should"""
 
 Mode = Literal["chip", "linear", "float", "observe_inputs", "observe_sums"]
 
 
-class CrossbarLayer(KeepsRanges):
+class CrossbarLayer(HoldsWeights):
     """What CrossbarLinear, CrossbarConv1d and CrossbarConv2d share; use those.
 
     Attributes:
@@ -77,17 +66,8 @@ class CrossbarLayer(KeepsRanges):
         call: number of the next call within this pass; None outside of a pass of the whole network.
     """
 
-    bias: Tensor | None
-    input_scale: Tensor
-    input_signed: Tensor
-    adc_lsb: Tensor
-    adc_offset: Tensor
-    chip_seed: Tensor
-
     def __init__(self, *args: Any, chip: Chip, matmul: Matmul, strategy: Strategy = "dense", **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.chip, self.strategy = chip, strategy
-        self._matmul = matmul
+        super().__init__(*args, chip=chip, matmul=matmul, strategy=strategy, **kwargs)
         self.mode: Mode = "chip"
         nothing = torch.full((1, 1, 1, 1), math.nan, dtype=torch.float64)
         self.register_buffer("input_scale", torch.tensor(math.nan, dtype=torch.float64))
@@ -100,12 +80,6 @@ class CrossbarLayer(KeepsRanges):
         self.call: int | None = None
         self.inputs: RangeHistogram | None = None
         self.sums: SumHistogram | None = None
-        self._cells: tuple[tuple[Any, ...], Crossbars] | None = None
-        self._errors: Tensor | None = None
-        self._where: tuple[tuple[Any, ...], LayerPlacement] | None = None
-        self._factor: tuple[Weights, Tensor] | None = None
-        self._used: Tensor | None = None
-        self._made_from: Tensor | None = None
         self.described = operator.describe(self, chip, matmul, strategy)
         # A layer with a hook is called by modules that would else compute around it (nn.TransformerEncoder).
         self.register_forward_hook(_nothing)
@@ -117,45 +91,6 @@ class CrossbarLayer(KeepsRanges):
         except MappingError:  # of weights that no cell holds
             crossbars = self.arranged.crossbars
         return f"{super().extra_repr()}, chip={self.chip.name}, crossbars={crossbars}"
-
-    @property
-    def _itself(self) -> Lowerable:
-        """The plain layer that this also is."""
-        return cast("Lowerable", self)
-
-    @property
-    def matmul(self) -> Matmul:
-        """The layer as a matrix product."""
-        return replace(self._matmul, signed=bool(self.input_signed))
-
-    @property
-    def arranged(self) -> LayerPlacement:
-        """Where the layer's weights would be if all crossbars were built: all that does not depend on the weights."""
-        return placed(self.matmul, self.chip, self.strategy)
-
-    @property
-    def placement(self) -> LayerPlacement:
-        """Where the layer's weights are; a crossbar whose weights are all zero is not built.
-
-        Raises:
-            MappingError: weights that no cell holds.
-        """
-        if self.weight.is_meta:
-            return self.arranged
-        self._forget_other_weights()
-        key = (self.chip, bool(self.input_signed))
-        if self._where is None or self._where[0] != key:
-            self._where = (key, self._placed(self.chip, self._integer_weights(self.chip)))
-        return self._where[1]
-
-    def _placed(self, chip: Chip, q: Tensor) -> LayerPlacement:
-        whole = placed(self.matmul, chip, self.strategy)
-        absent = empty_blocks(q, whole)
-        return placed(self.matmul, chip, self.strategy, absent) if absent else whole
-
-    def _integer_weights(self, chip: Chip) -> Tensor:
-        """Weights as the cells of a chip hold them, whole numbers, (groups, rows, cols)."""
-        return quantize(self._weight_matrix(), self._weight_scale(), *weight_limits(chip.weights))
 
     def forward(self, input: Tensor) -> Tensor:
         """Apply the layer, (batch, ...) to (batch, ...), as the plain layer would.
@@ -274,36 +209,12 @@ class CrossbarLayer(KeepsRanges):
         crossbars = self.crossbars(chip, seed)
         return native_plan(q, crossbars, self.adc_scale(q, crossbars), self._noise(chip, seed, 0, 0))
 
-    def factor_of_one(self) -> Tensor:
-        """Real value of a product of 1, float64, (groups, cols); 0 for an output whose weights are all zero."""
-        factor = float(self.input_scale) * self._unit().double()
-        return factor[:, 0, :].expand(self.matmul.groups, self.matmul.cols)
-
     def real(self, y: Tensor, x: Tensor) -> Tensor:
         """Turn integer products, (images, positions, groups, cols), into the layer's output for input `x`."""
         out, bias = self.real_product(y, x), self.used_bias()
         if bias is None:
             return out
         return out + (bias if isinstance(self, nn.Linear) else bias.view(-1, *[1] * (x.dim() - 2)))
-
-    def rounded_bias(self) -> RoundedBias | None:
-        """The bias in `weights.bias_bits`; None where there is none, or it is a real number."""
-        if self.bias is None or self.chip.weights.bias_bits is None:
-            return None
-        return round_bias(self.bias, self.accumulator(), self.chip.weights.bias_bits)
-
-    def accumulator(self) -> Tensor:
-        """Real value of 1 in the sum of an output, float64, (outputs,); 0 where all its weights are zero."""
-        return self.factor_of_one().flatten()
-
-    def integer_weights(self) -> Tensor:
-        """What the cells are to hold, (groups, rows, cols), integers of a floating dtype."""
-        return self._integer_weights(self.chip)
-
-    def used_bias(self) -> Tensor | None:
-        """The bias that the chip adds, (outputs,); its gradient is that of `bias`."""
-        rounded = self.rounded_bias()
-        return self.bias if rounded is None or self.bias is None else rounded.value.to(self.bias.dtype)
 
     def real_product(self, y: Tensor, x: Tensor) -> Tensor:
         """Turn integer products into the layer's output without its bias."""
@@ -321,44 +232,6 @@ class CrossbarLayer(KeepsRanges):
 
     def _view(self, q: Tensor) -> Tensor:
         return input_view(self._itself, q, self.arranged.together)
-
-    def crossbars(self, chip: Chip, seed: int) -> Crossbars:
-        """Return the layer's programmed cells on a chip; drawn once, the same on every torch device."""
-        self._forget_other_weights()
-        if not self.converts:
-            chip, seed = ideal(chip), IDEAL
-        key = (chip, seed, bool(self.input_signed))
-        if self._cells is not None and self._cells[0] == key:
-            return self._cells[1]
-        q = self._integer_weights(chip)
-        placement = self._placed(chip, q)
-        cell = (with_cells(chip) if seed == IDEAL else chip).cell
-        written = written_cells(q.cpu(), placement, cell, seed)
-        away = correction(written.levels, written.targets, placement, cell)
-        levels = written.levels.to(self.weight.device)
-        crossbars = Crossbars(Product(placement.wired), levels, away, written.flipped)
-        self._cells = (key, crossbars)
-        return crossbars
-
-    def effective_weight(self) -> Tensor:
-        """Real values of the weights as they are programmed, shaped as the layer's; see `bitline.nn.effective`.
-
-        Errors are those of the weights that `program` found: where these learn, they hold until it is called again.
-
-        Raises:
-            ConversionError: groups that share bitlines, whose cells are not all theirs.
-        """
-        if self.arranged.together > 1:
-            raise ConversionError(
-                f"layer {self._matmul.name} is mapped {self.strategy}: its groups share bitlines; simulate it directly"
-            )
-        self._forget_other_weights()
-        q = self._integer_weights(self.chip)
-        if self._errors is None:
-            written = effective_weights(self.crossbars(self.chip, int(self.chip_seed)))
-            self._errors = (written - q).to(q.dtype)
-        w = (q + self._errors) * self._unit()
-        return w.transpose(1, 2).reshape(self.weight.shape).to(self.weight.dtype)
 
     def forget(self) -> None:
         """Drop what was counted."""
@@ -446,37 +319,6 @@ class CrossbarLayer(KeepsRanges):
         most = max(1, UNFOLDED_BYTES // max(1, per_image * q.element_size()))
         for start in range(0, q.shape[0], most):
             yield start, self.input_vectors(q[start : start + most])
-
-    def _unit(self) -> Tensor:
-        """Real value of a weight integer of 1, shaped as the scale; 0 where an output has no weight but zeros.
-
-        Such an output is known without its cells, so that what these err by is not in it.
-        """
-        if self._used is None:
-            self._used = self._weight_matrix().any(1, keepdim=True)
-        return self._weight_scale() * self._used
-
-    def _weight_scale(self) -> Tensor:
-        """Real value of a weight integer of 1 in the cells last written, (groups or 1, 1, cols or 1)."""
-        weights = self.chip.weights
-        if self._factor is None or self._factor[0] != weights:
-            self._factor = (weights, weight_scale(self._weight_matrix(), weights, name=self._matmul.name))
-        return self._factor[1]
-
-    def _weight_matrix(self) -> Tensor:
-        return widen(weight_matrix(self._itself).detach())
-
-    def _forget_other_weights(self) -> None:
-        """Drop cells and scales made from weights that have changed since, by whatever means."""
-        made, weight = self._made_from, self.weight.detach()
-        if made is None or (made.device, made.dtype) != (weight.device, weight.dtype) or not made.equal(weight):
-            self._made_from, self._cells, self._factor, self._where = weight.clone(), None, None, None
-            self._used = None
-
-    def fake_weight(self) -> Quantized:
-        """The weights as the cells hold them without error."""
-        scale = self._weight_scale().transpose(1, 2).reshape(-1, *[1] * (self.weight.dim() - 1))
-        return fake_quantize(self.weight, scale, *weight_limits(self.chip.weights))
 
     def fake_input(self, x: Tensor) -> Quantized:
         """The inputs as the DACs see them."""
