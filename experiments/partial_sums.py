@@ -13,6 +13,7 @@ Every step is a run directory below --out, or a point of the result; a run that 
 """
 
 import argparse
+import itertools
 import json
 import os
 from collections.abc import Callable
@@ -27,6 +28,7 @@ from bitline import data as datasets
 from bitline.evaluate import Settings, accuracy, evaluate, put_on_chip, sweep
 from bitline.models.files import load_run, read_json
 from bitline.recipes import RecipeConfig, checked
+from bitline.recipes.files import Made
 from bitline.recipes.names import AFTER, BEFORE, FRONT, UNTRAINED
 from bitline.recipes.run import optimize
 from bitline.recipes.structure import restructure
@@ -66,7 +68,11 @@ POLICIES = {
     "calibrated / slice": ("adc.granularity=slice",),
     "calibrated / slice and digit": ("adc.granularity=slice_digit",),
     "calibrated / column": ("adc.granularity=column",),
+    "pairs, calibrated / layer": ("adc.granularity=layer", PAIRS),
+    "pairs, calibrated / slice and digit": ("adc.granularity=slice_digit", PAIRS),
 }
+FEWER_BITS = (3, 2)
+"""where ranges per slice and digit, the best that calibration gives, fail too"""
 
 
 class Study:
@@ -90,18 +96,21 @@ class Study:
             "mappings": {},
             "assignment": {},
             "table": [],
+            "fewer_bits": {},
         }
         if options.result.is_file():
             earlier = json.loads(options.result.read_text())
             if earlier["setting"] == self.setting:
-                self.result = earlier
+                self.result |= earlier
 
     def save(self) -> None:
         """Write the result whole or not at all."""
         path = self.options.result
         if path.is_file() and (other := json.loads(path.read_text()))["setting"] == self.setting:  # of another process
-            for key in ("recipes", "untrained", "mappings", "assignment"):
-                self.result[key] = other[key] | self.result[key]
+            for key in ("recipes", "untrained", "mappings", "assignment", "fewer_bits"):
+                self.result[key] = other.get(key, {}) | self.result[key]
+            points = {(p["policy"], p["bits"], p["sigma"]): p for p in (*other["table"], *self.result["table"])}
+            self.result["table"] = list(points.values())
         self.result |= {"hardware": describe(), "commit": git_commit(), "summary": self.summary()}
         path.parent.mkdir(parents=True, exist_ok=True)
         part = path.with_suffix(".part")
@@ -195,17 +204,32 @@ class Study:
         base = chips.load(CHIP)
         done = {(p["policy"], p["bits"], p["sigma"]) for p in self.result["table"]}
         on_chip = put_on_chip(self.origin.model, self.data, base, settings)
-        for sigma in (0.05, 0.1, 0.0):
-            for bits in (4, 5, 6, 3):
-                for policy, overrides in POLICIES.items():
-                    if (policy, bits, sigma) in done:
-                        continue
-                    cells = "cell.programming={kind='ideal'}" if sigma == 0 else f"cell.programming.sigma={sigma}"
-                    (row,) = sweep(on_chip, base, [[*overrides, f"adc.bits={bits}", cells]])
-                    kept = {key: row[key] for key in ("chips", "mean", "std", "worst", "energy_J", "tops_per_watt")}
-                    self.result["table"].append({"policy": policy, "bits": bits, "sigma": sigma, **kept})
-                    print(f"{policy}, {bits} bits, sigma {sigma}: {row['mean']:.1f} %", flush=True)
-                    self.save()
+        for sigma, bits, (policy, overrides) in itertools.product((0.05, 0.0, 0.1), (4, 5, 6, 3), POLICIES.items()):
+            if (policy, bits, sigma) not in done:
+                cells = "cell.programming={kind='ideal'}" if sigma == 0 else f"cell.programming.sigma={sigma}"
+                (row,) = sweep(on_chip, base, [[*overrides, f"adc.bits={bits}", cells]])
+                kept = {key: row[key] for key in ("chips", "mean", "std", "worst", "energy_J", "tops_per_watt")}
+                self.result["table"].append({"policy": policy, "bits": bits, "sigma": sigma, **kept})
+                print(f"{policy}, {bits} bits, sigma {sigma}: {row['mean']:.1f} %", flush=True)
+                self.save()
+
+    def fewer_bits(self) -> None:
+        """Put the trained networks on ADCs of fewer bits, ranges fitted in turn, and nothing trained again."""
+        settings = Settings(chips=self.options.table_chips, images=self.options.images, cause_chips=1, in_turn=True)
+        runs = {"conventional": self.options.run} | {
+            name: self.options.out / name for name in ("group", "separable", "psum_aware", "psum_aware_pairs")
+        }
+        for bits, (name, folder) in itertools.product(FEWER_BITS, runs.items()):
+            key = f"{name}, {bits} bits"
+            if key not in self.result["fewer_bits"]:
+                made = Made.of(folder)
+                chip = chips.load(CHIP, SLICE_DIGIT) if made is None else made.chip
+                chip = chips.replace(chip, f"adc.bits={bits}", "adc.policy=calibrated")
+                mapping = None if made is None else made.mapping or None
+                found = evaluate(load_run(folder).model, self.data, chip, settings, mapping=mapping)
+                self.result["fewer_bits"][key] = point(found)
+                print(f"{key}: {found['accuracy']['mean']:.1f} %", flush=True)
+                self.save()
 
     def summary(self) -> dict[str, Any]:
         """The figures of the claim."""
@@ -263,7 +287,8 @@ def main() -> None:
     study = Study(options)
     steps: dict[str, Callable[[], None]] = {name: lambda name=name: study.recipe(name) for name in RECIPES}
     steps |= {"untrained": study.untrained, "mappings": study.mappings}
-    steps |= {"assignment": study.assignment, "table": study.table, "summary": study.save}
+    steps |= {"fewer_bits": study.fewer_bits, "table": study.table, "assignment": study.assignment}
+    steps |= {"summary": study.save}
     unknown = [name for name in options.only or () if name not in steps]
     if unknown:
         parser.error(f"no step {unknown[0]!r}; steps: {', '.join(steps)}")

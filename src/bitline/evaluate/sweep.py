@@ -6,7 +6,9 @@ from typing import Any
 
 from bitline.chip.description import Chip
 from bitline.chip.files import replace
+from bitline.evaluate.causes import stages
 from bitline.evaluate.run import OnChip
+from bitline.nn import IDEAL
 
 
 def sweep(
@@ -32,7 +34,11 @@ def sweep(
     for keys in overrides:
         variant = replace(chip, *keys)
         on_chip.placed_on(variant)
-        chips = [on_chip.accuracy(variant, seed) for seed in on_chip.settings.seeds]
+        seeds = on_chip.settings.seeds
+        if any(stage.seeded for stage in stages(variant)):
+            chips = [on_chip.accuracy(variant, seed) for seed in seeds]
+        else:  # one chip is like another
+            chips = len(seeds) * [on_chip.accuracy(variant, IDEAL)]
         cost = on_chip.price()
         row = {
             "label": ", ".join(keys), "overrides": list(keys), "chips": chips, "mean": statistics.fmean(chips),
