@@ -58,7 +58,7 @@ RECIPES: dict[str, dict[str, Any]] = {
     "quantization_aware": {"recipe": "quantization-aware", "chip_lr": 3e-5},
     "psum_aware_layer": {"recipe": "psum-aware", **OWN, "granularity": "layer"},
     "psum_aware_column": {"recipe": "psum-aware", **OWN, "granularity": "column"},
-    "auto": {"recipe": "auto", "mapping": DIGITAL, **OWN, "vary": VARY, "trials": 22, "front": 2},
+    "auto": {"recipe": "auto", "mapping": DIGITAL, **OWN, "vary": VARY, "trials": 25, "front": 3},
 }
 """in the order of their worth to the claim; the range of a layer, slice and digit is learnt but where said otherwise"""
 MAPPINGS = ("naive", "packed", "strip", "digital")

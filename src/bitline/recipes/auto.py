@@ -56,6 +56,7 @@ VALUES: dict[Varied, tuple[int | str, ...]] = {
 GUESSES: tuple[dict[Varied, int | str], ...] = (
     {"encoding": "pair", "height": 512},
     {"encoding": "pair", "height": 512, "columns_per_adc": 4, "input_bits": 6, "weight_bits": 7},
+    {"encoding": "pair", "height": 512, "columns_per_adc": 4, "input_bits": 4, "weight_bits": 5},
 )
 """where the search looks first, beside the chip as it is: sums of pairs have no part in common, so that the error of
 their conversion grows with the square root of the height, and with as many fewer conversions stays as it was"""
@@ -110,8 +111,9 @@ class Search:
             study.tell(killed.number, state=TrialState.FAIL)
             if start := killed.system_attrs.get("fixed_params"):
                 study.enqueue_trial(start)
-        if not study.get_trials(deepcopy=False):
-            for start in self._starts():
+        known = [trial.params or trial.system_attrs.get("fixed_params") for trial in study.get_trials(deepcopy=False)]
+        for start in self._starts():
+            if start not in known:
                 study.enqueue_trial(start)
         while (done := len(study.get_trials(deepcopy=False, states=[TrialState.COMPLETE, TrialState.PRUNED]))) < (
             self.config.trials
