@@ -71,7 +71,7 @@ POLICIES = {
     "pairs, calibrated / layer": ("adc.granularity=layer", PAIRS),
     "pairs, calibrated / slice and digit": ("adc.granularity=slice_digit", PAIRS),
 }
-FEWER_BITS = (3, 2)
+FEWER_BITS = (3,)
 """where ranges per slice and digit, the best that calibration gives, fail too"""
 
 
