@@ -42,6 +42,8 @@ CONDITIONS = {
     "faults_eps0.1": ("cell.programming.sigma=0.1",),
     "eps0.5": ("cell.programming.sigma=0.5", "cell.faults={stuck_off=0.0, stuck_on=0.0}"),
 }
+PAIRS = ("weights.encoding=pair",)
+"""two cells a weight, so that a working one makes up for a stuck one; the cost of twice the cells is counted"""
 OFF: dict[str, dict[str, Any]] = {
     "whole recipe": {},
     "no zerorize-recover": {"zerorize": False},
@@ -73,7 +75,14 @@ class Network:
 
 NETWORKS = {
     "lenet5": Network("lenet5", 0.9489, data="digits", epochs=60, crimp_epochs=80, chip_epochs=10),
-    "resnet20": Network("resnet20", 0.5136),
+    "resnet20": Network(
+        "resnet20",
+        0.5136,
+        epochs=15,
+        crimp_epochs=4,
+        chip_epochs=2,
+        options={"overrides": PAIRS, "lr": 0.02, "chip_lr": 5e-4, "reprogram_every": 4},
+    ),
     "vgg16_half": Network("vgg16", 0.8825, width=0.5),
     "resnet56": Network("resnet56", 0.5136),
     "vgg16": Network("vgg16", 0.8825),
@@ -155,7 +164,7 @@ class Study:
         before = read_json(folder / "evaluation_before.json")["accuracy"]
         for condition in CONDITIONS:
             found[condition]["drop"] = before["float"] - found[condition]["mean"]
-        prices = self.prices(origin.model, load_run(folder).model, origin.record.data)
+        prices = self.prices(origin.model, folder, origin.record.data)
         network = NETWORKS[name]
         self.result["summary"][name] = {
             "float_accuracy": before["float"], "sparsity": 100 * pruning["sparsity"], **found, **prices,
@@ -167,14 +176,17 @@ class Study:
         }  # fmt: skip
         self.save()
 
-    def prices(self, before: torch.nn.Module, after: torch.nn.Module, data: str) -> dict[str, float]:
-        """Compare the computing power and area of two networks: crossbars, multipliers and sparsity tables."""
-        chip = chips.load(CHIP)
+    def prices(self, before: torch.nn.Module, folder: Path, data: str) -> dict[str, float]:
+        """Compare the computing power and area of two networks: crossbars, multipliers and sparsity tables.
+
+        The network before is on the preset, the one after on the chip of its recipe.
+        """
+        after, made = load_run(folder).model, Made.of(folder)
+        assert made is not None
         example = next(datasets.load(data).batches("test", batch_size=2, limit=2))[0]
-        whole, pruned = (placement(network, chip, example) for network in (before, after))
         ratios = compare(
-            computing(whole, sparsity_tables=False, fp_multipliers=True),
-            computing(pruned, sparsity_tables=False, fp_multipliers=False),
+            computing(placement(before, chips.load(CHIP), example), sparsity_tables=False, fp_multipliers=True),
+            computing(placement(after, made.chip, example), sparsity_tables=False, fp_multipliers=False),
         )
         return {"power_ratio": ratios.power, "area_ratio": ratios.area}
 

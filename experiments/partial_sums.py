@@ -246,12 +246,29 @@ class Study:
                     "run": recipes[name]["run"],
                     "points_over_conventional": after["accuracy_mean"] - found["conventional"]["accuracy_mean"],
                     "images_per_joule_over_conventional": found["conventional"]["energy_J"] / after["energy_J"],
+                    "points_below_float": found["float"]["accuracy"] - after["accuracy_mean"],
                     "row_tiles_in_convolutions": after["row_tiles_in_convolutions"],
                 }
+        if "auto" in found:
+            front = recipes["auto"]["front"]["points"]
+            found["auto"]["front_dominates"] = [
+                name
+                for name, other in found.items()
+                if "energy_J" in other and name != "auto" and any(_dominates(p, other) for p in front)
+            ]
         return found
 
 
 SUMMARY = ("accuracy_mean", "accuracy_std", "accuracy_worst", "tops_per_watt", "energy_J", "area_m2")
+
+
+def _dominates(mine: dict[str, Any], other: dict[str, Any]) -> bool:
+    """Whether a point of a front is nowhere worse."""
+    return (
+        mine["accuracy"] >= other["accuracy_mean"]
+        and mine["energy"] <= other["energy_J"]
+        and mine["area"] <= other["area_m2"]
+    )
 
 
 def point(evaluation: dict[str, Any]) -> dict[str, Any]:

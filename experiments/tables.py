@@ -103,6 +103,74 @@ def recipes() -> str:
     return markdown(header, rows) + "\n\n" + note
 
 
+def policies() -> str:
+    result = read("experiments/results/partial_sums.json")
+    setting, points = result["setting"], result["table"]
+    found = {(p["policy"], p["bits"], p["sigma"]): p for p in points}
+    columns = sorted({(p["sigma"], p["bits"]) for p in points})
+
+    def cell(policy: str, sigma: float, bits: int) -> str:
+        p = found.get((policy, bits, sigma))
+        return "" if p is None else f"{p['mean']:.1f}" + (f" ± {p['std']:.1f}" if sigma else "")
+
+    rows = [
+        [policy, *(cell(policy, sigma, bits) for sigma, bits in columns)]
+        for policy in dict.fromkeys(p["policy"] for p in points)
+    ]
+    note = (
+        f"{setting['table_chips']} programmed chips, {setting['table_images']} test images; ideal cells: one answer. "
+        "Ranges fitted to all layers at once."
+    )
+    return markdown(["ADC range", *(f"sigma {s:g}, {b} bits" for s, b in columns)], rows) + "\n\n" + note
+
+
+def fewer_bits() -> str:
+    result = read("experiments/results/partial_sums.json")
+    found, setting = result["fewer_bits"], result["setting"]
+    rows = [
+        [name, f"{p['accuracy_mean']:.1f} ± {p['accuracy_std']:.1f} ({p['accuracy_worst']:.1f})",
+         f"{p['energy_J'] * 1e6:.2f}"]
+        for name, p in found.items()
+    ]  # fmt: skip
+    note = f"{setting['table_chips']} programmed chips, {setting['images']} test images; ranges per slice and digit."
+    return markdown(["network", "on the chip [%] (worst)", "energy [uJ]"], rows) + "\n\n" + note
+
+
+def mappings() -> str:
+    result = read("experiments/results/partial_sums.json")
+    rows = [
+        [name, f"{p['accuracy_mean']:.1f} ± {p['accuracy_std']:.1f}", f"{p['energy_J'] * 1e6:.2f}",
+         f"{p['area_m2'] * 1e6:.2f}", f"{p['crossbars']}", f"{p['depthwise']['conversions'] / 1e6:.2f} M",
+         f"{p['depthwise']['energy_J'] * 1e6:.2f}"]
+        for name, p in result["mappings"].items()
+    ]  # fmt: skip
+    header = [
+        "depthwise layers", "on the chip [%]", "energy [uJ]", "area [mm2]", "crossbars", "their conversions",
+        "their energy [uJ]",
+    ]  # fmt: skip
+    setting = result["setting"]
+    note = (
+        f"{setting['adc_bits']}-bit ADC, ranges fitted to all layers at once, {setting['table_chips']} programmed "
+        f"chips, {setting['images']} test images."
+    )
+    return markdown(header, rows) + "\n\n" + note
+
+
+def front() -> str:
+    result = read("experiments/results/partial_sums.json")
+    found, first = result["recipes"].get("auto"), result["summary"]["conventional"]
+    if found is None:
+        return ""
+    rows = [
+        [f"{p['accuracy']:.1f} ± {p['std']:.1f} ({p['worst']:.1f})", f"{p['energy'] * 1e6:.2f}",
+         f"{first['energy_J'] / p['energy']:.2f}", f"{p['area'] * 1e6:.2f}",
+         ", ".join(dict.fromkeys(p["layers"].values())), ", ".join(p["overrides"])]
+        for p in sorted(found["front"]["points"], key=lambda p: p["energy"])
+    ]  # fmt: skip
+    header = ["on the chip [%] (worst)", "energy [uJ]", "images per joule", "area [mm2]", "layers", "chip"]
+    return markdown(header, rows) + f"\n\n{found['settings']['trials']} trials; images per joule: over conventional."
+
+
 def speed() -> str:
     result = read("benchmarks/results/mvm.json")
     ratios: dict[str, float] = result["ratios"]
@@ -164,7 +232,7 @@ def adaptation() -> str:
     return markdown(["switches", *conditions], rows) + "\n\n" + note
 
 
-TABLES = (conventional, variation, recipes, speed, training, adaptation)
+TABLES = (conventional, variation, recipes, policies, fewer_bits, mappings, front, speed, training, adaptation)
 
 
 def main() -> None:
