@@ -58,7 +58,7 @@ RECIPES: dict[str, dict[str, Any]] = {
     "quantization_aware": {"recipe": "quantization-aware", "chip_lr": 3e-5},
     "psum_aware_layer": {"recipe": "psum-aware", **OWN, "granularity": "layer"},
     "psum_aware_column": {"recipe": "psum-aware", **OWN, "granularity": "column"},
-    "auto": {"recipe": "auto", "mapping": DIGITAL, **OWN, "vary": VARY, "trials": 25, "front": 3},
+    "auto": {"recipe": "auto", "mapping": DIGITAL, **OWN, "vary": VARY, "trials": 25, "front": 1},
 }
 """in the order of their worth to the claim; the range of a layer, slice and digit is learnt but where said otherwise"""
 MAPPINGS = ("naive", "packed", "strip", "digital")
@@ -72,7 +72,7 @@ POLICIES = {
     "pairs, calibrated / slice and digit": ("adc.granularity=slice_digit", PAIRS),
 }
 FEWER_BITS = (3,)
-"""where ranges per slice and digit, the best that calibration gives, fail too"""
+"""where ranges per slice and digit fail too"""
 
 
 class Study:
@@ -89,31 +89,28 @@ class Study:
             "chip_epochs": options.chip_epochs, "table_chips": options.table_chips,
             "table_images": options.table_images,
         }  # fmt: skip
-        self.result: dict[str, Any] = {
-            "setting": self.setting,
-            "recipes": {},
-            "untrained": {},
-            "mappings": {},
-            "assignment": {},
-            "table": [],
-            "fewer_bits": {},
-        }
+        self.result: dict[str, Any] = {"setting": self.setting, **{key: {} for key in SECTIONS}}
         if options.result.is_file():
             earlier = json.loads(options.result.read_text())
             if earlier["setting"] == self.setting:
                 self.result |= earlier
 
+    def take(self, section: str, name: str, value: Any) -> None:
+        """Keep what was measured, and write the result; of its file, what other processes measured meanwhile stays."""
+        self.result[section][name] = value
+        path = self.options.result
+        if path.is_file() and (other := json.loads(path.read_text()))["setting"] == self.setting:
+            for key in SECTIONS:
+                self.result[key] |= other.get(key, {})
+            self.result[section][name] = value
+        self.save()
+
     def save(self) -> None:
         """Write the result whole or not at all."""
         path = self.options.result
-        if path.is_file() and (other := json.loads(path.read_text()))["setting"] == self.setting:  # of another process
-            for key in ("recipes", "untrained", "mappings", "assignment", "fewer_bits"):
-                self.result[key] = other.get(key, {}) | self.result[key]
-            points = {(p["policy"], p["bits"], p["sigma"]): p for p in (*other["table"], *self.result["table"])}
-            self.result["table"] = list(points.values())
         self.result |= {"hardware": describe(), "commit": git_commit(), "summary": self.summary()}
         path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_suffix(".part")
+        part = path.with_suffix(f".part{os.getpid()}")
         part.write_text(json.dumps(self.result, indent=1) + "\n")
         os.replace(part, path)
 
@@ -137,14 +134,14 @@ class Study:
         folder = optimize(config, if_exists="resume", say=lambda line: print(f"{name}: {line}", flush=True))
         found = {key: read_json(folder / file) for key, file in (("before", BEFORE), ("untrained", UNTRAINED),
                  ("after", AFTER)) if (folder / file).is_file()}  # fmt: skip
-        self.result["recipes"][name] = {key: point(evaluation) for key, evaluation in found.items()} | {
+        taken = {key: point(evaluation) for key, evaluation in found.items()} | {
             "run": folder.name,
             "settings": config.model_dump(mode="json", exclude={"run", "out", "data_dir", "threads"}),
             "training_s": {path.parent.name: read_json(path).get("seconds") for path in folder.glob("*/metrics.json")},
         }
         if (folder / FRONT).is_file():
-            self.result["recipes"][name]["front"] = read_json(folder / FRONT)
-        self.save()
+            taken["front"] = read_json(folder / FRONT)
+        self.take("recipes", name, taken)
 
     def mappings(self) -> None:
         """Put the separable network on the chip under each mapping, with calibrated ranges."""
@@ -155,16 +152,10 @@ class Study:
                 settings = Settings(chips=self.options.table_chips, images=self.options.images, cause_chips=1)
                 found = evaluate(run.model, self.data, chip, settings, mapping={**FIRST, "depthwise": name})
                 deep = [layer for layer in found["layers"] if layer["groups"] > 1 or layer["strategy"] != "dense"]
-                self.result["mappings"][name] = point(found) | {
-                    "depthwise": {
-                        "conversions": sum(layer["conversions"] for layer in deep),
-                        "energy_J": sum(layer["energy_J"] for layer in deep),
-                        "area_m2": sum(layer["area_m2"] for layer in deep),
-                        "crossbars": sum(layer["crossbars"] for layer in deep),
-                    }
-                }
-                print(f"mapping {name}: {self.result['mappings'][name]}", flush=True)
-                self.save()
+                parts = ("conversions", "energy_J", "area_m2", "crossbars")
+                share = {key: sum(layer[key] for layer in deep) for key in parts}
+                print(f"mapping {name}: {found['accuracy']['mean']:.1f} %, {share}", flush=True)
+                self.take("mappings", name, point(found) | {"depthwise": share})
 
     def untrained(self) -> None:
         """Take the first layer of the conventional network off the crossbars, and fit its ranges in turn."""
@@ -177,9 +168,8 @@ class Study:
                 settings = replace(self.settings, in_turn=in_turn)
                 mapping = FIRST if name.endswith("digital") else None
                 found = evaluate(self.origin.model, self.data, chips.load(CHIP, overrides), settings, mapping=mapping)
-                self.result["untrained"][name] = point(found)
                 print(f"{name}: {found['accuracy']['mean']:.1f} %", flush=True)
-                self.save()
+                self.take("untrained", name, point(found))
 
     def assignment(self) -> None:
         """Group the channels in each way, without any training."""
@@ -191,27 +181,24 @@ class Study:
                 if name not in self.result["assignment"]:
                     config = self.config("group").model_copy(update={"assignment": kind, "refit": refit})
                     found = restructure(self.origin.model, batches, chip, config)
-                    self.result["assignment"][name] = {
-                        "float_accuracy": accuracy(found.model, self.data, images=2000, batch_size=250), "images": 2000,
-                        "kept": {layer.name: layer.kept[kind] for layer in found.report.layers},
-                    }  # fmt: skip
-                    print(f"{name}: {self.result['assignment'][name]['float_accuracy']:.1f} %", flush=True)
-                    self.save()
+                    reached = accuracy(found.model, self.data, images=2000, batch_size=250)
+                    print(f"{name}: {reached:.1f} %", flush=True)
+                    kept = {layer.name: layer.kept[kind] for layer in found.report.layers}
+                    self.take("assignment", name, {"float_accuracy": reached, "images": 2000, "kept": kept})
 
     def table(self) -> None:
         """Measure the unaware network over ADC bits, range policy and programming error."""
         settings = Settings(chips=self.options.table_chips, images=self.options.table_images, cause_chips=1)
         base = chips.load(CHIP)
-        done = {(p["policy"], p["bits"], p["sigma"]) for p in self.result["table"]}
         on_chip = put_on_chip(self.origin.model, self.data, base, settings)
         for sigma, bits, (policy, overrides) in itertools.product((0.05, 0.0, 0.1), (4, 5, 6, 3), POLICIES.items()):
-            if (policy, bits, sigma) not in done:
+            name = f"{policy}, {bits} bits, sigma {sigma:g}"
+            if name not in self.result["table"]:
                 cells = "cell.programming={kind='ideal'}" if sigma == 0 else f"cell.programming.sigma={sigma}"
                 (row,) = sweep(on_chip, base, [[*overrides, f"adc.bits={bits}", cells]])
                 kept = {key: row[key] for key in ("chips", "mean", "std", "worst", "energy_J", "tops_per_watt")}
-                self.result["table"].append({"policy": policy, "bits": bits, "sigma": sigma, **kept})
-                print(f"{policy}, {bits} bits, sigma {sigma}: {row['mean']:.1f} %", flush=True)
-                self.save()
+                print(f"{name}: {row['mean']:.1f} %", flush=True)
+                self.take("table", name, {"policy": policy, "bits": bits, "sigma": sigma, **kept})
 
     def fewer_bits(self) -> None:
         """Put the trained networks on ADCs of fewer bits, ranges fitted in turn, and nothing trained again."""
@@ -227,14 +214,15 @@ class Study:
                 chip = chips.replace(chip, f"adc.bits={bits}", "adc.policy=calibrated")
                 mapping = None if made is None else made.mapping or None
                 found = evaluate(load_run(folder).model, self.data, chip, settings, mapping=mapping)
-                self.result["fewer_bits"][key] = point(found)
                 print(f"{key}: {found['accuracy']['mean']:.1f} %", flush=True)
-                self.save()
+                self.take("fewer_bits", key, point(found))
 
     def summary(self) -> dict[str, Any]:
         """The figures of the claim."""
         recipes, found = self.result["recipes"], dict[str, Any]()
-        first = next(iter(recipes.values()), None)
+        first = next(
+            (found for name, found in recipes.items() if PAIRS not in RECIPES[name].get("overrides", ())), None
+        )
         if first is not None:
             before = first["before"]
             found["float"] = {"accuracy": before["float"]}
@@ -251,18 +239,19 @@ class Study:
                 }
         if "auto" in found:
             front = recipes["auto"]["front"]["points"]
-            found["auto"]["front_dominates"] = [
+            found["auto"]["front_no_worse"] = [
                 name
                 for name, other in found.items()
-                if "energy_J" in other and name != "auto" and any(_dominates(p, other) for p in front)
+                if "energy_J" in other and name != "auto" and any(_no_worse(p, other) for p in front)
             ]
         return found
 
 
+SECTIONS = ("recipes", "untrained", "mappings", "assignment", "table", "fewer_bits")
 SUMMARY = ("accuracy_mean", "accuracy_std", "accuracy_worst", "tops_per_watt", "energy_J", "area_m2")
 
 
-def _dominates(mine: dict[str, Any], other: dict[str, Any]) -> bool:
+def _no_worse(mine: dict[str, Any], other: dict[str, Any]) -> bool:
     """Whether a point of a front is nowhere worse."""
     return (
         mine["accuracy"] >= other["accuracy_mean"]

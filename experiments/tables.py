@@ -11,6 +11,18 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parent.parent
+UNMEASURED = "Not measured yet."
+RECIPES = {
+    "quantization_aware": "quantization-aware",
+    "psum_aware_layer": "psum-aware, one range a layer",
+    "psum_aware": "psum-aware",
+    "psum_aware_digital_first": "psum-aware, first layer digital",
+    "psum_aware_pairs": "psum-aware, pairs of cells",
+    "group": "group, first layer digital",
+    "group_mix": "group with 1x1 convolutions, first layer digital",
+    "separable": "separable, depthwise and first layers digital",
+    "auto": "auto",
+}
 
 
 def read(path: str) -> Any:
@@ -61,18 +73,7 @@ def variation() -> str:
 def recipes() -> str:
     result = read("experiments/results/partial_sums.json")
     setting, found = result["setting"], result["recipes"]
-    names = {
-        "quantization_aware": "quantization-aware",
-        "psum_aware_layer": "psum-aware, one range a layer",
-        "psum_aware": "psum-aware",
-        "psum_aware_digital_first": "psum-aware, first layer digital",
-        "psum_aware_pairs": "psum-aware, pairs of cells",
-        "group": "group, first layer digital",
-        "group_mix": "group with 1x1 convolutions, first layer digital",
-        "separable": "separable, depthwise and first layers digital",
-        "auto": "auto",
-    }
-    first = next(iter(found.values()))["before"]
+    first = next(recipe for name, recipe in found.items() if name != "psum_aware_pairs")["before"]
 
     def line(name: str, point: dict[str, Any], untrained: dict[str, Any] | None) -> list[str]:
         return [
@@ -87,13 +88,13 @@ def recipes() -> str:
     if "psum_aware_pairs" in found:
         rows.append(line("conventional, pairs of cells", found["psum_aware_pairs"]["before"], None))
     rows += [
-        line(text, found[key]["after"], found[key].get("untrained")) for key, text in names.items() if key in found
+        line(text, found[key]["after"], found[key].get("untrained")) for key, text in RECIPES.items() if key in found
     ]
     header = [
         "network", "untrained [%]", "on the chip [%] (worst)", "row tiles", "conversions", "energy [uJ]",
         "images per joule", "TOPS/W", "area [mm2]",
     ]  # fmt: skip
-    more = {d["chip_epochs"] for name in names if (d := found.get(name, {}).get("settings"))}
+    more = {d["chip_epochs"] for name in RECIPES if (d := found.get(name, {}).get("settings"))}
     note = (
         f"{setting['adc_bits']}-bit ADC, programming error {setting['sigma']}, {len(setting['seeds'])} programmed "
         f"chips, {setting['images']} test images (float: {first['float']:.1f} %); at most {setting['epochs']} epochs "
@@ -105,7 +106,9 @@ def recipes() -> str:
 
 def policies() -> str:
     result = read("experiments/results/partial_sums.json")
-    setting, points = result["setting"], result["table"]
+    setting, points = result["setting"], list(result["table"].values())
+    if not points:
+        return UNMEASURED
     found = {(p["policy"], p["bits"], p["sigma"]): p for p in points}
     columns = sorted({(p["sigma"], p["bits"]) for p in points})
 
@@ -127,17 +130,25 @@ def policies() -> str:
 def fewer_bits() -> str:
     result = read("experiments/results/partial_sums.json")
     found, setting = result["fewer_bits"], result["setting"]
+    if not found:
+        return UNMEASURED
     rows = [
-        [name, f"{p['accuracy_mean']:.1f} ± {p['accuracy_std']:.1f} ({p['accuracy_worst']:.1f})",
+        [RECIPES.get(name.split(", ")[0], name.split(", ")[0]), name.split(", ")[1],
+         f"{p['accuracy_mean']:.1f} ± {p['accuracy_std']:.1f} ({p['accuracy_worst']:.1f})",
          f"{p['energy_J'] * 1e6:.2f}"]
         for name, p in found.items()
     ]  # fmt: skip
-    note = f"{setting['table_chips']} programmed chips, {setting['images']} test images; ranges per slice and digit."
-    return markdown(["network", "on the chip [%] (worst)", "energy [uJ]"], rows) + "\n\n" + note
+    note = (
+        f"{setting['table_chips']} programmed chips, {setting['images']} test images; ranges per slice and digit, "
+        "fitted in turn."
+    )
+    return markdown(["network", "ADC", "on the chip [%] (worst)", "energy [uJ]"], rows) + "\n\n" + note
 
 
 def mappings() -> str:
     result = read("experiments/results/partial_sums.json")
+    if not result["mappings"]:
+        return UNMEASURED
     rows = [
         [name, f"{p['accuracy_mean']:.1f} ± {p['accuracy_std']:.1f}", f"{p['energy_J'] * 1e6:.2f}",
          f"{p['area_m2'] * 1e6:.2f}", f"{p['crossbars']}", f"{p['depthwise']['conversions'] / 1e6:.2f} M",
@@ -150,17 +161,18 @@ def mappings() -> str:
     ]  # fmt: skip
     setting = result["setting"]
     note = (
-        f"{setting['adc_bits']}-bit ADC, ranges fitted to all layers at once, {setting['table_chips']} programmed "
-        f"chips, {setting['images']} test images."
+        f"{setting['adc_bits']}-bit ADC, ranges per slice and digit fitted to all layers at once, crossbars in "
+        f"segments of 9 rows, {setting['table_chips']} programmed chips, {setting['images']} test images."
     )
     return markdown(header, rows) + "\n\n" + note
 
 
 def front() -> str:
     result = read("experiments/results/partial_sums.json")
-    found, first = result["recipes"].get("auto"), result["summary"]["conventional"]
+    found = result["recipes"].get("auto")
     if found is None:
-        return ""
+        return UNMEASURED
+    first = result["summary"]["conventional"]
     rows = [
         [f"{p['accuracy']:.1f} ± {p['std']:.1f} ({p['worst']:.1f})", f"{p['energy'] * 1e6:.2f}",
          f"{first['energy_J'] / p['energy']:.2f}", f"{p['area'] * 1e6:.2f}",

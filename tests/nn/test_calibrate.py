@@ -252,7 +252,8 @@ def test_outliers_have_no_say_in_the_range_of_a_layer_where_told_so(make_chip):
     converter = Adc(bits=3, granularity="layer", columns_per_adc=1)
 
     def error(outliers: float) -> float:
-        scale = histogram.fit(converter, crossbars, crossbars, equal_columns(placed), outliers=outliers)
+        histogram.outliers = outliers
+        scale = histogram.fit(converter, crossbars, crossbars, equal_columns(placed))
         others = x[:, :-1]
         return float((crossbar_mvm(others, crossbars, scale) - integer_product(others, crossbars)).square().sum())
 

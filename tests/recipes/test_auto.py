@@ -1,6 +1,9 @@
 import json
 
+import optuna
 import pytest
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
 
 from bitline import data as datasets
 from bitline.errors import ConversionError, DataError
@@ -147,19 +150,21 @@ class _Trial:
 def test_the_points_to_train_span_the_energies_of_the_front_and_hold_its_most_accurate():
     front = [_Trial(accuracy, energy) for accuracy, energy in ((81, 1), (82, 2), (85, 4), (90, 8), (88, 16))]
 
-    picked = chosen(front, 3)
+    picked = chosen(front, 3, 10**6)
 
     assert picked[0] is front[0]
     assert front[3] in picked
     assert len(picked) == 3
-    assert chosen(front, 9) == front
+    assert chosen(front, 9, 10**6) == front
 
 
 def test_points_far_less_accurate_than_the_best_are_not_trained_while_there_are_others():
     hopeless, *others = [_Trial(accuracy, energy) for accuracy, energy in ((10, 1), (82, 2), (85, 4), (90, 8))]
 
-    assert hopeless not in chosen([hopeless, *others], 2)
-    assert chosen([hopeless, *others], 3) == others
+    assert hopeless not in chosen([hopeless, *others], 2, 10**6)
+    assert chosen([hopeless, *others], 3, 10**6) == others
+    more = [_Trial(12, 0.5), hopeless, _Trial(85, 16), _Trial(90, 17)]
+    assert chosen(more, 3, 10**6) == [more[0], *more[2:]]
 
 
 def test_a_search_varies_what_it_is_told_and_nothing_else(network, tmp_path):
@@ -169,10 +174,58 @@ def test_a_search_varies_what_it_is_told_and_nothing_else(network, tmp_path):
     Search(config, config.load_chip(), datasets.load("digits"), tmp_path).run(lambda _: None)
 
     trials = trials_of(tmp_path)
-    assert [trial["params"] for trial in trials[:3]] == [
+    assert len(trials) == 3
+    assert [trial["params"] for trial in trials] == [
         {"encoding": "offset", "weight_bits": 8},
         {"encoding": "pair", "weight_bits": 8},
         {"encoding": "pair", "weight_bits": 7},
     ]
     assert trials[2]["overrides"] == ["weights.encoding=pair", "weights.bits=7"]
     assert all(trial["layers"] == {} for trial in trials)
+
+
+def test_guesses_that_differ_only_in_what_is_not_varied_are_tried_once(network, tmp_path):
+    config = checked(run=network, **{**SMALL, "proxy_steps": 1}, vary=("encoding", "height"), out=tmp_path)
+
+    Search(config, config.load_chip(), datasets.load("digits"), tmp_path).run(lambda _: None)
+
+    storage = JournalStorage(JournalFileBackend(str(tmp_path / "trials.journal")))
+    trials = optuna.load_study(study_name="auto", storage=storage).trials
+    begun = [trial.system_attrs["fixed_params"] for trial in trials if "fixed_params" in trial.system_attrs]
+    assert begun == [{"encoding": "offset", "height": 128}, {"encoding": "pair", "height": 512}]
+
+
+def test_a_trial_of_the_same_choices_as_an_earlier_one_is_not_made_again(network, tmp_path, monkeypatch):
+    made: list[object] = []
+    config = checked(run=network, **{**SMALL, "trials": 6, "proxy_steps": 0}, vary=("encoding",), out=tmp_path)
+    search = Search(config, config.load_chip(), datasets.load("digits"), tmp_path)
+    monkeypatch.setattr(search, "_distil", made.append)
+
+    front = search.run(lambda _: None)
+
+    assert len(made) == 2
+    assert len(trials_of(tmp_path)) == 6
+    assert len(front) <= 2
+
+
+def test_what_cannot_be_searched_is_refused(network, tmp_path):
+    tall = (*CHIP, "crossbar.rows=4096", "crossbar.active_rows=4096")
+    config = checked(run=network, **{**SMALL, "overrides": tall}, vary=("structure",), out=tmp_path)
+    with pytest.raises(DataError, match="nothing to search: no layer needs partial sums"):
+        Search(config, config.load_chip(), datasets.load("digits"), tmp_path).run(print)
+    with pytest.raises(DataError, match=r"vary is 'encodings'; allowed: structure.*did you mean 'encoding'"):
+        checked(run=network, **SMALL, vary=("encodings",), out=tmp_path)
+
+
+def test_a_search_does_not_go_on_among_other_values(network, tmp_path, monkeypatch):
+    search(network, tmp_path, trials=1).run(lambda _: None)
+    monkeypatch.setitem(auto.VALUES, "height", (32, 64))
+    with pytest.raises(DataError, match=r"chose among other values; start again with --overwrite"):
+        search(network, tmp_path, trials=2).run(lambda _: None)
+
+
+def test_of_trials_that_their_images_cannot_tell_apart_the_cheapest_is_the_best():
+    front = [_Trial(85.0, 1), _Trial(93.8, 2), _Trial(94.1, 4)]
+
+    assert chosen(front, 1, 256) == [front[1]]
+    assert chosen(front, 1, 10**6) == [front[2]]

@@ -255,8 +255,8 @@ class CrossbarLayer(HoldsWeights):
         if not kept:
             self.fit()
 
-    def fit(self, outliers: float = 0.0) -> None:
-        """Set ADC ranges from the partial sums counted so far, but for a share of input vectors."""
+    def fit(self) -> None:
+        """Set ADC ranges from the partial sums counted so far."""
         if self.sums is None or not self.chip.adc.keeps_ranges:
             lsb = torch.full((1, 1, 1, 1), math.nan, dtype=torch.float64)
             offset = lsb.clone()
@@ -264,7 +264,7 @@ class CrossbarLayer(HoldsWeights):
             exact = self.crossbars(ideal(self.chip), IDEAL)
             squares = self._unit().square()[:, 0].expand(self.matmul.groups, self.matmul.cols)
             ideal_cells, squares = self.crossbars(_unread(self.chip), IDEAL), set_together(squares, self.arranged)
-            scale = self.sums.fit(self.chip.adc, ideal_cells, exact, squares, outliers=outliers)
+            scale = self.sums.fit(self.chip.adc, ideal_cells, exact, squares)
             lsb, offset = scale.lsb, scale.offset
         self.take_ranges(lsb, offset)
 

@@ -13,7 +13,7 @@ from bitline.nn.grid import grids
 from bitline.nn.layers import IDEAL, Mode
 
 _OUTLIERS = 0.01
-"""share of input vectors that ranges fitted in turn ignore: errors of the layers before blow up a few images"""
+"""share of input vectors that has no say in ranges fitted in turn"""
 
 
 @torch.no_grad()
@@ -31,7 +31,8 @@ def calibrate(
         batches: tensors, or (inputs, labels) as data loaders give; it is walked twice.
         in_turn: then fit the ADC ranges of one layer after the other again, on what the layers before it now answer
             on the chip with ideal cells. Where ADCs are coarse, their errors move the sums of the layers behind them.
-            It walks the batches once for every layer.
+            It walks the batches once for every layer. A hundredth of the input vectors, those that err most, have no
+            say: errors of the layers before blow up a few images.
         progress: show a bar.
 
     Raises:
@@ -95,7 +96,9 @@ def _fit_in_turn(model: nn.Module, batches: Iterable[Tensor | Sequence[Tensor]],
             _run(model, batches, "chip", f"ranges of {name}", progress)
         finally:
             handle.remove()
-        layer.fit(_OUTLIERS)
+        if layer.sums is not None:
+            layer.sums.outliers = _OUTLIERS
+        layer.fit()
     for name, layer in layers.items():
         layer.program(seeds[name])
 

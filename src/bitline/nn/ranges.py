@@ -32,11 +32,14 @@ class SumHistogram:
         by_digit: counts, float64, (digits, slices, bins).
         by_column: counts, float64, (groups, stored columns, bins).
         by_column_weighted: the same with each sum counted by the square of what its digit and slice weigh.
+        outliers: share of the sample, rounded down, that has no say in `fit` by squared error: those vectors on which
+            a candidate range errs most.
         sample: some input vectors, integers, each (1, vectors, groups, rows); what they make is compared exactly.
     """
 
     product: Product
     used: Tensor | None = None
+    outliers: float = 0.0
     by_digit: Tensor = field(init=False)
     by_column: Tensor = field(init=False)
     by_column_weighted: Tensor = field(init=False)
@@ -120,9 +123,7 @@ class SumHistogram:
         squares = (digit * torch.tensor(self.product.slice_weights, dtype=torch.float64)).square()
         return squares / squares.max()
 
-    def fit(
-        self, adc: Adc, crossbars: Crossbars, exact: Crossbars, weights: Tensor, *, outliers: float = 0.0
-    ) -> AdcScale:
+    def fit(self, adc: Adc, crossbars: Crossbars, exact: Crossbars, weights: Tensor) -> AdcScale:
         """Choose the calibrated range of every ADC.
 
         `percentile` keeps that share of the sums within the range. `mse` tries several percentiles and the ranges of
@@ -135,13 +136,12 @@ class SumHistogram:
             crossbars: the layer with ideal cells, its leak included.
             exact: the layer with ideal cells and without leak.
             weights: of one result column against another, (groups, cols): the squares of their real scales.
-            outliers: share of the sample's vectors, those of largest error, that has no say.
         """
         if adc.calibration == "percentile":
             return self.candidate(adc, adc.percentile)
         candidates = [self.candidate(adc, None), *(self.candidate(adc, share) for share in _PERCENTILES)]
         kept = sum(x.shape[1] for x in self.sample)
-        kept -= int(outliers * kept)
+        kept -= int(self.outliers * kept)
         errors = [
             float(self._result_errors(candidate, crossbars, exact, weights).sort().values[:kept].sum())
             for candidate in candidates

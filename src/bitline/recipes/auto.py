@@ -6,6 +6,7 @@ to, fewer bits. What it costs is exact; its accuracy is a proxy: some steps of d
 ideal cells. The front of the proxy is trained and evaluated in full.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -58,8 +59,9 @@ GUESSES: tuple[dict[Varied, int | str], ...] = (
     {"encoding": "pair", "height": 512, "columns_per_adc": 4, "input_bits": 6, "weight_bits": 7},
     {"encoding": "pair", "height": 512, "columns_per_adc": 4, "input_bits": 4, "weight_bits": 5},
 )
-"""where the search looks first, beside the chip as it is: sums of pairs have no part in common, so that the error of
-their conversion grows with the square root of the height, and with as many fewer conversions stays as it was"""
+"""where the search looks first, beside the chip as it is. In the difference of a pair what all sums have in common
+cancels; the error of one conversion then grows with the square root of the height, there are as many fewer of them as
+the height is greater, and errors add up in squares: that of a result stays what it was"""
 WITHIN = 1.5
 """points below the network it came from that the kept point may be"""
 REACH = 10.0
@@ -98,8 +100,10 @@ class Search:
         """Make the trials that are missing and return the front of the proxy, cheapest first.
 
         Raises:
-            DataError: no trial at all can be built.
+            DataError: nothing to choose, a search of other choices in the run directory, or no trial that can be built.
         """
+        if not (self._varied or self._layers):
+            raise DataError("nothing to search: no layer needs partial sums, and vary names nothing else")
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self.out.mkdir(parents=True, exist_ok=True)
         objectives = self.config.objectives
@@ -107,14 +111,17 @@ class Search:
             storage=JournalStorage(JournalFileBackend(str(self.path))), study_name="auto", load_if_exists=True,
             directions=[_DIRECTIONS[name] for name in objectives],
         )  # fmt: skip
+        self._check_choices(study)
         for killed in study.get_trials(states=[TrialState.RUNNING]):
             study.tell(killed.number, state=TrialState.FAIL)
             if start := killed.system_attrs.get("fixed_params"):
                 study.enqueue_trial(start)
-        known = [trial.params or trial.system_attrs.get("fixed_params") for trial in study.get_trials(deepcopy=False)]
+        tried = study.get_trials(states=[TrialState.WAITING, TrialState.COMPLETE, TrialState.PRUNED])
+        known = [trial.params or trial.system_attrs.get("fixed_params") for trial in tried]
         for start in self._starts():
             if start not in known:
                 study.enqueue_trial(start)
+                known.append(start)
         while (done := len(study.get_trials(deepcopy=False, states=[TrialState.COMPLETE, TrialState.PRUNED]))) < (
             self.config.trials
         ):
@@ -135,7 +142,23 @@ class Search:
         if not study.best_trials:
             reasons = [t.user_attrs["summary"] for t in study.get_trials(states=[TrialState.PRUNED])]
             raise DataError(f"none of {len(reasons)} trials can be built; the last one {reasons[-1]}")
-        return sorted(study.best_trials, key=lambda t: float(t.user_attrs["energy_J"]))
+        best = {str(sorted(t.params.items())): t for t in reversed(study.best_trials)}  # one of each
+        return sorted(best.values(), key=lambda t: float(t.user_attrs["energy_J"]))
+
+    def _check_choices(self, study: optuna.Study) -> None:
+        """Refuse to go on with a search whose trials chose among other values."""
+        mine = {
+            "layers": {name: list(CHOICES) for name in self._layers},
+            "chip": {key: self._values(key) for key in self._varied},
+        }
+        if not study.get_trials(deepcopy=False):
+            study.set_user_attr("choices", mine)
+        elif study.user_attrs.get("choices", mine) != mine:
+            raise DataError(f"the search in {self.out} chose among other values; start again with --overwrite")
+
+    def _values(self, key: Varied) -> list[Any]:
+        """What trials choose from."""
+        return sorted({*VALUES[key], _own(self.chip, key)})
 
     def _starts(self) -> list[dict[str, Any]]:
         """The pure structures on the chip as it is, then guesses with and without groups: where the search begins."""
@@ -162,6 +185,10 @@ class Search:
     def _trial(self, trial: optuna.Trial) -> tuple[float, ...]:
         layers = {name: trial.suggest_categorical(f"layer {name}", CHOICES) for name in self._layers}
         overrides = self._overrides(trial)
+        if (same := self._same(trial)) is not None:
+            for key, value in same.user_attrs.items():
+                trial.set_user_attr(key, value)
+            return tuple(same.values)
         chip = replace(self.chip, *overrides)
         torch.manual_seed(self.config.seed)
         network = restructure(self.origin.model, self.batches, chip, self.config, layers).model
@@ -178,12 +205,17 @@ class Search:
         )  # fmt: skip
         return tuple(values[name] for name in self.config.objectives)
 
+    def _same(self, trial: optuna.Trial) -> FrozenTrial | None:
+        """An earlier trial of the same choices."""
+        done = trial.study.get_trials(deepcopy=False, states=[TrialState.COMPLETE])
+        return next((t for t in done if t.params == trial.params), None)
+
     def _overrides(self, trial: optuna.Trial) -> tuple[str, ...]:
         """What a trial sets on the chip; what it leaves as it is keeps its details."""
         found: list[str] = []
         for key in self._varied:
             own = _own(self.chip, key)
-            value = trial.suggest_categorical(key, sorted({*VALUES[key], own}))
+            value = trial.suggest_categorical(key, self._values(key))
             found += [f"{name}={value}" for name in KEYS[key] if value != own]
         return tuple(found)
 
@@ -234,7 +266,7 @@ def _own(chip: Chip, key: Varied) -> Any:
 
 
 def train_front(search: Search, front: Sequence[FrozenTrial], train: Callable[[RecipeConfig], Path]) -> Path:
-    """Train points of the front as ``mixed`` recipes.
+    """Train points of the front as ``mixed`` recipes; without a new structure, on the chip alone.
 
     Args:
         search: that found them.
@@ -252,7 +284,7 @@ def train_front(search: Search, front: Sequence[FrozenTrial], train: Callable[[R
         folder = out / f"trial{trial.number:03d}"
         layers = trial.user_attrs["layers"]
         point = used_by(config, "mixed", layers=layers, overrides=overrides, out=folder)
-        if set(layers.values()) <= {"dense"}:  # nothing that floating point could mend
+        if config.epochs_on_chip and set(layers.values()) <= {"dense"}:  # floating point has nothing to mend
             point = used_by(config, "psum-aware", epochs=0, overrides=overrides, out=folder)
         evaluation = read_json(train(point) / AFTER)
         points.append(_point(trial, evaluation, folder.name))
@@ -284,20 +316,30 @@ def _dominates(a: dict[str, Any], b: dict[str, Any], objectives: Sequence[str]) 
     return any(first for first, _ in better) and not any(second for _, second in better)
 
 
-def chosen(front: Sequence[FrozenTrial], most: int) -> list[FrozenTrial]:
-    """Pick trials of the front to train: the most accurate, and others spread evenly over the logarithm of energy.
+def chosen(front: Sequence[FrozenTrial], most: int, images: int) -> list[FrozenTrial]:
+    """Pick trials of the front to train: the best, and others spread evenly over the logarithm of energy.
 
-    Those that training is not likely to bring near the most accurate, see `REACH`, come last.
+    The best is the cheapest of those that so few images cannot tell from the most accurate: within one standard error.
+    Where there are enough, all lie within `REACH` of the most accurate: training brings no other near it.
+
+    Args:
+        front: cheapest first.
+        most: trials to pick.
+        images: that accuracies come from.
     """
     if len(front) <= most:
         return list(front)
-    best = max(front, key=_accuracy)
-    near = [t for t in front if _accuracy(t) >= _accuracy(best) - REACH]
-    front = near if len(near) >= most else front
-    energy = torch.tensor([float(t.user_attrs["energy_J"]) for t in front]).log()
+    ranked = sorted(front, key=_accuracy, reverse=True)
+    top = _accuracy(ranked[0])
+    near = [t for t in front if _accuracy(t) >= top - REACH]
+    if len(near) < most:
+        return [t for t in front if t in ranked[:most]]
+    error = math.sqrt(top * (100 - top) / images)
+    best = next(t for t in front if _accuracy(t) >= top - error)
+    energy = torch.tensor([float(t.user_attrs["energy_J"]) for t in near]).log()
     wanted = torch.linspace(float(energy[0]), float(energy[-1]), most)
     picked = {int((energy - w).abs().argmin()): None for w in wanted}
-    found = [front[i] for i in picked]
+    found = [near[i] for i in picked]
     return found if best in found else [*found[:-1], best]
 
 

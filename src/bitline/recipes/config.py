@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from bitline.chip.description import Chip
 from bitline.chip.files import load as load_chip
@@ -39,7 +39,8 @@ class RecipeConfig(StrictConfig):
         recipe: ``conventional`` (float training alone), ``quantization-aware`` (on the chip with a lossless ADC),
             ``psum-aware`` (on the chip, tiles in the forward path, ADC ranges trained), ``group`` or ``separable``
             (another structure, then as ``psum-aware``), ``mixed`` (the structure of each layer in `layers`), ``auto``
-            (a search for structures and chips, whose front is then trained as ``mixed``), ``crimp`` (integer-only,
+            (a search for structures and chips, whose front is then trained as ``mixed`` or, without a new structure,
+            ``psum-aware``), ``crimp`` (integer-only,
             pruned by kernels and crossbars, adapted to the cells, in zerorize-recover training).
         chip: a preset or a TOML file.
         overrides: of the chip, ``adc.bits=4`` and the like.
@@ -158,6 +159,15 @@ class RecipeConfig(StrictConfig):
         if recipe not in names:
             raise DataError(f"recipe is {recipe!r}; allowed: {', '.join(names)}{nearest(str(recipe), names)}")
         return values
+
+    @field_validator("vary", mode="before")
+    @classmethod
+    def _each_once(cls, values: Any) -> Any:
+        known = get_args(Varied)
+        for value in values:
+            if value not in known:
+                raise DataError(f"vary is {value!r}; allowed: {', '.join(known)}{nearest(str(value), known)}")
+        return tuple(key for key in known if key in values)
 
     @model_validator(mode="after")
     def _nothing_for_nothing(self) -> Self:

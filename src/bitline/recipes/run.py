@@ -80,7 +80,7 @@ def optimize(
     flow.measure(BEFORE, origin, chip)
     if config.recipe == "auto":
         search = Search(config, chip, data, out)
-        front = chosen(search.run(say), config.front)
+        front = chosen(search.run(say), config.front, config.proxy_images)
         best = train_front(search, front, lambda c: optimize(c, if_exists="resume", say=say, progress=progress))
         copy(best, out, RESULT)
         return out
