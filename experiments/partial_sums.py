@@ -144,12 +144,14 @@ class Study:
         self.take("recipes", name, taken)
 
     def mappings(self) -> None:
-        """Put the separable network on the chip under each mapping, with calibrated ranges."""
+        """Put the separable network on the chip under each mapping, ranges fitted in turn."""
         run = load_run(self.options.out / "separable")
         chip = chips.load(CHIP, SEGMENTED)
         for name in MAPPINGS:
             if name not in self.result["mappings"]:
-                settings = Settings(chips=self.options.table_chips, images=self.options.images, cause_chips=1)
+                settings = Settings(
+                    chips=self.options.table_chips, images=self.options.images, cause_chips=1, in_turn=True
+                )
                 found = evaluate(run.model, self.data, chip, settings, mapping={**FIRST, "depthwise": name})
                 deep = [layer for layer in found["layers"] if layer["groups"] > 1 or layer["strategy"] != "dense"]
                 parts = ("conversions", "energy_J", "area_m2", "crossbars")

@@ -161,8 +161,8 @@ def mappings() -> str:
     ]  # fmt: skip
     setting = result["setting"]
     note = (
-        f"{setting['adc_bits']}-bit ADC, ranges per slice and digit fitted to all layers at once, crossbars in "
-        f"segments of 9 rows, {setting['table_chips']} programmed chips, {setting['images']} test images."
+        f"{setting['adc_bits']}-bit ADC, ranges per slice and digit fitted in turn, crossbars in segments of "
+        f"9 rows, {setting['table_chips']} programmed chips, {setting['images']} test images."
     )
     return markdown(header, rows) + "\n\n" + note
 
