@@ -87,9 +87,11 @@ def recipes() -> str:
     rows = [line("conventional", first, None)]
     if "psum_aware_pairs" in found:
         rows.append(line("conventional, pairs of cells", found["psum_aware_pairs"]["before"], None))
-    rows += [
-        line(text, found[key]["after"], found[key].get("untrained")) for key, text in RECIPES.items() if key in found
-    ]
+    for key, text in RECIPES.items():
+        if key in found:
+            kept = [p for p in found[key].get("front", {}).get("points", ()) if p["run"] == found[key]["front"]["kept"]]
+            chip = "".join(f": {', '.join(p['overrides'])}" for p in kept)
+            rows.append(line(text + chip, found[key]["after"], found[key].get("untrained")))
     header = [
         "network", "untrained [%]", "on the chip [%] (worst)", "row tiles", "conversions", "energy [uJ]",
         "images per joule", "TOPS/W", "area [mm2]",

@@ -25,14 +25,7 @@ IDEAL = -1
 
 
 class HoldsWeights(KeepsRanges):
-    """A layer whose weights are in the cells of a chip.
-
-    Attributes:
-        chip: the chip it is on.
-        strategy: how its groups are laid out on crossbars.
-        input_signed: whether inputs below zero occur.
-        chip_seed: which programmed chip this is; -1 for ideal cells.
-    """
+    """A layer whose weights are in the cells of a chip; `CrossbarLayer` registers the buffers that it reads."""
 
     bias: Tensor | None
     input_signed: Tensor
