@@ -113,6 +113,8 @@ class Study:
         part = path.with_suffix(f".part{os.getpid()}")
         part.write_text(json.dumps(self.result, indent=1) + "\n")
         os.replace(part, path)
+        if self.result["recipes"] and self.result["table"]:
+            draw(self.result, path.with_suffix(".svg"))
 
     def config(self, name: str) -> RecipeConfig:
         """Return the configuration of a recipe."""
@@ -260,6 +262,51 @@ def _no_worse(mine: dict[str, Any], other: dict[str, Any]) -> bool:
         and mine["energy"] <= other["energy_J"]
         and mine["area"] <= other["area_m2"]
     )
+
+
+def draw(result: dict[str, Any], path: Path) -> None:
+    """Plot accuracy over energy for every recipe, and over ADC bits for every range policy."""
+    import matplotlib as mpl
+
+    mpl.use("svg")
+    mpl.rcParams["svg.hashsalt"] = "bitline"
+    from matplotlib import pyplot as plt
+
+    figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4.2), sharey=True, layout="constrained")
+    before = [("conventional", result["summary"]["conventional"])]
+    if "psum_aware_pairs" in result["recipes"]:
+        before.append(("conventional, pairs", result["recipes"]["psum_aware_pairs"]["before"]))
+    after = [(name.replace("_", " "), recipe["after"]) for name, recipe in result["recipes"].items()]
+    for name, p in (*before, *after):
+        left.errorbar(1e6 * p["energy_J"], p["accuracy_mean"], p["accuracy_std"], marker="o", ms=5, capsize=3)
+        right_of = not any(  # unless another point is close there
+            0 < 1e6 * (q["energy_J"] - p["energy_J"]) < 2 and abs(q["accuracy_mean"] - p["accuracy_mean"]) < 3
+            for _, q in (*before, *after)
+        )
+        left.annotate(
+            name, (1e6 * p["energy_J"], p["accuracy_mean"]), (6 if right_of else -6, -3),
+            textcoords="offset points", fontsize=8, ha="left" if right_of else "right",
+        )  # fmt: skip
+    sigma = result["setting"]["sigma"]
+    for policy in POLICIES:
+        mine = sorted(
+            (p for p in result["table"].values() if (p["policy"], p["sigma"]) == (policy, sigma)),
+            key=lambda p: p["bits"],
+        )
+        right.errorbar(
+            [p["bits"] for p in mine], [p["mean"] for p in mine], [p["std"] for p in mine], marker="o", ms=4,
+            capsize=3, label=policy,
+        )  # fmt: skip
+    for axes in (left, right):
+        axes.axhline(result["summary"]["float"]["accuracy"], color="grey", lw=1, ls="--")
+        axes.grid(alpha=0.3)
+    bits = result["setting"]["adc_bits"]
+    left.set(xlabel="energy [uJ/image]", ylabel="accuracy [%]", title=f"recipes, {bits}-bit ADC, sigma {sigma}")
+    left.set_xlim(0, 1.35 * max(1e6 * p["energy_J"] for _, p in (*before, *after)))
+    right.set(xlabel="ADC bits", title=f"nothing trained for the chip, sigma {sigma}", xticks=[3, 4, 5, 6])
+    right.legend(fontsize=8)
+    figure.savefig(path, metadata={"Date": None})
+    plt.close(figure)
 
 
 def point(evaluation: dict[str, Any]) -> dict[str, Any]:
