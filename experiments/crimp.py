@@ -77,7 +77,7 @@ class Network:
 NETWORKS = {
     "lenet5": Network(
         "lenet5",
-        0.9,
+        0.87,
         data="digits",
         epochs=40,
         crimp_epochs=60,
