@@ -246,7 +246,29 @@ def adaptation() -> str:
     return markdown(["switches", *conditions], rows) + "\n\n" + note
 
 
-TABLES = (conventional, variation, recipes, policies, fewer_bits, mappings, front, speed, training, adaptation)
+def crimp() -> str:
+    result = read("experiments/results/crimp.json")
+    conditions = {"faults_eps0.1": "faults, sigma 0.1", "eps0.5": "no faults, sigma 0.5"}
+
+    def cell(p: dict[str, Any]) -> str:
+        return f"{p['mean']:.1f} ± {p['std']:.1f} ({p['worst']:.1f})"
+
+    rows = [
+        [name, f"{n['float_accuracy']:.1f}", f"{n['before']['mean']:.1f}", f"{n['clean_accuracy']:.1f}",
+         *(cell(n[key]) for key in conditions), f"{n['sparsity']:.1f}",
+         f"{n['crossbars_before']} -> {n['crossbars_after']}", f"{n['power_ratio']:.1f}", f"{n['area_ratio']:.1f}",
+         " + ".join(str(n["epochs"][key]) for key in ("float", "crimp", "chip"))]
+        for name, n in result["summary"].items()
+    ]  # fmt: skip
+    header = [
+        "network", "float [%]", "before, faults [%]", "integers [%]",
+        *(f"{text} [%] (worst)" for text in conditions.values()),
+        "sparsity [%]", "crossbars", "computing power", "area", "epochs: float + phases + chip",
+    ]  # fmt: skip
+    return markdown(header, rows) + "\n\nPower and area: how many times less than before."
+
+
+TABLES = (conventional, variation, recipes, policies, fewer_bits, mappings, front, speed, training, adaptation, crimp)
 
 
 def main() -> None:

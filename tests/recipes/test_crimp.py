@@ -2,14 +2,16 @@ import json
 
 import pytest
 import torch
+from torch import nn
 from typer.testing import CliRunner
 
 from bitline import chip as chips
 from bitline.cli import app
-from bitline.errors import DataError
+from bitline.errors import ConversionError, DataError
 from bitline.models.files import load_run
 from bitline.nn import crossbar_layers, to_crossbar
 from bitline.recipes import checked
+from bitline.recipes.crimp import Zerorize
 from bitline.recipes.files import Made
 from bitline.recipes.run import optimize
 from bitline.train import checked as checked_training
@@ -131,3 +133,19 @@ def test_an_adc_that_is_not_linear_is_refused_before_anything_is_written(network
 def test_other_recipes_refuse_what_is_of_crimp(network, option, value):
     with pytest.raises(DataError, match=f"{option} is .*, which recipe group does not use: it is of crimp"):
         checked(run=network, recipe="group", **{option: value})
+
+
+class _Full:
+    def target(self, sparsity):
+        raise ConversionError(f"sparsity is {sparsity}; allowed: up to 0.4")
+
+
+@pytest.mark.parametrize("capped", [False, True])
+def test_a_second_phase_removes_all_there_is_where_a_first_one_refuses(network, capped):
+    config = checked(run=network, recipe="crimp", chip="crimp-32nm")
+    stage = Zerorize("crossbars", nn.Identity(), None, config.load_chip(), config, None, 0.9, capped)
+    if capped:
+        assert stage._ratio(_Full()) == 1.0
+    else:
+        with pytest.raises(ConversionError, match=r"up to 0\.4"):
+            stage._ratio(_Full())

@@ -76,7 +76,8 @@ class Zerorize:
         chip: that zero epochs answer through.
         config: of the recipe.
         data: to train on.
-        target: share of this network's weights to remove; of kernels as much of it as there are to remove.
+        target: share of this network's weights to remove.
+        capped: where there are not so many to remove, remove all there are.
     """
 
     phase: Phase
@@ -86,6 +87,7 @@ class Zerorize:
     config: RecipeConfig
     data: DataSet
     target: float
+    capped: bool = False
 
     def run(self, train: TrainConfig, *, resumed: bool) -> None:
         """Train and write a run directory, whose network has its pruned weights at zero."""
@@ -129,12 +131,12 @@ class Zerorize:
         )  # fmt: skip
 
     def _ratio(self, factors: KernelGroups | CrossbarBlocks | None) -> float:
-        """Share of the kernels or crossbars to zero; where layers are narrow, all that kernels can give."""
+        """Share of the kernels or crossbars to zero."""
         if factors is None:
             return 0.0
         try:
             return factors.target(self.target)
         except ConversionError:
-            if isinstance(factors, CrossbarBlocks):
+            if not self.capped:
                 raise
             return 1.0

@@ -144,7 +144,8 @@ class _Flow:
             left = max((1 - config.sparsity) ** share * whole, (1 - config.sparsity) * whole)
             target = max(0.0, 1 - left / weights_left(run.model))
             train = self._training(phase, run, epochs=epochs, lr=config.lr, precision="32-true")
-            stage = Zerorize(phase, run.model.train(), run.record, self.chip, config, self.data, target)
+            capped = phase == "kernels" or number > 0  # crossbars take over from kernels; nothing from crossbars
+            stage = Zerorize(phase, run.model.train(), run.record, self.chip, config, self.data, target, capped)
             self._stage(train, lambda train, resumed, stage=stage: stage.run(train, resumed=resumed))
             last = train.run_dir
             if phase == "kernels":
@@ -171,7 +172,10 @@ class _Flow:
             "crossbars_after": crossbars[1],
         }
         write_json(self.out / PRUNING, found)
-        self.say(f"pruned: {found['sparsity']:.2%} of the weights, {crossbars[0]} -> {crossbars[1]} crossbars")
+        short = (
+            " (all there is: every layer keeps a crossbar)" if found["sparsity"] < self.config.sparsity - 0.01 else ""
+        )
+        self.say(f"pruned: {found['sparsity']:.2%} of the weights{short}, {crossbars[0]} -> {crossbars[1]} crossbars")
 
     @property
     def _example(self) -> Tensor:
