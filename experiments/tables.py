@@ -85,6 +85,8 @@ def recipes() -> str:
         ]  # fmt: skip
 
     rows = [line("conventional", first, None)]
+    if (best := "slice and digit, in turn") in result["untrained"]:
+        rows.append(line("conventional, ranges per slice and digit, fitted in turn", result["untrained"][best], None))
     if "psum_aware_pairs" in found:
         rows.append(line("conventional, pairs of cells", found["psum_aware_pairs"]["before"], None))
     for key, text in RECIPES.items():
