@@ -221,6 +221,12 @@ class Study:
                 print(f"{key}: {found['accuracy']['mean']:.1f} %", flush=True)
                 self.take("fewer_bits", key, point(found))
 
+    def overrides(self, recipe: str) -> list[str]:
+        """What a recipe's result changes of the preset."""
+        front = self.result["recipes"][recipe].get("front", {"points": (), "kept": ""})
+        found = (p["overrides"] for p in front["points"] if p["run"] == front["kept"])
+        return [*RECIPES[recipe].get("overrides", LAYER), *next(found, ())]
+
     def summary(self) -> dict[str, Any]:
         """The figures of the claim."""
         recipes, found = self.result["recipes"], dict[str, Any]()
@@ -231,11 +237,12 @@ class Study:
             before = first["before"]
             found["float"] = {"accuracy": before["float"]}
             found["conventional"] = {key: before[key] for key in SUMMARY} | {"run": self.options.run.name}
-        for name in ("group", "separable", "psum_aware", "psum_aware_digital_first", "psum_aware_pairs", "auto"):
-            if name in recipes:
-                after = recipes[name]["after"]
+        for name, recipe in CLAIMED.items():
+            if recipe in recipes:
+                after = recipes[recipe]["after"]
                 found[name] = {key: after[key] for key in SUMMARY} | {
-                    "run": recipes[name]["run"],
+                    "run": recipes[recipe]["run"],
+                    "overrides": self.overrides(recipe),
                     "points_over_conventional": after["accuracy_mean"] - found["conventional"]["accuracy_mean"],
                     "images_per_joule_over_conventional": found["conventional"]["energy_J"] / after["energy_J"],
                     "points_below_float": found["float"]["accuracy"] - after["accuracy_mean"],
@@ -252,6 +259,14 @@ class Study:
 
 
 SECTIONS = ("recipes", "untrained", "mappings", "assignment", "table", "fewer_bits")
+CLAIMED = {
+    "group": "group",
+    "separable": "separable",
+    "psum_aware": "psum_aware_pairs",
+    "psum_aware_offset": "psum_aware",
+    "psum_aware_offset_digital_first": "psum_aware_digital_first",
+    "auto": "auto",
+}
 SUMMARY = ("accuracy_mean", "accuracy_std", "accuracy_worst", "tops_per_watt", "energy_J", "area_m2")
 
 
