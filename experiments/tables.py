@@ -171,6 +171,19 @@ def mappings() -> str:
     return markdown(header, rows) + "\n\n" + note
 
 
+def assignment() -> str:
+    found = read("experiments/results/partial_sums.json")["assignment"]
+    if not found:
+        return UNMEASURED
+    kinds = list(dict.fromkeys(name.split(", ")[0] for name in found))
+    weights = list(dict.fromkeys(name.split(", ")[1] for name in found))
+    rows = [[kind, *(f"{found[f'{kind}, {w}']['float_accuracy']:.1f}" for w in weights)] for kind in kinds]
+    images = next(iter(found.values()))["images"]
+    return (
+        markdown(["assignment", *(f"weights {w}" for w in weights)], rows) + f"\n\nAccuracy in %, {images} test images."
+    )
+
+
 def front() -> str:
     result = read("experiments/results/partial_sums.json")
     found = result["recipes"].get("auto")
@@ -270,7 +283,20 @@ def crimp() -> str:
     return markdown(header, rows) + "\n\nPower and area: how many times less than before."
 
 
-TABLES = (conventional, variation, recipes, policies, fewer_bits, mappings, front, speed, training, adaptation, crimp)
+TABLES = (
+    conventional,
+    variation,
+    recipes,
+    policies,
+    fewer_bits,
+    mappings,
+    assignment,
+    front,
+    speed,
+    training,
+    adaptation,
+    crimp,
+)
 
 
 def main() -> None:
