@@ -9,6 +9,7 @@ import pytest
 from report_samples import VGG8, evaluation
 from test_report_html import EVIL, Page, strings
 
+from bitline import chip as chips
 from bitline.errors import DataError
 from bitline.report import compare, runs
 
@@ -95,6 +96,14 @@ def test_another_chip_is_told_key_by_key(three: list[Path]):
     other["chip"]["about"] = "words do not matter"
     (three[1] / "evaluation.json").write_text(json.dumps(other))
     assert runs.differences(runs.read(three)) == ["chip, adc.bits: 5 in plain, separable; 4 in group"]
+
+
+def test_keys_that_older_evaluations_lack_have_their_default_values(three: list[Path]):
+    both = [chips.load("rram-22nm").model_dump(mode="json") for _ in range(2)]
+    del both[1]["mitigation"], both[1]["weights"]["rounding"]
+    for path, chip in zip(three, both, strict=False):
+        (path / "evaluation.json").write_text(json.dumps({**evaluation(), "chip": chip}))
+    assert runs.differences(runs.read(three[:2])) == []
 
 
 def test_runs_on_other_data_are_refused(three: list[Path]):

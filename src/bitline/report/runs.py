@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bitline.errors import DataError
+from bitline.chip.description import check
+from bitline.errors import ChipError, DataError
 from bitline.models.files import read_json
 from bitline.recipes.names import AFTER, BEFORE, RECIPE
 from bitline.report import facts, text
@@ -102,13 +103,21 @@ def differences(entries: Sequence[Entry]) -> list[str]:
 
 
 def _conditions(evaluation: Evaluation) -> dict[str, Any]:
-    chip = {key: value for key, value in facts.part(evaluation, "chip").items() if key not in _WORDS}
+    chip = {key: value for key, value in _with_defaults(facts.part(evaluation, "chip")).items() if key not in _WORDS}
     return {
         "images": facts.part(evaluation, "data").get("count"),
         "seeds of the chips": _seeds(evaluation.get("seeds")),
         **{f"chip, {key}": value for key, value in facts.settings(chip)},
         "bitline": evaluation.get("bitline"),
     }
+
+
+def _with_defaults(chip: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A chip with the keys that its evaluation is too old to have; as it is where it is no chip."""
+    try:
+        return check(dict(chip)).model_dump(mode="json")
+    except ChipError:
+        return chip
 
 
 def _seeds(seeds: Any) -> str:
