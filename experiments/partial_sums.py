@@ -113,7 +113,7 @@ class Study:
         part = path.with_suffix(f".part{os.getpid()}")
         part.write_text(json.dumps(self.result, indent=1) + "\n")
         os.replace(part, path)
-        if self.result["recipes"] and self.result["table"]:
+        if "conventional" in self.result["summary"] and self.result["table"]:
             draw(self.result, path.with_suffix(".svg"))
 
     def config(self, name: str) -> RecipeConfig:
@@ -222,7 +222,7 @@ class Study:
                 self.take("fewer_bits", key, point(found))
 
     def overrides(self, recipe: str) -> list[str]:
-        """What a recipe's result changes of the preset."""
+        """What a recipe changes of the preset, and its search beside that."""
         front = self.result["recipes"][recipe].get("front", {"points": (), "kept": ""})
         found = (p["overrides"] for p in front["points"] if p["run"] == front["kept"])
         return [*RECIPES[recipe].get("overrides", LAYER), *next(found, ())]
@@ -230,13 +230,12 @@ class Study:
     def summary(self) -> dict[str, Any]:
         """The figures of the claim."""
         recipes, found = self.result["recipes"], dict[str, Any]()
-        first = next(
-            (found for name, found in recipes.items() if PAIRS not in RECIPES[name].get("overrides", ())), None
-        )
-        if first is not None:
-            before = first["before"]
-            found["float"] = {"accuracy": before["float"]}
-            found["conventional"] = {key: before[key] for key in SUMMARY} | {"run": self.options.run.name}
+        offset = [name for name in recipes if PAIRS not in RECIPES[name].get("overrides", ())]
+        if not offset:  # nothing that started from the conventional scheme
+            return found
+        before = recipes[offset[0]]["before"]
+        found["float"] = {"accuracy": before["float"]}
+        found["conventional"] = {key: before[key] for key in SUMMARY} | {"run": self.options.run.name}
         for name, recipe in CLAIMED.items():
             if recipe in recipes:
                 after = recipes[recipe]["after"]
