@@ -20,7 +20,7 @@ from bitline.train.run import train
 SMALL = {
     "recipe": "crimp", "chip": "crimp-32nm", "sparsity": 0.6, "epochs": 12, "chip_epochs": 3, "lr": 0.05, "chips": 2,
     "images": 100, "calibration_images": 64, "batch_size": 32, "test_images": 50, "threads": 1, "chip_lr": 5e-4,
-    "reprogram_every": 4,
+    "reprogram_every": 4, "precision": "32-true",
     "overrides": ("crossbar.rows=32", "crossbar.cols=32", "crossbar.active_rows=32", "adc.columns_per_adc=32"),
 }  # fmt: skip
 

@@ -76,6 +76,9 @@ def command(
     kernel_share: Annotated[
         float, typer.Option(help="How much of that kernels take: they leave (1 - sparsity)^share of the weights.")
     ] = 0.5,
+    rank: Annotated[
+        str, typer.Option(help="Which kernels and crossbars crimp prunes: those of least loss or of least factor.")
+    ] = "loss",
     l1: Annotated[float, typer.Option(help="Weight of the L1 norm of crimp's factors in the loss.")] = 1e-4,
     zero_start: Annotated[float, typer.Option(help="Share of a phase before its first zero epoch.")] = 0.5,
     zero_interval: Annotated[int, typer.Option(help="Epochs from one zero epoch to the next.")] = 2,
@@ -108,9 +111,15 @@ def command(
     structure_images: Annotated[int, typer.Option(help="Training images that new structures are fitted on.")] = 512,
     test_images: Annotated[int, typer.Option(help="Test images after each epoch on the chip.")] = 500,
     chips: Annotated[int, typer.Option(help="Programmed chips to evaluate; training sees others.")] = 20,
+    chips_before: Annotated[
+        int | None, typer.Option(help="How many of these for the network before; default: all.")
+    ] = None,
     images: Annotated[int | None, typer.Option(help="Test images to evaluate, from the first; default: all.")] = None,
     calibration_images: Annotated[int, typer.Option(help="Training images that set the ranges.")] = 256,
     seed: Annotated[int, typer.Option(help="Of shuffle, augmentation and chips in training.")] = 0,
+    precision: Annotated[
+        str | None, typer.Option(help="bf16-mixed or 32-true; default: bf16 where the hardware has it.")
+    ] = None,
     threads: Annotated[int | None, typer.Option(help="CPU threads.")] = None,
     checkpoint_every: Annotated[
         int | None, typer.Option(help="Steps between checkpoints, beside the one after each epoch.")
@@ -145,12 +154,13 @@ def command(
         distill=distill, temperature=temperature, reprogram_every=reprogram_every, row_tiles=row_tiles,
         assignment=assignment, refit=refit, mix=mix, split_linear=split_linear, multiplier=multiplier,
         mapping=parse(mapping or ()), layers=_layers(layers or ()), trials=trials, front=front,
-        sparsity=sparsity, kernel_share=kernel_share, l1=l1, zero_start=zero_start, zero_interval=zero_interval,
+        sparsity=sparsity, kernel_share=kernel_share, rank=rank, l1=l1,
+        zero_start=zero_start, zero_interval=zero_interval,
         kernel_groups=kernel_groups, crossbar_blocks=crossbar_blocks, zerorize=zerorize, integer=integer,
         compensate=compensate, simulation=simulation, proxy_steps=proxy_steps, proxy_images=proxy_images,
         **({"objectives": tuple(objectives)} if objectives else {}), **({"vary": tuple(vary)} if vary else {}),
-        structure_images=structure_images, test_images=test_images, chips=chips,
-        images=images, calibration_images=calibration_images, seed=seed, threads=threads,
+        structure_images=structure_images, test_images=test_images, chips=chips, chips_before=chips_before,
+        images=images, calibration_images=calibration_images, seed=seed, precision=precision, threads=threads,
         checkpoint_every=checkpoint_every, data_dir=data_dir, out=out,
     )  # fmt: skip
     config = checked(**values) if settings is None else checked(**{**values, **_untold(ctx, settings)})

@@ -4,7 +4,7 @@ S. Huai et al., "CRIMP", ACM TECS 22(5s), 2023: factors rank by magnitude, those
 """
 
 from bisect import bisect_left
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Literal, get_args
 
 import torch
@@ -13,6 +13,7 @@ from torch.nn.utils.parametrize import is_parametrized, register_parametrization
 
 from bitline.chip.description import Chip
 from bitline.compress.result import Left
+from bitline.compress.saliency import changes
 from bitline.compress.zeroed import Zeroed
 from bitline.errors import ConversionError, nearest
 from bitline.mapping.layer import LayerPlacement
@@ -111,6 +112,7 @@ class CrossbarBlocks:
         if rank not in RANKS:
             raise ConversionError(f"rank is {rank!r}; allowed: {', '.join(RANKS)}{nearest(rank, RANKS)}")
         self.model, self.chip, self.rank = model, chip, rank
+        self._importance: dict[str, Tensor] = {}
         layers = {name: layer for name, layer in modules(model) if isinstance(layer, MAPPED)}
         for name in leave:
             if name not in layers:
@@ -135,6 +137,20 @@ class CrossbarBlocks:
     def penalty(self) -> Tensor:
         """Sum of the magnitudes of all factors, with a gradient."""
         return torch.stack([mask.factors.abs().sum() for mask in self.masks.values()]).sum()
+
+    def weigh(self, batches: Iterable[tuple[Tensor, Tensor]]) -> None:
+        """Rank crossbars from now on by what the loss would gain without them, as found here; `rank` breaks ties.
+
+        Args:
+            batches: images and labels; many small batches say more than a few large ones. See
+                `bitline.compress.saliency`.
+        """
+        factors = {name: mask.factors for name, mask in self.masks.items()}
+        found = {name: factor.new_zeros(factor.shape, dtype=torch.float64) for name, factor in factors.items()}
+        for each in changes(self.model, batches, list(factors.values())):
+            for total, change in zip(found.values(), each, strict=True):
+                total += change.square()
+        self._importance = found
 
     @torch.no_grad()
     def zero(self, ratio: float) -> Zeroed:
@@ -198,7 +214,7 @@ class CrossbarBlocks:
         mean = power.sum() / weights.sum()
         norm = (power / weights / mean.clamp_min(torch.finfo(torch.float64).tiny)).sqrt()
         factor = mask.factors.detach().double().abs()
-        first = factor * norm if self.rank == "norm" else factor
+        first = self._importance.get(name, factor * norm if self.rank == "norm" else factor)
         return torch.stack([first.flatten(), (factor * norm).flatten()]).cpu()
 
 

@@ -6,6 +6,7 @@ factor and offset together: ZeroBN, arXiv:2607.06922.
 """
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
@@ -17,6 +18,7 @@ from bitline.chip.description import Chip
 from bitline.compress.constants import constants
 from bitline.compress.repack import CHANGES, removed
 from bitline.compress.result import Left
+from bitline.compress.saliency import changes
 from bitline.compress.shrink import Removal, kept
 from bitline.compress.sparsity import weights
 from bitline.compress.ties import KernelSet, kernel_sets, one_a_group, plain_copy
@@ -79,6 +81,7 @@ class KernelGroups:
         if any(isinstance(module, CrossbarLayer) for module in model.modules()):
             raise ConversionError("the network is on a chip already; prune the plain network, then to_crossbar")
         self.model, self.chip, self.coupled = model, chip, coupled
+        self._importance: dict[str, Tensor] = {}
         plain = plain_copy(model)
         example = example.to(next(plain.parameters()).device)
         found = _rehearsed(plain, kernel_sets(copied(plain), example), example)
@@ -96,6 +99,23 @@ class KernelGroups:
         """Sum of the magnitudes of all factors that compete, with a gradient: |gamma|, or the L2 norm of kernels."""
         parts = [part.sum() for each in self.sets for part in self._parts(each.kernels)]
         return torch.stack(parts).sum() if parts else next(self.model.parameters()).new_zeros(())
+
+    def weigh(self, batches: Iterable[tuple[Tensor, Tensor]]) -> None:
+        """Rank kernels from now on by what the loss would gain without them for every weight saved, as found here.
+
+        Args:
+            batches: images and labels; many small batches say more than a few large ones. See
+                `bitline.compress.saliency`.
+        """
+        of = {each.kernels.name: self._zeroed_parameters(each.kernels) for each in self.sets}
+        found = {each.kernels.name: torch.zeros(each.kernels.channels, dtype=torch.float64) for each in self.sets}
+        parameters = [parameter for parts in of.values() for parameter, _ in parts]
+        for products in changes(self.model, batches, parameters) if parameters else ():
+            left = iter(products)
+            for name, parts in of.items():
+                each = [next(left).cpu().reshape(len(p), -1).sum(1)[places].sum(1) for p, places in parts]
+                found[name] += torch.stack(each).sum(0).square()
+        self._importance = {each.kernels.name: found[each.kernels.name] / self._saved(each) for each in self.sets}
 
     @torch.no_grad()
     def zero(self, ratio: float) -> Zeroed:
@@ -145,7 +165,9 @@ class KernelGroups:
 
     def _sparsity(self, ratio: float) -> float:
         """Share of the network's weights that goes at a ratio."""
-        removals, _ = self._chosen(ratio)
+        return 1 - self._weights_left(self._chosen(ratio)[0]) / weights(self.model)
+
+    def _weights_left(self, removals: Iterable[Removal]) -> int:
         left = kept(self.model, removals)
         layers = [(name, layer) for name, layer in modules(self.model) if isinstance(layer, MAPPED)]
         count = 0
@@ -153,7 +175,12 @@ class KernelGroups:
             outputs, inputs = left.outputs[name], left.inputs[name]
             share = 1.0 if one_a_group(layer) else float(inputs.sum()) / len(inputs)
             count += int(outputs.sum()) * round(share * math.prod(layer.weight.shape[1:]))
-        return 1 - count / weights(self.model)
+        return count
+
+    def _saved(self, each: Competing) -> int:
+        """Weights that one channel of a set takes with it."""
+        one = torch.arange(each.kernels.channels) == 0
+        return weights(self.model) - self._weights_left([Removal(each.kernels, one)])
 
     @torch.no_grad()
     def _chosen(self, ratio: float) -> tuple[list[Removal], int]:
@@ -162,7 +189,7 @@ class KernelGroups:
             raise ConversionError(f"ratio is {ratio}; allowed: 0 to 1")
         if not self.sets:
             return [], 0
-        factors = [self._factor(each.kernels).double().cpu() for each in self.sets]
+        factors = [self._score(each.kernels) for each in self.sets]
         every = torch.cat(factors)
         worth = torch.cat([torch.full((each.kernels.channels,), each.kernels.kernels_each) for each in self.sets])
         order = every.argsort(stable=True)
@@ -178,6 +205,23 @@ class KernelGroups:
             gone[factor.argsort(stable=True)[:goes]] = True
             removals.append(Removal(each.kernels, gone))
         return removals, int(total[within][-1]) if bool(within.any()) else 0
+
+    def _score(self, kernels: KernelSet) -> Tensor:
+        """What decides, float64, (channels,)."""
+        found = self._importance.get(kernels.name)
+        return self._factor(kernels).double().cpu() if found is None else found
+
+    def _zeroed_parameters(self, kernels: KernelSet) -> list[tuple[Tensor, Tensor]]:
+        """What `zero` makes zero of a set: parameters, and where in them, (channels, of this one)."""
+        found: list[tuple[Tensor, Tensor]] = []
+        for name, places in kernels.norms.items():
+            norm = self._norm(name)
+            found += [(norm.weight, places), (norm.bias, places)] if norm.affine else []
+        for name in kernels.bare:
+            places, bias = kernels.kernels[name], self.model.get_submodule(name).bias
+            found.append((_stored(self.model, name), places))
+            found += [(bias, places)] if isinstance(bias, Tensor) else []
+        return found
 
     def _factor(self, kernels: KernelSet) -> Tensor:
         parts = self._parts(kernels)

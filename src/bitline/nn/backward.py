@@ -119,11 +119,14 @@ def gradients(
         needed: which are.
     """
     inputs, weights = layer.fake_input(x), layer.fake_weight()
-    bias = grad.sum([axis for axis in range(grad.dim()) if axis != _channels(layer, grad)]) if needed[2] else None
-    grad_x, grad_w = _product_gradients(layer, inputs.value, weights.value, grad, needed)
+    axes = [axis for axis in range(grad.dim()) if axis != _channels(layer, grad)]
+    bias = grad.sum(axes, dtype=weight.dtype) if needed[2] else None
+    # autocast may have computed the answer, and so its gradient, in fewer bits
+    q, w = inputs.value.to(grad.dtype), weights.value.to(grad.dtype)
+    grad_x, grad_w = _product_gradients(layer, q, w, grad, needed)
     return (
-        None if grad_x is None else grad_x * inputs.inside,
-        None if grad_w is None else grad_w * weights.inside,
+        None if grad_x is None else grad_x.to(x.dtype) * inputs.inside,
+        None if grad_w is None else grad_w.to(weight.dtype) * weights.inside,
         bias,
     )
 

@@ -8,7 +8,7 @@ from pydantic import Field, field_validator, model_validator
 from bitline.chip.description import Chip
 from bitline.chip.files import load as load_chip
 from bitline.errors import DataError, nearest
-from bitline.train.config import StrictConfig
+from bitline.train.config import Precision, StrictConfig
 
 RecipeName = Literal["conventional", "quantization-aware", "psum-aware", "group", "separable", "mixed", "auto", "crimp"]
 Structure = Literal["dense", "group", "separable", "mixed"]
@@ -25,7 +25,7 @@ _OF: dict[str, tuple[RecipeName, ...]] = {
     "refit": ("group", "separable", "mixed", "auto"),
     "layers": ("mixed",),
     **dict.fromkeys(("sparsity", "kernel_share", "kernel_groups", "crossbar_blocks", "integer"), ("crimp",)),
-    **dict.fromkeys(("compensate", "l1", "zero_start", "zero_interval", "zerorize", "simulation"), ("crimp",)),
+    **dict.fromkeys(("compensate", "l1", "zero_start", "zero_interval", "zerorize", "simulation", "rank"), ("crimp",)),
     **dict.fromkeys(("objectives", "vary", "trials", "front", "proxy_steps", "proxy_batch", "proxy_images"), ("auto",)),
 }
 """which recipes use what"""
@@ -66,6 +66,8 @@ class RecipeConfig(StrictConfig):
         mapping: strategies, layer name or kind -> strategy.
         sparsity: share of the weights that ``crimp`` removes.
         kernel_share: how much of that the kernels take: they leave ``(1 - sparsity) ** kernel_share`` of the weights.
+        rank: what decides which kernels and crossbars go: ``loss``: how much the loss would gain without them, to first
+            order, for every weight saved or every crossbar; ``factor``: their factors' magnitudes, as published.
         l1: weight of the L1 norm of the factors in the loss.
         zero_start: share of a phase's epochs before the first zero epoch.
         zero_interval: epochs from one zero epoch to the next.
@@ -88,9 +90,11 @@ class RecipeConfig(StrictConfig):
         structure_images: training images that new structures are fitted on.
         test_images: tested after each epoch on the chip.
         chips: programmed chips that are evaluated; training sees others.
+        chips_before: how many of these the network is evaluated on before the recipe; None: all of them.
         images: test images that are evaluated; None: all.
         calibration_images: training images that set ranges.
         seed: of shuffle, augmentation and chips in training.
+        precision: of float training, and of crimp where its simulation is linear; None: the machine's best.
         threads: of the CPU.
         checkpoint_every: steps between checkpoints.
         data_dir: as `bitline.data.load` takes it.
@@ -122,6 +126,7 @@ class RecipeConfig(StrictConfig):
     mapping: dict[str, str] = Field(default_factory=dict[str, str])
     sparsity: Annotated[float, Field(ge=0, lt=1)] = 0.5
     kernel_share: Annotated[float, Field(ge=0, le=1)] = 0.5
+    rank: Literal["loss", "factor"] = "loss"
     l1: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1e-4
     zero_start: Annotated[float, Field(ge=0, lt=1)] = 0.5
     zero_interval: Annotated[int, Field(ge=1)] = 2
@@ -143,9 +148,11 @@ class RecipeConfig(StrictConfig):
     structure_images: Annotated[int, Field(ge=1)] = 512
     test_images: Annotated[int, Field(ge=1)] = 500
     chips: Annotated[int, Field(ge=1)] = 20
+    chips_before: Annotated[int, Field(ge=1)] | None = None
     images: Annotated[int, Field(ge=1)] | None = None
     calibration_images: Annotated[int, Field(ge=1)] = 256
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+    precision: Precision | None = None
     threads: Annotated[int, Field(ge=1)] | None = None
     checkpoint_every: Annotated[int, Field(ge=1)] | None = None
     data_dir: Path | None = None

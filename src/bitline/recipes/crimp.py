@@ -28,6 +28,8 @@ from bitline.train.run import train_network
 from bitline.train.zerorize import Alternating, Schedule, ZerorizeRecover
 
 Phase = Literal["kernels", "crossbars", "chip"]
+RANK_IMAGES, RANK_BATCH = 1024, 32
+"""training images, and how many at once, on which the loss without a kernel or a crossbar is estimated"""
 
 
 def chip_of(chip: Chip, config: RecipeConfig) -> Chip:
@@ -113,9 +115,12 @@ class Zerorize:
             schedule = Schedule(train.epochs, train.epochs - 1)
         self._ratio(factors)  # refuses before anything is trained
         batches = calibration_batches(self.data, Settings(calibration_images=config.calibration_images))
+        count = min(RANK_IMAGES, len(self.data.train_images))
+        ranked = factors is not None and config.rank == "loss"
+        labelled = list(self.data.batches("train", batch_size=RANK_BATCH, limit=count)) if ranked else []
         leader = ZerorizeRecover(
             alternating, factors, schedule, ratio=lambda: self._ratio(factors), batches=batches,
-            reprogram_every=config.reprogram_every, seed=config.seed,
+            reprogram_every=config.reprogram_every, seed=config.seed, labelled=labelled,
         )  # fmt: skip
 
         def finish(trained: nn.Module) -> nn.Module:

@@ -41,6 +41,7 @@ from bitline.recipes.structure import check_layers, restructure
 from bitline.train import TrainConfig
 from bitline.train import checked as checked_training
 from bitline.train.checkpoint import write_json
+from bitline.train.config import Precision
 from bitline.train.run import train_network
 from bitline.train.rundir import CONFIG, METRICS, IfExists
 from bitline.train.rundir import prepare as prepare_training
@@ -143,7 +144,7 @@ class _Flow:
             share = config.kernel_share if number == 0 and len(phases) == 2 else 1.0
             left = max((1 - config.sparsity) ** share * whole, (1 - config.sparsity) * whole)
             target = max(0.0, 1 - left / weights_left(run.model))
-            train = self._training(phase, run, epochs=epochs, lr=config.lr, precision="32-true")
+            train = self._training(phase, run, epochs=epochs, lr=config.lr, precision=self._exact)
             capped = phase == "kernels" or number > 0  # crossbars take over from kernels; nothing from crossbars
             stage = Zerorize(phase, run.model.train(), run.record, self.chip, config, self.data, target, capped)
             self._stage(train, lambda train, resumed, stage=stage: stage.run(train, resumed=resumed))
@@ -188,7 +189,7 @@ class _Flow:
         run = load_run(last)
         train = self._training(
             ON_CHIP, run, epochs=self.config.epochs_on_chip, lr=self.config.chip_lr, optimizer="adam",
-            precision="32-true", weight_decay=0.0, schedule="onecycle",
+            precision=self._exact, weight_decay=0.0, schedule="onecycle",
         )  # fmt: skip
         stage: OnChipTraining | Zerorize
         if self.config.recipe == "crimp":
@@ -220,6 +221,8 @@ class _Flow:
         if name == BEFORE:
             chip, mapping, ranges = self._as_it_was(chip)
         settings = replace(self.settings, recentre=name == AFTER and self.config.recentres)
+        if name == BEFORE:
+            settings = replace(settings, chips=min(settings.chips, self.config.chips_before or settings.chips))
         found = evaluate(
             run.model, self.data, chip, settings, name=run.record.model,
             mapping=mapping or None, ranges=ranges,
@@ -247,6 +250,12 @@ class _Flow:
             progress=self.progress,
         )  # fmt: skip
 
+    @property
+    def _exact(self) -> Precision | None:
+        """Precision of training through the chip: converted sums are integers, which bf16 cannot count."""
+        config = self.config
+        return config.precision if config.recipe == "crimp" and config.simulation == "linear" else "32-true"
+
     def _training(self, stage: str, run: Run, *, epochs: int, lr: float, **more: Any) -> TrainConfig:
         config = self.config
         values = {
@@ -254,7 +263,7 @@ class _Flow:
             "data": run.record.data, "data_dir": config.data_dir, "image_size": run.record.image_size,
             "epochs": epochs, "lr": lr, "batch_size": config.batch_size, "schedule": "cosine",
             "teacher": config.run, "distill": config.distill, "temperature": config.temperature,
-            "label_smoothing": 0.0, "seed": config.seed, "threads": config.threads,
+            "label_smoothing": 0.0, "seed": config.seed, "threads": config.threads, "precision": config.precision,
             "checkpoint_every": config.checkpoint_every, "out": self.out / stage,
         }  # fmt: skip
         return checked_training(**{**values, **more})

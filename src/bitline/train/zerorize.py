@@ -5,7 +5,7 @@ Non-ideality Adaptation", ACM TECS 22(5s), 2023, doi:10.1145/3609115; the schedu
 A zero epoch answers through the chip, so that the network adapts to it in the same steps.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -26,6 +26,10 @@ class Factors(Protocol):
 
     def penalty(self) -> Tensor:
         """L1 norm of the factors."""
+        ...
+
+    def weigh(self, batches: Iterable[tuple[Tensor, Tensor]]) -> None:
+        """Rank by what the loss would gain, found on images and labels."""
         ...
 
     def zero(self, ratio: float) -> object:
@@ -90,6 +94,7 @@ class ZerorizeRecover(Callback):
         batches: training images that set ranges before each zero epoch.
         reprogram_every: steps between programmed chips in zero epochs; 0: ideal cells.
         seed: of the chips.
+        labelled: images and labels on which factors are weighed before they are ranked; none: magnitudes rank.
     """
 
     CLIP = 1.0
@@ -97,8 +102,9 @@ class ZerorizeRecover(Callback):
 
     def __init__(
         self, network: Alternating, factors: Factors | None, schedule: Schedule, *, ratio: Callable[[], float],
-        batches: Sequence[Tensor], reprogram_every: int, seed: int,
+        batches: Sequence[Tensor], reprogram_every: int, seed: int, labelled: Sequence[tuple[Tensor, Tensor]] = (),
     ) -> None:  # fmt: skip
+        self.labelled = labelled
         self.network, self.factors, self.schedule, self.ratio = network, factors, schedule, ratio
         self.batches, self.every, self.seed = batches, reprogram_every, seed
         self.current: int | None = None
@@ -128,6 +134,8 @@ class ZerorizeRecover(Callback):
         if self.network.through_chip:
             self._program(IDEAL)
             if self.factors is not None:
+                if self.labelled:
+                    self.factors.weigh(self.labelled)
                 self.factors.zero(self.ratio())
             network = self.network.network
             update_bn(self.batches, network, next(network.parameters()).device)

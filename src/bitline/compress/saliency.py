@@ -1,0 +1,35 @@
+"""How much the loss would change if a part of the network were zero, to first order.
+
+P. Molchanov et al., "Importance Estimation for Neural Network Pruning", CVPR 2019, doi:10.1109/CVPR.2019.01152,
+equation 8: the square of parameter times gradient, summed over mini-batches.
+"""
+
+from collections.abc import Generator, Iterable, Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+def changes(
+    model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], parameters: Sequence[Tensor]
+) -> Generator[list[Tensor]]:
+    """Yield what each parameter adds to the loss, batch by batch: its value times its gradient, float64, as shaped.
+
+    Args:
+        model: in floating point; answers in evaluation mode, and is left as it was, gradients included.
+        batches: images and labels.
+        parameters: of the model.
+    """
+    training = {module: module.training for module in model.modules()}
+    device = parameters[0].device
+    try:
+        model.eval()
+        for images, labels in batches:
+            with torch.inference_mode(False), torch.enable_grad():
+                loss = F.cross_entropy(model(images.to(device)).float(), labels.to(device))
+                gradients = torch.autograd.grad(loss, parameters)
+            yield [p.detach().double() * g.double() for p, g in zip(parameters, gradients, strict=True)]
+    finally:
+        for module, mode in training.items():
+            module.training = mode
