@@ -96,3 +96,22 @@ def test_a_batch_norm_that_cannot_be_folded_is_named(images):
 
     with pytest.raises(ConversionError, match="batch norm 1 follows no single layer"):
         ChipView(network, CHIP, images)
+
+
+def test_a_linear_view_learns_under_autocast_as_without(network, images):
+    labels, found = torch.arange(16) % 4, {}
+    for bf16 in (False, True):
+        view = ChipView(network, CHIP, images, linear=True, recentred=True)
+        view.calibrate([images])
+        program(view.on_chip, 3)
+        network.zero_grad()
+        with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+            answers = view(images)
+        nn.functional.cross_entropy(answers.float(), labels).backward()
+        found[bf16] = {name: p.grad.clone() for name, p in network.named_parameters()}
+
+    assert answers.dtype == torch.bfloat16
+    for name, plain in found[False].items():
+        mixed = found[True][name]
+        assert mixed.dtype == plain.dtype == torch.float32
+        assert nn.functional.cosine_similarity(plain.flatten(), mixed.flatten(), 0) > 0.98, name

@@ -20,7 +20,7 @@ from bitline.train.run import train
 SMALL = {
     "recipe": "crimp", "chip": "crimp-32nm", "sparsity": 0.6, "epochs": 12, "chip_epochs": 3, "lr": 0.05, "chips": 2,
     "images": 100, "calibration_images": 64, "batch_size": 32, "test_images": 50, "threads": 1, "chip_lr": 5e-4,
-    "reprogram_every": 4, "precision": "32-true",
+    "reprogram_every": 4, "chips_before": 1, "precision": "32-true",
     "overrides": ("crossbar.rows=32", "crossbar.cols=32", "crossbar.active_rows=32", "adc.columns_per_adc=32"),
 }  # fmt: skip
 
@@ -78,6 +78,12 @@ def test_the_pruned_network_answers_well_on_faulty_chips(folder):
     assert after["mean"] > before["mean"] + 30
 
 
+def test_the_network_before_may_be_measured_on_fewer_chips(folder):
+    before, after = (read(folder, name) for name in ("evaluation_before.json", "evaluation.json"))
+    assert len(before["accuracy"]["chips"]) == 1
+    assert len(after["accuracy"]["chips"]) == SMALL["chips"]
+
+
 def test_what_is_left_is_integers_only(folder):
     made, run = Made.of(folder), load_run(folder)
     assert made.chip.weights.scale == made.chip.inputs.scale == "power_of_two"
@@ -129,7 +135,9 @@ def test_an_adc_that_is_not_linear_is_refused_before_anything_is_written(network
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize(("option", "value"), [("sparsity", 0.3), ("zerorize", False), ("simulation", "direct")])
+@pytest.mark.parametrize(
+    ("option", "value"), [("sparsity", 0.3), ("zerorize", False), ("simulation", "direct"), ("rank", "factor")]
+)
 def test_other_recipes_refuse_what_is_of_crimp(network, option, value):
     with pytest.raises(DataError, match=f"{option} is .*, which recipe group does not use: it is of crimp"):
         checked(run=network, recipe="group", **{option: value})

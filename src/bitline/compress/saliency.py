@@ -27,7 +27,8 @@ def changes(
         model.eval()
         for images, labels in batches:
             with torch.inference_mode(False), torch.enable_grad():
-                loss = F.cross_entropy(model(images.to(device)).float(), labels.to(device))
+                images, labels = images.to(device).clone(), labels.to(device).clone()  # of inference mode, perhaps
+                loss = F.cross_entropy(model(images).float(), labels)
                 gradients = torch.autograd.grad(loss, parameters)
             yield [p.detach().double() * g.double() for p, g in zip(parameters, gradients, strict=True)]
     finally:
