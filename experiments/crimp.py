@@ -16,6 +16,8 @@ import argparse
 import json
 import math
 import os
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -124,7 +126,7 @@ class Study:
             "commit": git_commit(),
             "chip": chips.load(CHIP).model_dump(mode="json"),
         }
-        for key in ("power_ratio", "area_ratio"):
+        for key in ("power_ratio", "area_ratio", "power_ratio_16bit", "area_ratio_16bit"):
             values = [network[key] for network in summary if key in network]
             if values:
                 self.result[f"{key}_geometric_mean"] = math.exp(math.fsum(map(math.log, values)) / len(values))
@@ -191,26 +193,36 @@ class Study:
             "epochs": {"float": network.epochs, "crimp": network.crimp_epochs, "chip": network.chip_epochs},
             "images": self.options.images, "seeds": list(range(self.options.chips)),
             "training_s": {p.parent.name: read_json(p).get("seconds") for p in folder.glob("*/metrics.json")},
-            "before": before, "hardware": describe(), "run": str(folder.relative_to(self.options.out)),
+            "onnx": self.onnx(folder), "before": before, "hardware": describe(),
+            "run": str(folder.relative_to(self.options.out)),
         }  # fmt: skip
         self.save()
+
+    def onnx(self, folder: Path) -> dict[str, Any]:
+        """Export the integer network and count the images on which onnxruntime gives other integers."""
+        out, check = self.options.out / "onnx" / folder.parent.name, str(self.options.onnx_images)
+        command = [sys.executable, "-m", "bitline", "export", folder, "--to", "onnx", "--check", check, "--out", out]
+        subprocess.run(command, check=True)
+        return read_json(out / "manifest.json")["check"]
 
     def prices(self, before: torch.nn.Module, folder: Path, data: str) -> dict[str, float]:
         """Compare the computing power and area of two networks: crossbars, multipliers and sparsity tables.
 
-        The network before is on the preset, as the paper's is, the one after on the chip of its recipe: pairs of cells
-        count against it.
+        The network before is on the preset, with its 8-bit weights and, as those of ISAAC are, with weights of 16 bits;
+        which of them the paper means, it does not say. The one after is on the chip of its recipe: pairs of cells count
+        against it.
         """
         after, made = load_run(folder).model, Made.of(folder)
         assert made is not None
         example = next(datasets.load(data).batches("test", batch_size=2, limit=2))[0]
-        whole = placement(before, chips.load(CHIP), example)
-        ratios = compare(
-            computing(whole, sparsity_tables=False, fp_multipliers=True),
-            computing(placement(after, made.chip, example), sparsity_tables=False, fp_multipliers=False),
-        )
-        crossbars = whole.crossbars
-        return {"power_ratio": ratios.power, "area_ratio": ratios.area, "crossbars_before": crossbars}
+        small = computing(placement(after, made.chip, example), sparsity_tables=False, fp_multipliers=False)
+        found: dict[str, float] = {}
+        for bits, suffix in ((8, ""), (16, "_16bit")):
+            whole = placement(before, chips.load(CHIP, (f"weights.bits={bits}",)), example)
+            ratios = compare(computing(whole, sparsity_tables=False, fp_multipliers=True), small)
+            found |= {f"power_ratio{suffix}": ratios.power, f"area_ratio{suffix}": ratios.area}
+            found[f"crossbars_before{suffix}"] = whole.crossbars
+        return found
 
     def ablation(self) -> None:
         """Switch one ingredient off at a time."""
@@ -229,6 +241,7 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", metavar="STEP", help=f"{', '.join(NETWORKS)}, or ablation")
     parser.add_argument("--chips", type=int, default=20)
     parser.add_argument("--images", type=int, default=1000)
+    parser.add_argument("--onnx-images", type=int, default=1000)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--out", type=Path, default=Path("runs/crimp"))
     parser.add_argument("--result", type=Path, default=RESULT)
