@@ -1,8 +1,9 @@
-"""Claim: what the loss would gain without a kernel or a crossbar ranks them better than their factors do.
+"""Claim: kernels and crossbars can go that cost no table, if what the loss would gain without them ranks them.
 
 Half-width VGG-8 on CIFAR-10 (JPEG q75), pruned in one shot on crimp-32nm in pairs of cells (16 weight columns), not
 trained afterwards but for the statistics of its batch norms. Accuracy on --images test images. Factors are |gamma|, and
-those of crossbars, all ones before training, tie and fall back to the norm of the weights.
+those of crossbars, all ones before training, tie and fall back to the norm of the weights. Beside them single rows and
+columns of crossbars, by magnitude, whose sparsity tables are priced with the crossbars that they leave.
 
     python experiments/ranking.py [experiments/networks/vgg8-half]
 """
@@ -19,8 +20,11 @@ from torch.optim.swa_utils import update_bn
 from bitline import chip as chips
 from bitline import data as datasets
 from bitline.compress.crossbar_block import CrossbarBlocks
+from bitline.compress.fine_grained import SEGMENTS, fine_grained
 from bitline.compress.kernel_group import KernelGroups
+from bitline.compress.repack import repack
 from bitline.compress.sparsity import crossbars
+from bitline.cost.computing import component_table
 from bitline.evaluate.accuracy import accuracy
 from bitline.models.files import load_run
 from bitline.recipes.crimp import RANK_BATCH, RANK_IMAGES
@@ -29,6 +33,13 @@ from bitline.train.hardware import describe, git_commit
 RESULT = Path(__file__).parent / "results" / "ranking.json"
 CHIP = chips.load("crimp-32nm", ("weights.encoding=pair",))
 SPARSITIES = (0.15, 0.3, 0.5, 0.7)
+
+
+def power(count: int, *, tables: bool = False) -> float:
+    """Computing power of so many crossbars, W, with their share of sparsity tables."""
+    table = component_table()
+    wanted = ("crossbars", "sparsity_tables") if tables else ("crossbars",)
+    return count * sum(part.power for part in table.parts if part.name in wanted) / table.crossbars_per_macro
 
 
 def main() -> None:
@@ -45,29 +56,44 @@ def main() -> None:
     labelled = list(data.batches("train", batch_size=RANK_BATCH, limit=RANK_IMAGES))
     statistics = [x for x, _ in data.batches("train", batch_size=128, limit=RANK_IMAGES)]
     points: list[dict[str, float | str]] = []
+
+    def measure(unit: str, sparsity: float, rank: str, model: torch.nn.Module, left: int) -> None:
+        update_bn(statistics, model)
+        point: dict[str, float | str] = {
+            "unit": unit, "rank": rank, "sparsity": sparsity, "crossbars": left,
+            "power_W": power(left, tables=unit in SEGMENTS),
+            "accuracy": accuracy(model, data, images=options.images, batch_size=250),
+        }  # fmt: skip
+        points.append(point)
+        print(point, flush=True)
+
     for unit, sparsity, rank in itertools.product(("kernels", "crossbars"), SPARSITIES, ("factor", "loss")):
         model = load_run(options.run).model.train()
         factors = KernelGroups(model, example, CHIP) if unit == "kernels" else CrossbarBlocks(model, example, CHIP)
         if rank == "loss":
             factors.weigh(labelled)
-        zeroed = factors.zero(factors.target(sparsity))
-        update_bn(statistics, model)
-        point: dict[str, float | str] = {
-            "unit": unit, "sparsity": sparsity, "rank": rank, "zeroed": zeroed.zeroed,
-            "accuracy": accuracy(model, data, images=options.images, batch_size=250),
-        }  # fmt: skip
+        factors.zero(factors.target(sparsity))
         if isinstance(factors, CrossbarBlocks):
             factors.fold()
-            point["crossbars"] = crossbars(model, CHIP, example)
-        points.append(point)
-        print(point, flush=True)
+        else:
+            model = repack(model, example, CHIP).model
+        measure(unit, sparsity, rank, model.train(), crossbars(model, CHIP, example))
+    for unit, sparsity in itertools.product(SEGMENTS, SPARSITIES):
+        model = load_run(options.run).model.train()
+        found = fine_grained(model, example, CHIP, sparsity, unit)
+        with torch.no_grad():
+            for name, mask in found.masks.items():
+                model.get_parameter(f"{name}.weight").mul_(mask)
+        measure(unit, found.sparsity, "magnitude", model, found.crossbars)
+    dense = crossbars(run.model, CHIP, example)
     setting = {"run": options.run.name, "images": options.images, "ranked_on": RANK_IMAGES, "batch": RANK_BATCH}
-    found = {
-        "float": accuracy(run.model, data, images=options.images, batch_size=250), "points": points, "setting": setting,
+    result = {
+        "crossbars": dense, "power_W": power(dense), "points": points, "setting": setting,
+        "float": accuracy(run.model, data, images=options.images, batch_size=250),
         "chip": CHIP.model_dump(mode="json"), "hardware": describe(), "commit": git_commit(),
     }  # fmt: skip
     part = options.result.with_suffix(".part")
-    part.write_text(json.dumps(found, indent=1) + "\n")
+    part.write_text(json.dumps(result, indent=1) + "\n")
     os.replace(part, options.result)
 
 
