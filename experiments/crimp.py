@@ -33,7 +33,7 @@ from bitline.evaluate import Settings, evaluate
 from bitline.models.files import load_run, read_json
 from bitline.recipes import checked
 from bitline.recipes.files import Made
-from bitline.recipes.names import AFTER, PRUNING
+from bitline.recipes.names import AFTER, BEFORE, PRUNING
 from bitline.recipes.run import optimize
 from bitline.train import checked as checked_training
 from bitline.train.hardware import describe, git_commit
@@ -182,7 +182,8 @@ class Study:
         folder = self.recipe(name, "crimp")
         origin = load_run(self.options.out / name / "float")
         pruning, found = read_json(folder / PRUNING), self.measure(folder)
-        before = read_json(folder / "evaluation_before.json")["accuracy"]
+        start = read_json(folder / BEFORE)
+        before = start["accuracy"]
         for condition in CONDITIONS:
             found[condition]["drop"] = before["float"] - found[condition]["mean"]
         prices = self.prices(origin.model, folder, origin.record.data)
@@ -191,7 +192,7 @@ class Study:
             "float_accuracy": before["float"], "sparsity": 100 * pruning["sparsity"], **found, **prices,
             "crossbars_after": pruning["crossbars_after"], "options": network.options,
             "epochs": {"float": network.epochs, "crimp": network.crimp_epochs, "chip": network.chip_epochs},
-            "images": self.options.images, "seeds": list(range(self.options.chips)),
+            "images": start["data"]["count"], "seeds": list(range(self.options.chips)),
             "training_s": {p.parent.name: read_json(p).get("seconds") for p in folder.glob("*/metrics.json")},
             "onnx": self.onnx(folder), "before": before, "hardware": describe(),
             "run": str(folder.relative_to(self.options.out)),

@@ -263,6 +263,7 @@ def adaptation() -> str:
 
 def crimp() -> str:
     result = read("experiments/results/crimp.json")
+    networks = result["summary"]
     conditions = {"faults_eps0.1": "faults, sigma 0.1", "eps0.5": "no faults, sigma 0.5"}
 
     def cell(p: dict[str, Any]) -> str:
@@ -271,16 +272,49 @@ def crimp() -> str:
     rows = [
         [name, f"{n['float_accuracy']:.1f}", f"{n['before']['mean']:.1f}", f"{n['clean_accuracy']:.1f}",
          *(cell(n[key]) for key in conditions), f"{n['sparsity']:.1f}",
-         f"{n['crossbars_before']} -> {n['crossbars_after']}", f"{n['power_ratio']:.1f}", f"{n['area_ratio']:.1f}",
+         f"{n['crossbars_before']} -> {n['crossbars_after']}",
+         *(f"{n[key]:.1f}, {n[f'{key}_16bit']:.1f}" for key in ("power_ratio", "area_ratio")),
          " + ".join(str(n["epochs"][key]) for key in ("float", "crimp", "chip"))]
-        for name, n in result["summary"].items()
+        for name, n in networks.items()
     ]  # fmt: skip
     header = [
         "network", "float [%]", "before, faults [%]", "integers [%]",
         *(f"{text} [%] (worst)" for text in conditions.values()),
         "sparsity [%]", "crossbars", "computing power", "area", "epochs: float + phases + chip",
     ]  # fmt: skip
-    return markdown(header, rows) + "\n\nPower and area: how many times less than before."
+    power, area, power16, area16 = (
+        result[f"{key}_geometric_mean"]
+        for key in ("power_ratio", "area_ratio", "power_ratio_16bit", "area_ratio_16bit")
+    )
+    note = (
+        "Power and area: how many times less than before, where weights are of 8 bits, and where they are of 16, as "
+        f"those of ISAAC are. Geometric means: {power:.1f} and {power16:.1f}, {area:.1f} and {area16:.1f}. onnxruntime gives "
+        "other integers than our interpreter on "
+        + ", ".join(
+            f"{n['onnx']['different']} of {n['onnx']['images']} images ({name})" for name, n in networks.items()
+        )
+        + ". Evaluated on "
+        + ", ".join(f"{n['images']} test images ({name})" for name, n in networks.items())
+        + "."
+    )
+    return markdown(header, rows) + "\n\n" + note
+
+
+def ranking() -> str:
+    result = read("experiments/results/ranking.json")
+    points = result["points"]
+    dense = result["power_W"]
+    rows = [
+        [f"{p['unit']}{'s' if p['unit'] in ('row', 'column') else ''}", p["rank"], f"{100 * p['sparsity']:.0f}",
+         f"{p['accuracy']:.1f}", str(p["crossbars"]), f"{dense / p['power_W']:.2f}"]
+        for p in points
+    ]  # fmt: skip
+    note = (
+        f"{result['setting']['run']}, {result['float']:.1f} % before, {result['crossbars']} crossbars; accuracy on "
+        f"{result['setting']['images']} test images, batch-norm statistics re-estimated, nothing trained."
+    )
+    header = ["what goes", "ranked by", "weights gone [%]", "accuracy [%]", "crossbars left", "power, times less"]
+    return markdown(header, rows) + "\n\n" + note
 
 
 TABLES = (
@@ -296,6 +330,7 @@ TABLES = (
     training,
     adaptation,
     crimp,
+    ranking,
 )
 
 
