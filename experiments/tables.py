@@ -288,8 +288,8 @@ def crimp() -> str:
     )
     note = (
         "Power and area: how many times less than before, where weights are of 8 bits, and where they are of 16, as "
-        f"those of ISAAC are. Geometric means: {power:.1f} and {power16:.1f}, {area:.1f} and {area16:.1f}. onnxruntime gives "
-        "other integers than our interpreter on "
+        f"those of ISAAC are. Geometric means: {power:.1f} and {power16:.1f}, {area:.1f} and {area16:.1f}. "
+        "onnxruntime gives other integers than our interpreter on "
         + ", ".join(
             f"{n['onnx']['different']} of {n['onnx']['images']} images ({name})" for name, n in networks.items()
         )
