@@ -27,15 +27,17 @@ import torch
 
 from bitline import chip as chips
 from bitline import data as datasets
+from bitline.chip.description import Chip
 from bitline.compress.sparsity import placement
 from bitline.cost.computing import compare, computing
 from bitline.evaluate import Settings, evaluate
-from bitline.models.files import load_run, read_json
+from bitline.models.files import Run, load_run, read_json
 from bitline.recipes import checked
 from bitline.recipes.files import Made
 from bitline.recipes.names import AFTER, BEFORE, PRUNING
 from bitline.recipes.run import optimize
 from bitline.train import checked as checked_training
+from bitline.train.checkpoint import write_json
 from bitline.train.hardware import describe, git_commit
 from bitline.train.run import train
 
@@ -113,13 +115,18 @@ class Study:
 
     def __init__(self, options: argparse.Namespace) -> None:
         self.options = options
-        self.result: dict[str, Any] = {"summary": {}, "ablation": {}}
-        if options.result.is_file():
-            self.result = json.loads(options.result.read_text())
+        self.result = self.read()
 
-    def save(self) -> None:
-        """Write the result whole or not at all."""
+    def read(self) -> dict[str, Any]:
+        """The result as it is by now; several processes may add to it."""
         path = self.options.result
+        return read_json(path) if path.is_file() else {"summary": {}, "ablation": {}}
+
+    def save(self, key: str, name: str, found: dict[str, Any]) -> None:
+        """Add one entry, and write the result whole or not at all."""
+        path = self.options.result
+        self.result = self.read()
+        self.result[key][name] = found
         summary = self.result["summary"].values()
         self.result |= {
             "hardware": describe(),
@@ -172,9 +179,20 @@ class Study:
         for condition, overrides in CONDITIONS.items():
             chip = chips.replace(made.chip, *overrides)
             known = chip == made.chip and (done["data"]["count"], done["seeds"], done["recentred"]) == asked
-            a = (done if known else evaluate(run.model, data, chip, settings))["accuracy"]
+            a = (done if known else self.evaluated(folder, condition, run, chip, settings))["accuracy"]
             found[condition] = {key: a[key] for key in ("mean", "std", "worst", "chips")}
             found["clean_accuracy"] = a["ideal_integer"]
+        return found
+
+    def evaluated(self, folder: Path, condition: str, run: Run, chip: Chip, settings: Settings) -> dict[str, Any]:
+        """Evaluate a network, unless that is done: beside its run directory lies what was found."""
+        path = folder.with_name(f"{folder.name}_{condition}.json")
+        if not path.is_file():
+            found = evaluate(run.model, datasets.load(run.record.data), chip, settings)
+            write_json(path, {"asked": str(settings), **found})
+        found = read_json(path)
+        if found["asked"] != str(settings):
+            raise SystemExit(f"{path} is of {found['asked']}, not of {settings}; remove it or ask for the same")
         return found
 
     def network(self, name: str) -> None:
@@ -188,7 +206,7 @@ class Study:
             found[condition]["drop"] = before["float"] - found[condition]["mean"]
         prices = self.prices(origin.model, folder, origin.record.data)
         network = NETWORKS[name]
-        self.result["summary"][name] = {
+        entry = {
             "float_accuracy": before["float"], "sparsity": 100 * pruning["sparsity"], **found, **prices,
             "crossbars_after": pruning["crossbars_after"], "options": network.options,
             "epochs": {"float": network.epochs, "crimp": network.crimp_epochs, "chip": network.chip_epochs},
@@ -197,7 +215,7 @@ class Study:
             "onnx": self.onnx(folder), "before": before, "hardware": describe(),
             "run": str(folder.relative_to(self.options.out)),
         }  # fmt: skip
-        self.save()
+        self.save("summary", name, entry)
 
     def onnx(self, folder: Path) -> dict[str, Any]:
         """Export the integer network and count the images on which onnxruntime gives other integers."""
@@ -230,10 +248,8 @@ class Study:
         for label, changes in OFF.items():
             if label not in self.result["ablation"]:
                 folder = self.recipe("resnet20", label.replace(" ", "_"), **changes)
-                self.result["ablation"][label] = self.measure(
-                    folder, recentre=changes.get("compensate", True)
-                ) | read_json(folder / PRUNING)
-                self.save()
+                found = self.measure(folder, recentre=changes.get("compensate", True))
+                self.save("ablation", label, found | read_json(folder / PRUNING))
 
 
 def main() -> None:
