@@ -16,11 +16,35 @@ class Quantized(NamedTuple):
 
     Args:
         value: what became of them.
-        inside: where they did not clip, bool; the gradient is 1 there and 0 elsewhere.
+        whole: the integers before they were clipped.
+        low: lowest integer.
+        high: highest integer.
     """
 
     value: Tensor
-    inside: Tensor
+    whole: Tensor
+    low: int
+    high: int
+
+    @property
+    def inside(self) -> Tensor:
+        """Where nothing clipped, bool."""
+        # Judged by the integer: x / scale may exceed the highest one by a rounding error and still not clip.
+        return (self.whole >= self.low) & (self.whole <= self.high)
+
+    def passed(self, grad: Tensor) -> Tensor:
+        """Let a gradient of the value through where nothing clipped."""
+        same = self.to(grad.dtype).whole
+        if same.dtype != grad.dtype:
+            return grad * self.inside
+        # one pass, where a product with bools takes several
+        return torch.ops.aten.hardtanh_backward(grad, same, self.low - 0.5, self.high + 0.5)
+
+    def to(self, dtype: torch.dtype) -> "Quantized":
+        """The same with tensors of another type; integers too large for it keep theirs."""
+        exact = dtype in (torch.float32, torch.float64) or max(-self.low, self.high) < 2 / torch.finfo(dtype).eps
+        whole = self.whole.to(dtype) if exact else self.whole
+        return Quantized(self.value.to(dtype), whole, self.low, self.high)
 
 
 def fake_quantize(x: Tensor, scale: Tensor | float, low: int, high: int) -> Quantized:
@@ -32,10 +56,8 @@ def fake_quantize(x: Tensor, scale: Tensor | float, low: int, high: int) -> Quan
         low: lowest integer.
         high: highest integer.
     """
-    q = (widen(x.detach()) / scale).round_()
-    # Judged by the integer: x / scale may exceed the highest one by a rounding error and still not clip.
-    inside = (q >= low) & (q <= high)
-    return Quantized((q.clamp_(low, high) * scale).to(x.dtype), inside)
+    whole = (widen(x.detach()) / scale).round_()
+    return Quantized((whole.clamp(low, high) * scale).to(x.dtype), whole, low, high)
 
 
 class RangeGradient(NamedTuple):

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from bitline.mapping.encode import set_together
 from bitline.mapping.lower import input_view
 from bitline.mvm.adc import AdcScale
-from bitline.mvm.gradient import range_gradient
+from bitline.mvm.gradient import Quantized, range_gradient
 from bitline.mvm.torch_fast import Crossbars
 from bitline.physics import seeds
 
@@ -32,17 +32,25 @@ class Answer(torch.autograd.Function):
     ) -> Tensor:
         """Answer; ctx keeps what the gradient needs."""
         ctx.layer = layer
-        ctx.save_for_backward(x, weight)
-        out = layer.answer(x)
+        if layer.mode == "linear":
+            inputs = layer.fake_input(x)
+            out = layer.linear_answer(x, inputs)
+            inputs = inputs.to(out.dtype)
+            ctx.save_for_backward(x[:0], weight, inputs.value, inputs.whole)
+        else:
+            out = layer.answer(x)
+            ctx.save_for_backward(x, weight)
         ctx.read = Read.of(layer) if any(ctx.needs_input_grad[4:]) else None
         return out
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         """Return the gradients of x, weight, bias and the trained ranges."""
-        x, weight = ctx.saved_tensors
+        x, weight, *quantized = ctx.saved_tensors
         needed = ctx.needs_input_grad
-        plain = gradients(ctx.layer, x, weight, grads[0], needed[1:4])
+        layer = ctx.layer
+        inputs = Quantized(*quantized, *layer.input_format.limits) if quantized else layer.fake_input(x)
+        plain = gradients(layer, inputs, weight, grads[0], needed[1:4], x.dtype)
         ranges = (None, None) if ctx.read is None else range_gradients(ctx.layer, ctx.read, x, grads[0], needed[5])
         return None, *plain, *ranges
 
@@ -107,26 +115,28 @@ def _view(layer: Any, x: Tensor) -> Tensor:
 
 
 def gradients(
-    layer: "CrossbarLayer", x: Tensor, weight: Tensor, grad: Tensor, needed: tuple[bool, bool, bool]
-) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+    layer: "CrossbarLayer", inputs: Quantized, weight: Tensor, grad: Tensor, needed: tuple[bool, bool, bool],
+    dtype: torch.dtype,
+) -> tuple[Tensor | None, Tensor | None, Tensor | None]:  # fmt: skip
     """Return the straight-through gradients of a layer's input, weight and bias, each None if not needed.
 
     Args:
         layer: the layer.
-        x: its input.
+        inputs: its input as the DACs see it.
         weight: its weights.
         grad: of its output.
         needed: which are.
+        dtype: of its input's gradient.
     """
-    inputs, weights = layer.fake_input(x), layer.fake_weight()
+    weights = layer.fake_weight()
     axes = [axis for axis in range(grad.dim()) if axis != _channels(layer, grad)]
-    bias = grad.sum(axes, dtype=weight.dtype) if needed[2] else None
+    bias = grad.sum(axes).to(weight.dtype) if needed[2] else None
     # autocast may have computed the answer, and so its gradient, in fewer bits
     q, w = inputs.value.to(grad.dtype), weights.value.to(grad.dtype)
     grad_x, grad_w = _product_gradients(layer, q, w, grad, needed)
     return (
-        None if grad_x is None else grad_x.to(x.dtype) * inputs.inside,
-        None if grad_w is None else grad_w.to(weight.dtype) * weights.inside,
+        None if grad_x is None else inputs.passed(grad_x).to(dtype),
+        None if grad_w is None else weights.passed(grad_w.to(weight.dtype)),
         bias,
     )
 

@@ -58,7 +58,7 @@ class BatchRecentre:
             return None
         channel = y.dim() - 1 if isinstance(layer, nn.Linear) else 1
         mean = y.mean([axis for axis in range(y.dim()) if axis != channel], keepdim=True)
-        return y - mean + _along(layer, self.targets[layer](), y)
+        return y - mean + _along(layer, self.targets[layer](), y).to(y.dtype)
 
 
 @torch.no_grad()

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from bitline.chip.description import Inputs
 from bitline.errors import ConversionError
 from bitline.mapping.quantize import InputFormat, RangeHistogram
-from bitline.mvm.gradient import fake_quantize
+from bitline.mvm.gradient import Quantized, fake_quantize
 
 NAME = "stored"
 """of the grid among the children of the module whose results it puts on it"""
@@ -21,13 +21,14 @@ class _OnGrid(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, scale: float, low: int, high: int) -> Tensor:
         found = fake_quantize(x, scale, low, high)
-        ctx.save_for_backward(found.inside)
+        ctx.save_for_backward(found.to(x.dtype).whole)
+        ctx.limits = low, high
         return found.value
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        (inside,) = ctx.saved_tensors
-        return grads[0] * inside, None, None, None
+        (whole,) = ctx.saved_tensors
+        return Quantized(whole, whole, *ctx.limits).passed(grads[0]), None, None, None
 
 
 class Grid(nn.Module):

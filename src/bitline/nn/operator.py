@@ -99,7 +99,7 @@ def _gradients(
     grad: Tensor, x: Tensor, weight: Tensor, bias: Tensor | None, buffers: list[Tensor], text: str, needed: list[bool]
 ) -> list[Tensor]:
     layer = _layer(text, weight, bias, buffers)
-    found = gradients(layer, x, weight, grad, (needed[0], needed[1], needed[2]))
+    found = gradients(layer, layer.fake_input(x), weight, grad, (needed[0], needed[1], needed[2]), x.dtype)
     return [g.contiguous() if g is not None else x.new_empty(0) for g in found]
 
 
