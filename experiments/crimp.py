@@ -101,9 +101,16 @@ NETWORKS = {
         chip_epochs=2,
         options=ON_PAIRS,
     ),
-    "resnet56": Network("resnet56", 0.5136, epochs=8, crimp_epochs=4, chip_epochs=2, options=ON_PAIRS),
+    "resnet56": Network(
+        "resnet56", 0.5136, epochs=8, crimp_epochs=2, chip_epochs=2, options={**ON_PAIRS, "settle_epochs": 3}
+    ),
     "vgg16": Network(
-        "vgg16", 0.8825, epochs=8, crimp_epochs=3, chip_epochs=4, options={**ON_PAIRS, "kernel_share": 0.8}
+        "vgg16",
+        0.8825,
+        epochs=8,
+        crimp_epochs=2,
+        chip_epochs=3,
+        options={**ON_PAIRS, "kernel_share": 0.8, "settle_epochs": 2, "chips_before": 1},
     ),
 }
 """sparsities are the paper's; ResNet-20, which it does not have, takes that of ResNet-56, and LeNet-5 what crossbars of

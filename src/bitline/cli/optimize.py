@@ -51,6 +51,9 @@ def command(
     chip_epochs: Annotated[
         int | None, typer.Option(help="Of training on the chip; default: 2, conventional 0.")
     ] = None,
+    settle_epochs: Annotated[
+        int, typer.Option(help="Of crimp, between pruning and the epochs on the chip, zeros kept.")
+    ] = 0,
     lr: Annotated[float, typer.Option(help="Largest learning rate of float training.")] = 0.02,
     chip_lr: Annotated[float, typer.Option(help="The same of weights on the chip, under Adam.")] = 5e-5,
     range_lr: Annotated[float, typer.Option(help="The same of the logarithm of ADC steps.")] = 3e-3,
@@ -150,7 +153,8 @@ def command(
     quiet = json_file == "-"
     values = dict(
         run=run, recipe=recipe, chip=chip, overrides=tuple(overrides or ()), aware=aware, granularity=granularity,
-        epochs=epochs, chip_epochs=chip_epochs, lr=lr, chip_lr=chip_lr, range_lr=range_lr, batch_size=batch_size,
+        epochs=epochs, chip_epochs=chip_epochs, settle_epochs=settle_epochs,
+        lr=lr, chip_lr=chip_lr, range_lr=range_lr, batch_size=batch_size,
         distill=distill, temperature=temperature, reprogram_every=reprogram_every, row_tiles=row_tiles,
         assignment=assignment, refit=refit, mix=mix, split_linear=split_linear, multiplier=multiplier,
         mapping=parse(mapping or ()), layers=_layers(layers or ()), trials=trials, front=front,

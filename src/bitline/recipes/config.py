@@ -25,7 +25,10 @@ _OF: dict[str, tuple[RecipeName, ...]] = {
     "refit": ("group", "separable", "mixed", "auto"),
     "layers": ("mixed",),
     **dict.fromkeys(("sparsity", "kernel_share", "kernel_groups", "crossbar_blocks", "integer"), ("crimp",)),
-    **dict.fromkeys(("compensate", "l1", "zero_start", "zero_interval", "zerorize", "simulation", "rank"), ("crimp",)),
+    **dict.fromkeys(
+        ("compensate", "l1", "zero_start", "zero_interval", "zerorize", "simulation", "rank", "settle_epochs"),
+        ("crimp",),
+    ),
     **dict.fromkeys(("objectives", "vary", "trials", "front", "proxy_steps", "proxy_batch", "proxy_images"), ("auto",)),
 }
 """which recipes use what"""
@@ -49,6 +52,7 @@ class RecipeConfig(StrictConfig):
         epochs: of float training, and of both phases of ``crimp`` together; None: 10 for a new structure, 20 for
             ``crimp``, 0 for psum-aware and quantization-aware.
         chip_epochs: of training on the chip; None: 2, and 0 for conventional.
+        settle_epochs: of ``crimp``, after pruning and before those on the chip: plain training that keeps zeros.
         lr: largest learning rate of float training and of zerorize-recover training.
         chip_lr: largest learning rate of weights on the chip, under Adam.
         range_lr: the same of the logarithm of ADC steps.
@@ -109,6 +113,7 @@ class RecipeConfig(StrictConfig):
     granularity: Granularity | None = None
     epochs: Annotated[int, Field(ge=0)] | None = None
     chip_epochs: Annotated[int, Field(ge=0)] | None = None
+    settle_epochs: Annotated[int, Field(ge=0)] = 0
     lr: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 0.02
     chip_lr: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 5e-5
     range_lr: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 3e-3

@@ -72,7 +72,8 @@ class Zerorize:
     """One phase of zerorize-recover training.
 
     Args:
-        phase: what is pruned; ``"chip"``: nothing, and every epoch answers through the chip.
+        phase: what is pruned; ``"chip"``: nothing, and every epoch answers through the chip but for those in which the
+            network settles.
         network: plain, with its batch norms; trained in place.
         record: that rebuilds it.
         chip: that zero epochs answer through.
@@ -110,7 +111,7 @@ class Zerorize:
         alternating = Alternating(network, view)
         schedule = Schedule.of(train.epochs, start=config.zero_start, interval=config.zero_interval)
         if factors is None:
-            schedule = Schedule(train.epochs, 0, 1)
+            schedule = Schedule(train.epochs, config.settle_epochs, 1)
         elif not config.zerorize:
             schedule = Schedule(train.epochs, train.epochs - 1)
         self._ratio(factors)  # refuses before anything is trained

@@ -184,11 +184,12 @@ class _Flow:
 
     def chip_training(self, last: Path) -> Path:
         """Train on the chip after the teacher."""
-        if self.config.epochs_on_chip == 0:
+        epochs = self.config.settle_epochs + self.config.epochs_on_chip
+        if epochs == 0:
             return last
         run = load_run(last)
         train = self._training(
-            ON_CHIP, run, epochs=self.config.epochs_on_chip, lr=self.config.chip_lr, optimizer="adam",
+            ON_CHIP, run, epochs=epochs, lr=self.config.chip_lr, optimizer="adam",
             precision=self._exact, weight_decay=0.0, schedule="onecycle",
         )  # fmt: skip
         stage: OnChipTraining | Zerorize
