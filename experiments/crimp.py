@@ -99,7 +99,7 @@ NETWORKS = {
         epochs=15,
         crimp_epochs=4,
         chip_epochs=2,
-        options=ON_PAIRS,
+        options={**ON_PAIRS, "settle_epochs": 4},
     ),
     "resnet56": Network(
         "resnet56", 0.5136, epochs=8, crimp_epochs=2, chip_epochs=2, options={**ON_PAIRS, "settle_epochs": 3}
