@@ -7,10 +7,11 @@ from typer.testing import CliRunner
 
 from bitline import chip as chips
 from bitline.cli import app
+from bitline.data import load
 from bitline.errors import ConversionError, DataError
 from bitline.models.files import load_run
 from bitline.nn import crossbar_layers, to_crossbar
-from bitline.recipes import checked
+from bitline.recipes import checked, crimp
 from bitline.recipes.crimp import Zerorize
 from bitline.recipes.files import Made
 from bitline.recipes.run import optimize
@@ -20,7 +21,7 @@ from bitline.train.run import train
 SMALL = {
     "recipe": "crimp", "chip": "crimp-32nm", "sparsity": 0.6, "epochs": 12, "chip_epochs": 3, "lr": 0.05, "chips": 2,
     "images": 100, "calibration_images": 64, "batch_size": 32, "test_images": 50, "threads": 1, "chip_lr": 5e-4,
-    "reprogram_every": 4, "chips_before": 1, "precision": "32-true",
+    "reprogram_every": 4, "chips_before": 1, "settle_epochs": 1, "precision": "32-true",
     "overrides": ("crossbar.rows=32", "crossbar.cols=32", "crossbar.active_rows=32", "adc.columns_per_adc=32"),
 }  # fmt: skip
 
@@ -141,6 +142,19 @@ def test_an_adc_that_is_not_linear_is_refused_before_anything_is_written(network
 def test_other_recipes_refuse_what_is_of_crimp(network, option, value):
     with pytest.raises(DataError, match=f"{option} is .*, which recipe group does not use: it is of crimp"):
         checked(run=network, recipe="group", **{option: value})
+
+
+def test_a_network_settles_in_floating_point_before_it_learns_on_the_chip(network, monkeypatch):
+    config = checked(run=network, recipe="crimp", chip="crimp-32nm", settle_epochs=2, calibration_images=8)
+    run, data = load_run(network), load("digits")
+    stage = Zerorize("chip", run.model, run.record, config.load_chip(), config, data, 0.0)
+    found = []
+    monkeypatch.setattr(crimp, "train_network", lambda *_, callbacks, **__: found.extend(callbacks))
+
+    stage.run(checked_training(model="vgg8", data="digits", epochs=5), resumed=False)
+
+    (leader,) = found
+    assert [leader.schedule.zeroes(epoch) for epoch in range(5)] == [False, False, True, True, True]
 
 
 class _Full:
