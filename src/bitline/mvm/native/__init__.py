@@ -4,7 +4,9 @@ A path is one instruction set's version of the same engine. Each gives the numbe
 bit where levels are integers; real levels make sums within `TOLERANCE` of one LSB.
 """
 
+import math
 import os
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -95,6 +97,7 @@ class Plan:
             shifts, masks = [*shifts, form.bits - 1], [*masks, 1]
         self.product, self.count = product, count
         levels = crossbars.levels
+        low, high = _ends(scale, crossbars)
         try:
             self._plan = _native.compile(
                 path,
@@ -109,8 +112,8 @@ class Plan:
                 digital_offset=product.digital_offset,
                 lsb=scale.lsb.contiguous(),
                 offset=scale.offset.contiguous(),
-                low=scale.low,
-                high=scale.high,
+                low=low,
+                high=high,
                 multiply=Rule(scale, crossbars, integral=crossbars.integral).multiply,
                 count=count,
                 tolerance=TOLERANCE,
@@ -198,6 +201,19 @@ def plan(crossbars: Crossbars, scale: AdcScale, path: str, noise: ReadNoise | No
         made = str(error)
     crossbars.plans[path, noise is None] = (scale, made)
     return made
+
+
+def _ends(scale: AdcScale, crossbars: Crossbars) -> tuple[int | None, int | None]:
+    """Lowest and highest code; of signed sums, whose codes are kept with an offset, ones that no sum goes beyond."""
+    product = crossbars.product
+    if scale.low is not None or not product.subtracts:
+        return scale.low, scale.high
+    bounds, masks = product.placement.row_bounds, 2**product.placement.chip.dac.bits - 1
+    # (groups, sides, slices, rows, columns)
+    totals = [crossbars.levels[:, :, :, a:b].sum(3, dtype=torch.float64).max() for a, b in pairwise(bounds)]
+    reach = masks * float(torch.stack(totals).max()) + float(scale.offset.abs().max())
+    most = math.ceil(reach / float(scale.lsb.min())) + 1
+    return -most, most
 
 
 def _reads(noise: ReadNoise | None) -> tuple[int, int] | None:
