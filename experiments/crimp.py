@@ -48,8 +48,8 @@ CONDITIONS = {
     "eps0.5": ("cell.programming.sigma=0.5", "cell.faults={stuck_off=0.0, stuck_on=0.0}"),
 }
 PAIRS = ("weights.encoding=pair", "mitigation.remap=true")
-"""two cells a weight, so that a working one makes up for a stuck one; the cost of twice the cells is counted. And kernels
-in the columns whose stuck cells hurt them least, as a test before programming tells"""
+"""two cells a weight, so that a working one makes up for a stuck one; the cost of twice the cells is counted; and
+kernels in the columns whose stuck cells hurt them least, as a test before programming tells"""
 ON_PAIRS: dict[str, Any] = {
     "overrides": PAIRS, "lr": 0.02, "chip_lr": 5e-4, "reprogram_every": 4, "chips_before": 3,
 }  # fmt: skip
