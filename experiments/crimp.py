@@ -82,6 +82,8 @@ class Network:
     chip_epochs: int = 2
     options: dict[str, Any] = field(default_factory=dict[str, Any])
     """of the recipe"""
+    float_options: dict[str, Any] = field(default_factory=dict[str, Any])
+    """of the float training"""
 
 
 NETWORKS = {
@@ -111,6 +113,7 @@ NETWORKS = {
         epochs=8,
         crimp_epochs=2,
         chip_epochs=3,
+        float_options={"schedule": "onecycle", "lr": 0.05},
         options={**ON_PAIRS, "kernel_share": 0.8, "settle_epochs": 2, "chips_before": 1, "reprogram_every": 16},
     ),
 }
@@ -156,6 +159,7 @@ class Study:
         config = checked_training(
             model=network.model, width=network.width, data=network.data, epochs=network.epochs,
             threads=self.options.threads, checkpoint_every=100, out=self.options.out / name / "float",
+            **network.float_options,
         )  # fmt: skip
         folder = config.run_dir
         return train(config, if_exists="resume" if folder.exists() else "refuse")

@@ -86,6 +86,9 @@ class VGG8(_VGG):
 class VGG16(_VGG):
     """Thirteen 3x3 convolutions in five stages and one linear layer, the usual form of VGG-16 for 32 px images.
 
+    Weights begin as K. He et al., "Delving Deep into Rectifiers", ICCV 2015, doi:10.1109/ICCV.2015.123, say, so that
+    gradients do not grow from layer to layer; with those of PyTorch's convolutions the first epoch learns nothing.
+
     Args:
         num_classes: outputs.
         in_channels: image channels.
@@ -98,3 +101,6 @@ class VGG16(_VGG):
     ) -> None:
         super().__init__(VGG16_STAGES, in_channels, image_size, width)
         self.classifier.add_module("fc1", nn.Linear(self.flat, num_classes))
+        for module in self.features.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
