@@ -86,8 +86,9 @@ class VGG8(_VGG):
 class VGG16(_VGG):
     """Thirteen 3x3 convolutions in five stages and one linear layer, the usual form of VGG-16 for 32 px images.
 
-    Weights begin as K. He et al., "Delving Deep into Rectifiers", ICCV 2015, doi:10.1109/ICCV.2015.123, say, so that
-    gradients do not grow from layer to layer; with those of PyTorch's convolutions the first epoch learns nothing.
+    Weights begin with the variance of K. He et al., "Delving Deep into Rectifiers", ICCV 2015,
+    doi:10.1109/ICCV.2015.123. That of PyTorch's convolutions is six times less, which behind a batch norm means steps
+    six times as large: the full width learns nothing in its first epoch then.
 
     Args:
         num_classes: outputs.
