@@ -10,12 +10,14 @@ from torch import Tensor, nn
 
 from bitline.chip import Chip, replace
 from bitline.errors import ChipError
-from bitline.mapping.encode import encode
+from bitline.mapping.encode import encode, slice_weights
 from bitline.mapping.lower import Matmul
+from bitline.mapping.nearest import nearest_levels
 from bitline.mapping.place import dense
+from bitline.mapping.residual import Residuals
 from bitline.nn import IDEAL, calibrate, crossbar_layers, to_crossbar
 from bitline.nn.layers import CrossbarLayer
-from bitline.nn.remap import arrange
+from bitline.nn.remap import _tile_errors, arrange
 from bitline.nn.wiring import written_cells
 from bitline.physics.faults import stuck_levels
 from bitline.physics.program import effective_levels, exact_levels
@@ -188,3 +190,42 @@ def test_ideal_cells_know_of_no_faults(make_chip):
 def test_reference_columns_allow_no_flip(make_chip):
     with pytest.raises(ChipError, match=r"mitigation\.flip = true with a reference column"):
         chip_with(make_chip, "column", flip=True)
+
+
+@pytest.mark.parametrize("nearest", [False, True])
+@pytest.mark.parametrize("encoding", ENCODINGS)
+def test_the_cost_counts_the_errors_that_stuck_cells_leave(make_chip, rng, encoding, nearest, monkeypatch):
+    chip = chip_with(make_chip, encoding, remap=True, nearest=nearest)
+    placement = dense(Matmul("it", "linear", 20, 12), chip)
+    q = torch.randint(-20, 20, (1, 20, 12), generator=rng)
+    targets = encode(q, placement)
+    stuck = stuck_levels(targets.shape, chip.cell, generator=rng)
+    kernels, cells = targets[0, ..., :12], stuck[0, ..., :12]
+    first, second = _tile_errors(kernels, cells, placement)
+    monkeypatch.setattr(Residuals, "columns_at_once", lambda *_: 5)
+    assert torch.equal(_tile_errors(kernels, cells, placement)[1], second)
+
+    worth = torch.tensor(slice_weights(chip)).double()
+    signs = torch.tensor([1.0, -1.0][: chip.sides]).double()
+    for column in range(12):
+        there = cells[..., column, None].expand(kernels.shape)
+        asked = nearest_levels(kernels[None], there[None], placement)[0] if nearest else kernels
+        wrong = torch.where(there >= 0, there, asked).double() - kernels.double()
+        error = torch.einsum("ksrc,s,k->rc", wrong, worth, signs)
+        torch.testing.assert_close(first[:, column], error.sum(0))
+        torch.testing.assert_close(second[:, column], error.square().sum(0))
+
+
+def test_remapping_for_the_nearest_values_leaves_less_error_than_for_those_asked(make_chip, rng):
+    chip = chip_with(make_chip, "pair", nearest=True, remap=True)
+    placement = dense(Matmul("it", "linear", 64, 60), chip)
+    plain = dense(Matmul("it", "linear", 64, 60), replace(chip, "mitigation.nearest=false"))
+    left = {"nearest": 0.0, "asked": 0.0}
+    for _ in range(8):
+        targets = encode(torch.randint(-31, 32, (1, 64, 60), generator=rng), placement)
+        stuck = stuck_levels(targets.shape, chip.cell, generator=rng)
+        _, cost = _tile_errors(targets[0], stuck[0], placement)
+        for name, where in (("nearest", placement), ("asked", plain)):
+            order = arrange(targets, stuck, where).order[0]
+            left[name] += float(cost.gather(1, order[:, None]).sum())
+    assert left["nearest"] < 0.95 * left["asked"]

@@ -29,7 +29,7 @@ bitline optimize runs/vgg8-cifar10 --recipe psum-aware --resume   [dim]# the sam
 
 def command(
     ctx: typer.Context,
-    run: Annotated[Path, typer.Argument(help="Run directory of the trained network, which is teacher too.")],
+    run: Annotated[Path, typer.Argument(help="Run directory of the trained network.")],
     recipe: Annotated[
         str, typer.Option(help="conventional, quantization-aware, psum-aware, group, separable, mixed, auto or crimp.")
     ],
@@ -58,7 +58,8 @@ def command(
     chip_lr: Annotated[float, typer.Option(help="The same of weights on the chip, under Adam.")] = 5e-5,
     range_lr: Annotated[float, typer.Option(help="The same of the logarithm of ADC steps.")] = 3e-3,
     batch_size: Annotated[int, typer.Option(help="Images in a batch.")] = 128,
-    distill: Annotated[float, typer.Option(help="Share of the loss that follows the network of RUN.")] = 0.7,
+    teacher: Annotated[Path | None, typer.Option(help="Run directory to distill from; default: RUN.")] = None,
+    distill: Annotated[float, typer.Option(help="Share of the loss that follows the teacher.")] = 0.7,
     temperature: Annotated[float, typer.Option(help="That softens the scores of teacher and student.")] = 4.0,
     reprogram_every: Annotated[
         int, typer.Option(help="Steps between programmed chips in training; 0: ideal cells.")
@@ -85,7 +86,9 @@ def command(
     l1: Annotated[float, typer.Option(help="Weight of the L1 norm of crimp's factors in the loss.")] = 1e-4,
     zero_start: Annotated[float, typer.Option(help="Share of a phase before its first zero epoch.")] = 0.5,
     zero_interval: Annotated[int, typer.Option(help="Epochs from one zero epoch to the next.")] = 2,
-    kernel_groups: Annotated[bool, typer.Option(help="Let crimp prune kernels.")] = True,
+    kernel_groups: Annotated[
+        bool, typer.Option(help="Let crimp prune kernels; with neither, it adapts a network to the chip as it is.")
+    ] = True,
     crossbar_blocks: Annotated[bool, typer.Option(help="Let crimp prune crossbars.")] = True,
     zerorize: Annotated[bool, typer.Option(help="Zero and recover; else prune once, in a phase's last epoch.")] = True,
     integer: Annotated[bool, typer.Option(help="Scales that are shifts and integer biases, in crimp.")] = True,
@@ -152,7 +155,8 @@ def command(
         raise DataError("--resume and --overwrite exclude each other")
     quiet = json_file == "-"
     values = dict(
-        run=run, recipe=recipe, chip=chip, overrides=tuple(overrides or ()), aware=aware, granularity=granularity,
+        run=run, recipe=recipe, teacher=teacher, chip=chip,
+        overrides=tuple(overrides or ()), aware=aware, granularity=granularity,
         epochs=epochs, chip_epochs=chip_epochs, settle_epochs=settle_epochs,
         lr=lr, chip_lr=chip_lr, range_lr=range_lr, batch_size=batch_size,
         distill=distill, temperature=temperature, reprogram_every=reprogram_every, row_tiles=row_tiles,

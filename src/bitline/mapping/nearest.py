@@ -33,7 +33,7 @@ def nearest_levels(levels: Tensor, stuck: Tensor, placement: LayerPlacement) -> 
     chip = placement.chip
     factors, top = slice_weights(chip), chip.cell.max_level
     worth = torch.tensor(factors)
-    cells, states = (x.movedim(1, 0).movedim(2, -1) for x in (levels.long(), _states(stuck)))
+    cells, states = (x.movedim(1, 0).movedim(2, -1) for x in (levels.long(), cell_states(stuck)))
     damaged = (states != WORKS).flatten(4).any(-1).any(0)  # (groups, rows, columns), on either side
     states, targets = states[:, damaged], cells[:, damaged] @ worth  # (sides, weights, slices), (sides, weights)
     patterns = states @ torch.tensor([3**s for s in range(len(factors))])
@@ -50,7 +50,7 @@ def nearest_levels(levels: Tensor, stuck: Tensor, placement: LayerPlacement) -> 
     return torch.where(stuck < 0, new, levels)
 
 
-def _states(stuck: Tensor) -> Tensor:
+def cell_states(stuck: Tensor) -> Tensor:
     """State of every cell, int64."""
     return torch.where(stuck < 0, WORKS, torch.where(stuck == 0, OFF, ON))
 

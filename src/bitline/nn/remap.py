@@ -14,6 +14,7 @@ from torch import Tensor
 from bitline.chip.description import Offset, Pair
 from bitline.mapping.encode import slice_weights
 from bitline.mapping.place import LayerPlacement
+from bitline.mapping.residual import residuals
 
 MEAN_SQUARE = 0.159, 0.341
 """squared mean and variance of an input that is not negative: 1 / (2 pi) and 1/2 - 1 / (2 pi) of a rectified normal"""
@@ -159,18 +160,18 @@ def _weights(placement: LayerPlacement) -> Tensor:
 
 
 def _tile_errors(kernels: Tensor, stuck: Tensor, placement: LayerPlacement) -> tuple[Tensor, Tensor]:
-    """Sum and sum of squares over rows of what stuck cells do to weights, float64, both (kernels, columns)."""
-    weights = _weights(placement)[:, None, None]
-    mask = (stuck >= 0).flatten(0, 1).float()
-    level = kernels.flatten(0, 1).float() * weights
-    # By column: what its stuck cells hold. By kernel and column: what they should hold.
-    held = (mask * stuck.flatten(0, 1) * weights).sum(0)
-    wanted = torch.einsum("krj,krp->jp", level, mask)
-    crossed = torch.einsum("krj,krp->jp", level, mask * held)
-    squares = torch.zeros(wanted.shape, dtype=torch.float64)
-    for k in range(len(level)):
-        for m in range(k, len(level)):
-            both = (level[k] * level[m]).T @ (mask[k] * mask[m])
-            squares += both.double() * (1 if k == m else 2)
-    first = held.sum(0).double() - wanted.double()
-    return first, held.square().sum(0).double() - 2 * crossed.double() + squares
+    """Sum and sum of squares over rows of what stuck cells do to weights, float64, both (kernels, columns).
+
+    Where the mitigation writes the nearest value that is left, that is what counts.
+    """
+    found = residuals(placement)
+    first = torch.empty(kernels.shape[3], stuck.shape[3], dtype=torch.float64)
+    second = torch.empty_like(first)
+    width = found.columns_at_once(kernels.shape[2])
+    for start in range(0, stuck.shape[3], width):
+        table, patterns, values = found.errors(kernels, stuck[..., start : start + width])
+        for column, pattern in enumerate(patterns.T, start):
+            wrong = table[pattern].gather(1, values)  # (rows, kernels)
+            first[:, column] = wrong.sum(0, dtype=torch.float64)
+            second[:, column] = wrong.square().sum(0, dtype=torch.float64)
+    return first, second

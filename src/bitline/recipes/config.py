@@ -38,7 +38,8 @@ class RecipeConfig(StrictConfig):
     """One recipe on one trained network; None means the recipe's own value.
 
     Args:
-        run: run directory of the trained network, which is teacher too.
+        run: run directory of the trained network.
+        teacher: run directory of the network to distill from; None: that of `run`.
         recipe: ``conventional`` (float training alone), ``quantization-aware`` (on the chip with a lossless ADC),
             ``psum-aware`` (on the chip, tiles in the forward path, ADC ranges trained), ``group`` or ``separable``
             (another structure, then as ``psum-aware``), ``mixed`` (the structure of each layer in `layers`), ``auto``
@@ -107,6 +108,7 @@ class RecipeConfig(StrictConfig):
 
     run: Path
     recipe: RecipeName
+    teacher: Path | None = None
     chip: str = "rram-22nm"
     overrides: tuple[str, ...] = ()
     aware: Aware | None = None
@@ -189,11 +191,13 @@ class RecipeConfig(StrictConfig):
                 raise DataError(
                     f"{key} is {value!r}, which recipe {self.recipe} does not use: it is of {', '.join(recipes)}"
                 )
-        phases = self.kernel_groups + self.crossbar_blocks
-        if self.recipe == "crimp" and self.float_epochs < max(1, phases):
-            raise DataError(f"epochs is {self.float_epochs}; crimp has {phases} phases of an epoch or more each")
-        if self.recipe == "crimp" and not phases:
-            raise DataError("kernel_groups and crossbar_blocks are both off; crimp needs one of them")
+        if self.recipe == "crimp" and self.float_epochs < self.phases:
+            raise DataError(f"epochs is {self.float_epochs}; crimp has {self.phases} phases of an epoch or more each")
+        if self.recipe == "crimp" and self.float_epochs and not self.phases:
+            raise DataError(
+                f"epochs is {self.float_epochs}, but kernel_groups and crossbar_blocks are both off: crimp has no "
+                "phase to spend them in, only settle_epochs and chip_epochs"
+            )
         if self.recipe == "mixed" and not self.layers:
             raise DataError("recipe mixed needs layers, for example features.conv6.0=group:2")
         return self
@@ -214,9 +218,14 @@ class RecipeConfig(StrictConfig):
         return self.aware or _AWARE.get(self.recipe, "psum")
 
     @property
+    def phases(self) -> int:
+        """Phases of crimp that prune; without any, a network is adapted to the chip as it is."""
+        return self.kernel_groups + self.crossbar_blocks
+
+    @property
     def float_epochs(self) -> int:
         """Epochs of float training."""
-        fresh = 20 if self.recipe == "crimp" else 0
+        fresh = 20 if self.recipe == "crimp" and self.phases else 0
         if self.structure != "dense" or self.recipe == "conventional":
             fresh = 10
         return fresh if self.epochs is None else self.epochs
