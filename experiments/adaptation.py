@@ -49,11 +49,13 @@ SWITCHES: dict[str, tuple[str, ...]] = {
     "measured, remap, recentre": (MEASURED, REMAP, RECENTRE),
     "measured, nearest": (MEASURED, NEAREST),
     "centred, measured, nearest, recentre": (CENTRED, MEASURED, NEAREST, RECENTRE),
-    "the same with remap and flip": (CENTRED, MEASURED, NEAREST, RECENTRE, REMAP, FLIP),
+    "centred, measured, nearest, remap, flip, recentre": (CENTRED, MEASURED, NEAREST, RECENTRE, REMAP, FLIP),
     "pair": (PAIR,),
     "pair, recentre": (PAIR, RECENTRE),
     "pair, nearest": (PAIR, NEAREST),
     "pair, centred, nearest, recentre": (PAIR, CENTRED, NEAREST, RECENTRE),
+    "pair, centred, nearest, remap, recentre": (PAIR, CENTRED, NEAREST, REMAP, RECENTRE),
+    "pair, centred, nearest, remap, flip, recentre": (PAIR, CENTRED, NEAREST, REMAP, FLIP, RECENTRE),
 }
 
 
