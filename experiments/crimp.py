@@ -105,7 +105,13 @@ NETWORKS = {
         options={**ON_PAIRS, "settle_epochs": 4},
     ),
     "resnet56": Network(
-        "resnet56", 0.5136, epochs=8, crimp_epochs=2, chip_epochs=2, options={**ON_PAIRS, "settle_epochs": 3}
+        "resnet56",
+        0.5136,
+        epochs=10,
+        crimp_epochs=2,
+        chip_epochs=2,
+        float_options={"schedule": "onecycle", "lr": 0.1},
+        options={**ON_PAIRS, "settle_epochs": 3},
     ),
     "vgg16": Network(
         "vgg16",
