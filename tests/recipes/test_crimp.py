@@ -157,6 +157,23 @@ def test_a_network_settles_in_floating_point_before_it_learns_on_the_chip(networ
     assert [leader.schedule.zeroes(epoch) for epoch in range(5)] == [False, False, True, True, True]
 
 
+def test_a_pruned_network_is_adapted_to_another_chip_without_pruning(network, folder, tmp_path):
+    changes = {"kernel_groups": False, "crossbar_blocks": False, "epochs": None, "settle_epochs": 0, "chip_epochs": 1}
+    overrides = (*SMALL["overrides"], "cell.programming.sigma=0.3", "cell.faults={stuck_off=0.0, stuck_on=0.0}")
+    config = checked(
+        run=folder, **{**SMALL, **changes, "overrides": overrides}, teacher=network, out=tmp_path / "run"
+    )  # fmt: skip
+
+    again = optimize(config)
+
+    assert not (again / "crossbars").exists()
+    assert read(again / "chip", "config.json")["teacher"] == str(network)
+    assert Made.of(again).chip.cell.programming.sigma == 0.3
+    assert read(again, "pruning.json")["crossbars_after"] == read(folder, "pruning.json")["crossbars_after"]
+    before, after = (read(again, name)["accuracy"] for name in ("evaluation_before.json", "evaluation.json"))
+    assert after["mean"] > before["mean"]
+
+
 class _Full:
     def target(self, sparsity):
         raise ConversionError(f"sparsity is {sparsity}; allowed: up to 0.4")
