@@ -173,6 +173,8 @@ class _Flow:
             "crossbars_after": crossbars[1],
         }
         write_json(self.out / PRUNING, found)
+        if not self.config.phases:
+            return
         short = (
             " (all there is: every layer keeps a crossbar)" if found["sparsity"] < self.config.sparsity - 0.01 else ""
         )
