@@ -274,13 +274,13 @@ def crimp() -> str:
          *(cell(n[key]) for key in conditions), f"{n['sparsity']:.1f}",
          f"{n['crossbars_before']} -> {n['crossbars_after']}",
          *(f"{n[key]:.1f}, {n[f'{key}_16bit']:.1f}" for key in ("power_ratio", "area_ratio")),
-         " + ".join(str(n["epochs"][key]) for key in ("float", "crimp", "chip"))]
+         " + ".join(map(str, _epochs(n)))]
         for name, n in networks.items()
     ]  # fmt: skip
     header = [
         "network", "float [%]", "before, faults [%]", "integers [%]",
         *(f"{text} [%] (worst)" for text in conditions.values()),
-        "sparsity [%]", "crossbars", "computing power", "area", "epochs: float + phases + chip",
+        "sparsity [%]", "crossbars", "computing power", "area", "epochs: float + phases + settling + chip",
     ]  # fmt: skip
     power, area, power16, area16 = (
         result[f"{key}_geometric_mean"]
@@ -298,6 +298,11 @@ def crimp() -> str:
         + "."
     )
     return markdown(header, rows) + "\n\n" + note
+
+
+def _epochs(network: dict[str, Any]) -> list[int]:
+    epochs = network["epochs"]
+    return [epochs["float"], epochs["crimp"], network["options"].get("settle_epochs", 0), epochs["chip"]]
 
 
 def ranking() -> str:
