@@ -3,8 +3,9 @@
 Networks trained on CIFAR-10 (JPEG q75) and LeNet-5 on the digits, then `bitline optimize --recipe crimp` on crimp-32nm
 (128 x 128, 8-bit weights on 2-bit cells, ADC that rounds to integers), with each weight in a pair of cells where the
 options of a network say so. Every accuracy is a direct simulation of --chips programmed chips on --images test images:
-with stuck-at faults (9.04 % off, 1.75 % on) and log-normal programming error 0.1; and, after some more epochs on such
-chips, without faults at 0.5. What the paper trains for 160 epochs is trained here for as many as the result states.
+with stuck-at faults (9.04 % off, 1.75 % on) and log-normal programming error 0.1, and the same network without faults
+at 0.5; and, on five chips, both of them with all cells written at once instead of in turn with each read back. What
+the paper trains for 160 epochs is trained here for as many as the result states.
 Hardware, runtime, n, mean, std and worst: written into the result.
 
     python experiments/crimp.py [--only lenet5 resnet20 ablation]
@@ -27,14 +28,17 @@ import torch
 
 from bitline import chip as chips
 from bitline import data as datasets
+from bitline.chip.description import Chip, Faults
 from bitline.compress.sparsity import placement
 from bitline.cost.computing import compare, computing
+from bitline.evaluate import Settings, evaluate
 from bitline.models.files import load_run, read_json
 from bitline.recipes import checked
 from bitline.recipes.files import Made
 from bitline.recipes.names import AFTER, BEFORE, PRUNING
 from bitline.recipes.run import optimize
 from bitline.train import checked as checked_training
+from bitline.train.checkpoint import write_json
 from bitline.train.hardware import describe, git_commit
 from bitline.train.run import train
 
@@ -42,13 +46,15 @@ RESULT = Path(__file__).parent / "results" / "crimp.json"
 CHIP = "crimp-32nm"
 FAULTS = "faults_eps0.1"
 """what the preset has"""
-OTHERS = {"eps0.5": ("cell.programming.sigma=0.5", "cell.faults={stuck_off=0.0, stuck_on=0.0}")}
-"""to which the pruned network is adapted anew, as the paper trains for each"""
+SIGMA = 0.5
+"""of the other condition, without faults"""
+AT_ONCE = 5
+"""chips whose cells are written at once, for comparison"""
 PAIRS = ("weights.encoding=pair", "mitigation.remap=true")
 """two cells a weight, so that a working one makes up for a stuck one; the cost of twice the cells is counted; and
 kernels in the columns whose stuck cells hurt them least, as a test before programming tells"""
 ON_PAIRS: dict[str, Any] = {
-    "overrides": PAIRS, "lr": 0.02, "chip_lr": 5e-4, "reprogram_every": 4, "chips_before": 3,
+    "overrides": PAIRS, "lr": 0.02, "chip_lr": 1e-3, "reprogram_every": 4, "chips_before": 3,
 }  # fmt: skip
 OFF: dict[str, dict[str, Any]] = {
     "whole recipe": {},
@@ -98,36 +104,48 @@ NETWORKS = {
         0.5136,
         epochs=15,
         crimp_epochs=2,
-        chip_epochs=2,
-        options={**ON_PAIRS, "settle_epochs": 4},
+        chip_epochs=1,
+        options={**ON_PAIRS, "settle_epochs": 7},
     ),
     "resnet56": Network(
         "resnet56",
         0.5136,
         epochs=10,
         crimp_epochs=2,
-        chip_epochs=2,
+        chip_epochs=1,
         float_options={"schedule": "onecycle", "lr": 0.1},
-        options={**ON_PAIRS, "settle_epochs": 3},
+        options={**ON_PAIRS, "settle_epochs": 4},
     ),
     "vgg16": Network(
         "vgg16",
         0.8825,
         epochs=8,
         crimp_epochs=2,
-        chip_epochs=3,
+        chip_epochs=1,
         float_options={"schedule": "onecycle", "lr": 0.05},
-        options={**ON_PAIRS, "kernel_share": 0.8, "settle_epochs": 2, "chips_before": 1, "reprogram_every": 16},
+        options={**ON_PAIRS, "kernel_share": 0.8, "settle_epochs": 5, "chips_before": 1, "reprogram_every": 16},
     ),
 }
 """sparsities are the paper's; ResNet-20, which it does not have, takes that of ResNet-56, and LeNet-5 what crossbars of
 128 x 128 allow, of which every layer keeps one"""
 
 
-def figures(folder: Path, origin: float) -> dict[str, Any]:
+def figures(evaluation: dict[str, Any], origin: float) -> dict[str, Any]:
     """Accuracy of a recipe's network on its programmed chips, and how far it is below that of the float network."""
-    found = read_json(folder / AFTER)["accuracy"]
+    found = evaluation["accuracy"]
     return {key: found[key] for key in ("mean", "std", "worst", "chips")} | {"drop": origin - found["mean"]}
+
+
+def without_faults(chip: Chip) -> Chip:
+    """The chip of the other condition."""
+    programming = chip.cell.programming.model_copy(update={"sigma": SIGMA})
+    cell = chip.cell.model_copy(update={"programming": programming, "faults": Faults()})
+    return chip.model_copy(update={"cell": cell})
+
+
+def at_once(chip: Chip) -> Chip:
+    """The chip when all of its cells are written before any is read."""
+    return chip.model_copy(update={"mitigation": chip.mitigation.model_copy(update={"readback": False})})
 
 
 def ideal(folder: Path) -> float:
@@ -193,13 +211,17 @@ class Study:
             config = config.model_copy(update={"images": None})
         return optimize(config, if_exists="resume", say=lambda line: print(f"{name}, {label}: {line}", flush=True))
 
-    def adapted(self, name: str, condition: str) -> Path:
-        """Adapt what the recipe made of a network to another chip, without pruning it further."""
-        more = (*NETWORKS[name].options["overrides"], *OTHERS[condition])
-        return self.recipe(
-            name, f"crimp_{condition}", run=self.options.out / name / "crimp", teacher=self.start(name), overrides=more,
-            kernel_groups=False, crossbar_blocks=False, epochs=None, settle_epochs=0,
-        )  # fmt: skip
+    def measured(self, folder: Path, label: str, chip: Chip, chips: int) -> dict[str, Any]:
+        """Evaluate a recipe's network on another chip, once."""
+        path = folder / f"evaluation_{label}.json"
+        if not path.is_file():
+            run = load_run(folder)
+            data = datasets.load(run.record.data)
+            settings = Settings(
+                chips=chips, images=min(self.options.images, len(data.test_images)), recentre=True, cause_chips=1
+            )
+            write_json(path, evaluate(run.model, data, chip, settings, name=run.record.model))
+        return read_json(path)
 
     def network(self, name: str) -> None:
         """Take a network from float training to its figures."""
@@ -207,13 +229,21 @@ class Study:
         origin = load_run(self.options.out / name / "float")
         pruning, start = read_json(folder / PRUNING), read_json(folder / BEFORE)
         before = start["accuracy"]
-        found = {FAULTS: figures(folder, before["float"]), "clean_accuracy": ideal(folder)}
-        for condition in OTHERS:
-            found[condition] = figures(self.adapted(name, condition), before["float"])
+        made = Made.of(folder)
+        assert made is not None
+        chip, count = made.chip, self.options.chips
+        evaluations = {
+            FAULTS: read_json(folder / AFTER),
+            "eps0.5": self.measured(folder, "eps0.5", without_faults(chip), count),
+            f"{FAULTS}_at_once": self.measured(folder, "at_once", at_once(chip), AT_ONCE),
+            "eps0.5_at_once": self.measured(folder, "eps0.5_at_once", at_once(without_faults(chip)), AT_ONCE),
+        }
+        found = {key: figures(evaluation, before["float"]) for key, evaluation in evaluations.items()}
         prices = self.prices(origin.model, folder, origin.record.data)
         network = NETWORKS[name]
         entry = {
-            "float_accuracy": before["float"], "sparsity": 100 * pruning["sparsity"], **found, **prices,
+            "float_accuracy": before["float"], "sparsity": 100 * pruning["sparsity"],
+            "clean_accuracy": ideal(folder), **found, **prices,
             "crossbars_after": pruning["crossbars_after"], "options": network.options,
             "epochs": {"float": network.epochs, "crimp": network.crimp_epochs, "chip": network.chip_epochs},
             "images": start["data"]["count"], "seeds": list(range(self.options.chips)),
@@ -254,7 +284,7 @@ class Study:
         for label, changes in OFF.items():
             if label not in self.result["ablation"]:
                 folder = self.recipe("resnet20", label.replace(" ", "_"), **changes)
-                found = figures(folder, read_json(folder / BEFORE)["accuracy"]["float"])
+                found = figures(read_json(folder / AFTER), read_json(folder / BEFORE)["accuracy"]["float"])
                 self.save("ablation", label, found | read_json(folder / PRUNING) | {"clean_accuracy": ideal(folder)})
 
 

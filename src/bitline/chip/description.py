@@ -368,15 +368,10 @@ class Chip(Record):
                     f'weights.bias_bits = {self.weights.bias_bits} needs {name}.scale = "power_of_two"; it is "{scale}"'
                 )
         encoding = self.weights.encoding
-        if self.mitigation.nearest and isinstance(encoding, Offset) and encoding.correction == "expected":
-            raise ValueError(
-                'mitigation.nearest = true with correction = "expected": what faults add on the mean is no longer what '
-                'their rates say; use correction = "measured"'
-            )
-        if self.mitigation.flip and self.reference_columns:
-            raise ValueError(
-                'mitigation.flip = true with a reference column: flipped columns need encoding.sum = "digital"'
-            )
+        self.mitigation.check(
+            bits=self.weights.bits, reference_columns=self.reference_columns,
+            expected=isinstance(encoding, Offset) and encoding.correction == "expected",
+        )  # fmt: skip
         if self.dac.bits > self.inputs.bits:
             raise ValueError(f"dac.bits = {self.dac.bits} exceeds inputs.bits = {self.inputs.bits}")
         if self.adc.columns_per_adc > self.crossbar.cols:

@@ -6,6 +6,9 @@ from pydantic import Field
 
 from bitline.chip.records import Fraction, Record, Switch
 
+MOST_READBACK_BITS = 8
+"""of a weight: there are tables of all remainders"""
+
 
 class Mitigation(Record):
     """How weights avoid bad cells, and which cells are written with care; nothing unless said."""
@@ -16,6 +19,9 @@ class Mitigation(Record):
     """a column may hold its weights with the other sign: bits complemented, or the sides of a pair exchanged"""
     nearest: Switch = False
     """weights with stuck cells take the nearest value that their working cells can make"""
+    readback: Switch = False
+    """the cells of a weight are written in turn, the most significant first, and each is read back: the next ones make
+    up for what it errs by, stuck cells included"""
     verify: Fraction = 0.0
     """share of a layer's cells that are written again until they are close to their level: those whose errors weigh
     most"""
@@ -26,3 +32,35 @@ class Mitigation(Record):
     def arranges(self) -> bool:
         """Whether faults decide where and how weights are written."""
         return self.remap or self.flip
+
+    def check(self, *, bits: int, expected: bool, reference_columns: int) -> None:
+        """Refuse what does not go together.
+
+        Args:
+            bits: of a weight.
+            expected: the digital side corrects by what models and rates say cells add on the mean.
+            reference_columns: of a column tile, which subtract the zero point in analog.
+
+        Raises:
+            ValueError: with what to set instead.
+        """
+        for name in ("nearest", "readback"):
+            if getattr(self, name) and expected:
+                raise ValueError(
+                    f'mitigation.{name} = true with correction = "expected": what cells add on the mean is no longer '
+                    'what models and rates say; use correction = "measured"'
+                )
+        if self.flip and reference_columns:
+            raise ValueError(
+                'mitigation.flip = true with a reference column: flipped columns need encoding.sum = "digital"'
+            )
+        if self.readback and self.verify:
+            raise ValueError(
+                f"mitigation.verify = {self.verify:g} with readback = true: a cell is written once and made up for, or "
+                "written again until it is right; set one of them"
+            )
+        if self.readback and bits > MOST_READBACK_BITS:
+            raise ValueError(
+                f"mitigation.readback = true with weights.bits = {bits}: what to write next is tabulated for weights "
+                f"of at most {MOST_READBACK_BITS} bits"
+            )

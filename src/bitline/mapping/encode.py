@@ -21,6 +21,12 @@ def slice_weights(chip: Chip) -> tuple[int, ...]:
     return weights if body == chip.slices else (*weights, -(2 ** (chip.weights.bits - 1)))
 
 
+def worth(chip: Chip) -> Tensor:
+    """What a level of each cell of a weight is worth, weight units, int64, (sides, slices)."""
+    slices = torch.tensor(slice_weights(chip))
+    return torch.stack([slices, -slices][: chip.sides])
+
+
 def encode(q: Tensor, placement: LayerPlacement) -> Tensor:
     """Turn integer weights into the levels of all cells that share bitlines with them, reference columns included.
 

@@ -5,7 +5,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from bitline.mapping.encode import slice_weights
+from bitline.mapping.encode import worth
 from bitline.mapping.layer import LayerPlacement
 from bitline.mapping.nearest import WORKS, cell_states, nearest_levels
 
@@ -23,8 +23,7 @@ class Residuals:
     def __init__(self, placement: LayerPlacement) -> None:
         chip = placement.chip
         self.placement, self.top = placement, chip.cell.max_level
-        slices = torch.tensor(slice_weights(chip))
-        self.worth = torch.stack([slices, -slices][: chip.sides])  # (sides, slices)
+        self.worth = worth(chip)
         cells = torch.arange(self.worth.numel()).view(self.worth.shape)
         self.place, self.digit = 3**cells, (self.top + 1) ** cells
         self.patterns = self.values = torch.empty(0, dtype=torch.int64)
@@ -78,7 +77,8 @@ class Residuals:
         shape = (1, *self.worth.shape, len(patterns), levels.shape[-1])
         stuck = stuck.permute(1, 2, 0)[None, ..., None].expand(shape)
         wanted = levels = levels[None, ..., None, :].expand(shape)
-        if self.placement.chip.mitigation.nearest and stuck.numel():
+        mitigation = self.placement.chip.mitigation
+        if (mitigation.nearest or mitigation.readback) and stuck.numel():
             wanted = nearest_levels(levels, stuck, self.placement)
         wrong = torch.where(stuck >= 0, stuck, wanted).int() - levels.int()
         return torch.einsum("gksrc,ks->rc", wrong.float(), self.worth.float())
@@ -92,7 +92,7 @@ def _kept(key: str) -> list[Residuals]:
 def residuals(placement: LayerPlacement) -> Residuals:
     """Return the errors of a chip's weights, those found before included."""
     chip = placement.chip
-    key = f"{chip.weights!r} {chip.cell.bits} {chip.sides} {chip.mitigation.nearest}"
+    key = f"{chip.weights!r} {chip.cell.bits} {chip.sides} {chip.mitigation.nearest or chip.mitigation.readback}"
     kept = _kept(key)
     if not kept:
         kept.append(Residuals(placement))

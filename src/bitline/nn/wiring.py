@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from bitline.chip.description import Cell, Chip, Pair
 from bitline.errors import MappingError
 from bitline.mapping.empty import clear_, empty_blocks
-from bitline.mapping.encode import encode, slice_weights, together_again
+from bitline.mapping.encode import encode, slice_weights, together_again, worth
 from bitline.mapping.lower import Lowerable, Matmul, input_view, position_axes, weight_matrix
 from bitline.mapping.nearest import nearest_levels
 from bitline.mapping.place import LayerPlacement, Strategy, placed
@@ -23,6 +23,7 @@ from bitline.nn.remap import arrange, flip
 from bitline.physics import seeds
 from bitline.physics.faults import stuck_levels
 from bitline.physics.program import effective_levels
+from bitline.physics.readback import write_in_turn
 from bitline.physics.verify import most_sensitive, verify
 
 if TYPE_CHECKING:
@@ -89,9 +90,12 @@ def _programmed(
 ) -> tuple[Tensor, Tensor]:
     """Return the levels that cells are asked to take, and what they then add to their bitlines, level units."""
     name, mitigation = placement.matmul.name, placement.chip.mitigation
+    generator = seeds.generator(seed, name, "programming")
+    if mitigation.readback and cell.errs:
+        return write_in_turn(levels, stuck, worth(placement.chip), cell, generator=generator)
     if mitigation.nearest and stuck is not None:
         levels = nearest_levels(levels, stuck, placement)
-    real = effective_levels(levels, stuck, cell, generator=seeds.generator(seed, name, "programming"))
+    real = effective_levels(levels, stuck, cell, generator=generator)
     if not mitigation.verify or real.dtype == torch.uint8:
         return levels, real
     generator = seeds.generator(seed, name, "write-verify")

@@ -69,16 +69,39 @@ def effective_levels(levels: Tensor, stuck: Tensor | None, cell: Cell, *, genera
     Returns:
         uint8 where every cell sits exactly on a level, else float32, whole multiples of `RESOLUTION`.
     """
-    varies = not isinstance(cell.programming, Ideal) and cell.programming.sigma != 0
-    if not varies and cell.leak == "cancelled":
+    if always_exact(cell):
         return (levels if stuck is None else torch.where(stuck >= 0, stuck, levels.to(stuck.dtype))).to(torch.uint8)
-    table = _table(cell)
-    u = torch.empty(-(-levels.numel() // 4), dtype=torch.int64).random_(-(2**63), None, generator=generator)
-    index = levels.reshape(-1).int().mul_(2**16).add_(u.view(torch.int16)[: levels.numel()]).add_(2**15)
-    real = table.flatten().index_select(0, index).view(levels.shape)
-    if stuck is None:
-        return real
-    return torch.where(stuck >= 0, _in_levels(cell.g_min + stuck.float() * cell.step, cell), real)
+    real = reached(levels, luck(levels.shape, generator=generator), outcomes(cell))
+    return real if stuck is None else torch.where(stuck >= 0, stuck_at(stuck, cell), real)
+
+
+def always_exact(cell: Cell) -> bool:
+    """Whether every working cell sits exactly on its level, and a level adds that many units to a bitline."""
+    varies = not isinstance(cell.programming, Ideal) and cell.programming.sigma != 0
+    return not varies and cell.leak == "cancelled"
+
+
+def luck(shape: torch.Size, *, generator: torch.Generator) -> Tensor:
+    """Draw which of its 65,536 outcomes the write of each cell has, int16, the same whatever its level."""
+    u = torch.empty(-(-shape.numel() // 4), dtype=torch.int64).random_(-(2**63), None, generator=generator)
+    return u.view(torch.int16)[: shape.numel()].view(shape)
+
+
+def reached(levels: Tensor, drawn: Tensor, table: Tensor) -> Tensor:
+    """Return the effective levels of cells, float32.
+
+    Args:
+        levels: that they are given, integers, any shape.
+        drawn: from `luck`, the same shape.
+        table: from `outcomes`.
+    """
+    index = levels.reshape(-1).int().mul_(2**16).add_(drawn.reshape(-1)).add_(2**15)
+    return table.flatten().index_select(0, index).view(levels.shape)
+
+
+def stuck_at(stuck: Tensor, cell: Cell) -> Tensor:
+    """Effective level of cells stuck at a level, float32, the shape of `stuck`."""
+    return _in_levels(cell.g_min + stuck.float() * cell.step, cell)
 
 
 def mean_levels(cell: Cell) -> Tensor:
@@ -92,7 +115,7 @@ def mean_levels(cell: Cell) -> Tensor:
     """
     off, on = cell.faults.stuck_off, cell.faults.stuck_on
     ends = _in_levels(torch.tensor([cell.g_min, cell.g_max], dtype=torch.float64), cell)
-    working = _table(cell).double().mean(1)
+    working = outcomes(cell).double().mean(1)
     return (1 - off - on) * working + off * ends[0] + on * ends[1]
 
 
@@ -105,11 +128,11 @@ def level_variances(cell: Cell) -> Tensor:
     """Variance of the effective level of working cells that were given each level, float64, (levels,)."""
     if isinstance(cell.programming, Ideal):
         return torch.zeros(cell.max_level + 1, dtype=torch.float64)
-    return _table(cell).double().var(1, correction=0)
+    return outcomes(cell).double().var(1, correction=0)
 
 
-def _table(cell: Cell) -> Tensor:
-    """What every level can become, float32, (levels, 65536); all alike."""
+def outcomes(cell: Cell) -> Tensor:
+    """Return the effective levels that a write of each level can reach, float32, (levels, 65536); all alike."""
     grid = torch.arange(cell.max_level + 1)[:, None]
     return _in_levels(written(grid, quantiles().roll(2**15).float() / SIGMA, cell), cell)
 

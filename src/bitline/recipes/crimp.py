@@ -12,6 +12,7 @@ from typing import Literal
 from torch import nn
 
 from bitline.chip.description import Chip, LogNormal, Offset, check
+from bitline.chip.mitigation import MOST_READBACK_BITS
 from bitline.chip.variants import with_cells
 from bitline.compress.crossbar_block import CrossbarBlocks
 from bitline.compress.kernel_group import KernelGroups
@@ -55,7 +56,8 @@ def chip_of(chip: Chip, config: RecipeConfig) -> Chip:
         if isinstance(weights.encoding, Offset) and weights.encoding.sum == "digital":
             encoding = weights.encoding.model_copy(update={"correction": "measured"})
             weights = weights.model_copy(update={"encoding": encoding})
-        mitigation = mitigation.model_copy(update={"nearest": True})
+        readback = not mitigation.verify and weights.bits <= MOST_READBACK_BITS
+        mitigation = mitigation.model_copy(update={"nearest": True, "readback": readback})
     found = chip.model_copy(update={"weights": weights, "inputs": inputs, "cell": cell, "mitigation": mitigation})
     return check(found.model_dump(mode="json"), f"chip {chip.name} for recipe crimp")
 
