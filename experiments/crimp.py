@@ -123,7 +123,7 @@ NETWORKS = {
         crimp_epochs=2,
         chip_epochs=1,
         float_options={"schedule": "onecycle", "lr": 0.05},
-        options={**ON_PAIRS, "kernel_share": 0.8, "settle_epochs": 5, "chips_before": 1, "reprogram_every": 16},
+        options={**ON_PAIRS, "kernel_share": 0.8, "settle_epochs": 5, "chips_before": 1, "reprogram_every": 64},
     ),
 }
 """sparsities are the paper's; ResNet-20, which it does not have, takes that of ResNet-56, and LeNet-5 what crossbars of

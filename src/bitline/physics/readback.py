@@ -39,25 +39,34 @@ def write_in_turn(
         The levels that cells are asked to take, uint8, those of stuck cells as they were; and what they then add to
         their bitlines, level units, float32, or uint8 where every cell sits exactly on a level.
     """
-    drawn, table = luck(levels.shape, generator=generator), outcomes(cell)
     order = sorted(range(worth.numel()), key=lambda k: -abs(int(worth.flatten()[k])))
     places = [divmod(k, worth.shape[1]) for k in order]
-    policy = _policy(tuple(int(worth[place]) for place in places), cell.model_dump_json())
-    asked = levels.clone()
-    real = exact_levels(cell)[levels.int()] if stuck is None else stuck_at(stuck, cell)
-    remainder = torch.einsum("gksrc,ks->grc", exact_levels(cell)[levels.int()], worth.float())
-    working = torch.full(remainder.shape, 2 ** len(places) - 1)
-    if stuck is not None:
-        fixed = stuck >= 0
-        remainder -= torch.einsum("gksrc,ks->grc", real * fixed, worth.float())
-        working -= sum(fixed[:, side, s].long() << k for k, (side, s) in enumerate(places))
+    worths = [int(worth[place]) for place in places]
+    policy = _policy(tuple(worths), cell.model_dump_json())
+    drawn, table, exact = luck(levels.shape, generator=generator), outcomes(cell), exact_levels(cell)
+    asked, real = levels.clone(), torch.empty(levels.shape)
+    remainder = torch.zeros(levels[:, 0, 0].shape)
+    working = torch.zeros(remainder.shape, dtype=torch.int32)
     for k, (side, s) in enumerate(places):
-        works = (working >> k & 1).bool()
-        level = policy.levels(k, working[works] >> k, remainder[works])
-        wrote = reached(level, drawn[:, side, s][works], table)
-        asked[:, side, s][works] = level
-        real[:, side, s][works] = wrote
-        remainder[works] -= wrote * float(worth[side, s])
+        remainder += exact[levels[:, side, s].int()] * worths[k]
+        if stuck is None:
+            working += 1 << k
+            continue
+        at = stuck[:, side, s]
+        real[:, side, s] = stuck_at(at, cell)
+        remainder -= torch.where(at < 0, 0.0, real[:, side, s] * worths[k])
+        working += (at < 0).int() << k
+    for k, (side, s) in enumerate(places):
+        level = policy.levels(k, working >> k, remainder)
+        wrote = reached(level, drawn[:, side, s], table)
+        if stuck is not None:
+            works = stuck[:, side, s] < 0
+            level = torch.where(works, level, levels[:, side, s])
+            remainder -= torch.where(works, wrote * worths[k], 0.0)
+            wrote = torch.where(works, wrote, real[:, side, s])
+        else:
+            remainder -= wrote * worths[k]
+        asked[:, side, s], real[:, side, s] = level, wrote
     return asked, real.to(torch.uint8) if always_exact(cell) else real
 
 
@@ -77,16 +86,24 @@ class Policy:
         self.tables: dict[tuple[int, int], tuple[Tensor, Tensor]] = {}
 
     def levels(self, first: int, working: Tensor, remainder: Tensor) -> Tensor:
-        """Return the level to ask of a cell that works, uint8.
+        """Return the level to ask of a cell, uint8; any where it does not work.
 
         Args:
             first: the cell, from 0, in the order of writing.
-            working: bit k is set where cell `first` + k works, int64; bit 0 is.
+            working: bit k is set where cell `first` + k works, int32.
             remainder: what is left to write, weight units, the same shape.
         """
-        kinds, index = working.unique(return_inverse=True)
-        tables = [self.table(first, kind)[1] for kind in kinds.tolist()]
-        return torch.stack(tables)[index, self._place(first, remainder).round().long()] if tables else index.byte()
+        count = 2 ** (len(self.worth) - first)
+        kinds = [k for k, n in enumerate(torch.bincount(working.flatten(), minlength=count).tolist()) if n and k & 1]
+        if not kinds:
+            return torch.zeros_like(working, dtype=torch.uint8)
+        tables = torch.cat([self.table(first, kind)[1] for kind in kinds])
+        place = self._place(first, remainder).round_().int()
+        if len(kinds) > 1:
+            start = torch.zeros(count, dtype=torch.int32)
+            start[kinds] = torch.arange(len(kinds), dtype=torch.int32) * (len(tables) // len(kinds))
+            place += start[working]
+        return tables.index_select(0, place.flatten()).view(place.shape)
 
     def table(self, first: int, working: int) -> tuple[Tensor, Tensor]:
         """Expected square of what is left in the end, float32, and the level of the cell that makes it so.
