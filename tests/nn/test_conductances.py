@@ -66,12 +66,13 @@ def test_a_programmed_chip_has_the_conductances_of_its_seed_and_removed_crossbar
         assert float((g / wanted).log().median().abs()) < 0.2
 
 
+@pytest.mark.parametrize("written", ["nearest", "readback"])
 @pytest.mark.parametrize("encoding", ["offset", "pair"])
-def test_crossbars_that_avoid_stuck_cells_are_written_as_they_lie_on_the_chip(make_chip, encoding):
+def test_crossbars_that_avoid_stuck_cells_are_written_as_they_lie_on_the_chip(make_chip, encoding, written):
     torch.manual_seed(0)
     chip = make_chip(
         weights={"encoding": encoding}, cell={"faults": {"stuck_off": 0.1, "stuck_on": 0.05}},
-        mitigation={"remap": True, "flip": True, "nearest": True},
+        mitigation={"remap": True, "flip": True, written: True},
     )  # fmt: skip
     model = to_crossbar(nn.Sequential(nn.Linear(11, 9)), chip).model
     layer = model[0]

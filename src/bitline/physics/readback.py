@@ -15,16 +15,16 @@ from torch import Tensor
 from bitline.chip.description import Cell
 from bitline.physics.program import always_exact, exact_levels, luck, outcomes, reached, stuck_at
 
-STEP = 0.5
+STEP = 0.25
 """between the remainders that are tabulated, weight units"""
-_SAMPLES = 16
-"""of what a write may reach: means of as many equal shares of its outcomes"""
+_EDGES = tuple(0.4 * k for k in range(-8, 9))
+"""of the bins that outcomes of a write are put in, standard deviations; each stands for its mean"""
 
 
 def write_in_turn(
     levels: Tensor, stuck: Tensor | None, worth: Tensor, cell: Cell, *, generator: torch.Generator
 ) -> tuple[Tensor, Tensor]:
-    """Write weights cell by cell.
+    """Write weights cell by cell; of a pair the side that a weight is on comes first, so that no sign is favoured.
 
     A cell has the same luck as in `bitline.physics.program.effective_levels` with the same generator.
 
@@ -44,6 +44,11 @@ def write_in_turn(
     worths = [int(worth[place]) for place in places]
     policy = _policy(tuple(worths), cell.model_dump_json())
     drawn, table, exact = luck(levels.shape, generator=generator), outcomes(cell), exact_levels(cell)
+    negative = None
+    if len(worth) == 2:
+        negative = (levels[:, 1:] != 0).any(2, keepdim=True)
+        levels, drawn = (torch.where(negative, x.flip(1), x) for x in (levels, drawn))
+        stuck = None if stuck is None else torch.where(negative, stuck.flip(1), stuck)
     asked, real = levels.clone(), torch.empty(levels.shape)
     remainder = torch.zeros(levels[:, 0, 0].shape)
     working = torch.zeros(remainder.shape, dtype=torch.int32)
@@ -67,6 +72,8 @@ def write_in_turn(
         else:
             remainder -= wrote * worths[k]
         asked[:, side, s], real[:, side, s] = level, wrote
+    if negative is not None:
+        asked, real = (torch.where(negative, x.flip(1), x) for x in (asked, real))
     return asked, real.to(torch.uint8) if always_exact(cell) else real
 
 
@@ -80,7 +87,12 @@ class Policy:
 
     def __init__(self, worth: tuple[int, ...], cell: Cell) -> None:
         self.worth = worth
-        self.samples = outcomes(cell).sort(1).values.unflatten(1, (_SAMPLES, -1)).mean(2)  # (levels, samples)
+        ranked = outcomes(cell).sort(1).values
+        ends = (torch.special.ndtr(torch.tensor(_EDGES)) * ranked.shape[1]).round().int().tolist()
+        bins = ranked.tensor_split(ends, 1)
+        self.samples = torch.stack([part.mean(1) for part in bins], 1)
+        """(levels, bins)"""
+        self.shares = torch.tensor([part.shape[1] / ranked.shape[1] for part in bins])
         top = float(exact_levels(cell).max())
         self.edges = [2 * top * sum(map(abs, worth[first:])) for first in range(len(worth))]
         self.tables: dict[tuple[int, int], tuple[Tensor, Tensor]] = {}
@@ -118,10 +130,11 @@ class Policy:
     def _made(self, first: int, working: int) -> tuple[Tensor, Tensor]:
         edge = self.edges[first]
         remainder = torch.linspace(-edge, edge, int(2 * edge / STEP) + 1)
-        choices = [
-            self._expected(first + 1, working >> 1, remainder[:, None] - self.worth[first] * sample.unique()).mean(1)
-            for sample in self.samples
-        ]
+        choices: list[Tensor] = []
+        for level in self.samples:
+            values, shares = (level[:1], torch.ones(1)) if level[0] == level[-1] else (level, self.shares)
+            rest = remainder[:, None] - self.worth[first] * values
+            choices.append(self._expected(first + 1, working >> 1, rest) @ shares)
         left, level = torch.stack(choices).min(0)
         return left, level.to(torch.uint8)
 

@@ -1,0 +1,166 @@
+"""Writing in turn against plain recursion, against all that the cells could hold, and against cells written at once."""
+
+from itertools import product
+
+import pytest
+import torch
+from torch import Tensor
+
+from bitline.chip.description import Cell
+from bitline.errors import ChipError
+from bitline.physics.faults import stuck_levels
+from bitline.physics.program import effective_levels
+from bitline.physics.readback import Policy, write_in_turn
+
+SLICES = torch.tensor([1, 4, 16, 64])
+SIDES = {"offset": SLICES[None], "pair": torch.stack([SLICES, -SLICES])}
+SMALL = {"offset": SLICES[None, :2], "pair": torch.stack([SLICES[:2], -SLICES[:2]])}
+
+
+def cell(sigma: float = 0.0, off: float = 0.0, on: float = 0.0, **changes: object) -> Cell:
+    programming = {"kind": "lognormal", "sigma": sigma, "centred": True} if sigma else {"kind": "ideal"}
+    record = {"bits": 2, "g_min": 0.0, "g_max": 1e-4, "read_voltage": 0.2, "programming": programming, **changes}
+    return Cell.model_validate({**record, "faults": {"stuck_off": off, "stuck_on": on}})
+
+
+def levels_of(worth: Tensor, rows: int = 64, cols: int = 32, seed: int = 0) -> Tensor:
+    """Levels of random weights, each on the side of its sign."""
+    most = 4 ** worth.shape[1] // len(worth) - 1
+    q = torch.randint(-most if len(worth) == 2 else 0, most + 1, (1, rows, cols), generator=rng(seed))
+    sides = [q.clamp(min=0), (-q).clamp(min=0)][: len(worth)]
+    return torch.stack([torch.stack([side >> 2 * s & 3 for s in range(worth.shape[1])], 1) for side in sides], 1).byte()
+
+
+def rng(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def value(levels: Tensor, worth: Tensor) -> Tensor:
+    return torch.einsum("gksrc,ks->grc", levels.double(), worth.double())
+
+
+def faults(levels: Tensor, of: Cell) -> Tensor | None:
+    return stuck_levels(levels.shape, of, generator=rng(1))
+
+
+@pytest.mark.parametrize("encoding", SIDES)
+def test_cells_without_error_take_the_levels_that_the_weight_has(encoding):
+    levels = levels_of(SIDES[encoding])
+    asked, real = write_in_turn(levels, None, SIDES[encoding], cell(), generator=rng(2))
+    assert asked.equal(levels)
+    assert real.dtype == torch.uint8
+    assert real.equal(levels)
+
+
+@pytest.mark.parametrize("encoding", SMALL)
+def test_around_stuck_cells_no_choice_of_levels_is_nearer(encoding):
+    worth = SMALL[encoding]
+    levels, broken = levels_of(worth, rows=20, cols=10), cell(off=0.2, on=0.2)
+    stuck = faults(levels, broken)
+    assert stuck is not None
+    asked, real = write_in_turn(levels, stuck, worth, broken, generator=rng(2))
+    assert real.short().equal(torch.where(stuck >= 0, stuck, asked.short()))
+    assert asked[stuck >= 0].equal(levels[stuck >= 0])
+    found, wanted = value(real, worth), value(levels, worth)
+    for r, c in product(range(20), range(10)):
+        cells = stuck[0, :, :, r, c].flatten().tolist()
+        reachable = product(*(range(4) if state < 0 else (state,) for state in cells))
+        best = min(
+            abs(sum(w * level for w, level in zip(worth.flatten().tolist(), choice, strict=True)) - wanted[0, r, c])
+            for choice in reachable
+        )
+        assert abs(found[0, r, c] - wanted[0, r, c]) == best
+
+
+@pytest.mark.parametrize("worth", [(4, 1), (4, -4), (1, -1)])
+def test_the_tabulated_square_error_is_that_of_a_plain_recursion(worth):
+    policy = Policy(worth, cell(0.3))
+    outcomes, shares = policy.samples.tolist(), policy.shares.tolist()
+
+    def least(first: int, remainder: float) -> float:
+        if first == len(worth):
+            return remainder**2
+        means = (
+            sum(
+                p * least(first + 1, remainder - worth[first] * reached)
+                for p, reached in zip(shares, level, strict=True)
+            )
+            for level in outcomes
+        )
+        return min(means)
+
+    left, _ = policy.table(0, 3)
+    middle = len(left) // 2
+    for steps in (-19, -8, 0, 1, 2, 11, 23):
+        remainder = steps * policy.edges[0] / middle
+        # tables are straight between two remainders, where what is least has curves and corners
+        assert float(left[middle + steps]) == pytest.approx(least(0, remainder), rel=0.03, abs=0.05)
+
+
+@pytest.mark.parametrize(("sigma", "encoding", "gain"), [(0.1, "pair", 30), (0.5, "pair", 3), (0.1, "offset", 4)])
+def test_what_is_left_is_what_the_table_expects_and_far_less_than_at_once(sigma, encoding, gain):
+    worth, varying = SIDES[encoding], cell(sigma)
+    levels = levels_of(worth, rows=400, cols=100)
+    asked, real = write_in_turn(levels, None, worth, varying, generator=rng(2))
+    at_once = effective_levels(levels, None, varying, generator=rng(2))
+    wanted = value(levels, worth)
+    left = (value(real, worth) - wanted).square()
+    assert gain * left.mean() < (value(at_once, worth) - wanted).square().mean()
+    same = asked == levels
+    assert real[same].equal(at_once[same])  # a cell has the same luck either way
+
+    order = torch.argsort(-worth.flatten().abs(), stable=True)
+    policy = Policy(tuple(worth.flatten()[order].tolist()), varying)
+    table = policy.table(0, 2 ** worth.numel() - 1)[0]
+    middle = len(table) // 2
+    expected = table[(middle + wanted.abs() / policy.edges[0] * middle).round().long()]
+    assert float(left.mean()) == pytest.approx(float(expected.mean()), rel=0.1, abs=0.03)
+
+
+def test_errors_of_a_pair_favour_no_sign():
+    worth, varying = SIDES["pair"], cell(0.5)
+    levels = levels_of(worth, rows=400, cols=100)
+    errors = [
+        value(write_in_turn(x, None, worth, varying, generator=rng(seed))[1], worth) - value(x, worth)
+        for seed, x in enumerate((levels, levels.flip(1)))
+    ]
+    both = torch.cat(errors)
+    assert abs(float(both.mean())) < 4 * float(both.std()) / both.numel() ** 0.5
+
+
+def test_stuck_cells_and_errors_together_leave_less_than_either_way_at_once():
+    worth, bad = SIDES["pair"], cell(0.1, off=0.09, on=0.0175)
+    levels = levels_of(worth, rows=200)
+    stuck = faults(levels, bad)
+    assert stuck is not None
+    _, real = write_in_turn(levels, stuck, worth, bad, generator=rng(2))
+    at_once = effective_levels(levels, stuck, bad, generator=rng(2))
+    left, before = ((value(x, worth) - value(levels, worth)).square().mean() for x in (real, at_once))
+    assert 5 * left < before
+    assert real[stuck >= 0].equal(stuck[stuck >= 0].float())
+
+
+def test_a_kept_leak_is_part_of_what_is_wanted():
+    leaky = cell(0.05, g_min=1e-5, leak="kept")
+    levels = levels_of(SIDES["offset"])
+    _, real = write_in_turn(levels, None, SIDES["offset"], leaky, generator=rng(2))
+    leak = 1e-5 / leaky.step * float(SLICES.sum())
+    assert float((value(real, SIDES["offset"]) - value(levels, SIDES["offset"])).mean()) == pytest.approx(
+        leak, rel=0.05
+    )
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"mitigation": {"readback": True, "verify": 0.5}}, "mitigation.verify = 0.5 with readback = true"),
+        (
+            {"mitigation": {"readback": True}, "weights": {"encoding": {"kind": "offset", "correction": "expected"}}},
+            'mitigation.readback = true with correction = "expected"',
+        ),
+        ({"mitigation": {"readback": True}, "weights": {"bits": 9}}, "with weights.bits = 9.*at most 8 bits"),
+    ],
+)
+def test_what_does_not_go_with_reading_back_is_refused(make_chip, changes, message):
+    with pytest.raises(ChipError, match=message):
+        make_chip(**changes)
