@@ -32,8 +32,8 @@ CONDITIONS = {
 }
 CENTRED, PAIR, RECENTRE = "cell.programming.centred=true", "weights.encoding={kind='pair'}", "recentre"
 EXPECTED, MEASURED = (f"weights.encoding={{kind='offset', correction='{kind}'}}" for kind in ("expected", "measured"))
-NEAREST, REMAP, FLIP, VERIFY = (
-    f"mitigation.{key}" for key in ("nearest=true", "remap=true", "flip=true", "verify=0.25")
+NEAREST, REMAP, FLIP, READBACK, VERIFY = (
+    f"mitigation.{key}" for key in ("nearest=true", "remap=true", "flip=true", "readback=true", "verify=0.25")
 )
 SWITCHES: dict[str, tuple[str, ...]] = {
     "none": (),
@@ -56,6 +56,9 @@ SWITCHES: dict[str, tuple[str, ...]] = {
     "pair, centred, nearest, recentre": (PAIR, CENTRED, NEAREST, RECENTRE),
     "pair, centred, nearest, remap, recentre": (PAIR, CENTRED, NEAREST, REMAP, RECENTRE),
     "pair, centred, nearest, remap, flip, recentre": (PAIR, CENTRED, NEAREST, REMAP, FLIP, RECENTRE),
+    "pair, readback": (PAIR, READBACK),
+    "centred, measured, readback, remap, flip, recentre": (CENTRED, MEASURED, READBACK, RECENTRE, REMAP, FLIP),
+    "pair, centred, readback, remap, recentre": (PAIR, CENTRED, READBACK, REMAP, RECENTRE),
 }
 
 

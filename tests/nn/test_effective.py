@@ -130,3 +130,15 @@ def test_an_output_of_zero_weights_has_no_error_of_its_cells(mode):
 
     assert torch.equal(y[:, 3], model[0].bias[3].expand(6, 6, 6))
     assert not torch.equal(y[:, 4], model[0](x)[:, 4])
+
+
+def test_cells_are_the_same_in_every_precision_of_their_network():
+    chip = chips.load("example-128", [*BASE, FAULTS, "mitigation={remap=true, flip=true, readback=true}"])
+    model, x = network(), torch.randn(2, 4, 6, 6)
+    found: list[torch.Tensor] = []
+    for narrow in (False, True):
+        converted, _ = to_crossbar(model, chip, example=x)
+        calibrate(converted, [x])
+        with torch.autocast("cpu", torch.bfloat16, enabled=narrow):
+            found.append(converted[0].crossbars(chip, 3).levels)
+    assert found[0].equal(found[1])

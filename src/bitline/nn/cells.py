@@ -3,6 +3,7 @@
 from dataclasses import replace
 from typing import Any, cast
 
+import torch
 from torch import Tensor
 
 from bitline.chip.description import Chip, Weights
@@ -96,8 +97,9 @@ class HoldsWeights(KeepsRanges):
         q = self._integer_weights(chip)
         placement = self._placed(chip, q)
         cell = (with_cells(chip) if seed == IDEAL else chip).cell
-        written = written_cells(q.cpu(), placement, cell, seed)
-        away = correction(written.levels, written.targets, placement, cell)
+        with torch.autocast("cpu", enabled=False):  # cells are the same whatever precision their network has
+            written = written_cells(q.cpu(), placement, cell, seed)
+            away = correction(written.levels, written.targets, placement, cell)
         levels = written.levels.to(self.weight.device)
         crossbars = Crossbars(Product(placement.wired), levels, away, written.flipped)
         self._cells = (key, crossbars)

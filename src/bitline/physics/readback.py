@@ -134,7 +134,7 @@ class Policy:
         for level in self.samples:
             values, shares = (level[:1], torch.ones(1)) if level[0] == level[-1] else (level, self.shares)
             rest = remainder[:, None] - self.worth[first] * values
-            choices.append(self._expected(first + 1, working >> 1, rest) @ shares)
+            choices.append((self._expected(first + 1, working >> 1, rest) * shares).sum(1))
         left, level = torch.stack(choices).min(0)
         return left, level.to(torch.uint8)
 
