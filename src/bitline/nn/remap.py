@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from bitline.chip.description import Offset, Pair
-from bitline.mapping.encode import slice_weights
+from bitline.mapping.encode import slice_weights, worth
 from bitline.mapping.place import LayerPlacement
 from bitline.mapping.residual import residuals
 
@@ -110,9 +110,8 @@ def arrange(targets: Tensor, stuck: Tensor | None, placement: LayerPlacement) ->
 
 def _shared(targets: Tensor, stuck: Tensor, placement: LayerPlacement) -> float:
     """Mean over all kernels, each on its own column, of the sum of its weights' errors."""
-    weights = _weights(placement)
     wrong = torch.where(stuck >= 0, stuck - targets, 0).sum((0, 3, 4), dtype=torch.float64)  # (sides, slices)
-    return float((wrong.flatten() * weights).sum()) / (targets.shape[0] * targets.shape[4])
+    return float((wrong * worth(placement.chip)).sum()) / (targets.shape[0] * targets.shape[4])
 
 
 def _assigned(cost: Tensor) -> Tensor:
@@ -153,16 +152,10 @@ def _cost(kernels: Tensor, stuck: Tensor, placement: LayerPlacement, shared: flo
     return variance * power + squared_mean * moved.square()
 
 
-def _weights(placement: LayerPlacement) -> Tensor:
-    """What the cells of one weight weigh, float32, (sides * slices,)."""
-    slices = torch.tensor(slice_weights(placement.chip), dtype=torch.float32)
-    return torch.cat([slices, -slices][: placement.chip.sides])
-
-
 def _tile_errors(kernels: Tensor, stuck: Tensor, placement: LayerPlacement) -> tuple[Tensor, Tensor]:
     """Sum and sum of squares over rows of what stuck cells do to weights, float64, both (kernels, columns).
 
-    Where the mitigation writes the nearest value that is left, that is what counts.
+    Where the mitigation makes up for them, what the nearest value still errs by is what counts.
     """
     found = residuals(placement)
     first = torch.empty(kernels.shape[3], stuck.shape[3], dtype=torch.float64)
