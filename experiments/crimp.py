@@ -29,7 +29,7 @@ import torch
 from bitline import chip as chips
 from bitline import data as datasets
 from bitline.chip.description import Chip, Faults
-from bitline.compress.sparsity import placement
+from bitline.compress.sparsity import placement, sparsity
 from bitline.cost.computing import compare, computing
 from bitline.evaluate import Settings, evaluate
 from bitline.models.files import load_run, read_json
@@ -69,6 +69,8 @@ OFF: dict[str, dict[str, Any]] = {
     "rank by factors": {"rank": "factor"},
 }
 """one ingredient off at a time"""
+SHORT: dict[str, Any] = {"settle_epochs": 1, "reprogram_every": 16, "chips": 5}
+"""what the ablation has instead of the options of its network"""
 
 
 @dataclass(frozen=True)
@@ -87,6 +89,8 @@ class Network:
     """of the recipe"""
     float_options: dict[str, Any] = field(default_factory=dict[str, Any])
     """of the float training"""
+    after: str = ""
+    """the entry whose finished network is pruned further; its float network is the teacher"""
 
 
 NETWORKS = {
@@ -103,9 +107,9 @@ NETWORKS = {
         "resnet20",
         0.5136,
         epochs=15,
-        crimp_epochs=2,
+        crimp_epochs=6,
         chip_epochs=1,
-        options={**ON_PAIRS, "settle_epochs": 7},
+        options={**ON_PAIRS, "zero_start": 0.0, "settle_epochs": 5},
     ),
     "resnet56": Network(
         "resnet56",
@@ -125,9 +129,24 @@ NETWORKS = {
         float_options={"schedule": "onecycle", "lr": 0.05},
         options={**ON_PAIRS, "kernel_share": 0.8, "settle_epochs": 5, "chips_before": 1, "reprogram_every": 64},
     ),
+    "vgg16_sparser": Network(
+        "vgg16",
+        0.953,
+        after="vgg16",
+        crimp_epochs=3,
+        chip_epochs=1,
+        options={
+            **ON_PAIRS,
+            "kernel_groups": False,
+            "zero_start": 0.0,
+            "settle_epochs": 4,
+            "chips_before": 1,
+            "reprogram_every": 32,
+        },
+    ),
 }
 """sparsities are the paper's; ResNet-20, which it does not have, takes that of ResNet-56, and LeNet-5 what crossbars of
-128 x 128 allow, of which every layer keeps one"""
+128 x 128 allow, of which every layer keeps one; the sparser VGG-16 has what a 36th of the power needs"""
 
 
 def figures(evaluation: dict[str, Any], origin: float) -> dict[str, Any]:
@@ -199,9 +218,13 @@ class Study:
     def recipe(self, name: str, label: str, **changes: Any) -> Path:
         """Run the recipe on a network."""
         network, options = NETWORKS[name], self.options
+        run, share, teacher = self.start(network.after or name), network.sparsity, {}
+        if network.after:
+            run, teacher = self.recipe(network.after, "crimp"), {"teacher": run}
+            share = 1 - (1 - share) / (1 - read_json(run / PRUNING)["sparsity"])
         config = checked(
             **{
-                "run": self.start(name), "recipe": "crimp", "chip": CHIP, "sparsity": network.sparsity,
+                "run": run, "recipe": "crimp", "chip": CHIP, "sparsity": share, **teacher,
                 "epochs": network.crimp_epochs, "chip_epochs": network.chip_epochs, "chips": options.chips,
                 "images": options.images, "threads": options.threads, "checkpoint_every": 100,
                 "out": options.out / name / label, **network.options, **changes,
@@ -225,9 +248,10 @@ class Study:
 
     def network(self, name: str) -> None:
         """Take a network from float training to its figures."""
-        folder = self.recipe(name, "crimp")
-        origin = load_run(self.options.out / name / "float")
-        pruning, start = read_json(folder / PRUNING), read_json(folder / BEFORE)
+        folder, network = self.recipe(name, "crimp"), NETWORKS[name]
+        whole = self.options.out / (network.after or name)
+        origin, pruning = load_run(whole / "float"), read_json(folder / PRUNING)
+        start = read_json(whole / "crimp" / BEFORE)
         before = start["accuracy"]
         made = Made.of(folder)
         assert made is not None
@@ -240,12 +264,12 @@ class Study:
         }
         found = {key: figures(evaluation, before["float"]) for key, evaluation in evaluations.items()}
         prices = self.prices(origin.model, folder, origin.record.data)
-        network = NETWORKS[name]
         entry = {
-            "float_accuracy": before["float"], "sparsity": 100 * pruning["sparsity"],
+            "float_accuracy": before["float"], "sparsity": 100 * sparsity(origin.model, load_run(folder).model),
             "clean_accuracy": ideal(folder), **found, **prices,
             "crossbars_after": pruning["crossbars_after"], "options": network.options,
             "epochs": {"float": network.epochs, "crimp": network.crimp_epochs, "chip": network.chip_epochs},
+            "after": network.after,
             "images": start["data"]["count"], "seeds": list(range(self.options.chips)),
             "training_s": {p.parent.name: read_json(p).get("seconds") for p in folder.glob("*/metrics.json")},
             "onnx": self.onnx(folder), "before": before, "hardware": describe(),
@@ -283,7 +307,7 @@ class Study:
         """Switch one ingredient off at a time."""
         for label, changes in OFF.items():
             if label not in self.result["ablation"]:
-                folder = self.recipe("resnet20", label.replace(" ", "_"), **changes)
+                folder = self.recipe("resnet20", label.replace(" ", "_"), **{**SHORT, **changes})
                 found = figures(read_json(folder / AFTER), read_json(folder / BEFORE)["accuracy"]["float"])
                 self.save("ablation", label, found | read_json(folder / PRUNING) | {"clean_accuracy": ideal(folder)})
 

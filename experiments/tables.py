@@ -266,12 +266,13 @@ def crimp() -> str:
     networks = result["summary"]
     conditions = {"faults_eps0.1": "faults, sigma 0.1", "eps0.5": "no faults, sigma 0.5"}
 
-    def cell(p: dict[str, Any]) -> str:
-        return f"{p['mean']:.1f} ± {p['std']:.1f} ({p['worst']:.1f})"
+    def cells(n: dict[str, Any], key: str) -> list[str]:
+        p = n[key]
+        return [f"{p['mean']:.1f} ± {p['std']:.1f} ({p['worst']:.1f})", f"{n[f'{key}_at_once']['mean']:.1f}"]
 
     rows = [
         [name, f"{n['float_accuracy']:.1f}", f"{n['before']['mean']:.1f}", f"{n['clean_accuracy']:.1f}",
-         *(cell(n[key]) for key in conditions), f"{n['sparsity']:.1f}",
+         *(text for key in conditions for text in cells(n, key)), f"{n['sparsity']:.1f}",
          f"{n['crossbars_before']} -> {n['crossbars_after']}",
          *(f"{n[key]:.1f}, {n[f'{key}_16bit']:.1f}" for key in ("power_ratio", "area_ratio")),
          " + ".join(map(str, _epochs(n)))]
@@ -279,7 +280,7 @@ def crimp() -> str:
     ]  # fmt: skip
     header = [
         "network", "float [%]", "before, faults [%]", "integers [%]",
-        *(f"{text} [%] (worst)" for text in conditions.values()),
+        *(title for text in conditions.values() for title in (f"{text} [%] (worst)", "at once")),
         "sparsity [%]", "crossbars", "computing power", "area", "epochs: float + phases + settling + chip",
     ]  # fmt: skip
     power, area, power16, area16 = (

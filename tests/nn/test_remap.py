@@ -6,6 +6,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.optimize import linear_sum_assignment
 from torch import Tensor, nn
 
 from bitline.chip import Chip, replace
@@ -17,7 +18,7 @@ from bitline.mapping.place import dense
 from bitline.mapping.residual import Residuals
 from bitline.nn import IDEAL, calibrate, crossbar_layers, to_crossbar
 from bitline.nn.layers import CrossbarLayer
-from bitline.nn.remap import _tile_errors, arrange
+from bitline.nn.remap import MEAN_SQUARE, _tile_errors, arrange
 from bitline.nn.wiring import written_cells
 from bitline.physics.faults import stuck_levels
 from bitline.physics.program import effective_levels, exact_levels
@@ -205,15 +206,39 @@ def test_the_cost_counts_the_errors_that_stuck_cells_leave(make_chip, rng, encod
     monkeypatch.setattr(Residuals, "columns_at_once", lambda *_: 5)
     assert torch.equal(_tile_errors(kernels, cells, placement)[1], second)
 
-    worth = torch.tensor(slice_weights(chip)).double()
-    signs = torch.tensor([1.0, -1.0][: chip.sides]).double()
     for column in range(12):
-        there = cells[..., column, None].expand(kernels.shape)
-        asked = nearest_levels(kernels[None], there[None], placement)[0] if nearest else kernels
-        wrong = torch.where(there >= 0, there, asked).double() - kernels.double()
-        error = torch.einsum("ksrc,s,k->rc", wrong, worth, signs)
+        error = errors_on_column(kernels, cells[..., column, None], placement)
         torch.testing.assert_close(first[:, column], error.sum(0))
         torch.testing.assert_close(second[:, column], error.square().sum(0))
+
+
+def errors_on_column(kernels, cells, placement):
+    chip = placement.chip
+    worth = torch.tensor(slice_weights(chip)).double()
+    signs = torch.tensor([1.0, -1.0][: chip.sides]).double()
+    there = cells.expand(kernels.shape)
+    nearest = chip.mitigation.nearest or chip.mitigation.readback
+    asked = nearest_levels(kernels[None], there[None], placement)[0] if nearest else kernels
+    wrong = torch.where(there >= 0, there, asked).double() - kernels.double()
+    return torch.einsum("ksrc,s,k->rc", wrong, worth, signs)
+
+
+@pytest.mark.parametrize("switch", ["", "nearest", "readback"])
+@pytest.mark.parametrize("encoding", ["offset", "pair", "two's complement"])
+def test_no_order_costs_less_than_the_one_found_beside_what_all_kernels_share(make_chip, rng, encoding, switch):
+    switches = {"remap": True} | ({switch: True} if switch else {})
+    chip = replace(chip_with(make_chip, encoding, **switches), "cell.faults={stuck_off=0.05, stuck_on=0.15}")
+    placement = dense(Matmul("it", "linear", 30, 12), chip)
+    targets = encode(torch.randint(4, 20, (1, 30, 12), generator=rng), placement)
+    stuck = stuck_levels(targets.shape, chip.cell, generator=rng)
+    kernels, cells = targets[0], stuck[0]
+    found = torch.stack([errors_on_column(kernels, cells[..., column, None], placement) for column in range(12)])
+    total, power = found.sum(1).T, found.square().sum(1).T
+    moved = total - total.diagonal().mean()
+    cost = MEAN_SQUARE[1] * power + MEAN_SQUARE[0] * moved.square()
+    best = cost[linear_sum_assignment(cost.numpy())].sum()
+    order = arrange(targets, stuck, placement).order[0]
+    torch.testing.assert_close(cost.gather(1, order[:, None]).sum(), best)
 
 
 def test_remapping_for_the_nearest_values_leaves_less_error_than_for_those_asked(make_chip, rng):

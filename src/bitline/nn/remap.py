@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from bitline.chip.description import Offset, Pair
-from bitline.mapping.encode import slice_weights, worth
+from bitline.mapping.encode import slice_weights
 from bitline.mapping.place import LayerPlacement
 from bitline.mapping.residual import residuals
 
@@ -92,26 +92,21 @@ def arrange(targets: Tensor, stuck: Tensor | None, placement: LayerPlacement) ->
         bounds = (0, cols)
     order = torch.arange(cols).repeat(len(targets), 1)
     flipped = torch.zeros(order.shape, dtype=torch.bool)
-    shared = _shared(targets[..., :cols], stuck[..., :cols], placement)
-    for group in range(len(targets)):
-        for a, b in pairwise(bounds):
-            kernels, cells = targets[group, ..., a:b], stuck[group, ..., a:b]
-            cost = _cost(kernels, cells, placement, shared)
-            better = torch.zeros(cost.shape, dtype=torch.bool)
-            if mitigation.flip:
-                turned = flip(kernels[None], torch.ones(1, b - a, dtype=torch.bool), placement)[0]
-                other = _cost(turned, cells, placement, shared, sign=-1)
-                better, cost = other < cost, torch.minimum(other, cost)
-            columns = _assigned(cost) if mitigation.remap else torch.arange(b - a)
-            order[group, a:b] = a + columns
-            flipped[group, a:b] = better.gather(1, columns[:, None])[:, 0]
+    tiles = [(group, a, b) for group in range(len(targets)) for a, b in pairwise(bounds)]
+    errors = [_errors(targets[group, ..., a:b], stuck[group, ..., a:b], placement) for group, a, b in tiles]
+    shared = float(torch.cat([total.diagonal() for total, _ in errors]).mean())
+    for (group, a, b), (total, power) in zip(tiles, errors, strict=True):
+        cost = _cost(total, power, placement, shared)
+        better = torch.zeros(cost.shape, dtype=torch.bool)
+        if mitigation.flip:
+            turned = flip(targets[group, None, ..., a:b], torch.ones(1, b - a, dtype=torch.bool), placement)[0]
+            total, power = _errors(turned, stuck[group, ..., a:b], placement)
+            other = _cost(-total, power, placement, shared)
+            better, cost = other < cost, torch.minimum(other, cost)
+        columns = _assigned(cost) if mitigation.remap else torch.arange(b - a)
+        order[group, a:b] = a + columns
+        flipped[group, a:b] = better.gather(1, columns[:, None])[:, 0]
     return Arrangement(order, flipped)
-
-
-def _shared(targets: Tensor, stuck: Tensor, placement: LayerPlacement) -> float:
-    """Mean over all kernels, each on its own column, of the sum of its weights' errors."""
-    wrong = torch.where(stuck >= 0, stuck - targets, 0).sum((0, 3, 4), dtype=torch.float64)  # (sides, slices)
-    return float((wrong * worth(placement.chip)).sum()) / (targets.shape[0] * targets.shape[4])
 
 
 def _assigned(cost: Tensor) -> Tensor:
@@ -120,7 +115,12 @@ def _assigned(cost: Tensor) -> Tensor:
     return torch.from_numpy(linear_sum_assignment(cost.numpy())[1]).long()
 
 
-def _cost(kernels: Tensor, stuck: Tensor, placement: LayerPlacement, shared: float, sign: int = 1) -> Tensor:
+def _correction(placement: LayerPlacement) -> str:
+    encoding = placement.chip.weights.encoding
+    return encoding.correction if isinstance(encoding, Offset) else "none"
+
+
+def _cost(total: Tensor, power: Tensor, placement: LayerPlacement, shared: float) -> Tensor:
     """Expected squared error of every kernel on every column, float64, (kernels, columns).
 
     With e the error of a weight, that is variance * sum(e^2) + (mean * sum(e))^2 over independent inputs. Not counted
@@ -128,28 +128,37 @@ def _cost(kernels: Tensor, stuck: Tensor, placement: LayerPlacement, shared: flo
     mean of e over the layer, or over each row tile.
 
     Args:
-        kernels: levels, (sides, slices, rows, kernels).
-        stuck: of columns, -1 where a cell works, (sides, slices, rows, columns).
+        total: sum of errors, weight units, (kernels, columns).
+        power: sum of squares of errors, less what a correction takes away, the same shape.
         placement: of the layer.
-        shared: sum of errors that all kernels share, weight units.
-        sign: -1 where the results of these levels are turned.
+        shared: mean over all kernels of the layer, each on its own column, of the sum of its errors.
     """
-    wired, encoding = placement.wired, placement.chip.weights.encoding
-    correction = encoding.correction if isinstance(encoding, Offset) else "none"
-    squared_mean, variance = SIGNED if wired.matmul.signed else MEAN_SQUARE
-    power = total = torch.zeros(())
-    for a, b in pairwise(wired.row_bounds):
-        first, second = _tile_errors(kernels[:, :, a:b], stuck[:, :, a:b], placement)
-        total = total + first
-        power = power + (second - first.square() / (b - a) if correction == "measured" else second)
-    match correction:
+    squared_mean, variance = SIGNED if placement.wired.matmul.signed else MEAN_SQUARE
+    match _correction(placement):
         case "measured":
             return variance * power
         case "expected":
             moved = total - total.mean()
         case _:
-            moved = sign * total - shared
+            moved = total - shared
     return variance * power + squared_mean * moved.square()
+
+
+def _errors(kernels: Tensor, stuck: Tensor, placement: LayerPlacement) -> tuple[Tensor, Tensor]:
+    """Sum of errors over all rows, and of their squares less what a correction takes away, (kernels, columns).
+
+    Args:
+        kernels: levels, (sides, slices, rows, kernels).
+        stuck: of columns, -1 where a cell works, (sides, slices, rows, columns).
+        placement: of the layer.
+    """
+    measured = _correction(placement) == "measured"
+    power = total = torch.zeros(())
+    for a, b in pairwise(placement.wired.row_bounds):
+        first, second = _tile_errors(kernels[:, :, a:b], stuck[:, :, a:b], placement)
+        total = total + first
+        power = power + (second - first.square() / (b - a) if measured else second)
+    return total, power
 
 
 def _tile_errors(kernels: Tensor, stuck: Tensor, placement: LayerPlacement) -> tuple[Tensor, Tensor]:
