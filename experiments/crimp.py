@@ -14,9 +14,9 @@ Every step is a run directory below --out, or a point of the result; a run that 
 """
 
 import argparse
+import fcntl
 import json
 import math
-import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -64,6 +64,7 @@ OFF: dict[str, dict[str, Any]] = {
     "no integers": {"integer": False},
     "no adaptation": {"reprogram_every": 0},
     "no compensation": {"compensate": False},
+    "no readback": {"readback": False},
     "no distillation": {"distill": 0.0},
     "no L1": {"l1": 0.0},
     "rank by factors": {"rank": "factor"},
@@ -186,23 +187,20 @@ class Study:
 
     def save(self, key: str, name: str, found: dict[str, Any]) -> None:
         """Add one entry, and write the result whole or not at all."""
-        path = self.options.result
+        self.options.result.parent.mkdir(parents=True, exist_ok=True)
+        with (self.options.out / "lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            self._add(key, name, found | {"hardware": describe(), "commit": git_commit()})
+
+    def _add(self, key: str, name: str, found: dict[str, Any]) -> None:
         self.result = self.read()
         self.result[key][name] = found
         summary = self.result["summary"].values()
-        self.result |= {
-            "hardware": describe(),
-            "commit": git_commit(),
-            "chip": chips.load(CHIP).model_dump(mode="json"),
-        }
         for key in ("power_ratio", "area_ratio", "power_ratio_16bit", "area_ratio_16bit"):
             values = [network[key] for network in summary if key in network]
             if values:
                 self.result[f"{key}_geometric_mean"] = math.exp(math.fsum(map(math.log, values)) / len(values))
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_suffix(".part")
-        part.write_text(json.dumps(self.result, indent=1) + "\n")
-        os.replace(part, path)
+        write_json(self.options.result, self.result)
 
     def start(self, name: str) -> Path:
         """Train the float network that a recipe starts from."""
@@ -272,7 +270,7 @@ class Study:
             "after": network.after,
             "images": start["data"]["count"], "seeds": list(range(self.options.chips)),
             "training_s": {p.parent.name: read_json(p).get("seconds") for p in folder.glob("*/metrics.json")},
-            "onnx": self.onnx(folder), "before": before, "hardware": describe(),
+            "onnx": self.onnx(folder), "before": before, "chip": made.chip.model_dump(mode="json"),
             "run": str(folder.relative_to(self.options.out)),
         }  # fmt: skip
         self.save("summary", name, entry)

@@ -13,7 +13,9 @@ from bitline.physics.program import effective_levels
 from bitline.physics.readback import Policy, write_in_turn
 
 SLICES = torch.tensor([1, 4, 16, 64])
-SIDES = {"offset": SLICES[None], "pair": torch.stack([SLICES, -SLICES])}
+SIDES = {
+    "offset": SLICES[None], "pair": torch.stack([SLICES, -SLICES]), "10 bits": torch.tensor([[1, 4, 16, 64, 256]]),
+}  # fmt: skip
 SMALL = {"offset": SLICES[None, :2], "pair": torch.stack([SLICES[:2], -SLICES[:2]])}
 
 
@@ -97,7 +99,9 @@ def test_the_tabulated_square_error_is_that_of_a_plain_recursion(worth):
         assert float(left[middle + steps]) == pytest.approx(least(0, remainder), rel=0.03, abs=0.05)
 
 
-@pytest.mark.parametrize(("sigma", "encoding", "gain"), [(0.1, "pair", 30), (0.5, "pair", 3), (0.1, "offset", 4)])
+@pytest.mark.parametrize(
+    ("sigma", "encoding", "gain"), [(0.1, "pair", 30), (0.5, "pair", 3), (0.1, "offset", 4), (0.1, "10 bits", 4)]
+)
 def test_what_is_left_is_what_the_table_expects_and_far_less_than_at_once(sigma, encoding, gain):
     worth, varying = SIDES[encoding], cell(sigma)
     levels = levels_of(worth, rows=400, cols=100)
@@ -114,7 +118,8 @@ def test_what_is_left_is_what_the_table_expects_and_far_less_than_at_once(sigma,
     table = policy.table(0, 2 ** worth.numel() - 1)[0]
     middle = len(table) // 2
     expected = table[(middle + wanted.abs() / policy.edges[0] * middle).round().long()]
-    assert float(left.mean()) == pytest.approx(float(expected.mean()), rel=0.1, abs=0.03)
+    spread = float(left.std()) / left.numel() ** 0.5
+    assert abs(float(left.mean() - expected.mean())) < 4 * spread + 0.06 * float(expected.mean())  # 6 %: of the bins
 
 
 def test_errors_of_a_pair_favour_no_sign():
@@ -158,7 +163,10 @@ def test_a_kept_leak_is_part_of_what_is_wanted():
             {"mitigation": {"readback": True}, "weights": {"encoding": {"kind": "offset", "correction": "expected"}}},
             'mitigation.readback = true with correction = "expected"',
         ),
-        ({"mitigation": {"readback": True}, "weights": {"bits": 9}}, "with weights.bits = 9.*at most 8 bits"),
+        (
+            {"mitigation": {"readback": True}, "weights": {"bits": 8, "slices": 7}, "cell": {"bits": 3}},
+            "with 7 cells a weight that add up to 2097151: .*use fewer weights.bits or cells of more bits",
+        ),
     ],
 )
 def test_what_does_not_go_with_reading_back_is_refused(make_chip, changes, message):

@@ -8,15 +8,16 @@ from typer.testing import CliRunner
 from bitline import chip as chips
 from bitline.cli import app
 from bitline.data import load
-from bitline.errors import ConversionError, DataError
+from bitline.errors import ChipError, ConversionError, DataError
 from bitline.models.files import load_run
 from bitline.nn import crossbar_layers, to_crossbar
 from bitline.recipes import checked, crimp
-from bitline.recipes.crimp import Zerorize
+from bitline.recipes.crimp import Zerorize, chip_of
 from bitline.recipes.files import Made
 from bitline.recipes.run import optimize
 from bitline.train import checked as checked_training
 from bitline.train.run import train
+from bitline.train.zerorize import ZerorizeRecover
 
 SMALL = {
     "recipe": "crimp", "chip": "crimp-32nm", "sparsity": 0.6, "epochs": 12, "chip_epochs": 3, "lr": 0.05, "chips": 2,
@@ -103,14 +104,22 @@ def test_cost_prices_the_crossbars_that_are_left_on_the_chip_of_the_run(folder):
     assert json.loads(printed.output)["crossbars"] == read(folder, "pruning.json")["crossbars_after"]
 
 
-def test_a_killed_recipe_goes_on_to_the_same_network(network, folder, tmp_path):
+def test_a_recipe_killed_twice_goes_on_to_the_same_network(network, folder, tmp_path, monkeypatch):
     def stop(line):
         if "training, crossbars" in line:
             raise KeyboardInterrupt
 
-    config = checked(run=network, **SMALL, out=tmp_path / "run")
+    def stop_while_a_chip_is_in_use(self, trainer, *_):
+        if self.factors is None and trainer.global_step == 51:
+            raise InterruptedError
+
+    config = checked(run=network, **SMALL, checkpoint_every=5, out=tmp_path / "run")
     with pytest.raises(KeyboardInterrupt):
         optimize(config, say=stop)
+    with monkeypatch.context() as patch:
+        patch.setattr(ZerorizeRecover, "on_before_zero_grad", stop_while_a_chip_is_in_use)
+        with pytest.raises(InterruptedError):
+            optimize(config, if_exists="resume")
     again = optimize(config, if_exists="resume")
 
     assert read(again, "evaluation.json")["accuracy"]["chips"] == read(folder, "evaluation.json")["accuracy"]["chips"]
@@ -179,12 +188,19 @@ class _Full:
         raise ConversionError(f"sparsity is {sparsity}; allowed: up to 0.4")
 
 
-@pytest.mark.parametrize("capped", [False, True])
-def test_a_second_phase_removes_all_there_is_where_a_first_one_refuses(network, capped):
+def test_what_cannot_be_removed_is_refused_at_the_start_and_capped_once_there_is_training_to_lose(network):
     config = checked(run=network, recipe="crimp", chip="crimp-32nm")
-    stage = Zerorize("crossbars", nn.Identity(), None, config.load_chip(), config, None, 0.9, capped)
-    if capped:
-        assert stage._ratio(_Full()) == 1.0
-    else:
-        with pytest.raises(ConversionError, match=r"up to 0\.4"):
-            stage._ratio(_Full())
+    stage = Zerorize("crossbars", nn.Identity(), None, config.load_chip(), config, None, 0.9)
+    with pytest.raises(ConversionError, match=r"up to 0\.4"):
+        stage._ratio(_Full(), capped=False)
+    assert stage._ratio(_Full(), capped=True) == 1.0
+
+
+def test_a_chip_that_cannot_be_read_back_is_refused_with_the_switch_that_helps(network, tmp_path):
+    overrides = (*SMALL["overrides"], "mitigation.verify=0.5")
+    config = checked(run=network, **{**SMALL, "overrides": overrides}, out=tmp_path / "run")
+    with pytest.raises(ChipError, match=r"mitigation\.verify = 0\.5 with readback = true.*--no-readback"):
+        optimize(config)
+    without = chip_of(config.load_chip(), config.model_copy(update={"readback": False})).mitigation
+    assert without.nearest
+    assert not without.readback

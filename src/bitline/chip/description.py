@@ -369,7 +369,8 @@ class Chip(Record):
                 )
         encoding = self.weights.encoding
         self.mitigation.check(
-            bits=self.weights.bits, reference_columns=self.reference_columns,
+            cells=self.cells_per_weight, span=self.sides * (2 ** (self.cell.bits * self.slices) - 1),
+            reference_columns=self.reference_columns,
             expected=isinstance(encoding, Offset) and encoding.correction == "expected",
         )  # fmt: skip
         if self.dac.bits > self.inputs.bits:

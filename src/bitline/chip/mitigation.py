@@ -6,8 +6,8 @@ from pydantic import Field
 
 from bitline.chip.records import Fraction, Record, Switch
 
-MOST_READBACK_BITS = 8
-"""of a weight: there are tables of all remainders"""
+MOST_READBACK_STATES = 2**23
+"""of a weight: what may be left to write, times which of its cells may work; both are tabulated"""
 
 
 class Mitigation(Record):
@@ -33,11 +33,12 @@ class Mitigation(Record):
         """Whether faults decide where and how weights are written."""
         return self.remap or self.flip
 
-    def check(self, *, bits: int, expected: bool, reference_columns: int) -> None:
+    def check(self, *, cells: int, span: int, expected: bool, reference_columns: int) -> None:
         """Refuse what does not go together.
 
         Args:
-            bits: of a weight.
+            cells: of a weight.
+            span: what they add at most, all sides taken together, weight units.
             expected: the digital side corrects by what models and rates say cells add on the mean.
             reference_columns: of a column tile, which subtract the zero point in analog.
 
@@ -59,8 +60,10 @@ class Mitigation(Record):
                 f"mitigation.verify = {self.verify:g} with readback = true: a cell is written once and made up for, or "
                 "written again until it is right; set one of them"
             )
-        if self.readback and bits > MOST_READBACK_BITS:
+        states = span * 2**cells
+        if self.readback and states > MOST_READBACK_STATES:
             raise ValueError(
-                f"mitigation.readback = true with weights.bits = {bits}: what to write next is tabulated for weights "
-                f"of at most {MOST_READBACK_BITS} bits"
+                f"mitigation.readback = true with {cells} cells a weight that add up to {span}: what to write next is "
+                f"tabulated, for at most {MOST_READBACK_STATES} values times patterns of cells, not {states}; use "
+                "fewer weights.bits or cells of more bits"
             )

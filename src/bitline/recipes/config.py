@@ -24,11 +24,9 @@ _OF: dict[str, tuple[RecipeName, ...]] = {
     "assignment": ("group", "mixed", "auto"),
     "refit": ("group", "separable", "mixed", "auto"),
     "layers": ("mixed",),
-    **dict.fromkeys(("sparsity", "kernel_share", "kernel_groups", "crossbar_blocks", "integer"), ("crimp",)),
-    **dict.fromkeys(
-        ("compensate", "l1", "zero_start", "zero_interval", "zerorize", "simulation", "rank", "settle_epochs"),
-        ("crimp",),
-    ),
+    **dict.fromkeys(("sparsity", "kernel_share", "kernel_groups", "crossbar_blocks", "rank"), ("crimp",)),
+    **dict.fromkeys(("l1", "zero_start", "zero_interval", "zerorize", "settle_epochs"), ("crimp",)),
+    **dict.fromkeys(("integer", "compensate", "readback", "simulation"), ("crimp",)),
     **dict.fromkeys(("objectives", "vary", "trials", "front", "proxy_steps", "proxy_batch", "proxy_images"), ("auto",)),
 }
 """which recipes use what"""
@@ -82,6 +80,8 @@ class RecipeConfig(StrictConfig):
         integer: scales that are powers of two and biases of integers, so that no floating point is left.
         compensate: programming error divided by its mean, the digital sum corrected for the mean error of cells,
             weights with stuck cells at the nearest value that is left to them, and biases set anew for each chip.
+        readback: the same by writing the cells of a weight in turn, so that they make up for programming errors too;
+            needs `compensate`.
         simulation: of the chip in training: ``linear`` has every error of cells but no rounding in the ADC, which is
             small for one that is lossless; ``direct`` has both.
         objectives: of ``auto``.
@@ -142,6 +142,7 @@ class RecipeConfig(StrictConfig):
     zerorize: bool = True
     integer: bool = True
     compensate: bool = True
+    readback: bool = True
     simulation: Literal["linear", "direct"] = "linear"
     objectives: tuple[Objective, ...] = ("accuracy", "energy", "area")
     vary: Annotated[tuple[Varied, ...], Field(min_length=1)] = (

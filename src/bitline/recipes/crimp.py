@@ -6,18 +6,19 @@ then crossbars. What the paper leaves open is ours and stated in docs/crimp.md: 
 phases, the start from a trained network, and how errors of cells are compensated.
 """
 
+import math
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
-from torch import nn
+from torch import Tensor, nn
 
 from bitline.chip.description import Chip, LogNormal, Offset, check
-from bitline.chip.mitigation import MOST_READBACK_BITS
 from bitline.chip.variants import with_cells
 from bitline.compress.crossbar_block import CrossbarBlocks
 from bitline.compress.kernel_group import KernelGroups
 from bitline.data import DataSet
-from bitline.errors import ConversionError, DataError
+from bitline.errors import ChipError, ConversionError, DataError
 from bitline.evaluate import Settings
 from bitline.evaluate.run import calibration_batches
 from bitline.models.files import ModelRecord
@@ -56,17 +57,25 @@ def chip_of(chip: Chip, config: RecipeConfig) -> Chip:
         if isinstance(weights.encoding, Offset) and weights.encoding.sum == "digital":
             encoding = weights.encoding.model_copy(update={"correction": "measured"})
             weights = weights.model_copy(update={"encoding": encoding})
-        readback = not mitigation.verify and weights.bits <= MOST_READBACK_BITS
-        mitigation = mitigation.model_copy(update={"nearest": True, "readback": readback})
+        mitigation = mitigation.model_copy(update={"nearest": True, "readback": config.readback or mitigation.readback})
     found = chip.model_copy(update={"weights": weights, "inputs": inputs, "cell": cell, "mitigation": mitigation})
-    return check(found.model_dump(mode="json"), f"chip {chip.name} for recipe crimp")
+    try:
+        return check(found.model_dump(mode="json"), f"chip {chip.name} for recipe crimp")
+    except ChipError as error:
+        if not mitigation.readback or chip.mitigation.readback:
+            raise
+        raise ChipError(f"{error}; or leave readback out of the recipe: readback = false (--no-readback)") from error
 
 
 def keep_zeros(network: nn.Module) -> None:
     """Let weights that are exactly zero, which pruning leaves, learn nothing."""
     for module in network.modules():
         if isinstance(module, MAPPED) and bool((module.weight == 0).any()):
-            module.weight.register_hook((module.weight.detach() != 0).mul)
+            module.weight.register_hook(partial(_masked, module.weight.detach() != 0))
+
+
+def _masked(mask: Tensor, gradient: Tensor) -> Tensor:
+    return gradient * mask.to(gradient.device)
 
 
 @dataclass(frozen=True)
@@ -95,7 +104,13 @@ class Zerorize:
     capped: bool = False
 
     def run(self, train: TrainConfig, *, resumed: bool) -> None:
-        """Train and write a run directory, whose network has its pruned weights at zero."""
+        """Train and write a run directory, whose network has its pruned weights at zero.
+
+        Checkpoints fall on steps at which another chip is programmed, so that a resume meets the same errors of cells.
+        """
+        if train.checkpoint_every and self.config.reprogram_every:
+            every = self.config.reprogram_every
+            train = train.model_copy(update={"checkpoint_every": math.ceil(train.checkpoint_every / every) * every})
         example = next(self.data.batches("test", batch_size=2, limit=2))[0]
         config, network = self.config, self.network
         factors: KernelGroups | CrossbarBlocks | None = None
@@ -116,13 +131,13 @@ class Zerorize:
             schedule = Schedule(train.epochs, config.settle_epochs, 1)
         elif not config.zerorize:
             schedule = Schedule(train.epochs, train.epochs - 1)
-        self._ratio(factors)  # refuses before anything is trained
+        self._ratio(factors, capped=self.capped)  # refuses before anything is trained
         batches = calibration_batches(self.data, Settings(calibration_images=config.calibration_images))
         count = min(RANK_IMAGES, len(self.data.train_images))
         ranked = factors is not None and config.rank == "loss"
         labelled = list(self.data.batches("train", batch_size=RANK_BATCH, limit=count)) if ranked else []
         leader = ZerorizeRecover(
-            alternating, factors, schedule, ratio=lambda: self._ratio(factors), batches=batches,
+            alternating, factors, schedule, ratio=lambda: self._ratio(factors, capped=True), batches=batches,
             reprogram_every=config.reprogram_every, seed=config.seed, labelled=labelled,
         )  # fmt: skip
 
@@ -138,13 +153,17 @@ class Zerorize:
             penalty=leader.penalty(config.l1), test_images=config.test_images, finish=finish,
         )  # fmt: skip
 
-    def _ratio(self, factors: KernelGroups | CrossbarBlocks | None) -> float:
-        """Share of the kernels or crossbars to zero."""
+    def _ratio(self, factors: KernelGroups | CrossbarBlocks | None, *, capped: bool) -> float:
+        """Share of the kernels or crossbars to zero.
+
+        Which crossbar a layer keeps decides how much can go, and changes with their ranks in training; then all that
+        can go does.
+        """
         if factors is None:
             return 0.0
         try:
             return factors.target(self.target)
         except ConversionError:
-            if not self.capped:
+            if not capped:
                 raise
             return 1.0
