@@ -11,6 +11,11 @@ from bitline.mapping.lower import Matmul
 from bitline.mapping.nearest import nearest_levels
 from bitline.mapping.place import placed
 
+
+def nearest(levels, stuck, placement):
+    return nearest_levels(levels, stuck, slice_weights(placement.chip), placement.chip.cell.max_level)
+
+
 ENCODINGS = ("{kind='offset'}", "{kind='offset', sum='column'}", "{kind='twos_complement'}", "{kind='pair'}")
 
 
@@ -49,7 +54,7 @@ def test_no_choice_of_the_working_cells_is_nearer(encoding, bits, cell, seed):
     placement = placement_of(encoding, bits, cell)
     levels, stuck = drawn(placement, seed)
 
-    found = errors(nearest_levels(levels, stuck, placement), stuck, levels, placement)
+    found = errors(nearest(levels, stuck, placement), stuck, levels, placement)
 
     factors, top = slice_weights(placement.chip), placement.chip.cell.max_level
     for r, c in product(range(2), range(levels.shape[-1])):
@@ -66,7 +71,7 @@ def test_errors_of_stuck_cells_shrink_and_none_grows(encoding):
     for seed in range(10):
         levels, stuck = drawn(placement, seed, share=0.1, spread=0.25)
         before = errors(levels, stuck, levels, placement)
-        after = errors(nearest_levels(levels, stuck, placement), stuck, levels, placement)
+        after = errors(nearest(levels, stuck, placement), stuck, levels, placement)
         assert bool((after <= before).all())
         powers += torch.stack([before.square().sum(), after.square().sum()])
     assert powers[1] < 0.5 * powers[0]
@@ -77,7 +82,7 @@ def test_weights_without_a_stuck_cell_stay(encoding):
     placement = placement_of(encoding)
     levels, _ = drawn(placement, 0)
 
-    assert torch.equal(nearest_levels(levels, torch.full(levels.shape, -1, dtype=torch.int16), placement), levels)
+    assert torch.equal(nearest(levels, torch.full(levels.shape, -1, dtype=torch.int16), placement), levels)
 
 
 def test_the_other_cells_stand_in_for_the_highest_one():
@@ -86,4 +91,4 @@ def test_the_other_cells_stand_in_for_the_highest_one():
     stuck = torch.full(levels.shape, -1, dtype=torch.int16)
     stuck[:, :, 3] = 0
 
-    assert errors(nearest_levels(levels, stuck, placement), stuck, levels, placement).unique().tolist() == [128 - 63]
+    assert errors(nearest(levels, stuck, placement), stuck, levels, placement).unique().tolist() == [128 - 63]

@@ -218,7 +218,9 @@ def errors_on_column(kernels, cells, placement):
     signs = torch.tensor([1.0, -1.0][: chip.sides]).double()
     there = cells.expand(kernels.shape)
     nearest = chip.mitigation.nearest or chip.mitigation.readback
-    asked = nearest_levels(kernels[None], there[None], placement)[0] if nearest else kernels
+    asked = (
+        nearest_levels(kernels[None], there[None], slice_weights(chip), chip.cell.max_level)[0] if nearest else kernels
+    )
     wrong = torch.where(there >= 0, there, asked).double() - kernels.double()
     return torch.einsum("ksrc,s,k->rc", wrong, worth, signs)
 

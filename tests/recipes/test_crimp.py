@@ -122,6 +122,7 @@ def test_a_recipe_killed_twice_goes_on_to_the_same_network(network, folder, tmp_
             optimize(config, if_exists="resume")
     again = optimize(config, if_exists="resume")
 
+    assert (again / "model.safetensors").read_bytes() == (folder / "model.safetensors").read_bytes()
     assert read(again, "evaluation.json")["accuracy"]["chips"] == read(folder, "evaluation.json")["accuracy"]["chips"]
 
 

@@ -159,8 +159,9 @@ def compare(before: ComputingCost, after: ComputingCost) -> Ratios:
     Raises:
         MappingError: a network of no crossbars.
     """
-    if not after.crossbars:
-        raise MappingError("the second network has no crossbar: nothing to compare with")
+    for which, cost in (("first", before), ("second", after)):
+        if not cost.crossbars:
+            raise MappingError(f"the {which} network has no crossbar: nothing to compare with")
     return Ratios(
         before.crossbars / after.crossbars, before.power_W / after.power_W, before.area_m2 / after.area_m2
     )  # fmt: skip

@@ -10,14 +10,11 @@ from itertools import product
 import torch
 from torch import Tensor
 
-from bitline.mapping.encode import slice_weights
-from bitline.mapping.layer import LayerPlacement
-
 WORKS, OFF, ON = range(3)
 """states of a cell; those of a weight's cells are the digits of a number to this base"""
 
 
-def nearest_levels(levels: Tensor, stuck: Tensor, placement: LayerPlacement) -> Tensor:
+def nearest_levels(levels: Tensor, stuck: Tensor, factors: tuple[int, ...], top: int) -> Tensor:
     """Choose the levels of working cells so that each weight is as near to its target as its stuck cells allow.
 
     A pair's sides are chosen in turns, each nearest to what the other leaves to it: no error becomes larger.
@@ -25,13 +22,12 @@ def nearest_levels(levels: Tensor, stuck: Tensor, placement: LayerPlacement) -> 
     Args:
         levels: targets, uint8, (groups, sides, slices, rows, stored columns).
         stuck: -1 where a cell works, 0 or the highest level where it is stuck, the same shape.
-        placement: of the layer.
+        factors: what each slice of a weight weighs, least significant first.
+        top: highest level of a cell.
 
     Returns:
         uint8, the shape of `levels`; stuck cells keep their targets.
     """
-    chip = placement.chip
-    factors, top = slice_weights(chip), chip.cell.max_level
     worth = torch.tensor(factors)
     cells, states = (x.movedim(1, 0).movedim(2, -1) for x in (levels.long(), cell_states(stuck)))
     damaged = (states != WORKS).flatten(4).any(-1).any(0)  # (groups, rows, columns), on either side

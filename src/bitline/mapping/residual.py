@@ -5,8 +5,8 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from bitline.mapping.encode import worth
-from bitline.mapping.layer import LayerPlacement
+from bitline.chip.description import Chip
+from bitline.mapping.encode import slice_weights
 from bitline.mapping.nearest import WORKS, cell_states, nearest_levels
 
 _MOST = 2**21
@@ -17,13 +17,16 @@ class Residuals:
     """Errors of weights by pattern of stuck cells and by what is to be written, found where asked for and kept.
 
     Args:
-        placement: of a layer; others of the same chip find the same.
+        factors: what each slice of a weight weighs, least significant first.
+        sides: on which a weight has cells.
+        top: highest level of a cell.
+        values: that a weight may have.
+        mended: working cells make up for stuck ones.
     """
 
-    def __init__(self, placement: LayerPlacement) -> None:
-        chip = placement.chip
-        self.placement, self.top = placement, chip.cell.max_level
-        self.worth = worth(chip)
+    def __init__(self, factors: tuple[int, ...], sides: int, top: int, values: int, *, mended: bool) -> None:
+        self.factors, self.top, self.count, self.mended = factors, top, values, mended
+        self.worth = torch.tensor([factors, [-f for f in factors]][:sides])
         cells = torch.arange(self.worth.numel()).view(self.worth.shape)
         self.place, self.digit = 3**cells, (self.top + 1) ** cells
         self.patterns = self.values = torch.empty(0, dtype=torch.int64)
@@ -32,8 +35,7 @@ class Residuals:
 
     def columns_at_once(self, rows: int) -> int:
         """How many columns of so many rows surely fit the table."""
-        weights = 2**self.placement.chip.weights.bits
-        return _MOST if 3 ** self.worth.numel() * weights <= _MOST else max(1, _MOST // (rows * weights))
+        return _MOST if 3 ** self.worth.numel() * self.count <= _MOST else max(1, _MOST // (rows * self.count))
 
     def errors(self, kernels: Tensor, stuck: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return a table of errors, weight units, float32, and where in it weights and cells are.
@@ -77,23 +79,16 @@ class Residuals:
         shape = (1, *self.worth.shape, len(patterns), levels.shape[-1])
         stuck = stuck.permute(1, 2, 0)[None, ..., None].expand(shape)
         wanted = levels = levels[None, ..., None, :].expand(shape)
-        mitigation = self.placement.chip.mitigation
-        if (mitigation.nearest or mitigation.readback) and stuck.numel():
-            wanted = nearest_levels(levels, stuck, self.placement)
+        if self.mended and stuck.numel():
+            wanted = nearest_levels(levels, stuck, self.factors, self.top)
         wrong = torch.where(stuck >= 0, stuck, wanted).int() - levels.int()
         return torch.einsum("gksrc,ks->rc", wrong.float(), self.worth.float())
 
 
-@lru_cache(maxsize=8)
-def _kept(key: str) -> list[Residuals]:
-    return []
+_kept = lru_cache(maxsize=8)(Residuals)
 
 
-def residuals(placement: LayerPlacement) -> Residuals:
+def residuals(chip: Chip) -> Residuals:
     """Return the errors of a chip's weights, those found before included."""
-    chip = placement.chip
-    key = f"{chip.weights!r} {chip.cell.bits} {chip.sides} {chip.mitigation.nearest or chip.mitigation.readback}"
-    kept = _kept(key)
-    if not kept:
-        kept.append(Residuals(placement))
-    return kept[0]
+    mended = chip.mitigation.nearest or chip.mitigation.readback
+    return _kept(slice_weights(chip), chip.sides, chip.cell.max_level, 2**chip.weights.bits, mended=mended)

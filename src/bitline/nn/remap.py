@@ -166,7 +166,7 @@ def _tile_errors(kernels: Tensor, stuck: Tensor, placement: LayerPlacement) -> t
 
     Where the mitigation makes up for them, what the nearest value still errs by is what counts.
     """
-    found = residuals(placement)
+    found = residuals(placement.chip)
     first = torch.empty(kernels.shape[3], stuck.shape[3], dtype=torch.float64)
     second = torch.empty_like(first)
     width = found.columns_at_once(kernels.shape[2])

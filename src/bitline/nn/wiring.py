@@ -89,17 +89,17 @@ def _programmed(
     levels: Tensor, stuck: Tensor | None, placement: LayerPlacement, cell: Cell, seed: int
 ) -> tuple[Tensor, Tensor]:
     """Return the levels that cells are asked to take, and what they then add to their bitlines, level units."""
-    name, mitigation = placement.matmul.name, placement.chip.mitigation
+    name, chip, mitigation = placement.matmul.name, placement.chip, placement.chip.mitigation
     generator = seeds.generator(seed, name, "programming")
     if mitigation.readback and cell.errs:
-        return write_in_turn(levels, stuck, worth(placement.chip), cell, generator=generator)
+        return write_in_turn(levels, stuck, worth(chip), cell, generator=generator)
     if mitigation.nearest and stuck is not None:
-        levels = nearest_levels(levels, stuck, placement)
+        levels = nearest_levels(levels, stuck, slice_weights(chip), chip.cell.max_level)
     real = effective_levels(levels, stuck, cell, generator=generator)
     if not mitigation.verify or real.dtype == torch.uint8:
         return levels, real
     generator = seeds.generator(seed, name, "write-verify")
-    chosen = most_sensitive(levels, mitigation.verify, slice_weights(placement.chip), cell, generator=generator)
+    chosen = most_sensitive(levels, mitigation.verify, slice_weights(chip), cell, generator=generator)
     if stuck is not None:
         chosen &= stuck < 0
     return levels, verify(real, levels, chosen, cell, mitigation.tolerance, generator=generator)

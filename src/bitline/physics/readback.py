@@ -12,13 +12,15 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from bitline.chip.description import Cell
+from bitline.chip.cell import Cell, Faults, NoReadNoise
 from bitline.physics.program import always_exact, exact_levels, luck, outcomes, reached, stuck_at
 
 STEP = 0.25
 """between the remainders that are tabulated, weight units"""
 _EDGES = tuple(0.4 * k for k in range(-8, 9))
 """of the bins that outcomes of a write are put in, standard deviations; each stands for its mean"""
+_UNTABULATED = {"faults": Faults(), "read_noise": NoReadNoise(), "access_resistance": 0.0}
+"""of a cell, what tables do not depend on"""
 
 
 def write_in_turn(
@@ -42,7 +44,7 @@ def write_in_turn(
     order = sorted(range(worth.numel()), key=lambda k: -abs(int(worth.flatten()[k])))
     places = [divmod(k, worth.shape[1]) for k in order]
     worths = [int(worth[place]) for place in places]
-    policy = _policy(tuple(worths), cell.model_dump_json())
+    policy = _policy(tuple(worths), cell.model_copy(update=_UNTABULATED).model_dump_json())
     drawn, table, exact = luck(levels.shape, generator=generator), outcomes(cell), exact_levels(cell)
     negative = None
     if len(worth) == 2:

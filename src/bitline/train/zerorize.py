@@ -18,6 +18,7 @@ from torch.optim.swa_utils import update_bn
 from bitline.nn import program
 from bitline.nn.base import IDEAL
 from bitline.nn.view import ChipView
+from bitline.train.bound import bound
 from bitline.train.loader import derived_seed
 
 
@@ -97,9 +98,6 @@ class ZerorizeRecover(Callback):
         labelled: images and labels on which factors are weighed before they are ranked; none: magnitudes rank.
     """
 
-    CLIP = 1.0
-    """norm of the gradient in zero epochs"""
-
     def __init__(
         self, network: Alternating, factors: Factors | None, schedule: Schedule, *, ratio: Callable[[], float],
         batches: Sequence[Tensor], reprogram_every: int, seed: int, labelled: Sequence[tuple[Tensor, Tensor]] = (),
@@ -124,7 +122,7 @@ class ZerorizeRecover(Callback):
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
         """Bound the steps of a zero epoch: a chip with many faults may answer far from anything seen before."""
         if self.network.through_chip:
-            nn.utils.clip_grad_norm_(self.network.network.parameters(), self.CLIP)
+            bound(optimizer)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Zero at the end of a zero epoch, before its network is tested, on ideal cells.
