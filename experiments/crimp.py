@@ -135,7 +135,7 @@ NETWORKS = {
         0.953,
         after="vgg16",
         crimp_epochs=3,
-        chip_epochs=1,
+        chip_epochs=0,
         options={
             **ON_PAIRS,
             "kernel_groups": False,
