@@ -117,9 +117,9 @@ NETWORKS = {
         0.5136,
         epochs=10,
         crimp_epochs=2,
-        chip_epochs=1,
+        chip_epochs=2,
         float_options={"schedule": "onecycle", "lr": 0.1},
-        options={**ON_PAIRS, "settle_epochs": 4},
+        options={**ON_PAIRS, "settle_epochs": 6},
     ),
     "vgg16": Network(
         "vgg16",
