@@ -312,7 +312,8 @@ CRIMP = {
         "power": 15,
     },
 }
-"""accuracy in floating point, its drops, points, and sparsities, %, of Huai et al. 2023; computing power as read off their figure"""
+"""accuracy in floating point, its drops, points, and sparsities, %, of Huai et al. 2023; computing power as read off
+their figure"""
 
 
 def published() -> str:
