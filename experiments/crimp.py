@@ -29,7 +29,7 @@ import torch
 from bitline import chip as chips
 from bitline import data as datasets
 from bitline.chip.description import Chip, Faults
-from bitline.compress.sparsity import placement, sparsity
+from bitline.compress.sparsity import placement, sparsity, weights
 from bitline.cost.computing import compare, computing
 from bitline.evaluate import Settings, evaluate
 from bitline.models.files import load_run, read_json
@@ -132,7 +132,7 @@ NETWORKS = {
     ),
     "vgg16_sparser": Network(
         "vgg16",
-        0.953,
+        0.954,
         after="vgg16",
         crimp_epochs=1,
         chip_epochs=0,
@@ -218,7 +218,7 @@ class Study:
         run, share, teacher = self.start(network.after or name), network.sparsity, {}
         if network.after:
             run, teacher = self.recipe(network.after, "crimp"), {"teacher": run}
-            share = 1 - (1 - share) / (1 - read_json(run / PRUNING)["sparsity"])
+            share = 1 - (1 - share) * weights(load_run(teacher["teacher"]).model) / weights(load_run(run).model)
         config = checked(
             **{
                 "run": run, "recipe": "crimp", "chip": CHIP, "sparsity": share, **teacher,

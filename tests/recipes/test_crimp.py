@@ -7,6 +7,7 @@ from typer.testing import CliRunner
 
 from bitline import chip as chips
 from bitline.cli import app
+from bitline.compress.sparsity import weights, weights_left
 from bitline.data import load
 from bitline.errors import ChipError, ConversionError, DataError
 from bitline.models.files import load_run
@@ -186,6 +187,16 @@ def test_a_pruned_network_is_adapted_to_another_chip_without_pruning(network, fo
     assert read(again, "pruning.json")["crossbars_after"] == read(folder, "pruning.json")["crossbars_after"]
     after, before = (read(run, "evaluation.json")["accuracy"]["mean"] for run in (again, untrained))
     assert after > before + 2
+
+
+def test_a_pruned_network_is_pruned_further_to_the_share_of_its_weights_that_is_asked(network, folder, tmp_path):
+    options = {**SMALL, "sparsity": 0.7, "epochs": 2, "settle_epochs": 0, "chip_epochs": 0, "chips": 1, "images": 20}
+    again = optimize(checked(run=folder, **options, teacher=network, out=tmp_path / "run"))
+
+    before, after = (load_run(run).model for run in (folder, again))
+    assert weights_left(before) < 0.95 * weights(before)  # crossbars that are zero already
+    assert 1 - weights_left(after) / weights(before) == pytest.approx(0.7, abs=0.05)
+    assert read(again, "pruning.json")["sparsity"] == pytest.approx(0.7, abs=0.05)
 
 
 class _Full:

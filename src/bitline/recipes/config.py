@@ -67,7 +67,7 @@ class RecipeConfig(StrictConfig):
         multiplier: maps for each output channel of ``separable``.
         layers: of ``mixed``: layer name -> one of `bitline.recipes.structure.CHOICES`.
         mapping: strategies, layer name or kind -> strategy.
-        sparsity: share of the weights that ``crimp`` removes.
+        sparsity: share of the weights that ``crimp`` removes; those of `run` that are zero already count as removed.
         kernel_share: how much of that the kernels take: they leave ``(1 - sparsity) ** kernel_share`` of the weights.
         rank: what decides which kernels and crossbars go: ``loss``: how much the loss would gain without them, to first
             order, for every weight saved or every crossbar; ``factor``: their factors' magnitudes, as published.

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from bitline.chip.description import Chip
 from bitline.compress.repack import repack
 from bitline.compress.sparsity import crossbars as crossbars_of
-from bitline.compress.sparsity import sparsity, weights_left
+from bitline.compress.sparsity import sparsity, weights
 from bitline.data import DataSet, load
 from bitline.evaluate import Settings, accuracy, evaluate
 from bitline.evaluate.run import CALIBRATION_BATCH
@@ -135,7 +135,7 @@ class _Flow:
     def pruning(self, origin: Run) -> Path:
         """Prune kernels, then crossbars, each in zerorize-recover training, and drop what was freed in between."""
         config, last = self.config, self.config.run
-        whole = weights_left(origin.model)
+        whole = weights(origin.model)
         wanted: dict[Phase, bool] = {"kernels": config.kernel_groups, "crossbars": config.crossbar_blocks}
         phases: list[Phase] = [phase for phase, on in wanted.items() if on]
         for number, phase in enumerate(phases):
@@ -143,7 +143,7 @@ class _Flow:
             run = load_run(last)
             share = config.kernel_share if number == 0 and len(phases) == 2 else 1.0
             left = max((1 - config.sparsity) ** share * whole, (1 - config.sparsity) * whole)
-            target = max(0.0, 1 - left / weights_left(run.model))
+            target = max(0.0, 1 - left / weights(run.model))
             train = self._training(phase, run, epochs=epochs, lr=config.lr, precision=self._exact)
             capped = phase == "kernels" or number > 0  # crossbars take over from kernels; nothing from crossbars
             stage = Zerorize(phase, run.model.train(), run.record, self.chip, config, self.data, target, capped)
