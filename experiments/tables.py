@@ -322,7 +322,7 @@ def published() -> str:
     def row(name: str, n: dict[str, Any]) -> list[str]:
         theirs = CRIMP[n.get("after") or name]
         drops = [
-            f"{n[key]['drop']:.2f} / {theirs[key]:.2f}" if key in theirs else f"{n[key]['drop']:.2f} / "
+            f"{n[key]['drop']:.2f} / {theirs[key]:.2f}" if key in theirs else f"{n[key]['drop']:.2f} / not given"
             for key in ("faults_eps0.1", "eps0.5")
         ]
         power = f"{n['power_ratio']:.1f}, {n['power_ratio_16bit']:.1f} / {theirs['power']}"
