@@ -35,7 +35,7 @@ from bitline.evaluate import Settings, evaluate
 from bitline.models.files import load_run, read_json
 from bitline.recipes import checked
 from bitline.recipes.files import Made
-from bitline.recipes.names import AFTER, BEFORE, PRUNING
+from bitline.recipes.names import AFTER, BEFORE, PRUNING, RECIPE
 from bitline.recipes.run import optimize
 from bitline.train import checked as checked_training
 from bitline.train.checkpoint import write_json
@@ -70,7 +70,9 @@ OFF: dict[str, dict[str, Any]] = {
     "rank by factors": {"rank": "factor"},
 }
 """one ingredient off at a time"""
-SHORT: dict[str, Any] = {"settle_epochs": 1, "reprogram_every": 16, "chips": 5}
+SHORT: dict[str, Any] = {
+    "epoch_images": 16384, "settle_epochs": 3, "reprogram_every": 16, "chips": 5, "chips_before": 1,
+}  # fmt: skip
 """what the ablation has instead of the options of its network"""
 
 
@@ -109,8 +111,8 @@ NETWORKS = {
         0.5136,
         epochs=15,
         crimp_epochs=6,
-        chip_epochs=1,
-        options={**ON_PAIRS, "zero_start": 0.0, "settle_epochs": 5},
+        chip_epochs=2,
+        options={**ON_PAIRS, "zero_start": 0.0, "settle_epochs": 8, "epoch_images": 25088, "reprogram_every": 8},
     ),
     "resnet56": Network(
         "resnet56",
@@ -194,7 +196,7 @@ class Study:
     def _add(self, key: str, name: str, found: dict[str, Any]) -> None:
         self.result = self.read()
         self.result[key][name] = found
-        summary = self.result["summary"].values()
+        summary = [network for network in self.result["summary"].values() if not network.get("after")]
         for key in ("power_ratio", "area_ratio", "power_ratio_16bit", "area_ratio_16bit"):
             values = [network[key] for network in summary if key in network]
             if values:
@@ -302,17 +304,25 @@ class Study:
 
     def ablation(self) -> None:
         """Switch one ingredient off at a time."""
-        for label, changes in OFF.items():
+        wanted = self.options.ingredients or OFF
+        for label, changes in ((label, OFF[label]) for label in wanted):
             if label not in self.result["ablation"]:
                 folder = self.recipe("resnet20", label.replace(" ", "_"), **{**SHORT, **changes})
                 found = figures(read_json(folder / AFTER), read_json(folder / BEFORE)["accuracy"]["float"])
-                self.save("ablation", label, found | read_json(folder / PRUNING) | {"clean_accuracy": ideal(folder)})
+                found |= read_json(folder / PRUNING) | {
+                    "clean_accuracy": ideal(folder),
+                    "options": read_json(folder / RECIPE)["settings"],
+                }
+                self.save("ablation", label, found)
 
 
 def main() -> None:
     """Measure what the result does not have yet."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="+", metavar="STEP", help=f"{', '.join(NETWORKS)}, or ablation")
+    parser.add_argument(
+        "--ingredients", nargs="+", choices=OFF, metavar="ENTRY", help=f"of the ablation: {', '.join(OFF)}"
+    )
     parser.add_argument("--chips", type=int, default=20)
     parser.add_argument("--images", type=int, default=1000)
     parser.add_argument("--onnx-images", type=int, default=1000)

@@ -199,6 +199,15 @@ def test_a_pruned_network_is_pruned_further_to_the_share_of_its_weights_that_is_
     assert read(again, "pruning.json")["sparsity"] == pytest.approx(0.7, abs=0.05)
 
 
+def test_epochs_of_all_stages_have_as_many_images_as_asked(network, tmp_path):
+    options = {**SMALL, "epochs": 2, "epoch_images": 400, "batch_size": 100, "chips": 1, "images": 20}
+    run = optimize(checked(run=network, **options, out=tmp_path / "run"))
+
+    for stage, epochs in (("kernels", 1), ("crossbars", 1), ("chip", 1 + options["chip_epochs"])):
+        state = torch.load(run / stage / "checkpoints" / "last.ckpt", weights_only=True)
+        assert state["global_step"] == 4 * epochs
+
+
 class _Full:
     def target(self, sparsity):
         raise ConversionError(f"sparsity is {sparsity}; allowed: up to 0.4")

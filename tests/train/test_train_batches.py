@@ -1,3 +1,5 @@
+import itertools
+
 import pytest
 import torch
 
@@ -84,6 +86,22 @@ def test_an_epoch_shows_every_image_at_most_once_and_another_epoch_another_order
         counts = shown.flatten(1).unique(dim=0, return_counts=True)[1]
         assert counts.max() <= digits.train_images.flatten(1).unique(dim=0, return_counts=True)[1].max()
     assert not torch.equal(*epochs)
+
+
+def test_a_limited_epoch_shows_so_many_images_and_the_next_epoch_others(digits):
+    batches = TrainBatches(digits, batch_size=100, seed=0, flip=False, pad=0, limit=350)
+    whole = TrainBatches(digits, batch_size=100, seed=0, flip=False, pad=0)
+    shown = []
+    for epoch in range(2):
+        batches.set_epoch(epoch)
+        shown.append(torch.cat([x for x, _ in batches]))
+    first = torch.cat([x for x, _ in itertools.islice(whole, 3)])
+
+    assert len(batches) == 3
+    assert torch.equal(shown[0], first)
+    assert shown[1].shape == first.shape
+    assert not torch.equal(*shown)
+    assert len(TrainBatches(digits, batch_size=100, seed=0, flip=False, pad=0, limit=10**6)) == 14
 
 
 def test_labels_stay_with_their_images(digits):

@@ -135,6 +135,11 @@ def test_a_network_from_a_file_trains_and_loads_only_when_its_code_is_trusted(tm
         ({"model": "lenet"}, "model is 'lenet'; allowed: vgg8, .*; did you mean 'lenet5'?"),
         ({"model": "vgg16"}, "image_size 8: 5 poolings by two need at least 32 px"),
         ({"batch_size": 2000}, "batch_size is 2000; allowed: 1 to 1442"),
+        ({"epoch_images": 2000}, "epoch_images is 2000; allowed: 1 to 1442"),
+        (
+            {"epoch_images": 50, "batch_size": 60},
+            "batch_size is 60; allowed: 1 to 50 images of an epoch, as epoch_images",
+        ),
         ({"crop": 8}, "crop is 8; allowed: 0 to 7 px"),
         ({"lr": 1e9}, "the loss is .* in epoch 1: lower lr"),
     ],

@@ -54,6 +54,9 @@ def command(
     settle_epochs: Annotated[
         int, typer.Option(help="Of crimp, between pruning and the epochs on the chip, zeros kept.")
     ] = 0,
+    epoch_images: Annotated[
+        int | None, typer.Option(help="Training images in an epoch, others in every one; default: all.")
+    ] = None,
     lr: Annotated[float, typer.Option(help="Largest learning rate of float training.")] = 0.02,
     chip_lr: Annotated[float, typer.Option(help="The same of weights on the chip, under Adam.")] = 5e-5,
     range_lr: Annotated[float, typer.Option(help="The same of the logarithm of ADC steps.")] = 3e-3,
@@ -160,7 +163,7 @@ def command(
     values = dict(
         run=run, recipe=recipe, teacher=teacher, chip=chip,
         overrides=tuple(overrides or ()), aware=aware, granularity=granularity,
-        epochs=epochs, chip_epochs=chip_epochs, settle_epochs=settle_epochs,
+        epochs=epochs, chip_epochs=chip_epochs, settle_epochs=settle_epochs, epoch_images=epoch_images,
         lr=lr, chip_lr=chip_lr, range_lr=range_lr, batch_size=batch_size,
         distill=distill, temperature=temperature, reprogram_every=reprogram_every, row_tiles=row_tiles,
         assignment=assignment, refit=refit, mix=mix, split_linear=split_linear, multiplier=multiplier,

@@ -29,6 +29,9 @@ def command(
     image_size: Annotated[int | None, typer.Option(help="Resize images to this many px.")] = None,
     width: Annotated[float, typer.Option(help="Multiplies the hidden channels.")] = 1.0,
     epochs: Annotated[int, typer.Option(help="Passes over the training images.")] = 18,
+    epoch_images: Annotated[
+        int | None, typer.Option(help="How many of them a pass has, others in every epoch; default: all.")
+    ] = None,
     batch_size: Annotated[int, typer.Option(help="Images in a batch.")] = 128,
     lr: Annotated[
         float | None, typer.Option(help="Largest learning rate; default: 0.1 with batch norm, else 0.02; adam: 0.001.")
@@ -68,8 +71,8 @@ def command(
         raise DataError("--resume and --overwrite exclude each other")
     config = checked(
         model=model, data=data, data_dir=data_dir, image_size=image_size, width=width, epochs=epochs,
-        batch_size=batch_size, lr=lr, schedule=schedule, optimizer=optimizer, momentum=momentum,
-        weight_decay=weight_decay, label_smoothing=label_smoothing, teacher=teacher, distill=distill,
+        epoch_images=epoch_images, batch_size=batch_size, lr=lr, schedule=schedule, optimizer=optimizer,
+        momentum=momentum, weight_decay=weight_decay, label_smoothing=label_smoothing, teacher=teacher, distill=distill,
         temperature=temperature, flip=flip, crop=crop, cutout=cutout, init=init, seed=seed,
         precision=precision, threads=threads, checkpoint_every=checkpoint_every, out=out,
     )  # fmt: skip

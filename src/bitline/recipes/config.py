@@ -52,6 +52,7 @@ class RecipeConfig(StrictConfig):
             ``crimp``, 0 for psum-aware and quantization-aware.
         chip_epochs: of training on the chip; None: 2, and 0 for conventional.
         settle_epochs: of ``crimp``, after pruning and before those on the chip: plain training that keeps zeros.
+        epoch_images: training images in an epoch, others in every one; None: all.
         lr: largest learning rate of float training and of zerorize-recover training.
         chip_lr: largest learning rate of weights on the chip, under Adam.
         range_lr: the same of the logarithm of ADC steps.
@@ -116,6 +117,7 @@ class RecipeConfig(StrictConfig):
     epochs: Annotated[int, Field(ge=0)] | None = None
     chip_epochs: Annotated[int, Field(ge=0)] | None = None
     settle_epochs: Annotated[int, Field(ge=0)] = 0
+    epoch_images: Annotated[int, Field(ge=1)] | None = None
     lr: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 0.02
     chip_lr: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 5e-5
     range_lr: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 3e-3

@@ -264,7 +264,8 @@ class _Flow:
         values = {
             "weight_decay": 5e-4, "model": run.record.model, "width": run.record.kwargs.get("width", 1.0),
             "data": run.record.data, "data_dir": config.data_dir, "image_size": run.record.image_size,
-            "epochs": epochs, "lr": lr, "batch_size": config.batch_size, "schedule": "cosine",
+            "epochs": epochs, "epoch_images": config.epoch_images, "lr": lr, "batch_size": config.batch_size,
+            "schedule": "cosine",
             "teacher": config.teacher or config.run, "distill": config.distill, "temperature": config.temperature,
             "label_smoothing": 0.0, "seed": config.seed, "threads": config.threads, "precision": config.precision,
             "checkpoint_every": config.checkpoint_every, "out": self.out / stage,

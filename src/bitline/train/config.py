@@ -51,6 +51,7 @@ class TrainConfig(StrictConfig):
         image_size: resize images to this many px.
         width: multiplies the hidden channels of a named model.
         epochs: passes over the training images.
+        epoch_images: how many of them a pass has, others in every epoch; None: all.
         batch_size: images in a batch.
         lr: largest learning rate; None: 0.1 for networks with batch norm, 0.02 for others, 0.001 under ``adam``.
         schedule: of the learning rate, see `bitline.train.module.factor`.
@@ -78,6 +79,7 @@ class TrainConfig(StrictConfig):
     image_size: Annotated[int, Field(ge=1)] | None = None
     width: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
     epochs: Annotated[int, Field(ge=1)] = 18
+    epoch_images: Annotated[int, Field(ge=1)] | None = None
     batch_size: Annotated[int, Field(ge=1)] = 128
     lr: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
     schedule: Schedule = "linear"

@@ -31,7 +31,7 @@ class TrainBatches:
     """Shuffled, augmented, normalized training batches; what a batch holds depends on (seed, epoch, batch) alone.
 
     Lightning reads `state_dict` into its checkpoints, which makes a resume in the middle of an epoch exact. A last
-    incomplete batch is left out; the shuffle leaves out other images in every epoch.
+    incomplete batch is left out, and what `limit` leaves out; the shuffle leaves out other images in every epoch.
 
     Args:
         data: the data set.
@@ -40,21 +40,26 @@ class TrainBatches:
         flip: mirror half of the images.
         pad: largest shift of an image, px.
         hole: side of the square that is cut out of each image, px; 0 for none.
+        limit: images of an epoch, no fewer than `batch_size`; None: all.
     """
 
-    def __init__(self, data: DataSet, *, batch_size: int, seed: int, flip: bool, pad: int, hole: int = 0) -> None:
+    def __init__(
+        self, data: DataSet, *, batch_size: int, seed: int, flip: bool, pad: int, hole: int = 0,
+        limit: int | None = None,
+    ) -> None:  # fmt: skip
         self.data = data
         self.batch_size = batch_size
         self.seed = seed
         self.flip = flip
         self.pad = pad
         self.hole = hole
+        self.limit = min(limit or len(data.train_images), len(data.train_images))
         self.epoch = 0
         self.position = 0
         self.sampler = self  # Lightning calls sampler.set_epoch at the start of each epoch
 
     def __len__(self) -> int:
-        return len(self.data.train_images) // self.batch_size
+        return self.limit // self.batch_size
 
     def __iter__(self) -> Iterator[Batch]:
         # a generator: it reads the epoch and position at the first batch, after Lightning has set them

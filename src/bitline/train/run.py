@@ -129,8 +129,12 @@ def _record(config: TrainConfig, data: DataSet) -> ModelRecord:
 
 def _check(network: nn.Module, config: TrainConfig, data: DataSet) -> None:
     """Refuse what would fail or mislead only later: too few images, a network of another input or output."""
-    if config.batch_size > len(data.train_images):
-        raise DataError(f"batch_size is {config.batch_size}; allowed: 1 to {len(data.train_images)} training images")
+    count = len(data.train_images)
+    if config.epoch_images is not None and config.epoch_images > count:
+        raise DataError(f"epoch_images is {config.epoch_images}; allowed: 1 to {count} training images")
+    if config.batch_size > (config.epoch_images or count):
+        what = "training images" if config.epoch_images is None else "images of an epoch, as epoch_images says"
+        raise DataError(f"batch_size is {config.batch_size}; allowed: 1 to {config.epoch_images or count} {what}")
     images, _ = next(data.batches("test", batch_size=2))
     network.eval()
     try:
@@ -180,8 +184,9 @@ def _fit(
     assert config.flip is not None
     assert config.crop is not None
     batches = TrainBatches(
-        data, batch_size=config.batch_size, seed=config.seed, flip=config.flip, pad=config.crop, hole=config.cutout
-    )
+        data, batch_size=config.batch_size, seed=config.seed, flip=config.flip, pad=config.crop, hole=config.cutout,
+        limit=config.epoch_images,
+    )  # fmt: skip
     bar = sys.stderr.isatty()  # in a log or a pipe, one line an epoch
     say = None if bar else functools.partial(print, flush=True)
     teacher = None if config.teacher is None else load_run(config.teacher).model
