@@ -345,6 +345,31 @@ def published() -> str:
     return markdown(header, [row(name, n) for name, n in networks.items() if (n.get("after") or name) in CRIMP])
 
 
+def ablation() -> str:
+    points = read("experiments/results/crimp.json")["ablation"]
+    whole = points["whole recipe"]
+
+    def row(name: str, p: dict[str, Any]) -> list[str]:
+        """One network."""
+        return [
+            name, f"{p['clean_accuracy']:.1f}", f"{p['mean']:.1f} ± {p['std']:.1f} ({p['worst']:.1f})",
+            "" if p is whole else f"{p['mean'] - whole['mean']:+.1f}", f"{100 * p['sparsity']:.1f}",
+            str(p["crossbars_after"]),
+        ]  # fmt: skip
+
+    others = sorted((p["mean"], name) for name, p in points.items() if p is not whole)
+    rows = [row("whole recipe", whole), *(row(name, points[name]) for _, name in others)]
+    o = whole["options"]
+    note = (
+        f"ResNet-20, {whole['mean'] + whole['drop']:.1f} % in floating point; {whole['chips']} programmed chips, "
+        f"{o['images']} test images. {o['epochs']} epochs of phases, {o['settle_epochs']} of settling and "
+        f"{o['chip_epochs']} on the chip, of {o['epoch_images']} images each; another chip every "
+        f"{o['reprogram_every']} steps."
+    )
+    header = ["", "integers [%]", "faults, sigma 0.1 [%] (worst)", "against the whole", "sparsity [%]", "crossbars"]
+    return markdown(header, rows) + "\n\n" + note
+
+
 def _epochs(network: dict[str, Any]) -> list[int]:
     epochs = network["epochs"]
     return [epochs["float"], epochs["crimp"], network["options"].get("settle_epochs", 0), epochs["chip"]]
@@ -381,6 +406,7 @@ TABLES = (
     adaptation,
     crimp,
     published,
+    ablation,
     ranking,
 )
 
