@@ -66,12 +66,40 @@ class Mixed(nn.Module):
         return self.last(self.odd(y).flatten(1))
 
 
+class Averages(nn.Module):
+    """Averages of modules with names of other operations, and one that leaves out the axes it is over."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.act = nn.Conv2d(2, 6, 3), nn.ReLU()
+        self.mean, self.avg_pool = nn.AdaptiveAvgPool2d(2), nn.AdaptiveAvgPool2d(1)
+        self.last, self.other, self.out = nn.Linear(6, 3), nn.Linear(6, 3), nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.act(self.first(x))
+        return self.out(self.last(x.mean((2, 3))) + self.other(self.avg_pool(self.mean(x)).flatten(1)))
+
+
+class Twins(nn.Module):
+    """Two layers whose answers have units that are far apart, and are added."""
+
+    def __init__(self, exponent: int) -> None:
+        super().__init__()
+        self.a, self.b = nn.Linear(2600, 3, bias=False), nn.Linear(2600, 3, bias=False)
+        with torch.no_grad():
+            self.b.weight[0] *= 2.0**exponent
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.a(x) + self.b(x)
+
+
 NETWORKS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
     "lenet5": (lambda: published("lenet5", (1, 16, 16)), (1, 16, 16)),
     "vgg8": (lambda: published("vgg8", (3, 16, 16)), (3, 16, 16)),
     "vgg16": (lambda: published("vgg16", (3, 32, 32)), (3, 32, 32)),
     "resnet20": (lambda: published("resnet20", (3, 16, 16)), (3, 16, 16)),
     "mixed": (Mixed, (2, 8, 9)),
+    "averages": (Averages, (2, 8, 8)),
     "group": (
         lambda: nn.Sequential(GroupConv2d(nn.Conv2d(4, 8, 3), 2, mix=2), nn.ReLU(), nn.Conv2d(8, 3, 1)),
         (4, 5, 6),

@@ -6,7 +6,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from integer_samples import NETWORKS, Mixed, on_chip, powers, shuffled
+from integer_samples import NETWORKS, Mixed, Twins, on_chip, powers, shuffled
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -181,6 +181,22 @@ def test_a_sum_that_can_exceed_the_accumulator_is_refused(make_chip):
     assert integer_network(model, x, accumulator_bits=needed).sum_bits == {"0": needed}
     with pytest.raises(MappingError, match=f"takes {needed} bits; accumulator_bits = {needed - 1}"):
         integer_network(model, x, accumulator_bits=needed - 1)
+
+
+@pytest.mark.parametrize("exponent", [-36, -39])
+def test_a_sum_that_no_64_bits_hold_is_refused(make_chip, exponent):
+    torch.manual_seed(0)
+    x = torch.rand(3, 2600)
+    model = on_chip(Twins(exponent), powers(make_chip), x)
+    with pytest.raises(MappingError, match=r"add .*: sums"):
+        integer_network(model, x)
+
+
+def test_an_accumulator_that_is_none_is_refused(make_chip):
+    x = torch.rand(3, 6)
+    model = on_chip(nn.Sequential(nn.Linear(6, 3)), powers(make_chip), x)
+    with pytest.raises(MappingError, match="accumulator_bits is 64; allowed: 2 to 62"):
+        integer_network(model, x, accumulator_bits=64)
 
 
 def test_what_is_no_integer_is_refused(make_chip):

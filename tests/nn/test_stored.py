@@ -150,6 +150,25 @@ def test_what_cannot_be_stored_is_named(chip, rng):
         store(model, images)
 
 
+class Mean(nn.Module):
+    """Averages nine places in its own code, for one layer, or for a sum."""
+
+    def __init__(self, summed: bool) -> None:
+        super().__init__()
+        self.a, self.b, self.summed = nn.Conv2d(2, 4, 1), nn.Linear(4, 4), summed
+
+    def forward(self, x):
+        y = self.a(x).mean((2, 3))
+        return self.b(y) + y if self.summed else self.b(y)
+
+
+def test_an_average_of_the_networks_code_is_for_crossbars_alone(chip, rng):
+    images = torch.randn(3, 2, 3, 3, generator=rng)
+    assert store(converted(Mean(False), chip, images), images) == ()
+    with pytest.raises(ConversionError, match=r"mean \(in .* outside of modules; use nn\.AdaptiveAvgPool2d"):
+        store(converted(Mean(True), chip, images), images)
+
+
 def test_an_identity_stores_what_the_networks_code_makes(chip, rng):
     x = torch.randn(3, 4, generator=rng)
     model = converted(Sum(nn.Identity()), chip, x)

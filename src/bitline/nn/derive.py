@@ -28,6 +28,8 @@ from bitline.nn.operations import (
 
 REQUANTIZE = "requantize"
 _MOST_SHIFT = 40
+_MOST_BITS = 62
+"""of a value, its sign left out: int64 holds the sum of two"""
 _COMMUTES = (graph.RELU, graph.MAX_POOL, graph.RESHAPE, graph.TAKE, graph.SAME)
 """what may come before or after a requantization: it changes no order, and keeps zero"""
 
@@ -243,6 +245,7 @@ def _one(step: Step, read: Sequence[Value]) -> Made:
             places = torch.Size(settings["kernel"]).numel()
             twos = (divisor & -divisor).bit_length() - 1
             window = {key: settings[key] for key in ("kernel", "stride", "padding")}
+            _check_room(torch.stack([first.low, first.high]).abs().double() * places, step.where)
             low, high = first.low * places, first.high * places
             if any(settings["padding"]):
                 low, high = low.clamp(max=0), high.clamp(min=0)
@@ -279,7 +282,7 @@ def _product(step: Step, layer: CrossbarLayer, read: Value) -> Made:
     if few is not None:
         # Where all weights are zero the sum has the unit of its bias.
         exponents = torch.where(layer.accumulator() > 0, exponents, few.exponents)
-        bias = few.integers << _shift(few.exponents - exponents, step.where)
+        bias = _shifted(few.integers, few.exponents - exponents, step.where)
     low, high = min(0, int(read.low.min())), max(0, int(read.high.max()))
     most = (q.clamp(min=0) * high + q.clamp(max=0) * low).sum(1).flatten() + bias
     least = (q.clamp(min=0) * low + q.clamp(max=0) * high).sum(1).flatten() + bias
@@ -312,17 +315,26 @@ def _geometry(step: Step, layer: Any) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _shift(shift: Tensor, where: str) -> Tensor:
+def _shifted(integers: Tensor, shift: Tensor, where: str) -> Tensor:
+    """Integers on a finer unit."""
     if int(shift.max()) > _MOST_SHIFT:
         raise MappingError(f"{where}: units differ by 2^{int(shift.max())}; at most 2^{_MOST_SHIFT} can be aligned")
-    return shift
+    _check_room(torch.ldexp(integers.abs().double(), shift), where)
+    return integers << shift
+
+
+def _check_room(magnitudes: Tensor, where: str) -> None:
+    if (most := float(magnitudes.max())) >= 2.0**_MOST_BITS:
+        raise MappingError(f"{where}: sums of up to {most:.3g} can occur; no more than {_MOST_BITS} bits can hold any")
 
 
 def _aligned(name: str, inputs: tuple[str, ...], read: Sequence[Value], where: str) -> Made:
     finest = torch.stack([value.exponents for value in read]).amin(0)
-    shifts = tuple(_shift(value.exponents - finest, where) for value in read)
-    low = torch.stack([value.low << shift for value, shift in zip(read, shifts, strict=True)]).sum(0)
-    high = torch.stack([value.high << shift for value, shift in zip(read, shifts, strict=True)]).sum(0)
+    shifts = tuple(value.exponents - finest for value in read)
+    low, high = (
+        torch.stack([_shifted(each, shift, where) for each, shift in zip(ends, shifts, strict=True)]).sum(0)
+        for ends in ([value.low for value in read], [value.high for value in read])
+    )
     value = Value(finest, low, high)
     return Made(Add(name, inputs, shifts, wide=value.bits > 32), value)
 
@@ -369,8 +381,9 @@ def _align_result(found: Derived, name: str, accumulator_bits: int) -> None:
         raise ConversionError("the result is an average over windows that are no power of two; call store first")
     if len(value.exponents.unique()) > 1:
         finest = value.exponents.amin().expand_as(value.exponents).contiguous()
-        shift = _shift(value.exponents - finest, "the result")
-        aligned = Value(finest, value.low << shift, value.high << shift)
+        shift = value.exponents - finest
+        low, high = (_shifted(end, shift, "the result") for end in (value.low, value.high))
+        aligned = Value(finest, low, high)
         _check_width(Step("add", "result", (), (), where="the result"), aligned, accumulator_bits)
         found.operations.append(Add("result", (name,), (shift,), wide=aligned.bits > 32))
         found.values["result"] = aligned

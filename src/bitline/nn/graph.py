@@ -3,7 +3,7 @@
 import operator
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -83,7 +83,9 @@ def steps(model: nn.Module, example: Tensor) -> list[Step]:
     graph = _Tracer.graph_of(model)
     with _plain(model):
         values = _Values(fx.GraphModule(model, graph)).of(example[:1])
-    found = [_step(model, node, values) for node in graph.nodes if isinstance(values.get(node), Tensor)]
+    found = [
+        step for node in graph.nodes if isinstance(values.get(node), Tensor) for step in _steps(model, node, values)
+    ]
     result = next(node for node in graph.nodes if node.op == "output").args[0]
     if not isinstance(result, fx.Node) or sum(step.kind == INPUT for step in found) != 1:
         raise ConversionError(f"{type(model).__name__} must turn one tensor into one tensor to run on integers")
@@ -151,6 +153,19 @@ class _Values(fx.Interpreter):
         if n.op not in ("output", "get_attr"):
             self.found[n] = result
         return result
+
+
+def _steps(model: nn.Module, node: fx.Node, values: dict[fx.Node, object]) -> list[Step]:
+    """One step, or two where a mean also leaves out the axes that it is over."""
+    step = _step(model, node, values)
+    if step.kind != AVERAGE_POOL or len(step.shape) > 1:
+        return [step]
+    averaged = f"{step.name}_averaged"
+    shape = (*step.shape, *(1 for _ in step.settings["kernel"]))
+    return [
+        replace(step, name=averaged, shape=shape),
+        Step(RESHAPE, step.name, (averaged,), step.shape, None, step.where),
+    ]
 
 
 def _step(model: nn.Module, node: fx.Node, values: dict[fx.Node, object]) -> Step:
@@ -229,8 +244,8 @@ def _window(call: _Call) -> dict[str, Any]:
 
 def _average_pool(call: _Call) -> dict[str, Any]:
     x, size = call.read[0], tuple(call.read[0].shape[2:])
-    target = getattr(call.node.target, "__name__", str(call.node.target))
-    if isinstance(call.module, nn.AvgPool1d | nn.AvgPool2d) or target.startswith("avg_pool"):
+    function = "" if call.module is not None else getattr(call.node.target, "__name__", str(call.node.target))
+    if isinstance(call.module, nn.AvgPool1d | nn.AvgPool2d) or function.startswith("avg_pool"):
         window = _window(call)
         if call.given(4, "ceil_mode", False) or (
             any(window["padding"]) and not call.given(5, "count_include_pad", True)
@@ -238,8 +253,8 @@ def _average_pool(call: _Call) -> dict[str, Any]:
             raise call.refuse("averages over windows of several sizes, which has no integer form here")
         divisor = call.given(6, "divisor_override")
         return {**window, "divisor": int(divisor or torch.Size(window["kernel"]).numel())}
-    if target == "mean":
-        axes = call.given(1, "dim", ())
+    if function == "mean":
+        axes = call.given(1, "dim", call.given(1, "axis")) or ()
         axes = {a % x.dim() for a in (axes if isinstance(axes, tuple | list) else (axes,))}
         if axes != set(range(2, x.dim())) or x.dim() == 2:
             raise call.refuse("is a mean over other axes than all of space")

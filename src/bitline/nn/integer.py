@@ -160,16 +160,18 @@ def integer_network(model: nn.Module, example: Tensor, *, accumulator_bits: int 
         model: calibrated, with scales of powers of two, `weights.bias_bits`, and values stored by
             `bitline.nn.stored.store`.
         example: one batch, for its shape.
-        accumulator_bits: what a sum may take, its sign included, for any image.
+        accumulator_bits: what a sum may take, its sign included, for any image; 2 to 62.
 
     Raises:
         ConversionError: an operation without integer form, real scales or biases, or values that are not stored.
         MappingError: a sum that can exceed the accumulator.
     """
+    if not 2 <= accumulator_bits <= 62:
+        raise MappingError(f"accumulator_bits is {accumulator_bits}; allowed: 2 to 62")
     found = steps(model, example)
     readers = readers_of(found)
     for step in found:
-        if must_store(step, readers[step.name]) and grid_of(step.module) is None:
+        if must_store(step, readers) and grid_of(step.module) is None:
             raise ConversionError(f"{step.where} makes a value that has to be stored; call store(model, example) first")
     derived = derive(with_requantization(found), accumulator_bits)
     result = derived.operations[-1].name

@@ -68,7 +68,7 @@ def store(model: nn.Module, example: Tensor) -> tuple[StoredValue, ...]:
             raise ConversionError(f"layer {name}: input range unknown; call calibrate(model, batches) before store")
     found = steps(model, example)
     readers = _readers(found)
-    wanted = [step for step in found if must_store(step, readers[step.name])]
+    wanted = [step for step in found if must_store(step, readers)]
     for step in wanted:
         _check(step, found, readers[step.name])
     inputs = next(iter(crossbar_layers(model).values())).chip.inputs
@@ -90,17 +90,26 @@ def store(model: nn.Module, example: Tensor) -> tuple[StoredValue, ...]:
     return tuple(_report(step, readers[step.name]) for step in wanted)
 
 
-def must_store(step: Step, readers: Sequence[Step | None]) -> bool:
+def must_store(step: Step, readers: Mapping[str, Sequence[Step | None]]) -> bool:
     """Whether a value has to be kept as integers.
 
     Args:
         step: that makes it.
-        readers: what reads it; None stands for the result of the network.
+        readers: of every value, from `readers_of`.
     """
-    crossbars = [reader is not None and reader.kind == LAYER for reader in readers]
+    crossbars = [reader is not None and reader.kind == LAYER for reader in readers[step.name]]
     if step.kind == AVERAGE_POOL and step.settings["divisor"].bit_count() != 1 and not all(crossbars):
-        return True
-    return len(readers) > 1 and not all(crossbars)
+        return step.module is not None or not _for_crossbars(step.name, readers)
+    return len(crossbars) > 1 and not all(crossbars)
+
+
+def _for_crossbars(name: str, readers: Mapping[str, Sequence[Step | None]]) -> bool:
+    """Whether crossbars alone read a value in the end."""
+    return all(
+        reader is not None
+        and (reader.kind == LAYER or (reader.kind in (SAME, RESHAPE, TAKE) and _for_crossbars(reader.name, readers)))
+        for reader in readers[name]
+    )
 
 
 def readers_of(found: Sequence[Step]) -> dict[str, list[Step | None]]:
@@ -134,9 +143,9 @@ def _check(step: Step, found: Sequence[Step], readers: Sequence[Step | None]) ->
     if step.kind == INPUT:
         raise ConversionError(f"the input has several readers ({names}); pass it through nn.Identity() first")
     if step.module is None:
+        instead = "use nn.AdaptiveAvgPool2d" if step.kind == AVERAGE_POOL else "pass its result through nn.Identity()"
         raise ConversionError(
-            f"{step.where} makes a value that is to be stored (read by {names}), outside of modules; "
-            "pass its result through nn.Identity()"
+            f"{step.where} makes a value that is to be stored (read by {names}), outside of modules; {instead}"
         )
     calls = sum(other.module is step.module for other in found)
     if calls > 1:
