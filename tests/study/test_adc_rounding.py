@@ -3,6 +3,7 @@
 import json
 
 import pytest
+import torch
 from typer.testing import CliRunner
 
 from bitline import chip as chips
@@ -39,9 +40,18 @@ def test_the_height_rule_does_not_make_errors_vanish():
 
 
 def test_a_centred_write_takes_the_mean_and_with_it_what_adds_up_over_tiles():
-    plain, centred = rounding(CHIP, 64), rounding(with_sigma(CHIP, 0.1, centred=True), 64)
+    plain, centred = rounding(with_sigma(CHIP, 0.1), 64), rounding(with_sigma(CHIP, 0.1, centred=True), 64)
     assert abs(centred.mean) < 0.5 * plain.mean
     assert centred.power < 0.8 * plain.power
+
+
+def test_stuck_cells_err_by_what_they_are_not_asked_for():
+    faults, drift = CHIP.cell.faults, torch.tensor(0.1**2 / 2, dtype=torch.float64).expm1()
+    mean_level, driven = CHIP.cell.max_level / 2, 0.5 * 64
+    working = 1 - faults.stuck_off - faults.stuck_on
+    expected = driven * mean_level * (faults.stuck_on - faults.stuck_off + working * float(drift))
+    assert rounding(CHIP, 64).mean == pytest.approx(expected, abs=0.2)
+    assert rounding(CHIP, 64).power > 2 * rounding(with_sigma(CHIP, 0.1), 64).power
 
 
 def test_small_errors_do_vanish_and_the_best_height_is_the_least_power():

@@ -4,7 +4,7 @@ Round(n + e) = n + Round(e): an error below half a level vanishes. CRIMP (Huai e
 error of a column, H * mean input * mean level * (e^(sigma^2 / 2) - 1), asks that it stay below half a level, and
 concludes H <= 133 at sigma = 0.1 and H <= 33 at 0.2. A column's error has a spread too, which is larger than its mean;
 this study draws columns and states what is left after rounding. Assumed, as there: half of the inputs are 1, all levels
-occur alike.
+occur alike. The table is of programming errors alone, as there; the heights are compared with the chip's faults too.
 """
 
 from dataclasses import asdict, dataclass
@@ -13,9 +13,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bitline.chip.description import Chip, LogNormal
+from bitline.chip.description import Chip, Faults, LogNormal
 from bitline.errors import ChipError
 from bitline.physics import seeds
+from bitline.physics.faults import stuck_levels
 from bitline.physics.program import effective_levels
 
 CASES = ((0.1, 128), (0.1, 32), (0.1, 16), (0.2, 32), (0.05, 128), (0.02, 128))
@@ -59,7 +60,8 @@ def rounding(chip: Chip, height: int, *, columns: int = 4000, seed: int = 0) -> 
     generator = seeds.generator(seed, "adc rounding", height)
     top = cell.max_level + 1
     levels = torch.randint(0, top, (columns, height), generator=generator, dtype=torch.uint8)
-    errors = effective_levels(levels, None, cell, generator=generator).double() - levels
+    stuck = stuck_levels(levels.shape, cell, generator=generator)
+    errors = effective_levels(levels, stuck, cell, generator=generator).double() - levels
     driven = torch.rand(columns, height, generator=generator) < 0.5
     e = (errors * driven).sum(1)
     left, tiles = e.round(), max(1, ROWS // height)
@@ -110,9 +112,9 @@ def _by_height(chip: Chip, columns: int, seed: int) -> list[Rounding]:
 
 
 def with_sigma(chip: Chip, sigma: float, *, centred: bool = False) -> Chip:
-    """Return the same chip whose cells err by a log-normal factor alone."""
+    """Return the same chip whose cells err by a log-normal factor alone, none of them stuck."""
     model = LogNormal(kind="lognormal", sigma=sigma, centred=centred)
-    return chip.model_copy(update={"cell": chip.cell.model_copy(update={"programming": model})})
+    return chip.model_copy(update={"cell": chip.cell.model_copy(update={"programming": model, "faults": Faults()})})
 
 
 def adc_rounding(chip: Chip, *, columns: int = 4000, seed: int = 0) -> dict[str, Any]:
@@ -150,14 +152,18 @@ def adc_rounding(chip: Chip, *, columns: int = 4000, seed: int = 0) -> dict[str,
 
 def _statement(chip: Chip, rule: int | None, best: dict[str, Any], *, columns: int, seed: int) -> str:
     share = best["power"] / best["unrounded"] if best["unrounded"] else 1.0
+    stuck = chip.cell.faults.stuck_off + chip.cell.faults.stuck_on
+    faults = f", with {100 * stuck:.1f} % of the cells stuck" if stuck else ""
     words = (
-        f"Of the heights compared, {best['height']} wordlines leave the least error power; rounding makes it "
+        f"Of the heights compared{faults}, {best['height']} wordlines leave the least error power; rounding makes it "
         f"{share:.2f} times what it would be without."
     )
     if rule is None:
         return f"The mean error of a cell is zero, so the height rule limits nothing. {words}"
     height = max(1, min(rule, chip.crossbar.rows))
-    at = rounding(chip, height, columns=columns, seed=seed)
+    model = chip.cell.programming
+    assert isinstance(model, LogNormal)
+    at = rounding(with_sigma(chip, model.sigma), height, columns=columns, seed=seed)
     return (
         f"By the height rule a column of {rule} wordlines errs by less than half a level. With {height} wordlines, "
         f"{100 * at.nonzero:.0f} % of conversions err all the same, by {at.mean_abs:.2f} levels on the mean of all; "
