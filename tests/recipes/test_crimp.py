@@ -213,6 +213,29 @@ class _Full:
         raise ConversionError(f"sparsity is {sparsity}; allowed: up to 0.4")
 
 
+def test_what_a_phase_cannot_prune_is_said_and_written(network, tmp_path):
+    said = []
+    options = {**SMALL, "epochs": 2, "chip_epochs": 0, "settle_epochs": 0, "chips": 1, "images": 20}
+    run = optimize(checked(run=network, **options, out=tmp_path / "run"), say=said.append)
+
+    left = read(run, "pruning.json")["left"]["kernels"]
+    names = {name for name, _ in load_run(network).model.named_modules()}
+    assert left
+    assert left.keys() <= names
+    assert [line for line in said if line.startswith("kernels: left as they are, ")]
+
+
+def test_removed_crossbars_learn_nothing_when_a_network_is_pruned_further(network, folder, tmp_path):
+    options = {**SMALL, "sparsity": 0.65, "epochs": 4, "settle_epochs": 0, "chip_epochs": 0, "chips": 1, "images": 20}
+    again = optimize(checked(run=folder, **options, kernel_groups=False, zero_start=0.0, out=tmp_path / "run"))
+
+    before, after = (dict(load_run(run).model.named_parameters()) for run in (folder, again))
+    zeros = {name: value == 0 for name, value in before.items() if name.endswith("weight") and (value == 0).any()}
+    assert zeros
+    for name, zero in zeros.items():
+        assert not after[name][zero].any()
+
+
 def test_what_cannot_be_removed_is_refused_at_the_start_and_capped_once_there_is_training_to_lose(network):
     config = checked(run=network, recipe="crimp", chip="crimp-32nm")
     stage = Zerorize("crossbars", nn.Identity(), None, config.load_chip(), config, None, 0.9)

@@ -7,8 +7,10 @@ phases, the start from a trained network, and how errors of cells are compensate
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Literal
 
 from torch import Tensor, nn
@@ -17,6 +19,7 @@ from bitline.chip.description import Chip, LogNormal, Offset, check
 from bitline.chip.variants import with_cells
 from bitline.compress.crossbar_block import CrossbarBlocks
 from bitline.compress.kernel_group import KernelGroups
+from bitline.compress.result import Left
 from bitline.data import DataSet
 from bitline.errors import ChipError, ConversionError, DataError
 from bitline.evaluate import Settings
@@ -25,7 +28,9 @@ from bitline.models.files import ModelRecord
 from bitline.nn.shapes import MAPPED
 from bitline.nn.view import ChipView
 from bitline.recipes.config import RecipeConfig
+from bitline.recipes.names import LEFT
 from bitline.train import TrainConfig
+from bitline.train.checkpoint import write_json
 from bitline.train.run import train_network
 from bitline.train.zerorize import Alternating, Schedule, ZerorizeRecover
 
@@ -78,6 +83,12 @@ def _masked(mask: Tensor, gradient: Tensor) -> Tensor:
     return gradient * mask.to(gradient.device)
 
 
+def write_left(folder: Path, left: Sequence[Left]) -> None:
+    """Note in the folder of a stage what it could not prune, and why."""
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(folder / LEFT, {each.name: each.why for each in left})
+
+
 @dataclass(frozen=True)
 class Zerorize:
     """One phase of zerorize-recover training.
@@ -113,13 +124,12 @@ class Zerorize:
             train = train.model_copy(update={"checkpoint_every": math.ceil(train.checkpoint_every / every) * every})
         example = next(self.data.batches("test", batch_size=2, limit=2))[0]
         config, network = self.config, self.network
+        keep_zeros(network)
         factors: KernelGroups | CrossbarBlocks | None = None
         if self.phase == "kernels":
             factors = KernelGroups(network, example, self.chip, coupled="mean")
         elif self.phase == "crossbars":
             factors = CrossbarBlocks(network, example, self.chip, mapping=config.mapping or None)
-        else:
-            keep_zeros(network)
         chip = self.chip if config.awareness == "psum" else with_cells(self.chip)
         view = ChipView(
             network, chip, example, mapping=config.mapping or None, linear=config.simulation == "linear",
@@ -143,6 +153,8 @@ class Zerorize:
 
         def finish(trained: nn.Module) -> nn.Module:
             assert isinstance(trained, Alternating)
+            if factors is not None:
+                write_left(train.run_dir, factors.left)
             if isinstance(factors, CrossbarBlocks):
                 factors.fold()
             return trained.network

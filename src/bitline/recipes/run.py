@@ -5,6 +5,7 @@ Each stage is a run directory of its own below the recipe's, so that a killed re
 
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +22,16 @@ from bitline.models.files import RECORD, WEIGHTS, Run, load_run, read_json
 from bitline.nn.shapes import matmuls
 from bitline.recipes.auto import Search, chosen, train_front
 from bitline.recipes.config import RecipeConfig
-from bitline.recipes.crimp import Phase, Zerorize, chip_of
+from bitline.recipes.crimp import Phase, Zerorize, chip_of, write_left
 from bitline.recipes.files import RESULT, Made, Say, copy, prepare, write_run
 from bitline.recipes.names import (
     AFTER,
     BEFORE,
     CHIP,
+    CROSSBARS,
     FLOAT,
+    KERNELS,
+    LEFT,
     ON_CHIP,
     PACKED,
     PRUNING,
@@ -161,16 +165,18 @@ class _Flow:
             run = load_run(last)
             found = repack(run.model, self._example, self.chip)
             record = run.record.model_copy(update={"rewrites": (*run.record.rewrites, *found.rewrites)})
+            write_left(folder, found.report.left)
             write_run(folder, found.model, record, {"seed": self.config.seed}, self._score(found.model))
         return folder
 
     def _write_pruning(self, before: Run, after: Run) -> None:
         """Say what was removed, by weights and by crossbars."""
         crossbars = [crossbars_of(run.model, self.chip, self._example) for run in (before, after)]
-        found = {
+        found: dict[str, Any] = {
             "sparsity": sparsity(before.model, after.model),
             "crossbars_before": crossbars[0],
             "crossbars_after": crossbars[1],
+            "left": {stage: left for stage in (KERNELS, PACKED, CROSSBARS) if (left := self._left(stage))},
         }
         write_json(self.out / PRUNING, found)
         if not self.config.phases:
@@ -179,6 +185,14 @@ class _Flow:
             " (all there is: every layer keeps a crossbar)" if found["sparsity"] < self.config.sparsity - 0.01 else ""
         )
         self.say(f"pruned: {found['sparsity']:.2%} of the weights{short}, {crossbars[0]} -> {crossbars[1]} crossbars")
+        for stage, left in found["left"].items():
+            for why, names in groupby(sorted(left, key=left.__getitem__), left.__getitem__):
+                self.say(f"{stage}: left as they are, {why}: {', '.join(names)}")
+
+    def _left(self, stage: str) -> dict[str, str]:
+        """What a stage could not prune, and why."""
+        path = self.out / stage / LEFT
+        return read_json(path) if path.is_file() else {}
 
     @property
     def _example(self) -> Tensor:
