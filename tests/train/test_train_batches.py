@@ -150,3 +150,4 @@ def test_schedules_begin_and_end_where_they_should():
     assert [factor(step, 10, "linear") for step in (0, 5, 10)] == [1, 0.5, 0]
     assert [round(factor(step, 10, "cosine"), 12) for step in (0, 5, 10)] == [1, 0.5, 0]
     assert [round(factor(step, 10, "onecycle"), 12) for step in (0, 3, 10)] == [0.04, 1, 0]
+    assert [factor(step, 8, "steps") for step in range(9)] == [1, 1, 1, 1, 0.1, 0.1, 0.01, 0.01, 0.01]

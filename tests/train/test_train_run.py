@@ -41,6 +41,13 @@ def test_a_run_leaves_weights_record_configuration_metrics_checkpoint_and_logs(f
     assert not list(finished.rglob("*.tmp"))
 
 
+def test_training_without_momentum_gives_another_network(tmp_path):
+    runs = [train(checked(**TINY, momentum=m, out=tmp_path / str(m))) for m in (0, 0.9)]
+
+    a, b = ((run / "model.safetensors").read_bytes() for run in runs)
+    assert a != b
+
+
 def test_lenet5_learns_the_digits(finished):
     assert json.loads((finished / "metrics.json").read_text())["test_accuracy"] > 0.95
 

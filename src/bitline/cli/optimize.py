@@ -58,6 +58,11 @@ def command(
         int | None, typer.Option(help="Training images in an epoch, others in every one; default: all.")
     ] = None,
     lr: Annotated[float, typer.Option(help="Largest learning rate of float training.")] = 0.02,
+    schedule: Annotated[
+        str, typer.Option(help="Of float training's learning rate: linear, cosine, onecycle, steps.")
+    ] = "cosine",
+    momentum: Annotated[float, typer.Option(help="Of float training.")] = 0.9,
+    weight_decay: Annotated[float, typer.Option(help="Of float training.")] = 5e-4,
     chip_lr: Annotated[float, typer.Option(help="The same of weights on the chip, under Adam.")] = 5e-5,
     range_lr: Annotated[float, typer.Option(help="The same of the logarithm of ADC steps.")] = 3e-3,
     batch_size: Annotated[int, typer.Option(help="Images in a batch.")] = 128,
@@ -164,7 +169,8 @@ def command(
         run=run, recipe=recipe, teacher=teacher, chip=chip,
         overrides=tuple(overrides or ()), aware=aware, granularity=granularity,
         epochs=epochs, chip_epochs=chip_epochs, settle_epochs=settle_epochs, epoch_images=epoch_images,
-        lr=lr, chip_lr=chip_lr, range_lr=range_lr, batch_size=batch_size,
+        lr=lr, schedule=schedule, momentum=momentum, weight_decay=weight_decay,
+        chip_lr=chip_lr, range_lr=range_lr, batch_size=batch_size,
         distill=distill, temperature=temperature, reprogram_every=reprogram_every, row_tiles=row_tiles,
         assignment=assignment, refit=refit, mix=mix, split_linear=split_linear, multiplier=multiplier,
         mapping=parse(mapping or ()), layers=_layers(layers or ()), trials=trials, front=front,

@@ -36,7 +36,7 @@ def command(
     lr: Annotated[
         float | None, typer.Option(help="Largest learning rate; default: 0.1 with batch norm, else 0.02; adam: 0.001.")
     ] = None,
-    schedule: Annotated[str, typer.Option(help="linear, cosine or onecycle.")] = "linear",
+    schedule: Annotated[str, typer.Option(help="linear, cosine, onecycle or steps.")] = "linear",
     optimizer: Annotated[str, typer.Option(help="sgd or adam.")] = "sgd",
     momentum: Annotated[float, typer.Option(help="Nesterov momentum of sgd.")] = 0.9,
     weight_decay: Annotated[float, typer.Option(help="On weights, not on biases and batch norm.")] = 5e-4,

@@ -9,6 +9,7 @@ from bitline.chip.description import Chip
 from bitline.chip.files import load as load_chip
 from bitline.errors import DataError, nearest
 from bitline.train.config import Precision, StrictConfig
+from bitline.train.config import Schedule as LearningRates
 
 RecipeName = Literal["conventional", "quantization-aware", "psum-aware", "group", "separable", "mixed", "auto", "crimp"]
 Structure = Literal["dense", "group", "separable", "mixed"]
@@ -54,6 +55,9 @@ class RecipeConfig(StrictConfig):
         settle_epochs: of ``crimp``, after pruning and before those on the chip: plain training that keeps zeros.
         epoch_images: training images in an epoch, others in every one; None: all.
         lr: largest learning rate of float training and of zerorize-recover training.
+        schedule: of these, see `bitline.train.module.factor`.
+        momentum: of these; 0: none, so that what a zero epoch zeroed hardly comes back.
+        weight_decay: of these, on weights of two and more dimensions.
         chip_lr: largest learning rate of weights on the chip, under Adam.
         range_lr: the same of the logarithm of ADC steps.
         batch_size: images in a batch.
@@ -119,6 +123,9 @@ class RecipeConfig(StrictConfig):
     settle_epochs: Annotated[int, Field(ge=0)] = 0
     epoch_images: Annotated[int, Field(ge=1)] | None = None
     lr: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 0.02
+    schedule: LearningRates = "cosine"
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    weight_decay: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 5e-4
     chip_lr: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 5e-5
     range_lr: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 3e-3
     batch_size: Annotated[int, Field(ge=1)] = 128

@@ -276,10 +276,10 @@ class _Flow:
     def _training(self, stage: str, run: Run, *, epochs: int, lr: float, **more: Any) -> TrainConfig:
         config = self.config
         values = {
-            "weight_decay": 5e-4, "model": run.record.model, "width": run.record.kwargs.get("width", 1.0),
+            "model": run.record.model, "width": run.record.kwargs.get("width", 1.0),
             "data": run.record.data, "data_dir": config.data_dir, "image_size": run.record.image_size,
             "epochs": epochs, "epoch_images": config.epoch_images, "lr": lr, "batch_size": config.batch_size,
-            "schedule": "cosine",
+            "schedule": config.schedule, "momentum": config.momentum, "weight_decay": config.weight_decay,
             "teacher": config.teacher or config.run, "distill": config.distill, "temperature": config.temperature,
             "label_smoothing": 0.0, "seed": config.seed, "threads": config.threads, "precision": config.precision,
             "checkpoint_every": config.checkpoint_every, "out": self.out / stage,

@@ -7,7 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from bitline.errors import DataError, nearest
 
-Schedule = Literal["linear", "cosine", "onecycle"]
+Schedule = Literal["linear", "cosine", "onecycle", "steps"]
 Optimizer = Literal["sgd", "adam"]
 Precision = Literal["bf16-mixed", "32-true"]
 
@@ -56,7 +56,7 @@ class TrainConfig(StrictConfig):
         lr: largest learning rate; None: 0.1 for networks with batch norm, 0.02 for others, 0.001 under ``adam``.
         schedule: of the learning rate, see `bitline.train.module.factor`.
         optimizer: ``sgd`` with Nesterov momentum, or ``adam`` with decoupled decay.
-        momentum: of ``sgd``.
+        momentum: of ``sgd``; 0: none.
         weight_decay: on weights of two and more dimensions; never on biases and batch norm.
         label_smoothing: share of the target spread over all classes.
         teacher: run directory of a trained network whose scores are targets too; None: labels alone.
@@ -84,7 +84,7 @@ class TrainConfig(StrictConfig):
     lr: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
     schedule: Schedule = "linear"
     optimizer: Optimizer = "sgd"
-    momentum: Annotated[float, Field(gt=0, lt=1)] = 0.9
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
     weight_decay: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 5e-4
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.1
     teacher: Path | None = None

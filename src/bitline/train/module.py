@@ -23,9 +23,12 @@ def factor(step: int, total: int, schedule: Schedule) -> float:
         total: steps of the run.
         schedule: ``linear`` falls from 1 to 0; ``cosine`` is half a cosine from 1 to 0; ``onecycle`` rises along a
             cosine from 1/25 to 1 in the first 30 % and falls along one to 0 (L. Smith and N. Topin, 2019,
-            doi:10.1117/12.2520589, with the phases that PyTorch uses).
+            doi:10.1117/12.2520589, with the phases that PyTorch uses); ``steps`` is 1, from half of the run 0.1, and
+            from three quarters 0.01.
     """
     done = min(step / total, 1.0)
+    if schedule == "steps":
+        return 1.0 if done < 0.5 else 0.1 if done < 0.75 else 0.01
     if schedule == "linear":
         return 1 - done
     if schedule == "cosine":
@@ -157,7 +160,7 @@ class Classifier(LightningModule):
         if self.config.optimizer == "adam":
             optimizer: torch.optim.Optimizer = torch.optim.AdamW(listed, lr=lr)
         else:
-            optimizer = torch.optim.SGD(listed, lr=lr, momentum=self.config.momentum, nesterov=True)
+            optimizer = torch.optim.SGD(listed, lr=lr, momentum=self.config.momentum, nesterov=self.config.momentum > 0)
         schedule = torch.optim.lr_scheduler.LambdaLR(
             optimizer, lambda step: factor(step, self.steps, self.config.schedule)
         )
