@@ -275,7 +275,7 @@ def crimp() -> str:
          *(text for key in conditions for text in cells(n, key)), f"{n['sparsity']:.1f}",
          f"{n['crossbars_before']} -> {n['crossbars_after']}",
          *(f"{n[key]:.1f}, {n[f'{key}_16bit']:.1f}" for key in ("power_ratio", "area_ratio")),
-         " + ".join(map(str, _epochs(n)))]
+         _epochs(n)]
         for name, n in networks.items()
     ]  # fmt: skip
     header = [
@@ -361,7 +361,7 @@ def ablation() -> str:
     rows = [row("whole recipe", whole), *(row(name, points[name]) for _, name in others)]
     o = whole["options"]
     note = (
-        f"ResNet-20, {whole['mean'] + whole['drop']:.1f} % in floating point; {whole['chips']} programmed chips, "
+        f"ResNet-20, {whole['mean'] + whole['drop']:.1f} % in floating point; {len(whole['chips'])} programmed chips, "
         f"{o['images']} test images. {o['epochs']} epochs of phases, {o['settle_epochs']} of settling and "
         f"{o['chip_epochs']} on the chip, of {o['epoch_images']} images each; another chip every "
         f"{o['reprogram_every']} steps."
@@ -370,9 +370,11 @@ def ablation() -> str:
     return markdown(header, rows) + "\n\n" + note
 
 
-def _epochs(network: dict[str, Any]) -> list[int]:
-    epochs = network["epochs"]
-    return [epochs["float"], epochs["crimp"], network["options"].get("settle_epochs", 0), epochs["chip"]]
+def _epochs(network: dict[str, Any]) -> str:
+    epochs, options = network["epochs"], network["options"]
+    counts = [epochs["float"], epochs["crimp"], options.get("settle_epochs", 0), epochs["chip"]]
+    short = options.get("epoch_images")
+    return " + ".join(map(str, counts)) + (f", the last three of {short:,} images" if short else "")
 
 
 def ranking() -> str:
