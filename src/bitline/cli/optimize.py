@@ -185,10 +185,10 @@ def command(
         checkpoint_every=checkpoint_every, data_dir=data_dir, out=out,
     )  # fmt: skip
     config = checked(**values) if settings is None else checked(**{**values, **_untold(ctx, settings)})
-    if threads is not None:
+    if config.threads is not None:
         import torch
 
-        torch.set_num_threads(threads)
+        torch.set_num_threads(config.threads)
     try:
         folder = optimize(
             config, if_exists="resume" if resume else "overwrite" if overwrite else "refuse",

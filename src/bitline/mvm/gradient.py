@@ -50,6 +50,10 @@ class Quantized(NamedTuple):
 def fake_quantize(x: Tensor, scale: Tensor | float, low: int, high: int) -> Quantized:
     """Round to integers times scale.
 
+    What `torch.fake_quantize_per_tensor_affine` gives where scales are powers of two. For others that one multiplies by
+    1 / scale, which takes ties to other integers than the division that the chip's inputs and weights go through; and
+    it keeps no integers for what multiplies them.
+
     Args:
         x: real, any shape.
         scale: positive, broadcasts against `x`.
