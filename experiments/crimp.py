@@ -68,7 +68,6 @@ OFF: dict[str, dict[str, Any]] = {
     "no readback": {"readback": False},
     "no distillation": {"distill": 0.0},
     "no L1": {"l1": 0.0},
-    "no momentum": {"momentum": 0.0},
     "rank by factors": {"rank": "factor"},
 }
 """one ingredient off at a time"""

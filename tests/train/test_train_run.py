@@ -145,7 +145,7 @@ def test_a_network_from_a_file_trains_and_loads_only_when_its_code_is_trusted(tm
         ({"epoch_images": 2000}, "epoch_images is 2000; allowed: 1 to 1442"),
         (
             {"epoch_images": 50, "batch_size": 60},
-            "batch_size is 60; allowed: 1 to 50 images of an epoch, as epoch_images",
+            "epoch_images is 50; allowed: 60, which batch_size is, or more",
         ),
         ({"crop": 8}, "crop is 8; allowed: 0 to 7 px"),
         ({"lr": 1e9}, "the loss is .* in epoch 1: lower lr"),

@@ -213,7 +213,7 @@ class CrossbarBlocks:
         power, weights = mask.power(_stored(layer)), mask.sizes()
         mean = power.sum() / weights.sum()
         norm = (power / weights / mean.clamp_min(torch.finfo(torch.float64).tiny)).sqrt()
-        factor = mask.factors.detach().double().abs()
+        factor = torch.where(power > 0, mask.factors.detach().double().abs(), 0)  # empty ones learn none
         first = self._importance.get(name, factor * norm if self.rank == "norm" else factor)
         return torch.stack([first.flatten(), (factor * norm).flatten()]).cpu()
 

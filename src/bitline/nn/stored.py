@@ -143,7 +143,11 @@ def _check(step: Step, found: Sequence[Step], readers: Sequence[Step | None]) ->
     if step.kind == INPUT:
         raise ConversionError(f"the input has several readers ({names}); pass it through nn.Identity() first")
     if step.module is None:
-        instead = "use nn.AdaptiveAvgPool2d" if step.kind == AVERAGE_POOL else "pass its result through nn.Identity()"
+        instead = (
+            "use a module, as nn.AdaptiveAvgPool2d"
+            if step.kind == AVERAGE_POOL
+            else "pass its result through nn.Identity()"
+        )
         raise ConversionError(
             f"{step.where} makes a value that is to be stored (read by {names}), outside of modules; {instead}"
         )

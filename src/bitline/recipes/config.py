@@ -8,7 +8,7 @@ from pydantic import Field, field_validator, model_validator
 from bitline.chip.description import Chip
 from bitline.chip.files import load as load_chip
 from bitline.errors import DataError, nearest
-from bitline.train.config import Precision, StrictConfig
+from bitline.train.config import Precision, StrictConfig, check_epoch
 from bitline.train.config import Schedule as LearningRates
 
 RecipeName = Literal["conventional", "quantization-aware", "psum-aware", "group", "separable", "mixed", "auto", "crimp"]
@@ -56,7 +56,7 @@ class RecipeConfig(StrictConfig):
         epoch_images: training images in an epoch, others in every one; None: all.
         lr: largest learning rate of float training and of zerorize-recover training.
         schedule: of these, see `bitline.train.module.factor`.
-        momentum: of these; 0: none, so that what a zero epoch zeroed hardly comes back.
+        momentum: of these; 0: none.
         weight_decay: of these, on weights of two and more dimensions.
         chip_lr: largest learning rate of weights on the chip, under Adam.
         range_lr: the same of the logarithm of ADC steps.
@@ -195,6 +195,7 @@ class RecipeConfig(StrictConfig):
 
     @model_validator(mode="after")
     def _nothing_for_nothing(self) -> Self:
+        check_epoch(self.epoch_images, self.batch_size)
         for key, recipes in _OF.items():
             value = getattr(self, key)
             if value != _default(key) and self.recipe not in recipes:

@@ -8,7 +8,7 @@ phases, the start from a trained network, and how errors of cells are compensate
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Literal
@@ -86,7 +86,7 @@ def _masked(mask: Tensor, gradient: Tensor) -> Tensor:
 def write_left(folder: Path, left: Sequence[Left]) -> None:
     """Note in the folder of a stage what it could not prune, and why."""
     folder.mkdir(parents=True, exist_ok=True)
-    write_json(folder / LEFT, {each.name: each.why for each in left})
+    write_json(folder / LEFT, {"left": [asdict(each) for each in left]})
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ Each stage is a run directory of its own below the recipe's, so that a killed re
 from collections.abc import Callable
 from dataclasses import replace
 from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -186,13 +187,13 @@ class _Flow:
         )
         self.say(f"pruned: {found['sparsity']:.2%} of the weights{short}, {crossbars[0]} -> {crossbars[1]} crossbars")
         for stage, left in found["left"].items():
-            for why, names in groupby(sorted(left, key=left.__getitem__), left.__getitem__):
-                self.say(f"{stage}: left as they are, {why}: {', '.join(names)}")
+            for why, entries in groupby(sorted(left, key=itemgetter("why")), itemgetter("why")):
+                self.say(f"{stage}: left as they are, {why}: {', '.join(each['name'] for each in entries)}")
 
-    def _left(self, stage: str) -> dict[str, str]:
+    def _left(self, stage: str) -> list[dict[str, str]]:
         """What a stage could not prune, and why."""
         path = self.out / stage / LEFT
-        return read_json(path) if path.is_file() else {}
+        return read_json(path)["left"] if path.is_file() else []
 
     @property
     def _example(self) -> Tensor:

@@ -41,6 +41,12 @@ class StrictConfig(BaseModel):
             raise DataError("; ".join(found)) from error
 
 
+def check_epoch(images: int | None, batch_size: int) -> None:
+    """Refuse epochs that are shorter than a batch."""
+    if images is not None and images < batch_size:
+        raise DataError(f"epoch_images is {images}; allowed: {batch_size}, which batch_size is, or more")
+
+
 class TrainConfig(StrictConfig):
     """One training run; None means chosen by a rule, and the value chosen is written to ``config.json``.
 
@@ -99,6 +105,11 @@ class TrainConfig(StrictConfig):
     threads: Annotated[int, Field(ge=1)] | None = None
     checkpoint_every: Annotated[int, Field(ge=1)] | None = None
     out: Path | None = None
+
+    @model_validator(mode="after")
+    def _a_batch_in_an_epoch(self) -> Self:
+        check_epoch(self.epoch_images, self.batch_size)
+        return self
 
     @property
     def run_dir(self) -> Path:

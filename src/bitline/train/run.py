@@ -132,9 +132,8 @@ def _check(network: nn.Module, config: TrainConfig, data: DataSet) -> None:
     count = len(data.train_images)
     if config.epoch_images is not None and config.epoch_images > count:
         raise DataError(f"epoch_images is {config.epoch_images}; allowed: 1 to {count} training images")
-    if config.batch_size > (config.epoch_images or count):
-        what = "training images" if config.epoch_images is None else "images of an epoch, as epoch_images says"
-        raise DataError(f"batch_size is {config.batch_size}; allowed: 1 to {config.epoch_images or count} {what}")
+    if config.batch_size > count:
+        raise DataError(f"batch_size is {config.batch_size}; allowed: 1 to {count} training images")
     images, _ = next(data.batches("test", batch_size=2))
     network.eval()
     try:

@@ -56,7 +56,8 @@ def _saved(out: Path, config: TrainConfig) -> TrainConfig:
     saved = checked(**content)
     asked, kept = config.model_dump(), saved.model_dump()
     free = {"out", "data_dir"}  # places may move between the two runs
-    other = [key for key in asked if key not in free and asked[key] is not None and asked[key] != kept[key]]
+    rules = {key for key, value in asked.items() if value is None} - {"epoch_images"}  # whose value was chosen then
+    other = [key for key in asked if key not in free | rules and asked[key] != kept[key]]
     if other:
         listed = ", ".join(f"{key} {asked[key]!r} (was {kept[key]!r})" for key in other)
         raise DataError(f"cannot resume {out} with another configuration: {listed}; or start again with --overwrite")
