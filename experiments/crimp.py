@@ -275,7 +275,10 @@ class Study:
             "float_accuracy": before["float"], "sparsity": 100 * sparsity(origin.model, load_run(folder).model),
             "clean_accuracy": ideal(folder), **found, **prices,
             "crossbars_after": pruning["crossbars_after"], "options": network.options,
-            "epochs": {"float": network.epochs, "crimp": network.crimp_epochs, "chip": network.chip_epochs},
+            "epochs": {
+                "float": NETWORKS[network.after or name].epochs, "crimp": network.crimp_epochs,
+                "chip": network.chip_epochs,
+            },
             "after": network.after,
             "images": start["data"]["count"], "seeds": list(range(self.options.chips)),
             "training_s": {p.parent.name: read_json(p).get("seconds") for p in folder.glob("*/metrics.json")},

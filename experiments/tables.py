@@ -347,6 +347,8 @@ def published() -> str:
 
 def ablation() -> str:
     points = read("experiments/results/crimp.json")["ablation"]
+    if "whole recipe" not in points:
+        return UNMEASURED
     whole = points["whole recipe"]
 
     def row(name: str, p: dict[str, Any]) -> list[str]:
@@ -372,9 +374,11 @@ def ablation() -> str:
 
 def _epochs(network: dict[str, Any]) -> str:
     epochs, options = network["epochs"], network["options"]
-    counts = [epochs["float"], epochs["crimp"], options.get("settle_epochs", 0), epochs["chip"]]
+    counts = [epochs["crimp"], options.get("settle_epochs", 0), epochs["chip"]]
+    if network["after"]:
+        return f"those of {network['after']}, then " + " + ".join(map(str, counts))
     short = options.get("epoch_images")
-    return " + ".join(map(str, counts)) + (f", the last three of {short:,} images" if short else "")
+    return " + ".join(map(str, [epochs["float"], *counts])) + (f", the last three of {short:,} images" if short else "")
 
 
 def ranking() -> str:
