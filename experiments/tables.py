@@ -296,9 +296,21 @@ def crimp() -> str:
         )
         + ". Evaluated on "
         + ", ".join(f"{n['images']} test images ({name})" for name, n in networks.items())
+        + ". Scales and biases: "
+        + "; ".join(f"{kind}: {', '.join(names)}" for kind, names in _integers(networks).items())
         + "."
     )
     return markdown(header, rows) + "\n\n" + note
+
+
+def _integers(networks: dict[str, Any]) -> dict[str, list[str]]:
+    """Which networks have which integers."""
+    found: dict[str, list[str]] = {}
+    for name, n in networks.items():
+        weights = n["chip"]["weights"]
+        kind = f"rounded {weights['rounding']}".replace("rounded nearest", "nearest") + f", {weights['bias_bits']} bits"
+        found.setdefault(kind, []).append(name)
+    return found
 
 
 CRIMP = {

@@ -213,6 +213,17 @@ class _Full:
         raise ConversionError(f"sparsity is {sparsity}; allowed: up to 0.4")
 
 
+def test_scales_are_rounded_as_the_chip_says(network):
+    config = checked(run=network, recipe="crimp", chip="crimp-32nm")
+    usual = chip_of(chips.load("crimp-32nm"), config)
+    keys = [f"{part}.{key}" for part in ("weights", "inputs") for key in ("scale=power_of_two", "rounding=nearest")]
+    published = chip_of(chips.load("crimp-32nm", (*keys, "weights.bias_bits=8")), config)
+
+    for chip, rounding, bits in ((usual, "up", 16), (published, "nearest", 8)):
+        assert (chip.weights.scale, chip.inputs.scale) == ("power_of_two", "power_of_two")
+        assert (chip.weights.rounding, chip.inputs.rounding, chip.weights.bias_bits) == (rounding, rounding, bits)
+
+
 def test_what_a_phase_cannot_prune_is_said_and_written(network, tmp_path):
     said = []
     options = {**SMALL, "epochs": 2, "chip_epochs": 0, "settle_epochs": 0, "chips": 1, "images": 20}

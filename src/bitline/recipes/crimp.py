@@ -39,6 +39,10 @@ RANK_IMAGES, RANK_BATCH = 1024, 32
 """training images, and how many at once, on which the loss without a kernel or a crossbar is estimated"""
 
 
+BIAS_BITS = 16
+"""of a bias where the chip does not say; it is added to an accumulator of 32 bits"""
+
+
 def chip_of(chip: Chip, config: RecipeConfig) -> Chip:
     """Return the chip as the recipe uses it: scales that are shifts, integer biases, errors of cells compensated.
 
@@ -53,9 +57,8 @@ def chip_of(chip: Chip, config: RecipeConfig) -> Chip:
         )
     weights, inputs, cell, mitigation = chip.weights, chip.inputs, chip.cell, chip.mitigation
     if config.integer:
-        scale = {"scale": "power_of_two", "rounding": "nearest"}
-        weights = weights.model_copy(update={**scale, "bias_bits": weights.bias_bits or weights.bits})
-        inputs = inputs.model_copy(update=scale)
+        weights = weights.model_copy(update={"scale": "power_of_two", "bias_bits": weights.bias_bits or BIAS_BITS})
+        inputs = inputs.model_copy(update={"scale": "power_of_two"})
     if config.compensate:
         if isinstance(cell.programming, LogNormal):
             cell = cell.model_copy(update={"programming": cell.programming.model_copy(update={"centred": True})})
