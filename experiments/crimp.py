@@ -127,7 +127,7 @@ NETWORKS = {
         crimp_epochs=2,
         chip_epochs=2,
         float_options={"schedule": "onecycle", "lr": 0.1},
-        options={**ON_PAIRS, "settle_epochs": 6},
+        options={**ON_PAIRS, "settle_epochs": 6, "rounding": "up"},
     ),
     "vgg16": Network(
         "vgg16",

@@ -307,8 +307,8 @@ def _integers(networks: dict[str, Any]) -> dict[str, list[str]]:
     """Which networks have which integers."""
     found: dict[str, list[str]] = {}
     for name, n in networks.items():
-        weights = n["chip"]["weights"]
-        kind = f"rounded {weights['rounding']}".replace("rounded nearest", "nearest") + f", {weights['bias_bits']} bits"
+        weights, inputs = n["chip"]["weights"], n["chip"]["inputs"]
+        kind = f"weights {weights['rounding']}, inputs {inputs['rounding']}, {weights['bias_bits']} bits"
         found.setdefault(kind, []).append(name)
     return found
 

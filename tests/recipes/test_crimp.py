@@ -90,7 +90,7 @@ def test_the_network_before_may_be_measured_on_fewer_chips(folder):
 def test_what_is_left_is_integers_only(folder):
     made, run = Made.of(folder), load_run(folder)
     assert made.chip.weights.scale == made.chip.inputs.scale == "power_of_two"
-    assert made.chip.weights.bias_bits == 8
+    assert made.chip.weights.bias_bits == 16
     model, _ = to_crossbar(run.model, made.chip, example=torch.zeros(2, 1, 8, 8))
     for layer in crossbar_layers(model).values():
         mantissa, _ = torch.frexp(layer._weight_scale())
@@ -213,15 +213,14 @@ class _Full:
         raise ConversionError(f"sparsity is {sparsity}; allowed: up to 0.4")
 
 
-def test_scales_are_rounded_as_the_chip_says(network):
-    config = checked(run=network, recipe="crimp", chip="crimp-32nm")
-    usual = chip_of(chips.load("crimp-32nm"), config)
-    keys = [f"{part}.{key}" for part in ("weights", "inputs") for key in ("scale=power_of_two", "rounding=nearest")]
-    published = chip_of(chips.load("crimp-32nm", (*keys, "weights.bias_bits=8")), config)
+@pytest.mark.parametrize("rounding", ["nearest", "up"])
+def test_scales_are_powers_of_two_and_biases_as_wide_as_the_chip_says(network, rounding):
+    config = checked(run=network, recipe="crimp", chip="crimp-32nm", rounding=rounding)
 
-    for chip, rounding, bits in ((usual, "up", 16), (published, "nearest", 8)):
-        assert (chip.weights.scale, chip.inputs.scale) == ("power_of_two", "power_of_two")
-        assert (chip.weights.rounding, chip.inputs.rounding, chip.weights.bias_bits) == (rounding, rounding, bits)
+    for overrides, bits in (((), 16), (("weights.scale=power_of_two", "weights.bias_bits=8"), 8)):
+        chip = chip_of(chips.load("crimp-32nm", overrides), config)
+        assert (chip.weights.scale, chip.weights.rounding, chip.weights.bias_bits) == ("power_of_two", rounding, bits)
+        assert (chip.inputs.scale, chip.inputs.rounding) == ("power_of_two", "up")
 
 
 def test_what_a_phase_cannot_prune_is_said_and_written(network, tmp_path):

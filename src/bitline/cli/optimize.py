@@ -100,6 +100,9 @@ def command(
     crossbar_blocks: Annotated[bool, typer.Option(help="Let crimp prune crossbars.")] = True,
     zerorize: Annotated[bool, typer.Option(help="Zero and recover; else prune once, in a phase's last epoch.")] = True,
     integer: Annotated[bool, typer.Option(help="Scales that are shifts and integer biases, in crimp.")] = True,
+    rounding: Annotated[
+        str, typer.Option(help="Of crimp: scales of weights to the nearest power of two, or up, so that none clips.")
+    ] = "nearest",
     compensate: Annotated[bool, typer.Option(help="Let crimp make up for errors of cells.")] = True,
     readback: Annotated[
         bool, typer.Option(help="Let crimp write the cells of a weight in turn and read each back (compensate).")
@@ -177,7 +180,7 @@ def command(
         sparsity=sparsity, kernel_share=kernel_share, rank=rank, l1=l1,
         zero_start=zero_start, zero_interval=zero_interval,
         kernel_groups=kernel_groups, crossbar_blocks=crossbar_blocks, zerorize=zerorize, integer=integer,
-        compensate=compensate, readback=readback, simulation=simulation,
+        rounding=rounding, compensate=compensate, readback=readback, simulation=simulation,
         proxy_steps=proxy_steps, proxy_images=proxy_images,
         **({"objectives": tuple(objectives)} if objectives else {}), **({"vary": tuple(vary)} if vary else {}),
         structure_images=structure_images, test_images=test_images, chips=chips, chips_before=chips_before,

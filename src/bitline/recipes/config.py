@@ -27,7 +27,7 @@ _OF: dict[str, tuple[RecipeName, ...]] = {
     "layers": ("mixed",),
     **dict.fromkeys(("sparsity", "kernel_share", "kernel_groups", "crossbar_blocks", "rank"), ("crimp",)),
     **dict.fromkeys(("l1", "zero_start", "zero_interval", "zerorize", "settle_epochs"), ("crimp",)),
-    **dict.fromkeys(("integer", "compensate", "readback", "simulation"), ("crimp",)),
+    **dict.fromkeys(("integer", "rounding", "compensate", "readback", "simulation"), ("crimp",)),
     **dict.fromkeys(("objectives", "vary", "trials", "front", "proxy_steps", "proxy_batch", "proxy_images"), ("auto",)),
 }
 """which recipes use what"""
@@ -83,6 +83,8 @@ class RecipeConfig(StrictConfig):
         crossbar_blocks: prune crossbars, in the second phase.
         zerorize: zero and recover; else a phase trains plainly and prunes once, in its last epoch.
         integer: scales that are powers of two and biases of integers, so that no floating point is left.
+        rounding: of the scales of weights to powers of two, with `integer`: ``nearest`` uses more of the levels, so
+            that errors of cells weigh less; ``up`` clips no weight, which is better where they err little.
         compensate: programming error divided by its mean, the digital sum corrected for the mean error of cells,
             weights with stuck cells at the nearest value that is left to them, and biases set anew for each chip.
         readback: the same by writing the cells of a weight in turn, so that they make up for programming errors too;
@@ -150,6 +152,7 @@ class RecipeConfig(StrictConfig):
     crossbar_blocks: bool = True
     zerorize: bool = True
     integer: bool = True
+    rounding: Literal["nearest", "up"] = "nearest"
     compensate: bool = True
     readback: bool = True
     simulation: Literal["linear", "direct"] = "linear"
@@ -196,6 +199,10 @@ class RecipeConfig(StrictConfig):
     @model_validator(mode="after")
     def _nothing_for_nothing(self) -> Self:
         check_epoch(self.epoch_images, self.batch_size)
+        if self.rounding != _default("rounding") and not self.integer:
+            raise DataError(
+                f"rounding is {self.rounding!r}, which needs integer; scales are no powers of two without it"
+            )
         for key, recipes in _OF.items():
             value = getattr(self, key)
             if value != _default(key) and self.recipe not in recipes:

@@ -57,7 +57,8 @@ def chip_of(chip: Chip, config: RecipeConfig) -> Chip:
         )
     weights, inputs, cell, mitigation = chip.weights, chip.inputs, chip.cell, chip.mitigation
     if config.integer:
-        weights = weights.model_copy(update={"scale": "power_of_two", "bias_bits": weights.bias_bits or BIAS_BITS})
+        scale = {"scale": "power_of_two", "rounding": config.rounding}
+        weights = weights.model_copy(update={**scale, "bias_bits": weights.bias_bits or BIAS_BITS})
         inputs = inputs.model_copy(update={"scale": "power_of_two"})
     if config.compensate:
         if isinstance(cell.programming, LogNormal):
