@@ -217,7 +217,8 @@ class _Full:
 def test_scales_are_powers_of_two_and_biases_as_wide_as_the_chip_says(network, rounding):
     config = checked(run=network, recipe="crimp", chip="crimp-32nm", rounding=rounding)
 
-    for overrides, bits in (((), 16), (("weights.scale=power_of_two", "weights.bias_bits=8"), 8)):
+    powers = ("weights.scale=power_of_two", "inputs.scale=power_of_two")
+    for overrides, bits in (((), 16), ((*powers, "weights.bias_bits=8"), 8)):
         chip = chip_of(chips.load("crimp-32nm", overrides), config)
         assert (chip.weights.scale, chip.weights.rounding, chip.weights.bias_bits) == ("power_of_two", rounding, bits)
         assert (chip.inputs.scale, chip.inputs.rounding) == ("power_of_two", "up")
