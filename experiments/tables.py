@@ -359,7 +359,7 @@ def published() -> str:
 
 def ablation() -> str:
     points = read("experiments/results/crimp.json")["ablation"]
-    if "whole recipe" not in points:
+    if "whole recipe" not in points or len(points) < 2:
         return UNMEASURED
     whole = points["whole recipe"]
 
