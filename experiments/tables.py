@@ -308,7 +308,7 @@ def _integers(networks: dict[str, Any]) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
     for name, n in networks.items():
         weights, inputs = n["chip"]["weights"], n["chip"]["inputs"]
-        kind = f"weights {weights['rounding']}, inputs {inputs['rounding']}, {weights['bias_bits']} bits"
+        kind = f"weights {weights['rounding']}, inputs {inputs['rounding']}, biases of {weights['bias_bits']} bits"
         found.setdefault(kind, []).append(name)
     return found
 

@@ -174,12 +174,14 @@ def derive(steps: Sequence[Step], accumulator_bits: int) -> Derived:
 
     Args:
         steps: from `with_requantization`.
-        accumulator_bits: of a sum, its sign included.
+        accumulator_bits: of a sum, its sign included; 2 to 62.
 
     Raises:
         ConversionError: something without integer form.
-        MappingError: a sum that does not fit.
+        MappingError: another width, or a sum that does not fit.
     """
+    if not 2 <= accumulator_bits <= _MOST_BITS:
+        raise MappingError(f"accumulator_bits is {accumulator_bits}; allowed: 2 to {_MOST_BITS}")
     image = next(step.name for step in steps if step.kind == graph.INPUT)
     found = Derived(source=f"{image}_integers")
     alias: dict[str, str] = {}

@@ -166,8 +166,6 @@ def integer_network(model: nn.Module, example: Tensor, *, accumulator_bits: int 
         ConversionError: an operation without integer form, real scales or biases, or values that are not stored.
         MappingError: a sum that can exceed the accumulator.
     """
-    if not 2 <= accumulator_bits <= 62:
-        raise MappingError(f"accumulator_bits is {accumulator_bits}; allowed: 2 to 62")
     found = steps(model, example)
     readers = readers_of(found)
     for step in found:
