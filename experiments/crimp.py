@@ -114,7 +114,7 @@ NETWORKS = {
         options={
             **ON_PAIRS,
             "zero_start": 0.0,
-            "settle_epochs": 4,
+            "settle_epochs": 6,
             "epoch_images": 12800,
             "reprogram_every": 16,
             "chips_before": 1,
