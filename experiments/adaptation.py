@@ -32,8 +32,9 @@ CONDITIONS = {
 }
 CENTRED, PAIR, RECENTRE = "cell.programming.centred=true", "weights.encoding={kind='pair'}", "recentre"
 EXPECTED, MEASURED = (f"weights.encoding={{kind='offset', correction='{kind}'}}" for kind in ("expected", "measured"))
-NEAREST, REMAP, FLIP, READBACK, VERIFY = (
-    f"mitigation.{key}" for key in ("nearest=true", "remap=true", "flip=true", "readback=true", "verify=0.25")
+NEAREST, REMAP, FLIP, READBACK, REWRITES, VERIFY = (
+    f"mitigation.{key}"
+    for key in ("nearest=true", "remap=true", "flip=true", "readback=true", "rewrites=2", "verify=0.25")
 )
 SWITCHES: dict[str, tuple[str, ...]] = {
     "none": (),
@@ -59,6 +60,17 @@ SWITCHES: dict[str, tuple[str, ...]] = {
     "pair, readback": (PAIR, READBACK),
     "centred, measured, readback, remap, flip, recentre": (CENTRED, MEASURED, READBACK, RECENTRE, REMAP, FLIP),
     "pair, centred, readback, remap, recentre": (PAIR, CENTRED, READBACK, REMAP, RECENTRE),
+    "pair, readback, rewrites 2": (PAIR, READBACK, REWRITES),
+    "centred, measured, readback, rewrites 2, remap, flip, recentre": (
+        CENTRED,
+        MEASURED,
+        READBACK,
+        REWRITES,
+        RECENTRE,
+        REMAP,
+        FLIP,
+    ),
+    "pair, centred, readback, rewrites 2, remap, recentre": (PAIR, CENTRED, READBACK, REWRITES, REMAP, RECENTRE),
 }
 
 

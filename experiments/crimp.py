@@ -4,19 +4,21 @@ Networks trained on CIFAR-10 (JPEG q75) and LeNet-5 on the digits, then `bitline
 (128 x 128, 8-bit weights on 2-bit cells, ADC that rounds to integers), with each weight in a pair of cells where the
 options of a network say so. Every accuracy is a direct simulation of --chips programmed chips on --images test images:
 with stuck-at faults (9.04 % off, 1.75 % on) and log-normal programming error 0.1, and the same network without faults
-at 0.5; and, on five chips, both of them with all cells written at once instead of in turn with each read back. What
-the paper trains for 160 epochs is trained here for as many as the result states.
+at 0.5; and, on five chips, with every cell written once, and with all of them at once instead of in turn with each
+read back. What the paper trains for 160 epochs is trained here for as many as the result states.
 Hardware, runtime, n, mean, std and worst: written into the result.
 
     python experiments/crimp.py [--only lenet5 resnet20 ablation]
 
-Every step is a run directory below --out, or a point of the result; a run that was stopped goes on where it was.
+Every step is a run directory below --out, or a point of the result; a run that was stopped goes on where it was. Float
+networks that experiments/networks keeps are not trained again.
 """
 
 import argparse
 import fcntl
 import json
 import math
+import os
 import statistics
 import subprocess
 import sys
@@ -44,13 +46,15 @@ from bitline.train.hardware import describe, git_commit
 from bitline.train.run import train
 
 RESULT = Path(__file__).parent / "results" / "crimp.json"
+KEPT = Path(os.path.relpath(Path(__file__).parent / "networks"))
+"""float networks, by their entries here"""
 CHIP = "crimp-32nm"
 FAULTS = "faults_eps0.1"
 """what the preset has"""
 SIGMA = 0.5
 """of the other condition, without faults"""
-AT_ONCE = 5
-"""chips whose cells are written at once, for comparison"""
+COMPARED = 5
+"""chips whose cells are written at once, or each only once, for comparison"""
 PAIRS = ("weights.encoding=pair", "mitigation.remap=true")
 """two cells a weight, so that a working one makes up for a stuck one; the cost of twice the cells is counted; and
 kernels in the columns whose stuck cells hurt them least, as a test before programming tells"""
@@ -172,9 +176,10 @@ def without_faults(chip: Chip) -> Chip:
     return chip.model_copy(update={"cell": cell})
 
 
-def at_once(chip: Chip) -> Chip:
-    """The chip when all of its cells are written before any is read."""
-    return chip.model_copy(update={"mitigation": chip.mitigation.model_copy(update={"readback": False})})
+def once(chip: Chip, *, readback: bool = True) -> Chip:
+    """The chip when each cell is written once, and without readback all of them before any is read."""
+    mitigation = chip.mitigation.model_copy(update={"readback": readback, "rewrites": 0})
+    return chip.model_copy(update={"mitigation": mitigation})
 
 
 def ideal(folder: Path) -> float:
@@ -212,7 +217,9 @@ class Study:
         write_json(self.options.result, self.result)
 
     def start(self, name: str) -> Path:
-        """Train the float network that a recipe starts from."""
+        """Return the float network that a recipe starts from, trained where it is not kept."""
+        if (KEPT / name).is_dir():
+            return KEPT / name
         network = NETWORKS[name]
         config = checked_training(
             model=network.model, width=network.width, data=network.data, epochs=network.epochs,
@@ -257,7 +264,7 @@ class Study:
         """Take a network from float training to its figures."""
         folder, network = self.recipe(name, "crimp"), NETWORKS[name]
         whole = self.options.out / (network.after or name)
-        origin, pruning = load_run(whole / "float"), read_json(folder / PRUNING)
+        origin, pruning = load_run(self.start(network.after or name)), read_json(folder / PRUNING)
         start = read_json(whole / "crimp" / BEFORE)
         before = start["accuracy"]
         made = Made.of(folder)
@@ -266,8 +273,11 @@ class Study:
         evaluations = {
             FAULTS: read_json(folder / AFTER),
             "eps0.5": self.measured(folder, "eps0.5", without_faults(chip), count),
-            f"{FAULTS}_at_once": self.measured(folder, "at_once", at_once(chip), AT_ONCE),
-            "eps0.5_at_once": self.measured(folder, "eps0.5_at_once", at_once(without_faults(chip)), AT_ONCE),
+            **{
+                f"{key}_{name}": self.measured(folder, f"{key}_{name}", once(of, readback=name == "once"), COMPARED)
+                for key, of in ((FAULTS, chip), ("eps0.5", without_faults(chip)))
+                for name in ("once", "at_once")
+            },
         }
         found = {key: figures(evaluation, before["float"]) for key, evaluation in evaluations.items()}
         prices = self.prices(origin.model, folder, origin.record.data)

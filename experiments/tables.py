@@ -7,6 +7,7 @@ import argparse
 import json
 import re
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -261,6 +262,26 @@ def adaptation() -> str:
     return markdown(["switches", *conditions], rows) + "\n\n" + note
 
 
+def writing() -> str:
+    result = read("experiments/results/writing.json")
+    points = {(p["condition"], p["way"]): p for p in result["points"]}
+    conditions, names = (list(dict.fromkeys(key[place] for key in points)) for place in (0, 1))
+
+    def cells(name: str) -> Iterator[str]:
+        for condition in conditions:
+            p = points[condition, name]
+            yield f"{p['rms']:.2f} ({p['largest']:.1f})"
+            yield f"{p['writes']:.2f}"
+
+    header = ["written", *(text for c in conditions for text in (f"{c}: rms (largest)", "writes"))]
+    side, std = (result["setting"][key] for key in ("side", "std"))
+    note = (
+        f"Error of a weight of 8 bits, weight units, and writes of cells a weight: {side} x {side} weights with a "
+        f"standard deviation of {std:.0f} in pairs of 2-bit cells."
+    )
+    return markdown(header, [[name, *cells(name)] for name in names]) + "\n\n" + note
+
+
 def crimp() -> str:
     result = read("experiments/results/crimp.json")
     networks = result["summary"]
@@ -268,7 +289,11 @@ def crimp() -> str:
 
     def cells(n: dict[str, Any], key: str) -> list[str]:
         p = n[key]
-        return [f"{p['mean']:.1f} ± {p['std']:.1f} ({p['worst']:.1f})", f"{n[f'{key}_at_once']['mean']:.1f}"]
+        once = n.get(f"{key}_once", p)
+        return [
+            f"{p['mean']:.1f} ± {p['std']:.1f} ({p['worst']:.1f})",
+            *(f"{q['mean']:.1f}" for q in (once, n[f"{key}_at_once"])),
+        ]
 
     rows = [
         [name, f"{n['float_accuracy']:.1f}", f"{n['before']['mean']:.1f}", f"{n['clean_accuracy']:.1f}",
@@ -280,7 +305,7 @@ def crimp() -> str:
     ]  # fmt: skip
     header = [
         "network", "float [%]", "before, faults [%]", "integers [%]",
-        *(title for text in conditions.values() for title in (f"{text} [%] (worst)", "at once")),
+        *(title for text in conditions.values() for title in (f"{text} [%] (worst)", "each once", "at once")),
         "sparsity [%]", "crossbars", "computing power", "area", "epochs: float + phases + settling + chip",
     ]  # fmt: skip
     power, area, power16, area16 = (
@@ -300,6 +325,8 @@ def crimp() -> str:
         + "; ".join(f"{kind}: {', '.join(names)}" for kind, names in _integers(networks).items())
         + "."
     )
+    if single := [name for name, n in networks.items() if not n["chip"]["mitigation"].get("rewrites")]:
+        note += f" Each cell written only once: {', '.join(single)}."
     return markdown(header, rows) + "\n\n" + note
 
 
@@ -422,6 +449,7 @@ TABLES = (
     speed,
     training,
     adaptation,
+    writing,
     crimp,
     published,
     ablation,

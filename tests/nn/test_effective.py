@@ -51,7 +51,7 @@ def answers(model, overrides, seed):
         ("weights.encoding={kind='offset', correction='expected'}", FAULTS),
         ("mitigation={remap=true, flip=true, nearest=true}", FAULTS),
         ("mitigation={remap=true, flip=true, readback=true}", FAULTS),
-        ("mitigation={readback=true}", "weights.encoding={kind='pair'}", FAULTS),
+        ("mitigation={readback=true, rewrites=2}", "weights.encoding={kind='pair'}", FAULTS),
         ("mitigation={flip=true}", "weights.encoding={kind='offset', correction='measured'}", FAULTS),
         ("weights.bits=6", "weights.bias_bits=6", "weights.scale=power_of_two", "inputs.scale=power_of_two", FAULTS),
     ],

@@ -1,5 +1,6 @@
 """Writing in turn against plain recursion, against all that the cells could hold, and against cells written at once."""
 
+import math
 from itertools import product
 
 import pytest
@@ -10,7 +11,7 @@ from bitline.chip.description import Cell
 from bitline.errors import ChipError
 from bitline.physics.faults import stuck_levels
 from bitline.physics.program import effective_levels
-from bitline.physics.readback import Policy, write_in_turn
+from bitline.physics.readback import GAIN, Policy, write_in_turn
 
 SLICES = torch.tensor([1, 4, 16, 64])
 SIDES = {
@@ -48,7 +49,8 @@ def faults(levels: Tensor, of: Cell) -> Tensor | None:
 @pytest.mark.parametrize("encoding", SIDES)
 def test_cells_without_error_take_the_levels_that_the_weight_has(encoding):
     levels = levels_of(SIDES[encoding])
-    asked, real = write_in_turn(levels, None, SIDES[encoding], cell(), generator=rng(2))
+    asked, real, first, again = write_in_turn(levels, None, SIDES[encoding], cell(), generator=rng(2), rewrites=2)
+    assert (first, again) == (int(levels.count_nonzero()), 0)
     assert asked.equal(levels)
     assert real.dtype == torch.uint8
     assert real.equal(levels)
@@ -60,7 +62,7 @@ def test_around_stuck_cells_no_choice_of_levels_is_nearer(encoding):
     levels, broken = levels_of(worth, rows=20, cols=10), cell(off=0.2, on=0.2)
     stuck = faults(levels, broken)
     assert stuck is not None
-    asked, real = write_in_turn(levels, stuck, worth, broken, generator=rng(2))
+    asked, real, *_ = write_in_turn(levels, stuck, worth, broken, generator=rng(2))
     assert real.short().equal(torch.where(stuck >= 0, stuck, asked.short()))
     assert asked[stuck >= 0].equal(levels[stuck >= 0])
     found, wanted = value(real, worth), value(levels, worth)
@@ -74,29 +76,31 @@ def test_around_stuck_cells_no_choice_of_levels_is_nearer(encoding):
         assert abs(found[0, r, c] - wanted[0, r, c]) == best
 
 
+@pytest.mark.parametrize("rewrites", [0, 1, 2])
 @pytest.mark.parametrize("worth", [(4, 1), (4, -4), (1, -1)])
-def test_the_tabulated_square_error_is_that_of_a_plain_recursion(worth):
-    policy = Policy(worth, cell(0.3))
+def test_the_tabulated_square_error_is_that_of_a_plain_recursion(worth, rewrites):
+    policy = Policy(worth, cell(0.3), rewrites + 1)
     outcomes, shares = policy.samples.tolist(), policy.shares.tolist()
 
-    def least(first: int, remainder: float) -> float:
+    def least(first: int, remainder: float, tries: int) -> float:
         if first == len(worth):
             return remainder**2
+        again = least(first, remainder, tries - 1) + GAIN if tries > 1 else math.inf
         means = (
             sum(
-                p * least(first + 1, remainder - worth[first] * reached)
+                p * min(least(first + 1, remainder - worth[first] * reached, rewrites + 1), again)
                 for p, reached in zip(shares, level, strict=True)
             )
             for level in outcomes
         )
         return min(means)
 
-    left, _ = policy.table(0, 3)
+    left, _ = policy.table(0, 3, rewrites + 1)
     middle = len(left) // 2
     for steps in (-19, -8, 0, 1, 2, 11, 23):
         remainder = steps * policy.edges[0] / middle
         # tables are straight between two remainders, where what is least has curves and corners
-        assert float(left[middle + steps]) == pytest.approx(least(0, remainder), rel=0.03, abs=0.05)
+        assert float(left[middle + steps]) == pytest.approx(least(0, remainder, rewrites + 1), rel=0.03, abs=0.05)
 
 
 @pytest.mark.parametrize(
@@ -105,7 +109,7 @@ def test_the_tabulated_square_error_is_that_of_a_plain_recursion(worth):
 def test_what_is_left_is_what_the_table_expects_and_far_less_than_at_once(sigma, encoding, gain):
     worth, varying = SIDES[encoding], cell(sigma)
     levels = levels_of(worth, rows=400, cols=100)
-    asked, real = write_in_turn(levels, None, worth, varying, generator=rng(2))
+    asked, real, *_ = write_in_turn(levels, None, worth, varying, generator=rng(2))
     at_once = effective_levels(levels, None, varying, generator=rng(2))
     wanted = value(levels, worth)
     left = (value(real, worth) - wanted).square()
@@ -115,18 +119,46 @@ def test_what_is_left_is_what_the_table_expects_and_far_less_than_at_once(sigma,
 
     order = torch.argsort(-worth.flatten().abs(), stable=True)
     policy = Policy(tuple(worth.flatten()[order].tolist()), varying)
-    table = policy.table(0, 2 ** worth.numel() - 1)[0]
+    table = policy.table(0, 2 ** worth.numel() - 1, 1)[0]
     middle = len(table) // 2
     expected = table[(middle + wanted.abs() / policy.edges[0] * middle).round().long()]
     spread = float(left.std()) / left.numel() ** 0.5
     assert abs(float(left.mean() - expected.mean())) < 4 * spread + 0.06 * float(expected.mean())  # 6 %: of the bins
 
 
-def test_errors_of_a_pair_favour_no_sign():
+@pytest.mark.parametrize("encoding", ["pair", "offset"])
+@pytest.mark.parametrize("off", [0.0, 0.1])
+def test_what_rewriting_leaves_and_the_writes_it_takes_are_what_the_table_expects(encoding, off):
+    worth, varying, rewrites = SIDES[encoding], cell(0.5, off=off), 2
+    levels = levels_of(worth, rows=400, cols=100)
+    stuck = faults(levels, varying)
+    once = write_in_turn(levels, stuck, worth, varying, generator=rng(2))
+    asked, real, first, again = write_in_turn(levels, stuck, worth, varying, generator=rng(2), rewrites=rewrites)
+    left, before = ((value(x, worth) - value(levels, worth)).square() for x in (real, once.real))
+    assert once.again == 0
+    assert 0 < GAIN * again < float((before - left).sum())
+    assert again < first
+    if stuck is not None:
+        assert asked[stuck >= 0].equal(levels[stuck >= 0])
+        assert real[stuck >= 0].equal(stuck[stuck >= 0].float())
+        return
+    order = torch.argsort(-worth.flatten().abs(), stable=True)
+    policy = Policy(tuple(worth.flatten()[order].tolist()), varying, rewrites + 1)
+    table = policy.table(0, 2 ** worth.numel() - 1, rewrites + 1)[0]
+    middle = len(table) // 2
+    expected = table[(middle + value(levels, worth).abs() / policy.edges[0] * middle).round().long()]
+    spent = float(left.mean()) + GAIN * again / left.numel()
+    spread = float(left.std()) / left.numel() ** 0.5
+    assert abs(spent - float(expected.mean())) < 4 * spread + 0.06 * float(expected.mean())  # 6 %: of the bins
+
+
+@pytest.mark.parametrize("rewrites", [0, 2])
+def test_errors_of_a_pair_favour_no_sign(rewrites):
     worth, varying = SIDES["pair"], cell(0.5)
     levels = levels_of(worth, rows=400, cols=100)
     errors = [
-        value(write_in_turn(x, None, worth, varying, generator=rng(seed))[1], worth) - value(x, worth)
+        value(write_in_turn(x, None, worth, varying, generator=rng(seed), rewrites=rewrites).real, worth)
+        - value(x, worth)
         for seed, x in enumerate((levels, levels.flip(1)))
     ]
     both = torch.cat(errors)
@@ -138,7 +170,7 @@ def test_stuck_cells_and_errors_together_leave_less_than_either_way_at_once():
     levels = levels_of(worth, rows=200)
     stuck = faults(levels, bad)
     assert stuck is not None
-    _, real = write_in_turn(levels, stuck, worth, bad, generator=rng(2))
+    real = write_in_turn(levels, stuck, worth, bad, generator=rng(2)).real
     at_once = effective_levels(levels, stuck, bad, generator=rng(2))
     left, before = ((value(x, worth) - value(levels, worth)).square().mean() for x in (real, at_once))
     assert 5 * left < before
@@ -148,7 +180,7 @@ def test_stuck_cells_and_errors_together_leave_less_than_either_way_at_once():
 def test_a_kept_leak_is_part_of_what_is_wanted():
     leaky = cell(0.05, g_min=1e-5, leak="kept")
     levels = levels_of(SIDES["offset"])
-    _, real = write_in_turn(levels, None, SIDES["offset"], leaky, generator=rng(2))
+    real = write_in_turn(levels, None, SIDES["offset"], leaky, generator=rng(2)).real
     leak = 1e-5 / leaky.step * float(SLICES.sum())
     assert float((value(real, SIDES["offset"]) - value(levels, SIDES["offset"])).mean()) == pytest.approx(
         leak, rel=0.05
@@ -159,13 +191,15 @@ def test_a_kept_leak_is_part_of_what_is_wanted():
     ("changes", "message"),
     [
         ({"mitigation": {"readback": True, "verify": 0.5}}, "mitigation.verify = 0.5 with readback = true"),
+        ({"mitigation": {"rewrites": 1}}, "mitigation.rewrites = 1 with readback = false"),
         (
             {"mitigation": {"readback": True}, "weights": {"encoding": {"kind": "offset", "correction": "expected"}}},
             'mitigation.readback = true with correction = "expected"',
         ),
         (
             {"mitigation": {"readback": True}, "weights": {"bits": 8, "slices": 7}, "cell": {"bits": 3}},
-            "with 7 cells a weight that add up to 2097151: .*use fewer weights.bits or cells of more bits",
+            "with 7 cells a weight that add up to 2097151 and rewrites = 0: .*use fewer rewrites, fewer weights.bits "
+            "or cells of more bits",
         ),
     ],
 )

@@ -269,3 +269,11 @@ def test_a_chip_that_cannot_be_read_back_is_refused_with_the_switch_that_helps(n
     without = chip_of(config.load_chip(), config.model_copy(update={"readback": False})).mitigation
     assert without.nearest
     assert not without.readback
+    assert without.rewrites == 0
+
+
+@pytest.mark.parametrize(("asked", "on_chip", "found"), [(2, 0, 2), (0, 0, 0), (2, 3, 3)])
+def test_cells_are_written_again_as_often_as_the_recipe_or_the_chip_says(network, asked, on_chip, found):
+    own = (f"mitigation={{readback=true, rewrites={on_chip}}}",)
+    config = checked(run=network, **{**SMALL, "overrides": (*SMALL["overrides"], *own)}, rewrites=asked)
+    assert chip_of(config.load_chip(), config).mitigation.rewrites == found

@@ -6,8 +6,9 @@ from pydantic import Field
 
 from bitline.chip.records import Fraction, Record, Switch
 
+MOST_REWRITES = 9
 MOST_READBACK_STATES = 2**23
-"""of a weight: what may be left to write, times which of its cells may work; both are tabulated"""
+"""of a weight: what may be left to write, times which of its cells may work, times writes; all are tabulated"""
 
 
 class Mitigation(Record):
@@ -22,6 +23,9 @@ class Mitigation(Record):
     readback: Switch = False
     """the cells of a weight are written in turn, the most significant first, and each is read back: the next ones make
     up for what it errs by, stuck cells included"""
+    rewrites: Annotated[int, Field(strict=True, ge=0, le=MOST_REWRITES)] = 0
+    """how often a cell that is read back may be written again, where the weight's expected square error says that it
+    pays"""
     verify: Fraction = 0.0
     """share of a layer's cells that are written again until they are close to their level: those whose errors weigh
     most"""
@@ -57,13 +61,20 @@ class Mitigation(Record):
             )
         if self.readback and self.verify:
             raise ValueError(
-                f"mitigation.verify = {self.verify:g} with readback = true: a cell is written once and made up for, or "
-                "written again until it is right; set one of them"
+                f"mitigation.verify = {self.verify:g} with readback = true: what a cell errs by is made up for, or it "
+                "is written again until it is right; set one of them (with readback, mitigation.rewrites = 2 writes "
+                "cells again where that pays)"
             )
-        states = span * 2**cells
+        if self.rewrites and not self.readback:
+            raise ValueError(
+                f"mitigation.rewrites = {self.rewrites} with readback = false: whether to write a cell again is "
+                "decided by reading it back; set mitigation.readback = true"
+            )
+        states = span * 2**cells * (self.rewrites + 1)
         if self.readback and states > MOST_READBACK_STATES:
             raise ValueError(
-                f"mitigation.readback = true with {cells} cells a weight that add up to {span}: what to write next is "
-                f"tabulated, for at most {MOST_READBACK_STATES} values times patterns of cells, not {states}; use "
-                "fewer weights.bits or cells of more bits"
+                f"mitigation.readback = true with {cells} cells a weight that add up to {span} and rewrites = "
+                f"{self.rewrites}: what to write next is tabulated, for at most {MOST_READBACK_STATES} values times "
+                f"patterns of cells times writes, not {states}; use fewer rewrites, fewer weights.bits or cells of "
+                "more bits"
             )

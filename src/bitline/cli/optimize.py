@@ -107,6 +107,9 @@ def command(
     readback: Annotated[
         bool, typer.Option(help="Let crimp write the cells of a weight in turn and read each back (compensate).")
     ] = True,
+    rewrites: Annotated[
+        int, typer.Option(help="How often crimp may write a cell again where that pays (readback).")
+    ] = 2,
     simulation: Annotated[
         str, typer.Option(help="Of the chip in crimp's training: linear (errors of cells alone) or direct.")
     ] = "linear",
@@ -180,7 +183,7 @@ def command(
         sparsity=sparsity, kernel_share=kernel_share, rank=rank, l1=l1,
         zero_start=zero_start, zero_interval=zero_interval,
         kernel_groups=kernel_groups, crossbar_blocks=crossbar_blocks, zerorize=zerorize, integer=integer,
-        rounding=rounding, compensate=compensate, readback=readback, simulation=simulation,
+        rounding=rounding, compensate=compensate, readback=readback, rewrites=rewrites, simulation=simulation,
         proxy_steps=proxy_steps, proxy_images=proxy_images,
         **({"objectives": tuple(objectives)} if objectives else {}), **({"vary": tuple(vary)} if vary else {}),
         structure_images=structure_images, test_images=test_images, chips=chips, chips_before=chips_before,

@@ -92,7 +92,8 @@ def _programmed(
     name, chip, mitigation = placement.matmul.name, placement.chip, placement.chip.mitigation
     generator = seeds.generator(seed, name, "programming")
     if mitigation.readback and cell.errs:
-        return write_in_turn(levels, stuck, worth(chip), cell, generator=generator)
+        rewrites = mitigation.rewrites
+        return write_in_turn(levels, stuck, worth(chip), cell, generator=generator, rewrites=rewrites)[:2]
     if mitigation.nearest and stuck is not None:
         levels = nearest_levels(levels, stuck, slice_weights(chip), chip.cell.max_level)
     real = effective_levels(levels, stuck, cell, generator=generator)

@@ -8,6 +8,7 @@ which cells are stuck as known before anything is written.
 """
 
 from functools import lru_cache
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -17,18 +18,40 @@ from bitline.physics.program import always_exact, exact_levels, luck, outcomes, 
 
 STEP = 0.25
 """between the remainders that are tabulated, weight units"""
+GAIN = 1.0
+"""what another write of a cell must take away of the expected square error of the weight, square weight units"""
 _EDGES = tuple(0.4 * k for k in range(-8, 9))
 """of the bins that outcomes of a write are put in, standard deviations; each stands for its mean"""
 _UNTABULATED = {"faults": Faults(), "read_noise": NoReadNoise(), "access_resistance": 0.0}
 """of a cell, what tables do not depend on"""
 
 
+class InTurn(NamedTuple):
+    """Weights that were written cell by cell."""
+
+    asked: Tensor
+    """the levels that cells are asked to take, uint8, those of stuck cells as they were"""
+    real: Tensor
+    """what they then add to their bitlines, level units, float32, or uint8 where every cell sits exactly on a level"""
+    first: int
+    """writes that were a cell's first; an empty cell that is to stay so needs none"""
+    again: int
+    """all other writes"""
+
+
 def write_in_turn(
-    levels: Tensor, stuck: Tensor | None, worth: Tensor, cell: Cell, *, generator: torch.Generator
-) -> tuple[Tensor, Tensor]:
+    levels: Tensor,
+    stuck: Tensor | None,
+    worth: Tensor,
+    cell: Cell,
+    *,
+    generator: torch.Generator,
+    rewrites: int = 0,
+) -> InTurn:
     """Write weights cell by cell; of a pair the side that a weight is on comes first, so that no sign is favoured.
 
-    A cell has the same luck as in `bitline.physics.program.effective_levels` with the same generator.
+    The first write of a cell has the luck that it has in `bitline.physics.program.effective_levels` with the same
+    generator.
 
     Args:
         levels: of weights without errors, integers, (groups, sides, slices, rows, columns).
@@ -36,20 +59,19 @@ def write_in_turn(
         worth: of one level of each cell, weight units, with its sign, (sides, slices).
         cell: the memory element.
         generator: of the programming error.
-
-    Returns:
-        The levels that cells are asked to take, uint8, those of stuck cells as they were; and what they then add to
-        their bitlines, level units, float32, or uint8 where every cell sits exactly on a level.
+        rewrites: how often a cell may be written again before the next one's turn, at whichever level is best then;
+            done where the weight's expected square error falls by more than `GAIN`.
     """
     order = sorted(range(worth.numel()), key=lambda k: -abs(int(worth.flatten()[k])))
     places = [divmod(k, worth.shape[1]) for k in order]
     worths = [int(worth[place]) for place in places]
-    policy = _policy(tuple(worths), cell.model_copy(update=_UNTABULATED).model_dump_json())
-    drawn, table, exact = luck(levels.shape, generator=generator), outcomes(cell), exact_levels(cell)
+    policy = _policy(tuple(worths), cell.model_copy(update=_UNTABULATED).model_dump_json(), rewrites + 1)
+    attempts = [luck(levels.shape, generator=generator) for _ in range(rewrites + 1)]
+    table, exact = outcomes(cell), exact_levels(cell)
     negative = None
     if len(worth) == 2:
         negative = (levels[:, 1:] != 0).any(2, keepdim=True)
-        levels, drawn = (torch.where(negative, x.flip(1), x) for x in (levels, drawn))
+        levels, *attempts = (torch.where(negative, x.flip(1), x) for x in (levels, *attempts))
         stuck = None if stuck is None else torch.where(negative, stuck.flip(1), stuck)
     asked, real = levels.clone(), torch.empty(levels.shape)
     remainder = torch.zeros(levels[:, 0, 0].shape)
@@ -63,20 +85,49 @@ def write_in_turn(
         real[:, side, s] = stuck_at(at, cell)
         remainder -= torch.where(at < 0, 0.0, real[:, side, s] * worths[k])
         working += (at < 0).int() << k
+    first = again = 0
     for k, (side, s) in enumerate(places):
-        level = policy.levels(k, working >> k, remainder)
-        wrote = reached(level, drawn[:, side, s], table)
-        if stuck is not None:
-            works = stuck[:, side, s] < 0
-            level = torch.where(works, level, levels[:, side, s])
-            remainder -= torch.where(works, wrote * worths[k], 0.0)
-            wrote = torch.where(works, wrote, real[:, side, s])
-        else:
-            remainder -= wrote * worths[k]
-        asked[:, side, s], real[:, side, s] = level, wrote
+        works = (working >> k & 1).bool().flatten().nonzero().flatten()
+        left, kind = remainder.flatten()[works], working.flatten()[works] >> k
+        drawn = [x[:, side, s].flatten()[works] for x in attempts]
+        level, wrote, *writes = _write(policy, k, kind, left, drawn, table)
+        remainder.view(-1)[works] = left - wrote * worths[k]
+        for into, found in ((asked, level), (real, wrote)):
+            into[:, side, s] = into[:, side, s].flatten().index_copy(0, works, found.to(into.dtype)).view_as(remainder)
+        first, again = first + writes[0], again + writes[1]
     if negative is not None:
         asked, real = (torch.where(negative, x.flip(1), x) for x in (asked, real))
-    return asked, real.to(torch.uint8) if always_exact(cell) else real
+    return InTurn(asked, real.to(torch.uint8) if always_exact(cell) else real, first, again)
+
+
+def _write(
+    policy: "Policy", first: int, working: Tensor, remainder: Tensor, attempts: list[Tensor], table: Tensor
+) -> tuple[Tensor, Tensor, int, int]:
+    """Write one cell of each weight, and again where it pays.
+
+    Args:
+        policy: what to ask for.
+        first: the cell, in the order of writing.
+        working: bit k is set where cell `first` + k works, int32; bit 0 is, (weights,).
+        remainder: what is left to write, weight units, (weights,).
+        attempts: the luck of each write, the same shape.
+        table: from `bitline.physics.program.outcomes`.
+
+    Returns:
+        Levels asked for and reached, float32, how many cells were written, and how many writes more it took.
+    """
+    level = policy.levels(first, working, remainder, policy.tries)
+    wrote, once, more = reached(level, attempts[0], table), int(level.count_nonzero()), 0
+    again = torch.arange(len(working))
+    for tries in range(policy.tries - 1, 0, -1):
+        rest = remainder[again] - wrote[again] * policy.worth[first]
+        kept = policy.left(first + 1, working[again] >> 1, rest, policy.tries)
+        again, kept = again[kept > GAIN], kept[kept > GAIN]
+        again = again[policy.left(first, working[again], remainder[again], tries) + GAIN < kept]
+        level[again] = asked = policy.levels(first, working[again], remainder[again], tries)
+        wrote[again] = reached(asked, attempts[-tries][again], table)
+        more += len(again)
+    return level, wrote, once, more
 
 
 class Policy:
@@ -85,10 +136,11 @@ class Policy:
     Args:
         worth: of one level of each cell in the order of writing, weight units, with its sign.
         cell: the memory element.
+        tries: how often each cell may be written.
     """
 
-    def __init__(self, worth: tuple[int, ...], cell: Cell) -> None:
-        self.worth = worth
+    def __init__(self, worth: tuple[int, ...], cell: Cell, tries: int = 1) -> None:
+        self.worth, self.tries = worth, tries
         ranked = outcomes(cell).sort(1).values
         ends = (torch.special.ndtr(torch.tensor(_EDGES)) * ranked.shape[1]).round().int().tolist()
         bins = ranked.tensor_split(ends, 1)
@@ -97,56 +149,67 @@ class Policy:
         self.shares = torch.tensor([part.shape[1] / ranked.shape[1] for part in bins])
         top = float(exact_levels(cell).max())
         self.edges = [2 * top * sum(map(abs, worth[first:])) for first in range(len(worth))]
-        self.tables: dict[tuple[int, int], tuple[Tensor, Tensor]] = {}
+        self.tables: dict[tuple[int, int, int], tuple[Tensor, Tensor]] = {}
 
-    def levels(self, first: int, working: Tensor, remainder: Tensor) -> Tensor:
-        """Return the level to ask of a cell, uint8; any where it does not work.
+    def levels(self, first: int, working: Tensor, remainder: Tensor, tries: int) -> Tensor:
+        """Return the level to ask of a cell that works, uint8.
 
         Args:
             first: the cell, from 0, in the order of writing.
-            working: bit k is set where cell `first` + k works, int32.
+            working: bit k is set where cell `first` + k works, int32; bit 0 is.
             remainder: what is left to write, weight units, the same shape.
+            tries: how often the cell may still be written.
         """
         count = 2 ** (len(self.worth) - first)
-        kinds = [k for k, n in enumerate(torch.bincount(working.flatten(), minlength=count).tolist()) if n and k & 1]
+        kinds = [k for k, n in enumerate(torch.bincount(working, minlength=count).tolist()) if n]
         if not kinds:
             return torch.zeros_like(working, dtype=torch.uint8)
-        tables = torch.cat([self.table(first, kind)[1] for kind in kinds])
+        tables = torch.cat([self.table(first, kind, tries)[1] for kind in kinds])
         place = self._place(first, remainder).round_().int()
         if len(kinds) > 1:
             start = torch.zeros(count, dtype=torch.int32)
             start[kinds] = torch.arange(len(kinds), dtype=torch.int32) * (len(tables) // len(kinds))
             place += start[working]
-        return tables.index_select(0, place.flatten()).view(place.shape)
+        return tables.index_select(0, place)
 
-    def table(self, first: int, working: int) -> tuple[Tensor, Tensor]:
+    def left(self, first: int, working: Tensor, remainder: Tensor, tries: int) -> Tensor:
+        """Expected square of what is left in the end, float32; arguments as of `levels`, whatever cells work."""
+        found = torch.empty_like(remainder)
+        for kind in working.unique().tolist():
+            of_kind = (working == kind).nonzero().flatten()
+            found[of_kind] = self._expected(first, kind, remainder[of_kind], tries)
+        return found
+
+    def table(self, first: int, working: int, tries: int) -> tuple[Tensor, Tensor]:
         """Expected square of what is left in the end, float32, and the level of the cell that makes it so.
 
         Both by remainder, from minus to plus ``edges[first]`` in steps of `STEP`.
         """
-        key = first, working
+        key = first, working, tries
         if key not in self.tables:
             self.tables[key] = self._made(*key)
         return self.tables[key]
 
-    def _made(self, first: int, working: int) -> tuple[Tensor, Tensor]:
+    def _made(self, first: int, working: int, tries: int) -> tuple[Tensor, Tensor]:
         edge = self.edges[first]
         remainder = torch.linspace(-edge, edge, int(2 * edge / STEP) + 1)
+        again = None if tries == 1 else self.table(first, working, tries - 1)[0][:, None] + GAIN
         choices: list[Tensor] = []
         for level in self.samples:
             values, shares = (level[:1], torch.ones(1)) if level[0] == level[-1] else (level, self.shares)
             rest = remainder[:, None] - self.worth[first] * values
-            choices.append((self._expected(first + 1, working >> 1, rest) * shares).sum(1))
+            kept = self._expected(first + 1, working >> 1, rest, self.tries)
+            choices.append(((kept if again is None else torch.minimum(kept, again)) * shares).sum(1))
         left, level = torch.stack(choices).min(0)
         return left, level.to(torch.uint8)
 
-    def _expected(self, first: int, working: int, remainder: Tensor) -> Tensor:
+    def _expected(self, first: int, working: int, remainder: Tensor, tries: int) -> Tensor:
         """Expected square of what is left in the end; outside of a table nothing more can be made up for."""
         while working and not working & 1:
             first, working = first + 1, working >> 1
         if not working:
             return remainder.square()
-        left = self.table(first, working)[0]
+        left = self.table(first, working, tries)[0]
         place = self._place(first, remainder)
         low = place.long().clamp(max=len(left) - 2)
         inside = torch.lerp(left[low], left[low + 1], place - low)
@@ -159,5 +222,5 @@ class Policy:
 
 
 @lru_cache(maxsize=8)
-def _policy(worth: tuple[int, ...], cell: str) -> Policy:
-    return Policy(worth, Cell.model_validate_json(cell))
+def _policy(worth: tuple[int, ...], cell: str, tries: int) -> Policy:
+    return Policy(worth, Cell.model_validate_json(cell), tries)

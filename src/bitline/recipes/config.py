@@ -7,6 +7,7 @@ from pydantic import Field, field_validator, model_validator
 
 from bitline.chip.description import Chip
 from bitline.chip.files import load as load_chip
+from bitline.chip.mitigation import MOST_REWRITES
 from bitline.errors import DataError, nearest
 from bitline.train.config import Precision, StrictConfig, check_epoch
 from bitline.train.config import Schedule as LearningRates
@@ -27,7 +28,7 @@ _OF: dict[str, tuple[RecipeName, ...]] = {
     "layers": ("mixed",),
     **dict.fromkeys(("sparsity", "kernel_share", "kernel_groups", "crossbar_blocks", "rank"), ("crimp",)),
     **dict.fromkeys(("l1", "zero_start", "zero_interval", "zerorize", "settle_epochs"), ("crimp",)),
-    **dict.fromkeys(("integer", "rounding", "compensate", "readback", "simulation"), ("crimp",)),
+    **dict.fromkeys(("integer", "rounding", "compensate", "readback", "rewrites", "simulation"), ("crimp",)),
     **dict.fromkeys(("objectives", "vary", "trials", "front", "proxy_steps", "proxy_batch", "proxy_images"), ("auto",)),
 }
 """which recipes use what"""
@@ -89,6 +90,7 @@ class RecipeConfig(StrictConfig):
             weights with stuck cells at the nearest value that is left to them, and biases set anew for each chip.
         readback: the same by writing the cells of a weight in turn, so that they make up for programming errors too;
             needs `compensate`.
+        rewrites: how often a cell may be written again where that pays, with `readback`; what the chip says, if more.
         simulation: of the chip in training: ``linear`` has every error of cells but no rounding in the ADC, which is
             small for one that is lossless; ``direct`` has both.
         objectives: of ``auto``.
@@ -155,6 +157,7 @@ class RecipeConfig(StrictConfig):
     rounding: Literal["nearest", "up"] = "nearest"
     compensate: bool = True
     readback: bool = True
+    rewrites: Annotated[int, Field(ge=0, le=MOST_REWRITES)] = 2
     simulation: Literal["linear", "direct"] = "linear"
     objectives: tuple[Objective, ...] = ("accuracy", "energy", "area")
     vary: Annotated[tuple[Varied, ...], Field(min_length=1)] = (

@@ -66,7 +66,9 @@ def chip_of(chip: Chip, config: RecipeConfig) -> Chip:
         if isinstance(weights.encoding, Offset) and weights.encoding.sum == "digital":
             encoding = weights.encoding.model_copy(update={"correction": "measured"})
             weights = weights.model_copy(update={"encoding": encoding})
-        mitigation = mitigation.model_copy(update={"nearest": True, "readback": config.readback or mitigation.readback})
+        readback = config.readback or mitigation.readback
+        rewrites = max(config.rewrites, mitigation.rewrites) if readback else 0
+        mitigation = mitigation.model_copy(update={"nearest": True, "readback": readback, "rewrites": rewrites})
     found = chip.model_copy(update={"weights": weights, "inputs": inputs, "cell": cell, "mitigation": mitigation})
     try:
         return check(found.model_dump(mode="json"), f"chip {chip.name} for recipe crimp")
