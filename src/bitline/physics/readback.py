@@ -87,46 +87,61 @@ def write_in_turn(
         working += (at < 0).int() << k
     first = again = 0
     for k, (side, s) in enumerate(places):
-        works = (working >> k & 1).bool().flatten().nonzero().flatten()
-        left, kind = remainder.flatten()[works], working.flatten()[works] >> k
-        drawn = [x[:, side, s].flatten()[works] for x in attempts]
-        level, wrote, *writes = _write(policy, k, kind, left, drawn, table)
-        remainder.view(-1)[works] = left - wrote * worths[k]
-        for into, found in ((asked, level), (real, wrote)):
-            into[:, side, s] = into[:, side, s].flatten().index_copy(0, works, found.to(into.dtype)).view_as(remainder)
-        first, again = first + writes[0], again + writes[1]
+        works = torch.ones_like(working, dtype=torch.bool) if stuck is None else stuck[:, side, s] < 0
+        drawn = [x[:, side, s] for x in attempts]
+        level, wrote, once, more = _write(policy, k, works, working >> k, remainder, drawn, table)
+        first, again = first + once, again + more
+        if stuck is not None:
+            level = torch.where(works, level, levels[:, side, s])
+            remainder -= torch.where(works, wrote * worths[k], 0.0)
+            wrote = torch.where(works, wrote, real[:, side, s])
+        else:
+            remainder -= wrote * worths[k]
+        asked[:, side, s], real[:, side, s] = level, wrote
     if negative is not None:
         asked, real = (torch.where(negative, x.flip(1), x) for x in (asked, real))
     return InTurn(asked, real.to(torch.uint8) if always_exact(cell) else real, first, again)
 
 
 def _write(
-    policy: "Policy", first: int, working: Tensor, remainder: Tensor, attempts: list[Tensor], table: Tensor
+    policy: "Policy",
+    first: int,
+    works: Tensor,
+    working: Tensor,
+    remainder: Tensor,
+    attempts: list[Tensor],
+    table: Tensor,
 ) -> tuple[Tensor, Tensor, int, int]:
     """Write one cell of each weight, and again where it pays.
 
     Args:
         policy: what to ask for.
         first: the cell, in the order of writing.
-        working: bit k is set where cell `first` + k works, int32; bit 0 is, (weights,).
-        remainder: what is left to write, weight units, (weights,).
+        works: whether it does, bool, any shape.
+        working: bit k is set where cell `first` + k works, int32, the same shape.
+        remainder: what is left to write, weight units, the same shape.
         attempts: the luck of each write, the same shape.
         table: from `bitline.physics.program.outcomes`.
 
     Returns:
-        Levels asked for and reached, float32, how many cells were written, and how many writes more it took.
+        Levels asked for, uint8, and reached, float32, of no meaning where the cell does not work; how many cells were
+        written, and how many writes more that took.
     """
     level = policy.levels(first, working, remainder, policy.tries)
-    wrote, once, more = reached(level, attempts[0], table), int(level.count_nonzero()), 0
-    again = torch.arange(len(working))
-    for tries in range(policy.tries - 1, 0, -1):
-        rest = remainder[again] - wrote[again] * policy.worth[first]
-        kept = policy.left(first + 1, working[again] >> 1, rest, policy.tries)
-        again, kept = again[kept > GAIN], kept[kept > GAIN]
-        again = again[policy.left(first, working[again], remainder[again], tries) + GAIN < kept]
-        level[again] = asked = policy.levels(first, working[again], remainder[again], tries)
-        wrote[again] = reached(asked, attempts[-tries][again], table)
-        more += len(again)
+    wrote = reached(level, attempts[0], table)
+    once, more = int((level.bool() & works).sum()), 0
+    where = works.flatten().nonzero().flatten()
+    for number, drawn in enumerate(attempts[1:], 1):
+        kind, left, real = (x.view(-1).index_select(0, where) for x in (working, remainder, wrote))
+        kept = policy.left(first + 1, kind >> 1, left - real * policy.worth[first], policy.tries)
+        poor = (kept > GAIN).nonzero().flatten()
+        where, kind, left, kept = (x[poor] for x in (where, kind, left, kept))
+        pays = (policy.left(first, kind, left, policy.tries - number) + GAIN < kept).nonzero().flatten()
+        where, kind, left = (x[pays] for x in (where, kind, left))
+        asked = policy.levels(first, kind, left, policy.tries - number)
+        level.view(-1)[where] = asked
+        wrote.view(-1)[where] = reached(asked, drawn.flatten()[where], table)
+        more += len(where)
     return level, wrote, once, more
 
 
@@ -152,33 +167,49 @@ class Policy:
         self.tables: dict[tuple[int, int, int], tuple[Tensor, Tensor]] = {}
 
     def levels(self, first: int, working: Tensor, remainder: Tensor, tries: int) -> Tensor:
-        """Return the level to ask of a cell that works, uint8.
+        """Return the level to ask of a cell, uint8; any where it does not work.
 
         Args:
             first: the cell, from 0, in the order of writing.
-            working: bit k is set where cell `first` + k works, int32; bit 0 is.
+            working: bit k is set where cell `first` + k works, int32.
             remainder: what is left to write, weight units, the same shape.
             tries: how often the cell may still be written.
         """
-        count = 2 ** (len(self.worth) - first)
-        kinds = [k for k, n in enumerate(torch.bincount(working, minlength=count).tolist()) if n]
+        kinds = [kind for kind in self._kinds(first, working) if kind & 1]
         if not kinds:
             return torch.zeros_like(working, dtype=torch.uint8)
-        tables = torch.cat([self.table(first, kind, tries)[1] for kind in kinds])
+        tables = [self.table(first, kind, tries)[1] for kind in kinds]
         place = self._place(first, remainder).round_().int()
         if len(kinds) > 1:
-            start = torch.zeros(count, dtype=torch.int32)
-            start[kinds] = torch.arange(len(kinds), dtype=torch.int32) * (len(tables) // len(kinds))
+            start = torch.zeros(2 ** (len(self.worth) - first), dtype=torch.int32)
+            start[kinds] = torch.arange(len(kinds), dtype=torch.int32) * len(tables[0])
             place += start[working]
-        return tables.index_select(0, place)
+        return torch.cat(tables).index_select(0, place.flatten()).view(place.shape)
 
     def left(self, first: int, working: Tensor, remainder: Tensor, tries: int) -> Tensor:
         """Expected square of what is left in the end, float32; arguments as of `levels`, whatever cells work."""
-        found = torch.empty_like(remainder)
-        for kind in working.unique().tolist():
-            of_kind = (working == kind).nonzero().flatten()
-            found[of_kind] = self._expected(first, kind, remainder[of_kind], tries)
-        return found
+        kinds = self._kinds(first, working)
+        if len(kinds) < 2:
+            return self._expected(first, kinds[0], remainder, tries) if kinds else remainder
+        found = [self._next(first, kind, tries) for kind in kinds]
+        tables = torch.cat([table for _, table in found])
+        count = 2 ** (len(self.worth) - first)
+        start, edge = torch.zeros(count, dtype=torch.int32), torch.zeros(count)
+        edge[kinds] = torch.tensor([edge for edge, _ in found])
+        start[kinds] = torch.tensor([0, *(len(table) for _, table in found[:-1])]).cumsum(0).int()
+        edge = edge.index_select(0, working)
+        outside = (remainder.abs() - edge).clamp_(min=0)
+        place = torch.minimum(((remainder + edge) / STEP).clamp_(min=0), 2 * edge / STEP)
+        low = place.int()
+        place -= low
+        low += start.index_select(0, working)
+        inside = torch.lerp(tables.index_select(0, low), tables.index_select(0, low + 1), place)
+        return (inside.sqrt_() + outside).square_()
+
+    def _kinds(self, first: int, working: Tensor) -> list[int]:
+        """Which cells work, of all patterns that there are."""
+        count = 2 ** (len(self.worth) - first)
+        return torch.bincount(working.flatten(), minlength=count).nonzero().flatten().tolist()
 
     def table(self, first: int, working: int, tries: int) -> tuple[Tensor, Tensor]:
         """Expected square of what is left in the end, float32, and the level of the cell that makes it so.
@@ -205,16 +236,18 @@ class Policy:
 
     def _expected(self, first: int, working: int, remainder: Tensor, tries: int) -> Tensor:
         """Expected square of what is left in the end; outside of a table nothing more can be made up for."""
+        edge, table = self._next(first, working, tries)
+        place = ((remainder + edge) / STEP).clamp_(0, 2 * edge / STEP)
+        low = place.int()
+        inside = torch.lerp(table[low], table[low + 1], place - low)
+        return (inside.sqrt_() + (remainder.abs() - edge).clamp_(min=0)).square_()
+
+    def _next(self, first: int, working: int, tries: int) -> tuple[float, Tensor]:
+        """Edge and table of the first cell that works from `first` on, the last entry twice; 0 where none does."""
         while working and not working & 1:
             first, working = first + 1, working >> 1
-        if not working:
-            return remainder.square()
-        left = self.table(first, working, tries)[0]
-        place = self._place(first, remainder)
-        low = place.long().clamp(max=len(left) - 2)
-        inside = torch.lerp(left[low], left[low + 1], place - low)
-        outside = (remainder.abs() - self.edges[first]).clamp(min=0)
-        return (inside.sqrt() + outside).square()
+        table = self.table(first, working, tries)[0] if working else torch.zeros(1)
+        return (self.edges[first] if working else 0.0), torch.cat([table, table[-1:]])
 
     def _place(self, first: int, remainder: Tensor) -> Tensor:
         edge = self.edges[first]
