@@ -272,8 +272,16 @@ def test_a_chip_that_cannot_be_read_back_is_refused_with_the_switch_that_helps(n
     assert without.rewrites == 0
 
 
-@pytest.mark.parametrize(("asked", "on_chip", "found"), [(2, 0, 2), (0, 0, 0), (2, 3, 3)])
+@pytest.mark.parametrize(("asked", "on_chip", "found"), [(None, 0, 2), (None, 3, 3), (0, 3, 0), (1, 0, 1)])
 def test_cells_are_written_again_as_often_as_the_recipe_or_the_chip_says(network, asked, on_chip, found):
     own = (f"mitigation={{readback=true, rewrites={on_chip}}}",)
     config = checked(run=network, **{**SMALL, "overrides": (*SMALL["overrides"], *own)}, rewrites=asked)
     assert chip_of(config.load_chip(), config).mitigation.rewrites == found
+    without = config.model_copy(update={"readback": False})
+    assert chip_of(config.load_chip(), without).mitigation.rewrites == on_chip
+
+
+@pytest.mark.parametrize("off", ["readback", "compensate"])
+def test_rewrites_without_a_read_are_refused(network, off):
+    with pytest.raises(DataError, match=r"rewrites is 1, which needs readback and compensate"):
+        checked(run=network, recipe="crimp", chip="crimp-32nm", rewrites=1, **{off: False})

@@ -7,7 +7,7 @@ from pydantic import Field
 from bitline.chip.records import Fraction, Record, Switch
 
 MOST_REWRITES = 9
-MOST_READBACK_STATES = 2**23
+MOST_READBACK_STATES = 2**24
 """of a weight: what may be left to write, times which of its cells may work, times writes; all are tabulated"""
 
 
@@ -73,8 +73,8 @@ class Mitigation(Record):
         states = span * 2**cells * (self.rewrites + 1)
         if self.readback and states > MOST_READBACK_STATES:
             raise ValueError(
-                f"mitigation.readback = true with {cells} cells a weight that add up to {span} and rewrites = "
-                f"{self.rewrites}: what to write next is tabulated, for at most {MOST_READBACK_STATES} values times "
-                f"patterns of cells times writes, not {states}; use fewer rewrites, fewer weights.bits or cells of "
-                "more bits"
+                f"mitigation.readback = true, rewrites = {self.rewrites} with {cells} cells a weight that add up to "
+                f"{span}: what to write next is tabulated, for at most {MOST_READBACK_STATES} values times patterns of "
+                f"cells times writes, not {states}; use {'fewer rewrites, ' if self.rewrites else ''}fewer "
+                "weights.bits or cells of more bits"
             )

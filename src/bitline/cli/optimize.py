@@ -108,8 +108,9 @@ def command(
         bool, typer.Option(help="Let crimp write the cells of a weight in turn and read each back (compensate).")
     ] = True,
     rewrites: Annotated[
-        int, typer.Option(help="How often crimp may write a cell again where that pays (readback).")
-    ] = 2,
+        int | None,
+        typer.Option(help="How often crimp may write a cell again where that pays (readback); default: 2."),
+    ] = None,
     simulation: Annotated[
         str, typer.Option(help="Of the chip in crimp's training: linear (errors of cells alone) or direct.")
     ] = "linear",

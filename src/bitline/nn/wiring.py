@@ -93,7 +93,8 @@ def _programmed(
     generator = seeds.generator(seed, name, "programming")
     if mitigation.readback and cell.errs:
         rewrites = mitigation.rewrites
-        return write_in_turn(levels, stuck, worth(chip), cell, generator=generator, rewrites=rewrites)[:2]
+        found = write_in_turn(levels, stuck, worth(chip), cell, generator=generator, rewrites=rewrites)
+        return found.asked, found.real
     if mitigation.nearest and stuck is not None:
         levels = nearest_levels(levels, stuck, slice_weights(chip), chip.cell.max_level)
     real = effective_levels(levels, stuck, cell, generator=generator)

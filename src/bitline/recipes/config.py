@@ -90,7 +90,8 @@ class RecipeConfig(StrictConfig):
             weights with stuck cells at the nearest value that is left to them, and biases set anew for each chip.
         readback: the same by writing the cells of a weight in turn, so that they make up for programming errors too;
             needs `compensate`.
-        rewrites: how often a cell may be written again where that pays, with `readback`; what the chip says, if more.
+        rewrites: how often a cell may be written again where that pays, with `readback`; None: twice, or what the chip
+            says, if more.
         simulation: of the chip in training: ``linear`` has every error of cells but no rounding in the ADC, which is
             small for one that is lossless; ``direct`` has both.
         objectives: of ``auto``.
@@ -157,7 +158,7 @@ class RecipeConfig(StrictConfig):
     rounding: Literal["nearest", "up"] = "nearest"
     compensate: bool = True
     readback: bool = True
-    rewrites: Annotated[int, Field(ge=0, le=MOST_REWRITES)] = 2
+    rewrites: Annotated[int, Field(ge=0, le=MOST_REWRITES)] | None = None
     simulation: Literal["linear", "direct"] = "linear"
     objectives: tuple[Objective, ...] = ("accuracy", "energy", "area")
     vary: Annotated[tuple[Varied, ...], Field(min_length=1)] = (
@@ -205,6 +206,11 @@ class RecipeConfig(StrictConfig):
         if self.rounding != _default("rounding") and not self.integer:
             raise DataError(
                 f"rounding is {self.rounding!r}, which needs integer; scales are no powers of two without it"
+            )
+        if self.rewrites is not None and not (self.readback and self.compensate):
+            raise DataError(
+                f"rewrites is {self.rewrites}, which needs readback and compensate: whether to write a cell again is "
+                "decided by reading it back; a chip that is read back says itself how often (mitigation.rewrites)"
             )
         for key, recipes in _OF.items():
             value = getattr(self, key)

@@ -39,6 +39,8 @@ RANK_IMAGES, RANK_BATCH = 1024, 32
 """training images, and how many at once, on which the loss without a kernel or a crossbar is estimated"""
 
 
+REWRITES = 2
+"""of a cell where neither recipe nor chip says more; a third one takes away little"""
 BIAS_BITS = 16
 """of a bias where the chip does not say; it is added to an accumulator of 32 bits"""
 
@@ -66,16 +68,20 @@ def chip_of(chip: Chip, config: RecipeConfig) -> Chip:
         if isinstance(weights.encoding, Offset) and weights.encoding.sum == "digital":
             encoding = weights.encoding.model_copy(update={"correction": "measured"})
             weights = weights.model_copy(update={"encoding": encoding})
-        readback = config.readback or mitigation.readback
-        rewrites = max(config.rewrites, mitigation.rewrites) if readback else 0
-        mitigation = mitigation.model_copy(update={"nearest": True, "readback": readback, "rewrites": rewrites})
+        mitigation = mitigation.model_copy(update={"nearest": True})
+        if config.readback:
+            rewrites = max(REWRITES, mitigation.rewrites) if config.rewrites is None else config.rewrites
+            mitigation = mitigation.model_copy(update={"readback": True, "rewrites": rewrites})
     found = chip.model_copy(update={"weights": weights, "inputs": inputs, "cell": cell, "mitigation": mitigation})
     try:
         return check(found.model_dump(mode="json"), f"chip {chip.name} for recipe crimp")
     except ChipError as error:
-        if "readback" not in str(error) or chip.mitigation.readback:
+        asked = (chip.mitigation.readback, chip.mitigation.rewrites)
+        if "readback" not in str(error) or asked == (mitigation.readback, mitigation.rewrites):
             raise
-        raise ChipError(f"{error}; or leave readback out of the recipe: readback = false (--no-readback)") from error
+        raise ChipError(
+            f"{error}; or let the recipe do without: rewrites = 0 (--rewrites 0), readback = false (--no-readback)"
+        ) from error
 
 
 def keep_zeros(network: nn.Module) -> None:
