@@ -276,8 +276,8 @@ def writing() -> str:
     header = ["written", *(text for c in conditions for text in (f"{c}: rms (largest)", "writes (again)"))]
     side, std, seeds = (result["setting"][key] for key in ("side", "std", "seeds"))
     note = (
-        "Error of a weight of 8 bits, weight units, and writes of cells a weight, those that were not a cell's first in "
-        f"brackets: {side} x {side} weights with a standard deviation of {std:.0f} in pairs of 2-bit cells, centred; "
+        "Error of a weight of 8 bits, weight units, and writes of cells a weight, in brackets those that were not a "
+        f"cell's first: {side} x {side} weights with a standard deviation of {std:.0f} in pairs of 2-bit cells, centred; "
         f"mean ± std of {len(seeds)} draws. Writes of verified cells are expected ones; a cell that is not close after "
         "101 stays as it is."
     )
