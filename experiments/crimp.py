@@ -16,7 +16,6 @@ networks that experiments/networks keeps are not trained again.
 
 import argparse
 import fcntl
-import json
 import math
 import os
 import statistics
@@ -217,14 +216,12 @@ class Study:
         write_json(self.options.result, self.result)
 
     def start(self, name: str) -> Path:
-        """Return the float network that a recipe starts from, trained where it is not kept."""
-        if (KEPT / name).is_dir():
-            return KEPT / name
-        network = NETWORKS[name]
+        """Return the float network that a recipe starts from; one that is kept must be what would be trained."""
+        network, kept = NETWORKS[name], (KEPT / name).is_dir()
         config = checked_training(
             model=network.model, width=network.width, data=network.data, epochs=network.epochs,
-            threads=self.options.threads, checkpoint_every=100, out=self.options.out / name / "float",
-            **network.float_options,
+            threads=None if kept else self.options.threads, checkpoint_every=100,
+            out=KEPT / name if kept else self.options.out / name / "float", **network.float_options,
         )  # fmt: skip
         folder = config.run_dir
         return train(config, if_exists="resume" if folder.exists() else "refuse")
@@ -361,7 +358,11 @@ def main() -> None:
         parser.error(f"no step {unknown[0]!r}; steps: {', '.join(steps)}")
     for name in options.only or steps:
         steps[name]()
-    print(json.dumps(study.result["summary"], indent=1))
+    for name, n in study.result["summary"].items():
+        drops = ", ".join(f"{key}: {n[key]['mean']:.2f} ± {n[key]['std']:.2f} %" for key in (FAULTS, "eps0.5"))
+        print(f"{name}: float {n['float_accuracy']:.2f} %, integers {n['clean_accuracy']:.2f} %, {drops}")
+    for name, p in study.result["ablation"].items():
+        print(f"{name}: {p['mean']:.2f} ± {p['std']:.2f} %")
 
 
 if __name__ == "__main__":

@@ -277,9 +277,9 @@ def writing() -> str:
     side, std, seeds = (result["setting"][key] for key in ("side", "std", "seeds"))
     note = (
         "Error of a weight of 8 bits, weight units, and writes of cells a weight, in brackets those that were not a "
-        f"cell's first: {side} x {side} weights with a standard deviation of {std:.0f} in pairs of 2-bit cells, centred; "
-        f"mean ± std of {len(seeds)} draws. Writes of verified cells are expected ones; a cell that is not close after "
-        "101 stays as it is."
+        f"cell's first: {side} x {side} weights with a standard deviation of {std:.0f} in pairs of 2-bit cells, "
+        f"centred; mean ± std of {len(seeds)} draws. Writes of verified cells are expected ones; a cell that is not "
+        "close after 101 stays as it is."
     )
     return markdown(header, [[name, *cells(name)] for name in names]) + "\n\n" + note
 
