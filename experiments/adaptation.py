@@ -62,16 +62,10 @@ SWITCHES: dict[str, tuple[str, ...]] = {
     "pair, centred, readback, remap, recentre": (PAIR, CENTRED, READBACK, REMAP, RECENTRE),
     "pair, readback, rewrites 2": (PAIR, READBACK, REWRITES),
     "centred, measured, readback, rewrites 2, remap, flip, recentre": (
-        CENTRED,
-        MEASURED,
-        READBACK,
-        REWRITES,
-        RECENTRE,
-        REMAP,
-        FLIP,
+        CENTRED, MEASURED, READBACK, REWRITES, RECENTRE, REMAP, FLIP,
     ),
     "pair, centred, readback, rewrites 2, remap, recentre": (PAIR, CENTRED, READBACK, REWRITES, REMAP, RECENTRE),
-}
+}  # fmt: skip
 
 
 def main() -> None:

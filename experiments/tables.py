@@ -381,7 +381,10 @@ def published() -> str:
         "sparsity [%]",
         "computing power",
     ]
-    return markdown(header, [row(name, n) for name, n in networks.items() if (n.get("after") or name) in CRIMP])
+    ours = {name: n for name, n in networks.items() if (n.get("after") or name) in CRIMP}
+    again = [name for name, n in ours.items() if n["chip"]["mitigation"].get("rewrites")]
+    note = f"Cells are written again where that pays in {', '.join(again) or 'none'}; each once in the others."
+    return markdown(header, [row(name, n) for name, n in ours.items()]) + "\n\n" + note
 
 
 def ablation() -> str:

@@ -7,6 +7,7 @@ from pydantic import Field
 from bitline.chip.records import Fraction, Record, Switch
 
 MOST_REWRITES = 9
+"""of a cell, assumed; tables grow with them, and a third one takes away little"""
 MOST_READBACK_STATES = 2**24
 """of a weight: what may be left to write, times which of its cells may work, times writes; all are tabulated"""
 

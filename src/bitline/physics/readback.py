@@ -3,8 +3,8 @@
 That later cells compensate the programming errors of earlier ones is the protocol of W. Song et al., "Programming
 memristor arrays with arbitrarily high precision for analog computing", Science 383, 2024, doi:10.1126/science.adi9405.
 Which level a cell is asked to take is ours: the one that makes the expected square of the weight's error least, given
-what has been read and which of its cells are stuck, found by dynamic programming. A read back is taken as exact, and
-which cells are stuck as known before anything is written.
+what has been read and which of its cells are stuck, found by dynamic programming; where a cell may be written again, so
+is whether that pays. A read back is taken as exact, and which cells are stuck as known before anything is written.
 """
 
 import math
@@ -127,7 +127,7 @@ class Policy:
         self.tables: dict[tuple[int, int, int], tuple[Tensor, Tensor]] = {}
 
     def write(self, cell: int, working: Tensor, remainder: Tensor, attempts: list[Tensor]) -> InTurn:
-        """Write one cell of each weight, and again where that pays.
+        """Write one cell of each weight, and again where that takes more than `GAIN` away.
 
         Args:
             cell: from 0, in the order of writing.

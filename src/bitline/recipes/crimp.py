@@ -40,7 +40,7 @@ RANK_IMAGES, RANK_BATCH = 1024, 32
 
 
 REWRITES = 2
-"""of a cell where neither recipe nor chip says more; a third one takes away little"""
+"""of a cell where neither recipe nor chip says more; a third one takes away little (docs/adaptation.md)"""
 BIAS_BITS = 16
 """of a bias where the chip does not say; it is added to an accumulator of 32 bits"""
 
