@@ -217,11 +217,11 @@ class Study:
 
     def start(self, name: str) -> Path:
         """Return the float network that a recipe starts from; one that is kept must be what would be trained."""
-        network, kept = NETWORKS[name], (KEPT / name).is_dir()
+        network, kept = NETWORKS[name], KEPT / name
         config = checked_training(
             model=network.model, width=network.width, data=network.data, epochs=network.epochs,
-            threads=None if kept else self.options.threads, checkpoint_every=100,
-            out=KEPT / name if kept else self.options.out / name / "float", **network.float_options,
+            threads=self.options.threads, checkpoint_every=100,
+            out=kept if kept.is_dir() else self.options.out / name / "float", **network.float_options,
         )  # fmt: skip
         folder = config.run_dir
         return train(config, if_exists="resume" if folder.exists() else "refuse")

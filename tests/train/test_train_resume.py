@@ -106,6 +106,15 @@ def test_a_run_that_dies_between_its_last_epoch_and_its_results_resumes_to_the_s
     assert_same(train(config(tmp_path / "run"), if_exists="resume"), undisturbed)
 
 
+def test_threads_and_checkpoints_may_change_at_a_resume(tmp_path, monkeypatch):
+    train_until(monkeypatch, tmp_path / "run", "training_step", 31)
+
+    resumed = train(config(tmp_path / "run", threads=2, checkpoint_every=10), if_exists="resume")
+
+    assert json.loads((resumed / "metrics.json").read_text())["hardware"]["threads"] == 2
+    assert json.loads((resumed / "config.json").read_text())["threads"] == 1
+
+
 def test_what_a_killed_process_left_half_written_is_cleared_away(tmp_path):
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / ".config.json.1.tmp").write_text("half")

@@ -290,10 +290,9 @@ class _Flow:
     def _stage(self, train: TrainConfig, run: Callable[[TrainConfig, bool], None]) -> None:
         if (train.run_dir / METRICS).is_file():
             return
-        own = {"threads": train.threads, "checkpoint_every": train.checkpoint_every}  # free to change at a resume
-        saved = prepare_training(train.run_dir, train.model_copy(update=dict.fromkeys(own)), "resume")
+        saved = prepare_training(train.run_dir, train, "resume")
         self.say(f"training, {train.run_dir.name}: {train.epochs} epochs")
-        run(train if saved is None else saved.model_copy(update=own), saved is not None)
+        run(saved or train, saved is not None)
 
     def _score(self, network: nn.Module) -> dict[str, Any]:
         share = accuracy(network, self.data, batch_size=250) / 100

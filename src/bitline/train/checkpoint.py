@@ -40,6 +40,11 @@ class WithinEpoch(ModelCheckpoint):
     epoch follows anyway.
     """
 
+    @property
+    def state_key(self) -> str:
+        """The same for any number of steps, which may change at a resume."""
+        return "WithinEpoch"
+
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:

@@ -55,10 +55,11 @@ def _saved(out: Path, config: TrainConfig) -> TrainConfig:
         content.pop(key, None)
     saved = checked(**content)
     asked, kept = config.model_dump(), saved.model_dump()
-    free = {"out", "data_dir"}  # places may move between the two runs
+    free = {"out", "data_dir", "threads", "checkpoint_every"}  # where and how it runs, not what is trained
     rules = {key for key, value in asked.items() if value is None} - {"epoch_images"}  # whose value was chosen then
     other = [key for key in asked if key not in free | rules and asked[key] != kept[key]]
     if other:
         listed = ", ".join(f"{key} {asked[key]!r} (was {kept[key]!r})" for key in other)
         raise DataError(f"cannot resume {out} with another configuration: {listed}; or start again with --overwrite")
-    return saved.model_copy(update={"out": config.out, "data_dir": config.data_dir})
+    chosen = {"out", "data_dir"} | {key for key in free if asked[key] is not None}
+    return saved.model_copy(update={key: asked[key] for key in chosen})
