@@ -22,6 +22,7 @@ from bitline.nn.remap import MEAN_SQUARE, _tile_errors, arrange
 from bitline.nn.wiring import written_cells
 from bitline.physics.faults import stuck_levels
 from bitline.physics.program import effective_levels, exact_levels
+from bitline.physics.verify import most_sensitive
 
 ENCODINGS = {
     "offset": {"kind": "offset"}, "zero point": {"kind": "offset", "zero_point": 20},
@@ -152,6 +153,17 @@ def test_verified_cells_are_close_to_their_level_and_the_share_is_kept(make_chip
     assert not moved[:, :, :2].any()
     assert float((off[:, :, 2] <= 0.1).double().mean()) > 0.7
     assert not moved[written.targets == 0].any()
+
+
+def test_stuck_cells_take_nothing_from_the_share_that_is_verified(make_chip):
+    cell = chip_with(make_chip, sigma=0.2).cell
+    generator = torch.Generator().manual_seed(0)
+    levels = torch.randint(1, 4, (1, 1, 2, 50, 40), generator=generator)
+    stuck = torch.where(torch.rand(levels.shape, generator=generator) < 0.3, 0, -1)
+    chosen = most_sensitive(levels, stuck, 0.4, (1, 4), cell, generator=generator)
+    assert not chosen[stuck >= 0].any()
+    assert float(chosen.double().mean()) == pytest.approx(0.4, abs=0.02)
+    assert chosen[:, :, 1][stuck[:, :, 1] < 0].all()  # the higher slice's working cells are fewer than the share
 
 
 def test_verification_takes_some_of_the_error_of_programming_and_moves_no_stuck_cell(make_chip):

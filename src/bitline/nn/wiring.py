@@ -101,9 +101,7 @@ def _programmed(
     if not mitigation.verify or real.dtype == torch.uint8:
         return levels, real
     generator = seeds.generator(seed, name, "write-verify")
-    chosen = most_sensitive(levels, mitigation.verify, slice_weights(chip), cell, generator=generator)
-    if stuck is not None:
-        chosen &= stuck < 0
+    chosen = most_sensitive(levels, stuck, mitigation.verify, slice_weights(chip), cell, generator=generator)
     return levels, verify(real, levels, chosen, cell, mitigation.tolerance, generator=generator)
 
 

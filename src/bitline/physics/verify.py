@@ -13,7 +13,13 @@ ATTEMPTS = 100
 
 
 def most_sensitive(
-    levels: Tensor, share: float, weights: Sequence[int], cell: Cell, *, generator: torch.Generator
+    levels: Tensor,
+    stuck: Tensor | None,
+    share: float,
+    weights: Sequence[int],
+    cell: Cell,
+    *,
+    generator: torch.Generator,
 ) -> Tensor:
     """Choose the cells whose errors of programming weigh most in results.
 
@@ -22,20 +28,22 @@ def most_sensitive(
 
     Args:
         levels: integers, (groups, sides, slices, rows, columns).
+        stuck: levels where cells are stuck, -1 where they work, the same shape; None: all work.
         share: of all cells, [0, 1].
         weights: what each slice weighs.
         cell: levels and programming model.
         generator: a CPU generator.
 
     Returns:
-        bool, the shape of `levels`; no cell that cannot err.
+        bool, the shape of `levels`; no cell that cannot err, and none that is stuck.
     """
     variances = level_variances(cell).tolist()
     left = share * levels.numel()
+    working = torch.ones_like(levels, dtype=torch.bool) if stuck is None else stuck < 0
     chosen = torch.zeros(levels.shape, dtype=torch.bool)
     kinds = [(w**2 * v, s, level) for s, w in enumerate(weights) for level, v in enumerate(variances) if v > 0]
     for _, s, level in sorted(kinds, reverse=True):
-        here = levels[:, :, s] == level
+        here = working[:, :, s] & (levels[:, :, s] == level)
         count = int(here.sum())
         if count > left:
             here &= torch.rand(here.shape, generator=generator) < left / count
