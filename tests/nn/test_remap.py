@@ -118,6 +118,39 @@ def test_kernels_keep_to_their_column_tile_where_tiles_differ(make_chip):
     assert not torch.equal(kept, torch.arange(30))
 
 
+@pytest.mark.parametrize("encoding", ["measured", "pair"])
+def test_faults_of_crossbars_that_are_not_built_move_no_kernel(make_chip, encoding, monkeypatch):
+    """Five row tiles, of which only the first is there and has no faults."""
+    chip = chip_with(make_chip, encoding, remap=True, flip=True, nearest=True, sigma=0.2, verify=0.3)
+    absent = frozenset((0, tile, 0) for tile in range(1, 5))
+    placement = dataclasses.replace(dense(Matmul("it", "linear", 80, 10), chip), absent=absent)
+    q = torch.randint(-31, 32, (1, 80, 10), generator=torch.Generator().manual_seed(0))
+    q[:, 16:] = 0
+
+    def elsewhere(shape, cell, *, generator):
+        stuck = stuck_levels(shape, cell, generator=generator)
+        stuck[..., :16, :] = -1
+        return stuck
+
+    monkeypatch.setattr("bitline.nn.wiring.stuck_levels", elsewhere)
+    written = written_cells(q, placement, chip.cell, 1)
+    assert torch.equal(written.order, torch.arange(10)[None])
+    assert not written.turned.any()
+    monkeypatch.setattr("bitline.nn.wiring.stuck_levels", lambda *_, **__: None)
+    assert torch.equal(written.levels, written_cells(q, placement, chip.cell, 1).levels)
+
+
+def test_the_share_that_is_verified_is_of_cells_that_are_built(make_chip):
+    chip = chip_with(make_chip, faults={}, sigma=0.3, verify=0.25, tolerance=0.1)
+    placement = dense(Matmul("it", "linear", 160, 20), chip)
+    absent = dataclasses.replace(placement, absent=frozenset((0, tile, 0) for tile in range(1, 10)))
+    q = torch.randint(-32, 32, (1, 160, 20), generator=torch.Generator().manual_seed(0))
+    q[:, 16:] = 0
+    unverified = dataclasses.replace(absent, chip=replace(chip, "mitigation.verify=0.0"))
+    verified, plain = (written_cells(q, p, chip.cell, 1).levels[..., :16, :] for p in (absent, unverified))
+    assert 0.05 < float((verified != plain).double().mean()) < 0.25
+
+
 def test_the_chip_decides_and_nothing_else(make_chip):
     chip = chip_with(make_chip, remap=True, flip=True, sigma=0.2, verify=0.3)
     placement = dense(Matmul("it", "linear", 20, 30), chip)
@@ -159,11 +192,11 @@ def test_stuck_cells_take_nothing_from_the_share_that_is_verified(make_chip):
     cell = chip_with(make_chip, sigma=0.2).cell
     generator = torch.Generator().manual_seed(0)
     levels = torch.randint(1, 4, (1, 1, 2, 50, 40), generator=generator)
-    stuck = torch.where(torch.rand(levels.shape, generator=generator) < 0.3, 0, -1)
-    chosen = most_sensitive(levels, stuck, 0.4, (1, 4), cell, generator=generator)
-    assert not chosen[stuck >= 0].any()
+    working = torch.rand(levels.shape, generator=generator) > 0.3
+    chosen = most_sensitive(levels, working, 0.4 * levels.numel(), (1, 4), cell, generator=generator)
+    assert not chosen[~working].any()
     assert float(chosen.double().mean()) == pytest.approx(0.4, abs=0.02)
-    assert chosen[:, :, 1][stuck[:, :, 1] < 0].all()  # the higher slice's working cells are fewer than the share
+    assert chosen[:, :, 1][working[:, :, 1]].all()  # the higher slice's working cells are fewer than the share
 
 
 def test_verification_takes_some_of_the_error_of_programming_and_moves_no_stuck_cell(make_chip):

@@ -78,15 +78,16 @@ def stored(placement: LayerPlacement, column: int) -> list[slice]:
     return [*columns, slice(cols + column, cols + column + 1)] if placement.stored_columns > cols else columns
 
 
-def clear_(cells: Tensor, placement: LayerPlacement) -> Tensor:
-    """Set what cells of absent crossbars would add to 0, in place.
+def clear_(cells: Tensor, placement: LayerPlacement, value: int = 0) -> Tensor:
+    """Set what is said of cells of absent crossbars to a value, in place.
 
     Args:
         cells: (groups, sides, slices, rows, stored columns) of a dense layer.
         placement: of the layer.
+        value: what stands for no cell; 0 for levels, and for what cells add.
     """
     for group, tile, column in placement.absent:
         rows = slice(placement.row_bounds[tile], placement.row_bounds[tile + 1])
         for columns in stored(placement, column):
-            cells[group, :, :, rows, columns] = 0
+            cells[group, :, :, rows, columns] = value
     return cells

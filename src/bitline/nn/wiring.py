@@ -66,6 +66,8 @@ def written_cells(q: Tensor, placement: LayerPlacement, cell: Cell, seed: int) -
     """
     targets, name = encode(q, placement), placement.matmul.name
     stuck = stuck_levels(targets.shape, cell, generator=seeds.generator(seed, name, "faults"))
+    if stuck is not None:
+        clear_(stuck, placement, -1)
     where = arrange(targets, stuck, placement)
     if where is None:
         asked, real = _programmed(targets, stuck, placement, cell, seed)
@@ -101,7 +103,11 @@ def _programmed(
     if not mitigation.verify or real.dtype == torch.uint8:
         return levels, real
     generator = seeds.generator(seed, name, "write-verify")
-    chosen = most_sensitive(levels, stuck, mitigation.verify, slice_weights(chip), cell, generator=generator)
+    working = clear_(torch.ones_like(levels, dtype=torch.bool), placement)
+    count = mitigation.verify * int(working.sum())
+    if stuck is not None:
+        working &= stuck < 0
+    chosen = most_sensitive(levels, working, count, slice_weights(chip), cell, generator=generator)
     return levels, verify(real, levels, chosen, cell, mitigation.tolerance, generator=generator)
 
 

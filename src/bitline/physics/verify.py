@@ -13,13 +13,7 @@ ATTEMPTS = 100
 
 
 def most_sensitive(
-    levels: Tensor,
-    stuck: Tensor | None,
-    share: float,
-    weights: Sequence[int],
-    cell: Cell,
-    *,
-    generator: torch.Generator,
+    levels: Tensor, working: Tensor, count: float, weights: Sequence[int], cell: Cell, *, generator: torch.Generator
 ) -> Tensor:
     """Choose the cells whose errors of programming weigh most in results.
 
@@ -28,27 +22,26 @@ def most_sensitive(
 
     Args:
         levels: integers, (groups, sides, slices, rows, columns).
-        stuck: levels where cells are stuck, -1 where they work, the same shape; None: all work.
-        share: of all cells, [0, 1].
+        working: cells that there are to choose from, bool, the same shape.
+        count: how many are wanted; where fewer can err, these.
         weights: what each slice weighs.
         cell: levels and programming model.
         generator: a CPU generator.
 
     Returns:
-        bool, the shape of `levels`; no cell that cannot err, and none that is stuck.
+        bool, the shape of `levels`; no cell that cannot err.
     """
     variances = level_variances(cell).tolist()
-    left = share * levels.numel()
-    working = torch.ones_like(levels, dtype=torch.bool) if stuck is None else stuck < 0
+    left = count
     chosen = torch.zeros(levels.shape, dtype=torch.bool)
     kinds = [(w**2 * v, s, level) for s, w in enumerate(weights) for level, v in enumerate(variances) if v > 0]
     for _, s, level in sorted(kinds, reverse=True):
         here = working[:, :, s] & (levels[:, :, s] == level)
-        count = int(here.sum())
-        if count > left:
-            here &= torch.rand(here.shape, generator=generator) < left / count
+        found = int(here.sum())
+        if found > left:
+            here &= torch.rand(here.shape, generator=generator) < left / found
         chosen[:, :, s] |= here
-        left -= count
+        left -= found
         if left <= 0:
             break
     return chosen
