@@ -10,8 +10,12 @@ from safetensors.torch import save_model
 from torch import nn
 from typer.testing import CliRunner
 
+from bitline.chip import load
 from bitline.cli import cost, evaluate
 from bitline.errors import BitlineError
+from bitline.models import build
+from bitline.models.files import ModelRecord
+from bitline.recipes.files import write_run
 
 NET = """
 from torch import nn
@@ -87,3 +91,18 @@ def test_evaluate_maps_a_trained_network(files):
         "--mapping", "depthwise=packed", "--json", "-",
     )  # fmt: skip
     assert strategies(out) == ["dense", "packed", "dense"]
+
+
+def test_cost_takes_chip_and_mapping_of_a_run_that_a_recipe_wrote(tmp_path):
+    record = ModelRecord(
+        model="lenet5", kwargs={"in_channels": 1, "image_size": 8}, data="digits", title="digits",
+        classes=tuple("0123456789"), channels=1, image_size=8, mean=(0.3,), std=(0.3,),
+    )  # fmt: skip
+    write_run(tmp_path, build("lenet5", in_channels=1, image_size=8), record, {}, {})
+    (tmp_path / "chip.json").write_text(load("strip-22nm").model_dump_json())
+    first = json.loads(run(cost.command, tmp_path, "--json"))["layers"][0]["name"]
+    assert strategies(run(cost.command, tmp_path, "--json"))[0] == "dense"
+    (tmp_path / "recipe.json").write_text(json.dumps({"settings": {"mapping": {first: "digital"}}}))
+
+    assert strategies(run(cost.command, tmp_path, "--json"))[0] == "digital"
+    assert strategies(run(cost.command, tmp_path, "--json", "--mapping", f"{first}=dense"))[0] == "dense"

@@ -57,6 +57,7 @@ def command(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Price one image of a network on a chip: energy, latency, area; no training, no data."""
+    from bitline.cli.target import target
     from bitline.cost.computing import computing as compute
     from bitline.cost.computing import real_scales
     from bitline.cost.model import price
@@ -64,11 +65,11 @@ def command(
 
     if file is not None and not as_json:
         raise DataError(f"{file}: a file is written with --json only")
-    target = _chip(model, chip, overrides or ())
+    on = target(Path(model), chip, overrides, mapping)
     image = (in_channels, image_size, image_size)
-    where, pooled = placed_network(model, target, image, width=width, classes=classes, mapping=mapping or ())
+    where, pooled = placed_network(model, on.chip, image, width=width, classes=classes, mapping=on.mapping)
     cost = price(where, fixed=fixed, poolings=pooled)
-    alone = compute(where, fp_multipliers=real_scales(target)) if computing else None
+    alone = compute(where, fp_multipliers=real_scales(on.chip)) if computing else None
     content = {"model": model, **cost.to_json()} | ({} if alone is None else {"computing": alone.to_json()})
     if file is not None:
         from bitline.cli.output import write_json
@@ -88,46 +89,19 @@ def command(
 command.__doc__ = f"{command.__doc__}\n{EXAMPLES}"
 
 
-def _chip(model: str, chip: str | None, overrides: Sequence[str]) -> Chip:
-    """The chip that is named, that a recipe made a network for, or the default."""
-    from bitline.chip import load
-    from bitline.chip.files import replace
-
-    if chip is None and Path(model).is_dir():
-        from bitline.recipes.files import Made
-
-        made = Made.of(Path(model))
-        if made is not None:
-            return replace(made.chip, *overrides)
-    return load(chip or "rram-22nm", overrides)
-
-
-def priced(
-    model: str, chip: Chip, image: tuple[int, int, int], *, width: float = 1.0, classes: int = 10, fixed: bool = False,
-    mapping: Sequence[str] = (),
-) -> Cost:  # fmt: skip
-    """Build a network, place it and price it.
-
-    Args:
-        model: a name, ``FILE.py:NAME``, or a run directory, whose removed crossbars cost nothing.
-        chip: to price it on.
-        image: (channels, height, width).
-        width: of a named model.
-        classes: of a named model.
-        fixed: ignore data.
-        mapping: as on the command line.
-    """
-    from bitline.cost.model import price
-
-    where, pooled = placed_network(model, chip, image, width=width, classes=classes, mapping=mapping)
-    return price(where, fixed=fixed, poolings=pooled)
-
-
 def placed_network(
     model: str, chip: Chip, image: tuple[int, int, int], *, width: float = 1.0, classes: int = 10,
     mapping: Sequence[str] = (),
 ) -> tuple[Placement, dict[str, int]]:  # fmt: skip
-    """Build a network and place it; arguments as those of `priced`.
+    """Build a network and place it.
+
+    Args:
+        model: a name, ``FILE.py:NAME``, or a run directory, whose removed crossbars are left out.
+        chip: to place it on.
+        image: (channels, height, width).
+        width: of a named model.
+        classes: of a named model.
+        mapping: as on the command line.
 
     Returns:
         The placement, and the activations that pooling units read, by layer.

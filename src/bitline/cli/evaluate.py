@@ -60,26 +60,18 @@ def command(
     html: Annotated[Path | None, typer.Option(help="Write a page here.")] = None,
 ) -> None:
     """Put a trained network on programmed chips: accuracy with spread, losses by cause, cost."""
-    from bitline.chip import files
     from bitline.cli.output import emit
     from bitline.cli.subject import subject
+    from bitline.cli.target import target
     from bitline.evaluate import Settings
     from bitline.evaluate import evaluate as evaluate_on
     from bitline.nn.mapping import resolve
     from bitline.nn.shapes import matmuls
-    from bitline.recipes.files import Made
 
-    made = Made.of(run)
-    if chip is None and made is not None:
-        target = files.replace(made.chip, *(overrides or ()))
-        ranges = made.ranges if target.adc.policy == "trained" else None
-    else:
-        target, ranges = files.load(chip or "rram-22nm", overrides or ()), None
-    as_made = made is not None and made.recentred
-    layout = mapping or ([f"{key}={value}" for key, value in made.mapping.items()] if made is not None else [])
+    on = target(run, chip, overrides, mapping)
     settings = Settings(
         chips=chips, seed=seed, images=images, batch_size=batch_size, calibration_images=calibration_images,
-        in_turn=in_turn, recentre=as_made if recentre is None else recentre, cause_chips=cause_chips,
+        in_turn=in_turn, recentre=on.recentred if recentre is None else recentre, cause_chips=cause_chips,
         progress=json_file != "-",
     )  # fmt: skip
     if threads is not None:
@@ -88,8 +80,8 @@ def command(
         torch.set_num_threads(threads)
     network, dataset, name = subject(run, model, weights, width, data, data_dir, image_size, trust_code=trust_code)
     image = (dataset.channels, dataset.image_size, dataset.image_size)
-    chosen = resolve(layout, lambda: matmuls(network, image), target)
-    evaluation = evaluate_on(network, dataset, target, settings, name=name, mapping=chosen, ranges=ranges)
+    chosen = resolve(on.mapping, lambda: matmuls(network, image), on.chip)
+    evaluation = evaluate_on(network, dataset, on.chip, settings, name=name, mapping=chosen, ranges=on.ranges)
     emit(evaluation, json_file=json_file, html=html)
 
 

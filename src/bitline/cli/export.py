@@ -52,7 +52,6 @@ def command(
     trust_code: Annotated[bool, typer.Option(help="Run the Python file that the run directory names.")] = False,
 ) -> None:
     """Write a trained network for elsewhere: integer operators, or what goes into the crossbars."""
-    from bitline.chip import files
     from bitline.errors import ExportError, nearest
 
     allowed = ("onnx", "integer", "conductances")
@@ -62,25 +61,21 @@ def command(
         raise ExportError(f"--seed {seed} belongs to --to conductances; integers have no cells")
     from bitline.cli.output import write_json
     from bitline.cli.subject import subject
+    from bitline.cli.target import target
     from bitline.evaluate import Settings
     from bitline.evaluate.run import put_on_chip
     from bitline.models.files import load_run
     from bitline.nn.mapping import resolve
     from bitline.nn.shapes import matmuls
-    from bitline.recipes.files import Made
 
-    made = Made.of(run)
-    target = files.replace(made.chip, *(overrides or ())) if chip is None and made is not None else None
-    target = target or files.load(chip or "rram-22nm", overrides or ())
+    on = target(run, chip, overrides, mapping)
     if to != "conductances":
-        _check_powers(target)
-    ranges = made.ranges if made is not None and chip is None and target.adc.policy == "trained" else None
-    layout = mapping or ([f"{key}={value}" for key, value in made.mapping.items()] if made is not None else [])
+        _check_powers(on.chip)
     network, dataset, _ = subject(run, None, None, 1.0, data, data_dir, None, trust_code=trust_code)
     image = (dataset.channels, dataset.image_size, dataset.image_size)
-    chosen = resolve(layout, lambda: matmuls(network, image), target)
+    chosen = resolve(on.mapping, lambda: matmuls(network, image), on.chip)
     settings = Settings(calibration_images=calibration_images)
-    on_chip = put_on_chip(network, dataset, target, settings, ranges=ranges, mapping=chosen)
+    on_chip = put_on_chip(network, dataset, on.chip, settings, ranges=on.ranges, mapping=chosen)
     folder = out or run / f"export-{to}"
     record = load_run(run, trust_code=trust_code).record
     manifest: dict[str, Any] = {"format": to, "run": str(run), "model": record.model_dump(mode="json")}
@@ -93,7 +88,7 @@ def command(
         return
     example = next(dataset.batches("train", batch_size=min(64, calibration_images)))[0]
     manifest |= _integers(on_chip.model, example, dataset, folder, to, check, accumulator_bits)
-    manifest["chip"] = target.model_dump(mode="json")
+    manifest["chip"] = on.chip.model_dump(mode="json")
     write_json(manifest, folder / "manifest.json")
     typer.echo(f"{manifest['file']}: {folder}")
     found = manifest["check"]

@@ -1,0 +1,53 @@
+"""What a command puts a network on: the chip that is named, or the one that a recipe made the network for."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from bitline.chip import Chip, load, replace
+
+DEFAULT = "rram-22nm"
+
+
+@dataclass(frozen=True)
+class Target:
+    """A chip, and what else a recipe's run says.
+
+    Args:
+        chip: with what `--set` says.
+        mapping: strategies as on the command line.
+        ranges: trained ADC ranges, where the chip wants them.
+        recentred: whether biases are set anew for each programmed chip.
+    """
+
+    chip: Chip
+    mapping: Sequence[str]
+    ranges: Path | None
+    recentred: bool
+
+
+def target(
+    run: Path | None, chip: str | None, overrides: Sequence[str] | None, mapping: Sequence[str] | None
+) -> Target:
+    """Take what the options of a command say, and the rest from the run that a recipe wrote.
+
+    Args:
+        run: a run directory; one that no recipe wrote says nothing.
+        chip: a preset or a file; None: that of the run, or the default.
+        overrides: KEY=VALUE of chip keys.
+        mapping: LAYER or KIND=STRATEGY; None or none: that of the run.
+
+    Raises:
+        DataError: a damaged file of the run.
+        ChipError: no such chip can exist.
+    """
+    made, keys = None, tuple(overrides or ())
+    if run is not None and run.is_dir():
+        from bitline.recipes.files import Made  # with all that trains; what only prices does without
+
+        made = Made.of(run)
+    own = chip is None and made is not None
+    found = replace(made.chip, *keys) if own and made is not None else load(chip or DEFAULT, keys)
+    layout = mapping or ([f"{key}={value}" for key, value in made.mapping.items()] if made is not None else [])
+    ranges = made.ranges if own and made is not None and found.adc.policy == "trained" else None
+    return Target(found, layout, ranges, made is not None and made.recentred)
