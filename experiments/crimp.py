@@ -32,7 +32,7 @@ from bitline import chip as chips
 from bitline import data as datasets
 from bitline.chip.description import Chip, Faults
 from bitline.compress.sparsity import placement, sparsity, weights
-from bitline.cost.computing import compare, computing
+from bitline.cost.computing import compare, computing, multiplies
 from bitline.evaluate import Settings, evaluate
 from bitline.models.files import load_run, read_json
 from bitline.recipes import checked
@@ -315,11 +315,11 @@ class Study:
         after, made = load_run(folder).model, Made.of(folder)
         assert made is not None
         example = next(datasets.load(data).batches("test", batch_size=2, limit=2))[0]
-        small = computing(placement(after, made.chip, example), sparsity_tables=False, fp_multipliers=False)
+        small = computing(placement(after, made.chip, example), fp_multipliers=multiplies(made.chip))
         found: dict[str, float] = {}
         for bits, suffix in ((8, ""), (16, "_16bit")):
             whole = placement(before, chips.load(CHIP, (f"weights.bits={bits}",)), example)
-            ratios = compare(computing(whole, sparsity_tables=False, fp_multipliers=True), small)
+            ratios = compare(computing(whole, fp_multipliers=True), small)
             found |= {f"power_ratio{suffix}": ratios.power, f"area_ratio{suffix}": ratios.area}
             found[f"crossbars_before{suffix}"] = whole.crossbars
         return found

@@ -83,3 +83,7 @@ def test_the_command_shows_and_writes_it():
     shifts = ["--set", "weights.scale=power_of_two", "--set", "inputs.scale=power_of_two"]
     without = json.loads(runner.invoke(app, [*arguments, *shifts, "--json"]).output)["computing"]
     assert list(without["power_parts_W"]) == ["crossbars"]
+    for correction, parts in (("none", ["crossbars"]), ("measured", ["crossbars", "fp_multipliers"])):
+        more = ["--set", f"weights.encoding.correction={correction}"]
+        found = json.loads(runner.invoke(app, [*arguments, *shifts, *more, "--json"]).output)["computing"]
+        assert list(found["power_parts_W"]) == parts

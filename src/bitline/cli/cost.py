@@ -59,7 +59,7 @@ def command(
     """Price one image of a network on a chip: energy, latency, area; no training, no data."""
     from bitline.cli.target import target
     from bitline.cost.computing import computing as compute
-    from bitline.cost.computing import real_scales
+    from bitline.cost.computing import multiplies
     from bitline.cost.model import price
     from bitline.errors import DataError
 
@@ -69,7 +69,7 @@ def command(
     image = (in_channels, image_size, image_size)
     where, pooled = placed_network(model, on.chip, image, width=width, classes=classes, mapping=on.mapping)
     cost = price(where, fixed=fixed, poolings=pooled)
-    alone = compute(where, fp_multipliers=real_scales(on.chip)) if computing else None
+    alone = compute(where, fp_multipliers=multiplies(on.chip)) if computing else None
     content = {"model": model, **cost.to_json()} | ({} if alone is None else {"computing": alone.to_json()})
     if file is not None:
         from bitline.cli.output import write_json

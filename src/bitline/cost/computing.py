@@ -124,7 +124,7 @@ def computing(
     Args:
         placement: of the network; a crossbar that is not built is not counted.
         sparsity_tables: weights are pruned one by one, by rows or by columns of a kernel.
-        fp_multipliers: scales are real numbers.
+        fp_multipliers: results are multiplied by what is no power of two, see `multiplies`.
         whole: round macros and tiles up.
 
     Raises:
@@ -148,9 +148,16 @@ def computing(
     return ComputingCost(crossbars, parts)
 
 
-def real_scales(chip: Chip) -> bool:
-    """Whether results on a chip are scaled by real numbers, not by shifts."""
-    return chip.weights.scale == "any" or chip.inputs.scale == "any"
+def multiplies(chip: Chip) -> bool:
+    """Whether results on a chip are multiplied by what is no power of two.
+
+    Real scales do that, once for each result, and corrections of the offset: once for each input vector where one
+    number is expected, and for each column and row tile where errors are measured. The table has one kind of
+    multiplier, for real numbers, which is more than what the integers of a correction need.
+    """
+    encoding = chip.weights.encoding
+    corrected = encoding.kind == "offset" and encoding.correction != "none"
+    return corrected or chip.weights.scale == "any" or chip.inputs.scale == "any"
 
 
 def compare(before: ComputingCost, after: ComputingCost) -> Ratios:
