@@ -1,4 +1,6 @@
 import json
+import shutil
+from pathlib import Path
 
 import pytest
 import torch
@@ -170,6 +172,24 @@ def test_a_recipe_is_not_written_over_the_network_that_it_begins_with(results):
         with pytest.raises(DataError, match="holds the network that the recipe begins with"):
             optimize(checked(run=run, recipe="group", **SMALL, out=folder), if_exists="overwrite")
     assert (folder / "model.safetensors").is_file()
+
+
+@pytest.mark.parametrize(
+    "mistake", [{"teacher": Path("nowhere")}, {"epoch_images": 10**6}, {"batch_size": 10**6}, {"images": 10**6}]
+)
+def test_a_mistake_overwrites_nothing_and_leaves_nothing_behind(results, network, tmp_path, mistake):
+    folder = tmp_path / "recipe"
+    shutil.copytree(results["conventional"], folder)
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    wrong = {"run": network, "recipe": "conventional", **SMALL, **mistake}
+
+    with pytest.raises(DataError):
+        optimize(checked(**wrong, out=folder), if_exists="overwrite")
+    with pytest.raises(DataError):
+        optimize(checked(**wrong, out=tmp_path / "new"))
+
+    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
+    assert not (tmp_path / "new").exists()
 
 
 def test_a_recipe_on_the_result_of_another_starts_from_what_that_one_reached(results, tmp_path):

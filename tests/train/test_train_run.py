@@ -3,6 +3,7 @@ import json
 import logging
 import math
 import random
+import shutil
 
 import pytest
 import torch
@@ -118,6 +119,26 @@ def test_overwrite_starts_again_and_leaves_foreign_files(tmp_path):
 
     assert len(load_run(run).metrics["curve"]) == 1
     assert (run / "notes.txt").read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    "mistake",
+    [
+        {"model": "lenet"}, {"data": "cifar"}, {"epoch_images": 10**6}, {"batch_size": 10**6}, {"crop": 8},
+        {"teacher": "nowhere"}, {"init": "nowhere"},
+    ],
+)  # fmt: skip
+def test_a_mistake_overwrites_nothing(tmp_path, finished, mistake):
+    run = tmp_path / "run"
+    shutil.copytree(finished, run)
+    if "init" in mistake or "teacher" in mistake:
+        mistake = {key: tmp_path / place for key, place in mistake.items()}
+    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+
+    with pytest.raises(DataError):
+        train(checked(**{**TINY, **mistake}, out=run), if_exists="overwrite")
+
+    assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
 
 
 def test_a_network_from_a_file_trains_and_loads_only_when_its_code_is_trusted(tmp_path, monkeypatch):

@@ -42,7 +42,7 @@ Say = Callable[[str], None]
 
 
 def prepare(out: Path, config: RecipeConfig, if_exists: IfExists) -> bool:
-    """Make way for a recipe; True if one is to be resumed.
+    """Say whether a recipe may begin; True if one is to be resumed; what is overwritten stays as yet.
 
     Raises:
         DataError: a directory that is not a recipe's, one that is not to be touched, or another configuration.
@@ -59,18 +59,6 @@ def prepare(out: Path, config: RecipeConfig, if_exists: IfExists) -> bool:
         state = "a finished recipe" if (out / AFTER).is_file() else "an unfinished recipe"
         raise DataError(f"{out} holds {state}; add --resume to go on with it, or --overwrite to start again")
     if if_exists == "overwrite":
-        for folder in (
-            START,
-            FLOAT,
-            ON_CHIP,
-            KERNELS,
-            PACKED,
-            CROSSBARS,
-            *(path.name for path in out.glob("trial[0-9]*")),
-        ):
-            shutil.rmtree(out / folder, ignore_errors=True)
-        for name in (BEFORE, UNTRAINED, *RESULT, TRIALS, JOURNAL, FRONT, PRUNING, RECIPE):
-            (out / name).unlink(missing_ok=True)
         return False
     saved = checked(**read_json(out / RECIPE)["settings"]).model_dump()
     asked, free = config.model_dump(), {"out", "data_dir", "threads", "checkpoint_every"}
@@ -79,6 +67,15 @@ def prepare(out: Path, config: RecipeConfig, if_exists: IfExists) -> bool:
         listed = ", ".join(f"{key} {asked[key]!r} (was {saved[key]!r})" for key in other)
         raise DataError(f"cannot resume {out} with another configuration: {listed}; or start again with --overwrite")
     return True
+
+
+def clear(out: Path) -> None:
+    """Take away what an earlier recipe left, if there was one; after everything that can be refused has been."""
+    stages = (START, FLOAT, ON_CHIP, KERNELS, PACKED, CROSSBARS)
+    for folder in (*stages, *(path.name for path in out.glob("trial[0-9]*"))):
+        shutil.rmtree(out / folder, ignore_errors=True)
+    for name in (BEFORE, UNTRAINED, *RESULT, TRIALS, JOURNAL, FRONT, PRUNING, RECIPE):
+        (out / name).unlink(missing_ok=True)
 
 
 def copy(source: Path, target: Path, names: tuple[str, ...]) -> None:

@@ -24,7 +24,7 @@ from bitline.nn.shapes import matmuls
 from bitline.recipes.auto import Search, chosen, train_front
 from bitline.recipes.config import RecipeConfig
 from bitline.recipes.crimp import Phase, Zerorize, chip_of, write_left
-from bitline.recipes.files import RESULT, Made, Say, copy, prepare, write_run
+from bitline.recipes.files import RESULT, Made, Say, clear, copy, prepare, write_run
 from bitline.recipes.names import (
     AFTER,
     BEFORE,
@@ -47,7 +47,7 @@ from bitline.train import TrainConfig
 from bitline.train import checked as checked_training
 from bitline.train.checkpoint import write_json
 from bitline.train.config import Precision
-from bitline.train.run import train_network
+from bitline.train.run import check_counts, train_network
 from bitline.train.rundir import CONFIG, METRICS, IfExists
 from bitline.train.rundir import prepare as prepare_training
 
@@ -78,9 +78,13 @@ def optimize(
     target = chip_of(chip, config) if config.recipe == "crimp" else chip
     origin = load_run(config.run)
     check_layers(matmuls(origin.model, (origin.record.channels, *(2 * [origin.record.image_size]))), config.layers)
-    if prepare(out, config, if_exists) and (out / AFTER).is_file():
+    resumed = prepare(out, config, if_exists)
+    if resumed and (out / AFTER).is_file():
         return out
     data = load(origin.record.data, data_dir=config.data_dir, image_size=origin.record.image_size)
+    if not resumed:
+        _check_settings(config, data)
+        clear(out)
     write_json(out / RECIPE, {"recipe": config.recipe, "settings": config.model_dump(mode="json")})
     flow = _Flow(config, chip, data, out, say, progress)
     flow.measure(BEFORE, origin, chip)
@@ -98,6 +102,14 @@ def optimize(
     last = flow.chip_training(last)
     flow.keep(last)
     return out
+
+
+def _check_settings(config: RecipeConfig, data: DataSet) -> None:
+    """Refuse at the start what would fail after hours."""
+    check_counts(data, batch_size=config.batch_size, epoch_images=config.epoch_images)
+    data.batches("test", batch_size=1, limit=config.images)
+    if config.teacher is not None:
+        load_run(config.teacher)
 
 
 class _Flow:

@@ -25,7 +25,7 @@ from bitline.train.config import TrainConfig
 from bitline.train.hardware import best_precision, describe, git_commit
 from bitline.train.loader import TestBatches, TrainBatches
 from bitline.train.module import Classifier
-from bitline.train.rundir import CHECKPOINT, CONFIG, METRICS, IfExists, prepare
+from bitline.train.rundir import CHECKPOINT, CONFIG, METRICS, IfExists, clear, prepare
 
 
 def train(config: TrainConfig, *, if_exists: IfExists = "refuse") -> Path:
@@ -98,10 +98,15 @@ def train_network(
         network = network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
         _check(network, config, data)
         config = _resolved(config, network, data)
+        teacher = None if config.teacher is None else load_run(config.teacher).model
         if not resumed:
+            clear(out)
             out.mkdir(parents=True, exist_ok=True)
             write_json(out / CONFIG, {**config.model_dump(mode="json"), "commit": git_commit(), "version": _version()})
-        module = _fit(network, config, data, rates=rates, callbacks=callbacks, penalty=penalty, test_images=test_images)
+        module = _fit(
+            network, config, data, teacher=teacher, rates=rates, callbacks=callbacks, penalty=penalty,
+            test_images=test_images,
+        )  # fmt: skip
         _finish(module, finish(module.network.cpu().float()), config, data, record)
     finally:
         torch.set_num_threads(threads)
@@ -127,13 +132,22 @@ def _record(config: TrainConfig, data: DataSet) -> ModelRecord:
     )  # fmt: skip
 
 
+def check_counts(data: DataSet, *, batch_size: int, epoch_images: int | None) -> None:
+    """Refuse batches and epochs of more images than there are.
+
+    Raises:
+        DataError: there are not.
+    """
+    count = len(data.train_images)
+    if epoch_images is not None and epoch_images > count:
+        raise DataError(f"epoch_images is {epoch_images}; allowed: 1 to {count} training images")
+    if batch_size > count:
+        raise DataError(f"batch_size is {batch_size}; allowed: 1 to {count} training images")
+
+
 def _check(network: nn.Module, config: TrainConfig, data: DataSet) -> None:
     """Refuse what would fail or mislead only later: too few images, a network of another input or output."""
-    count = len(data.train_images)
-    if config.epoch_images is not None and config.epoch_images > count:
-        raise DataError(f"epoch_images is {config.epoch_images}; allowed: 1 to {count} training images")
-    if config.batch_size > count:
-        raise DataError(f"batch_size is {config.batch_size}; allowed: 1 to {count} training images")
+    check_counts(data, batch_size=config.batch_size, epoch_images=config.epoch_images)
     images, _ = next(data.batches("test", batch_size=2))
     network.eval()
     try:
@@ -173,6 +187,7 @@ def _fit(
     config: TrainConfig,
     data: DataSet,
     *,
+    teacher: nn.Module | None,
     rates: Mapping[str, float] | None,
     callbacks: Sequence[Callback],
     penalty: Callable[[], Tensor | None] | None,
@@ -188,7 +203,6 @@ def _fit(
     )  # fmt: skip
     bar = sys.stderr.isatty()  # in a log or a pipe, one line an epoch
     say = None if bar else functools.partial(print, flush=True)
-    teacher = None if config.teacher is None else load_run(config.teacher).model
     steps = config.epochs * len(batches)
     module = Classifier(network, config, steps=steps, teacher=teacher, rates=rates, penalty=penalty, say=say)
     checkpoint = out / CHECKPOINT

@@ -13,7 +13,7 @@ IfExists = Literal["refuse", "resume", "overwrite"]
 
 
 def prepare(out: Path, config: TrainConfig, if_exists: IfExists) -> TrainConfig | None:
-    """Make way for a run, or return the saved configuration to go on with.
+    """Say whether a run may begin, or return the saved configuration to go on with; what is overwritten stays as yet.
 
     Args:
         out: the run directory, which may be absent.
@@ -38,14 +38,16 @@ def prepare(out: Path, config: TrainConfig, if_exists: IfExists) -> TrainConfig 
     if if_exists == "refuse":
         state = "a finished run" if (out / METRICS).is_file() else "an unfinished run"
         raise DataError(f"{out} holds {state}; add --resume to go on with it, or --overwrite to start again")
-    if if_exists == "overwrite":
-        for name in (METRICS, WEIGHTS, RECORD):
-            (out / name).unlink(missing_ok=True)
-        for name in ("checkpoints", "logs"):
-            shutil.rmtree(out / name, ignore_errors=True)
-        (out / CONFIG).unlink()
-        return None
-    return _saved(out, config)
+    return None if if_exists == "overwrite" else _saved(out, config)
+
+
+def clear(out: Path) -> None:
+    """Take away what an earlier run left, if there was one; after everything that can be refused has been."""
+    for name in (METRICS, WEIGHTS, RECORD):
+        (out / name).unlink(missing_ok=True)
+    for name in ("checkpoints", "logs"):
+        shutil.rmtree(out / name, ignore_errors=True)
+    (out / CONFIG).unlink(missing_ok=True)
 
 
 def _saved(out: Path, config: TrainConfig) -> TrainConfig:
