@@ -210,8 +210,9 @@ class Study:
     def _add(self, key: str, name: str, found: dict[str, Any]) -> None:
         self.result = self.read()
         self.result[key][name] = found
-        own = {name for name, network in NETWORKS.items() if not network.after and not network.origin}
-        summary = [network for name, network in self.result["summary"].items() if name in own]
+        own = [name for name, network in NETWORKS.items() if not network.after and not network.origin]
+        self.result["geometric_mean_of"] = [name for name in own if name in self.result["summary"]]
+        summary = [self.result["summary"][name] for name in self.result["geometric_mean_of"]]
         for key in ("power_ratio", "area_ratio", "power_ratio_16bit", "area_ratio_16bit"):
             values = [network[key] for network in summary if key in network]
             if values:
@@ -285,7 +286,7 @@ class Study:
         entry = {
             "float_accuracy": before["float"], "sparsity": 100 * sparsity(origin.model, load_run(folder).model),
             "clean_accuracy": ideal(folder), **found, **prices,
-            "crossbars_after": pruning["crossbars_after"], "options": network.options,
+            "crossbars_after": pruning["crossbars_after"], "options": read_json(folder / RECIPE)["settings"],
             "epochs": {
                 "float": NETWORKS[network.after or name].epochs, "crimp": network.crimp_epochs,
                 "chip": network.chip_epochs,

@@ -298,7 +298,8 @@ def crimp() -> str:
         return [f"{p['mean']:.1f} ± {p['std']:.1f} ({p['worst']:.1f})", ", ".join(means)]
 
     rows = [
-        [name, f"{n['float_accuracy']:.1f}", f"{n['before']['mean']:.1f}", f"{n['clean_accuracy']:.1f}",
+        [name, f"{n['float_accuracy']:.1f}", f"{n['before']['mean']:.1f} ({len(n['before']['chips'])})",
+         f"{n['clean_accuracy']:.1f}",
          *(text for key in conditions for text in cells(n, key)), f"{n['sparsity']:.1f}",
          f"{n['crossbars_before']} -> {n['crossbars_after']}",
          *(f"{n[key]:.1f}, {n[f'{key}_16bit']:.1f}" for key in ("power_ratio", "area_ratio")),
@@ -306,7 +307,7 @@ def crimp() -> str:
         for name, n in networks.items()
     ]  # fmt: skip
     header = [
-        "network", "float [%]", "before, faults [%]", "integers [%]",
+        "network", "float [%]", "before, faults [%] (chips)", "integers [%]",
         *(title for text in conditions.values() for title in (f"{text} [%] (worst)", "again, once, at once")),
         "sparsity [%]", "crossbars", "computing power", "area", "epochs: float + phases + settling + chip",
     ]  # fmt: skip
@@ -316,7 +317,8 @@ def crimp() -> str:
     )
     note = (
         "Power and area: how many times less than before, where weights are of 8 bits, and where they are of 16, as "
-        f"those of ISAAC are. Geometric means: {power:.1f} and {power16:.1f}, {area:.1f} and {area16:.1f}. "
+        f"those of ISAAC are. Geometric means over {', '.join(result['geometric_mean_of'])}: "
+        f"{power:.1f} and {power16:.1f}, {area:.1f} and {area16:.1f}. "
         "onnxruntime gives other integers than our interpreter on "
         + ", ".join(
             f"{n['onnx']['different']} of {n['onnx']['images']} images ({name})" for name, n in networks.items()
@@ -386,7 +388,10 @@ def published() -> str:
     ]
     ours = {name: n for name, n in networks.items() if (n.get("after") or name) in CRIMP}
     again = [name for name, n in ours.items() if n["chip"]["mitigation"].get("rewrites")]
-    note = f"Cells are written again where that pays in {', '.join(again) or 'none'}; each once in the others."
+    note = (
+        f"Cells are written again where that pays in {', '.join(again) or 'none'}; each once in the others. "
+        "Measured on " + ", ".join(f"{n['images']} test images ({name})" for name, n in ours.items()) + "."
+    )
     return markdown(header, [row(name, n) for name, n in ours.items()]) + "\n\n" + note
 
 

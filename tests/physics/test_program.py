@@ -9,7 +9,8 @@ from torch import Tensor
 from bitline.chip.description import Cell
 from bitline.physics import seeds
 from bitline.physics.faults import stuck_levels
-from bitline.physics.program import RESOLUTION, effective_levels, mean_levels, program
+from bitline.physics.program import RESOLUTION, effective_levels, mean_levels
+from bitline.physics.program import written as conductances
 
 N = 200_000
 G_MIN, G_MAX = 2e-6, 92e-6
@@ -22,7 +23,7 @@ def cell(**changes: object) -> Cell:
 
 def written(model: object, level: int, seed: int = 0) -> Tensor:
     levels = torch.full((N,), level, dtype=torch.uint8)
-    g = program(levels, cell(programming=model), generator=torch.Generator().manual_seed(seed))
+    g = conductances(levels, torch.randn(N, generator=torch.Generator().manual_seed(seed)), cell(programming=model))
     assert g.dtype == torch.float32
     return g.double()
 
@@ -169,7 +170,7 @@ def test_a_leak_that_is_kept_adds_the_lowest_conductance_to_every_cell():
 def test_effective_levels_are_distributed_as_conductances_in_steps(programming):
     record = cell(programming=programming)
     levels = torch.arange(4, dtype=torch.uint8).repeat(N // 4)
-    g = program(levels, record, generator=torch.Generator().manual_seed(4))
+    g = conductances(levels, torch.randn(N, generator=torch.Generator().manual_seed(4)), record)
     got = effective(record, levels, None).double()
     for level in range(4):
         wanted = ((g[level::4] - G_MIN) / 3e-5).double()

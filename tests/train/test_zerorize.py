@@ -51,7 +51,14 @@ def led():
     alternating = Alternating(network, ChipView(network, CHIP, images))
     factors = Recorded(network)
     leader = ZerorizeRecover(
-        alternating, factors, Schedule(4, 1, 1), ratio=lambda: 0.25, batches=[images], reprogram_every=2, seed=0
+        alternating,
+        factors,
+        Schedule(4, 1, 1),
+        ratio=lambda: 0.25,
+        batches=[images],
+        statistics=[images],
+        reprogram_every=2,
+        seed=0,
     )
     return SimpleNamespace(leader=leader, alternating=alternating, factors=factors, images=images)
 

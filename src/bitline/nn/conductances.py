@@ -103,7 +103,7 @@ def write(model: nn.Module, folder: Path, seed: int | None = None) -> dict[str, 
 
     Returns:
         What was written, as plain data: the chip, the seed, and for each block its layer, group, row tile, column tile,
-        crossbar, rows, columns, file, and the SHA-256 of its levels followed by its conductances.
+        crossbar, rows, columns, file, and the SHA-256 of its levels, conductances, kernels and signs together.
 
     Raises:
         ExportError: the folder cannot be written.
@@ -135,7 +135,7 @@ def write(model: nn.Module, folder: Path, seed: int | None = None) -> dict[str, 
 
 
 def _described(block: Block) -> dict[str, Any]:
-    content = block.levels.numpy().tobytes() + block.conductances.numpy().tobytes()
+    content = b"".join(t.numpy().tobytes() for t in (block.levels, block.conductances, block.kernels, block.flipped))
     numbers = {key: value for key, value in asdict(block).items() if isinstance(value, int)}
     rows, columns = block.levels.shape
     return {**numbers, "rows": rows, "columns": columns, "sha256": hashlib.sha256(content).hexdigest()}

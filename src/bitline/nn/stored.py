@@ -67,7 +67,7 @@ def store(model: nn.Module, example: Tensor) -> tuple[StoredValue, ...]:
         if not bool(layer.input_scale.isfinite()):
             raise ConversionError(f"layer {name}: input range unknown; call calibrate(model, batches) before store")
     found = steps(model, example)
-    readers = _readers(found)
+    readers = readers_of(found)
     wanted = [step for step in found if must_store(step, readers)]
     for step in wanted:
         _check(step, found, readers[step.name])
@@ -114,10 +114,6 @@ def _for_crossbars(name: str, readers: Mapping[str, Sequence[Step | None]]) -> b
 
 def readers_of(found: Sequence[Step]) -> dict[str, list[Step | None]]:
     """What reads each value, as often as it does; None stands for the result of the network."""
-    return _readers(found)
-
-
-def _readers(found: Sequence[Step]) -> dict[str, list[Step | None]]:
     readers: dict[str, list[Step | None]] = {step.name: [] for step in found}
     for step in found:
         for name in step.inputs:

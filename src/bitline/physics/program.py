@@ -12,25 +12,11 @@ row tile are exact in 16 bits and in any order, so that a result does not depend
 device"""
 
 
-def program(levels: Tensor, cell: Cell, *, generator: torch.Generator) -> Tensor:
-    """Write levels into cells.
-
-    A target conductance lies on a line from g_min to g_max; the cell's programming model says how far
-    the written one departs from it. No conductance falls below zero.
-
-    Args:
-        levels: integers in [0, 2**bits), any shape, on any torch device.
-        cell: levels, conductances and the programming model.
-        generator: a CPU generator; the same seed writes the same cells on every torch device.
-
-    Returns:
-        Conductance as programmed, S, float32, the shape of `levels`.
-    """
-    return written(levels, torch.randn(levels.shape, generator=generator).to(levels.device), cell)
-
-
 def written(levels: Tensor, z: Tensor, cell: Cell) -> Tensor:
     """Return the conductance that a write reaches, S, float32.
+
+    A target conductance lies on a line from g_min to g_max; the cell's programming model says how far the written one
+    departs from it. No conductance falls below zero.
 
     Args:
         levels: integers in [0, 2**bits).

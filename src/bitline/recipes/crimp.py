@@ -37,8 +37,8 @@ from bitline.train.zerorize import Alternating, Schedule, ZerorizeRecover
 Phase = Literal["kernels", "crossbars", "chip"]
 RANK_IMAGES, RANK_BATCH = 1024, 32
 """training images, and how many at once, on which the loss without a kernel or a crossbar is estimated"""
-
-
+STATISTICS_IMAGES = 2048
+"""training images, at most, whose statistics batch norms have after a zero epoch"""
 REWRITES = 2
 """of a cell where neither recipe nor chip says more; a third one takes away little (docs/adaptation.md)"""
 BIAS_BITS = 16
@@ -134,7 +134,7 @@ class Zerorize:
         if train.checkpoint_every and self.config.reprogram_every:
             every = self.config.reprogram_every
             train = train.model_copy(update={"checkpoint_every": math.ceil(train.checkpoint_every / every) * every})
-        example = next(self.data.batches("test", batch_size=2, limit=2))[0]
+        example = next(self.data.batches("train", batch_size=2, limit=2))[0]
         config, network = self.config, self.network
         keep_zeros(network)
         factors: KernelGroups | CrossbarBlocks | None = None
@@ -155,12 +155,13 @@ class Zerorize:
             schedule = Schedule(train.epochs, train.epochs - 1)
         self._ratio(factors, capped=self.capped)  # refuses before anything is trained
         batches = calibration_batches(self.data, Settings(calibration_images=config.calibration_images))
+        statistics = calibration_batches(self.data, Settings(calibration_images=STATISTICS_IMAGES))
         count = min(RANK_IMAGES, len(self.data.train_images))
         ranked = factors is not None and config.rank == "loss"
         labelled = list(self.data.batches("train", batch_size=RANK_BATCH, limit=count)) if ranked else []
         leader = ZerorizeRecover(
             alternating, factors, schedule, ratio=lambda: self._ratio(factors, capped=True), batches=batches,
-            reprogram_every=config.reprogram_every, seed=config.seed, labelled=labelled,
+            statistics=statistics, reprogram_every=config.reprogram_every, seed=train.seed, labelled=labelled,
         )  # fmt: skip
 
         def finish(trained: nn.Module) -> nn.Module:

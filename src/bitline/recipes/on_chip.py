@@ -75,7 +75,7 @@ class OnChipTraining:
         train_network(
             model, record, train, self.data, resumed=resumed, rates={"log2_lsb": self.config.range_lr},
             callbacks=[
-                Reprogram(model, every=self.config.reprogram_every if aware else 0, seed=self.config.seed),
+                Reprogram(model, every=self.config.reprogram_every if aware else 0, seed=train.seed),
                 BoundedGradient(),
             ],
             test_images=self.config.test_images, finish=finish,

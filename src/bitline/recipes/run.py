@@ -21,6 +21,7 @@ from bitline.evaluate import Settings, accuracy, evaluate
 from bitline.evaluate.run import CALIBRATION_BATCH
 from bitline.models.files import RECORD, WEIGHTS, Run, load_run, read_json
 from bitline.nn.shapes import matmuls
+from bitline.physics import seeds
 from bitline.recipes.auto import Search, chosen, train_front
 from bitline.recipes.config import RecipeConfig
 from bitline.recipes.crimp import Phase, Zerorize, chip_of, write_left
@@ -159,7 +160,7 @@ class _Flow:
             epochs = config.float_epochs // len(phases) + (number < config.float_epochs % len(phases))
             run = load_run(last)
             share = config.kernel_share if number == 0 and len(phases) == 2 else 1.0
-            left = max((1 - config.sparsity) ** share * whole, (1 - config.sparsity) * whole)
+            left = (1 - config.sparsity) ** share * whole
             target = max(0.0, 1 - left / weights(run.model))
             train = self._training(phase, run, epochs=epochs, lr=config.lr, precision=self._exact)
             capped = phase == "kernels" or number > 0  # crossbars take over from kernels; nothing from crossbars
@@ -209,7 +210,7 @@ class _Flow:
 
     @property
     def _example(self) -> Tensor:
-        return next(self.data.batches("test", batch_size=2, limit=2))[0]
+        return next(self.data.batches("train", batch_size=2, limit=2))[0]
 
     def chip_training(self, last: Path) -> Path:
         """Train on the chip after the teacher."""
@@ -294,8 +295,8 @@ class _Flow:
             "epochs": epochs, "epoch_images": config.epoch_images, "lr": lr, "batch_size": config.batch_size,
             "schedule": config.schedule, "momentum": config.momentum, "weight_decay": config.weight_decay,
             "teacher": config.teacher or config.run, "distill": config.distill, "temperature": config.temperature,
-            "label_smoothing": 0.0, "seed": config.seed, "threads": config.threads, "precision": config.precision,
-            "checkpoint_every": config.checkpoint_every, "out": self.out / stage,
+            "label_smoothing": 0.0, "seed": seeds.derive(config.seed, stage), "threads": config.threads,
+            "precision": config.precision, "checkpoint_every": config.checkpoint_every, "out": self.out / stage,
         }  # fmt: skip
         return checked_training(**{**values, **more})
 

@@ -93,6 +93,7 @@ class ZerorizeRecover(Callback):
         schedule: of the epochs.
         ratio: gives the share that a zero epoch sets to zero, as factors rank at its end.
         batches: training images that set ranges before each zero epoch.
+        statistics: training images whose statistics batch norms have after it.
         reprogram_every: steps between programmed chips in zero epochs; 0: ideal cells.
         seed: of the chips.
         labelled: images and labels on which factors are weighed before they are ranked; none: magnitudes rank.
@@ -100,9 +101,10 @@ class ZerorizeRecover(Callback):
 
     def __init__(
         self, network: Alternating, factors: Factors | None, schedule: Schedule, *, ratio: Callable[[], float],
-        batches: Sequence[Tensor], reprogram_every: int, seed: int, labelled: Sequence[tuple[Tensor, Tensor]] = (),
+        batches: Sequence[Tensor], statistics: Sequence[Tensor], reprogram_every: int, seed: int,
+        labelled: Sequence[tuple[Tensor, Tensor]] = (),
     ) -> None:  # fmt: skip
-        self.labelled = labelled
+        self.labelled, self.statistics = labelled, statistics
         self.network, self.factors, self.schedule, self.ratio = network, factors, schedule, ratio
         self.batches, self.every, self.seed = batches, reprogram_every, seed
         self.current: int | None = None
@@ -136,7 +138,7 @@ class ZerorizeRecover(Callback):
                     self.factors.weigh(self.labelled)
                 self.factors.zero(self.ratio())
             network = self.network.network
-            update_bn(self.batches, network, next(network.parameters()).device)
+            update_bn(self.statistics, network, next(network.parameters()).device)
 
     def penalty(self, weight: float) -> Callable[[], Tensor | None]:
         """Return the L1 term of the loss, which zero epochs are free of."""
