@@ -22,7 +22,7 @@ import statistics
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -60,11 +60,6 @@ kernels in the columns whose stuck cells hurt them least, as a test before progr
 ON_PAIRS: dict[str, Any] = {
     "overrides": PAIRS, "lr": 0.02, "chip_lr": 1e-3, "reprogram_every": 4, "chips_before": 3,
 }  # fmt: skip
-QUICK: dict[str, Any] = {
-    "lr": 0.02, "chip_lr": 1e-3, "zero_start": 0.0, "settle_epochs": 6, "epoch_images": 12800, "reprogram_every": 16,
-    "chips_before": 1,
-}  # fmt: skip
-"""a schedule for comparisons"""
 OFF: dict[str, dict[str, Any]] = {
     "whole recipe": {},
     "no zerorize-recover": {"zerorize": False},
@@ -101,13 +96,8 @@ class Network:
     """of the float training"""
     after: str = ""
     """the entry whose finished network is pruned further; its float network is the teacher"""
-    origin: str = ""
-    """the entry whose float network it starts from, if not its own"""
 
 
-RESNET20 = Network(
-    "resnet20", 0.5136, epochs=15, crimp_epochs=6, chip_epochs=1, options={**ON_PAIRS, **QUICK}
-)  # fmt: skip
 NETWORKS = {
     "lenet5": Network(
         "lenet5",
@@ -118,11 +108,20 @@ NETWORKS = {
         chip_epochs=10,
         options={"overrides": PAIRS, "chip_lr": 1e-3, "batch_size": 64},
     ),
-    "resnet20": RESNET20,
-    "resnet20_offset": replace(
-        RESNET20,
-        origin="resnet20",
-        options={**QUICK, "overrides": ("mitigation.remap=true", "mitigation.flip=true")},
+    "resnet20": Network(
+        "resnet20",
+        0.5136,
+        epochs=15,
+        crimp_epochs=6,
+        chip_epochs=1,
+        options={
+            **ON_PAIRS,
+            "zero_start": 0.0,
+            "settle_epochs": 6,
+            "epoch_images": 12800,
+            "reprogram_every": 16,
+            "chips_before": 1,
+        },
     ),
     "resnet56": Network(
         "resnet56",
@@ -158,8 +157,8 @@ NETWORKS = {
     ),
 }
 """sparsities are the paper's; ResNet-20, which it does not have, takes that of ResNet-56, and LeNet-5 what crossbars of
-128 x 128 allow, of which every layer keeps one; the sparser VGG-16 has what a 36th of the power needs; offset cells are
-half as many as pairs"""
+128 x 128 allow, of which every layer keeps one; the sparser VGG-16 has what a 36th of the power needs; ResNet-20 has a
+quick schedule, for comparisons"""
 
 
 def figures(evaluation: dict[str, Any], origin: float, count: int | None = None) -> dict[str, Any]:
@@ -210,7 +209,7 @@ class Study:
     def _add(self, key: str, name: str, found: dict[str, Any]) -> None:
         self.result = self.read()
         self.result[key][name] = found
-        own = [name for name, network in NETWORKS.items() if not network.after and not network.origin]
+        own = [name for name, network in NETWORKS.items() if not network.after]
         self.result["geometric_mean_of"] = [name for name in own if name in self.result["summary"]]
         summary = [self.result["summary"][name] for name in self.result["geometric_mean_of"]]
         for key in ("power_ratio", "area_ratio", "power_ratio_16bit", "area_ratio_16bit"):
@@ -221,7 +220,7 @@ class Study:
 
     def start(self, name: str) -> Path:
         """Return the float network that a recipe starts from; one that is kept must be what would be trained."""
-        name = NETWORKS[name].origin or NETWORKS[name].after or name
+        name = NETWORKS[name].after or name
         network, kept = NETWORKS[name], KEPT / name
         config = checked_training(
             model=network.model, width=network.width, data=network.data, epochs=network.epochs,

@@ -329,9 +329,6 @@ def crimp() -> str:
         + "; ".join(f"{kind}: {', '.join(names)}" for kind, names in _integers(networks).items())
         + "."
     )
-    offset = [name for name, n in networks.items() if n["chip"]["weights"]["encoding"]["kind"] == "offset"]
-    if offset:
-        note += f" Offset cells, half as many: {', '.join(offset)}; pairs: the others."
     return markdown(header, rows) + "\n\n" + note
 
 

@@ -22,7 +22,7 @@ SMALL = {
     "calibration_images": 64, "structure_images": 128, "batch_size": 32, "test_images": 50, "threads": 1,
 }  # fmt: skip
 
-LONGER = {"psum-aware": {"chip_epochs": 4}}
+LONGER = {"psum-aware": {"chip_epochs": 6}}
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +70,7 @@ def test_training_with_the_tiles_in_the_forward_path_wins_back_what_partial_sums
     )
 
     assert before["mean"] < before["float"] - 5
-    assert after["mean"] > before["mean"] + 3
+    assert after["mean"] > before["mean"] + 5
 
 
 def test_an_evaluation_with_the_ranges_of_a_run_is_the_one_that_the_recipe_wrote(results):
@@ -179,17 +179,23 @@ def test_a_recipe_is_not_written_over_the_network_that_it_begins_with(results):
 
 
 @pytest.mark.parametrize(
-    "mistake", [{"teacher": Path("nowhere")}, {"epoch_images": 10**6}, {"batch_size": 10**6}, {"images": 10**6}]
+    ("mistake", "message"),
+    [
+        ({"teacher": Path("nowhere")}, "nowhere"),
+        ({"epoch_images": 10**6}, "epoch_images is 1000000; allowed: 1 to 1442 training images"),
+        ({"batch_size": 10**6}, "batch_size is 1000000; allowed: 1 to 1442 training images"),
+        ({"images": 10**6}, "images is 1000000; allowed: 1 to 355 test images"),
+    ],
 )
-def test_a_mistake_overwrites_nothing_and_leaves_nothing_behind(results, network, tmp_path, mistake):
+def test_a_mistake_overwrites_nothing_and_leaves_nothing_behind(results, network, tmp_path, mistake, message):
     folder = tmp_path / "recipe"
     shutil.copytree(results["conventional"], folder)
     before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
     wrong = {"run": network, "recipe": "conventional", **SMALL, **mistake}
 
-    with pytest.raises(DataError):
+    with pytest.raises(DataError, match=message):
         optimize(checked(**wrong, out=folder), if_exists="overwrite")
-    with pytest.raises(DataError):
+    with pytest.raises(DataError, match=message):
         optimize(checked(**wrong, out=tmp_path / "new"))
 
     assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before

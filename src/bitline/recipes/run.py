@@ -17,6 +17,7 @@ from bitline.compress.repack import repack
 from bitline.compress.sparsity import crossbars as crossbars_of
 from bitline.compress.sparsity import sparsity, weights
 from bitline.data import DataSet, load
+from bitline.errors import DataError
 from bitline.evaluate import Settings, accuracy, evaluate
 from bitline.evaluate.run import CALIBRATION_BATCH
 from bitline.models.files import RECORD, WEIGHTS, Run, load_run, read_json
@@ -108,7 +109,9 @@ def optimize(
 def _check_settings(config: RecipeConfig, data: DataSet) -> None:
     """Refuse at the start what would fail after hours."""
     check_counts(data, batch_size=config.batch_size, epoch_images=config.epoch_images)
-    data.batches("test", batch_size=1, limit=config.images)
+    count = len(data.test_images)
+    if config.images is not None and config.images > count:
+        raise DataError(f"images is {config.images}; allowed: 1 to {count} test images")
     if config.teacher is not None:
         load_run(config.teacher)
 
