@@ -128,9 +128,9 @@ NETWORKS = {
         0.5136,
         epochs=10,
         crimp_epochs=2,
-        chip_epochs=2,
+        chip_epochs=4,
         float_options={"schedule": "onecycle", "lr": 0.1},
-        options={**ON_PAIRS, "settle_epochs": 6, "rounding": "up"},
+        options={**ON_PAIRS, "settle_epochs": 12, "rounding": "up"},
     ),
     "vgg16": Network(
         "vgg16",
