@@ -1,8 +1,9 @@
 """A step of a zero epoch over a plain step of the same network, CPU time on one thread.
 
-Batches are as large as the recipe's. Rounds of plain steps and of steps of a zero epoch take turns; none is shorter
-than a chip is kept, so that programming counts. The ratio is the median of the rounds. On the preset as it is, and with
-each weight in a pair of cells and kernels remapped, as experiments/crimp.py has them.
+Batches are as large as the recipe's. By default in the precision that training takes on this processor (bf16 where it
+has that, but for direct simulation) and in 32 bits. Rounds of plain steps and of steps of a zero epoch take turns; none
+is shorter than a chip is kept, so that programming counts. The ratio is the median of the rounds. On the preset as it
+is, and with each weight in a pair of cells and kernels remapped, as experiments/crimp.py has them.
 
 python benchmarks/zerorize.py [--model resnet20] [--width 1.0] [--batch-size 128]
 """
@@ -12,6 +13,7 @@ import json
 import statistics
 import time
 from collections.abc import Callable
+from itertools import product
 from pathlib import Path
 
 import torch
@@ -23,7 +25,7 @@ from bitline.nn import program
 from bitline.nn.view import ChipView
 from bitline.recipes import RecipeConfig, checked
 from bitline.recipes.crimp import chip_of
-from bitline.train.hardware import describe
+from bitline.train.hardware import best_precision, describe
 
 PAIRS = ("weights.encoding=pair", "mitigation.remap=true")
 RESULT = Path(__file__).parent / "results" / "zerorize.json"
@@ -36,6 +38,7 @@ def main() -> None:
     parser.add_argument("--model", default="resnet20")
     parser.add_argument("--width", type=float, default=1.0)
     parser.add_argument("--batch-size", type=int, default=RecipeConfig.model_fields["batch_size"].default)
+    parser.add_argument("--precision", choices=("bf16-mixed", "32-true"), nargs="+")
     parser.add_argument("--rounds", type=int, default=3, help=f"of {SPAN} plain and {SPAN} other steps")
     parser.add_argument("--json", type=Path, default=RESULT)
     options = parser.parse_args()
@@ -49,9 +52,13 @@ def main() -> None:
     recipe = checked(run="unused", recipe="crimp")
     preset, pairs = (chip_of(chips.load("crimp-32nm", overrides), recipe) for overrides in ((), PAIRS))
 
-    def step(answer: nn.Module) -> None:
+    precisions = options.precision or sorted({best_precision(), "32-true"})
+
+    def step(answer: nn.Module, precision: str) -> None:
         optimizer.zero_grad()
-        nn.functional.cross_entropy(answer(images), labels).backward()
+        with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16-mixed"):
+            loss = nn.functional.cross_entropy(answer(images), labels)
+        loss.backward()
         optimizer.step()
 
     def seconds(run: Callable[[int], None], numbers: range) -> float:
@@ -60,37 +67,39 @@ def main() -> None:
             run(number)
         return (time.process_time() - start) / len(numbers)
 
-    def zero_step(view: ChipView, every: int) -> Callable[[int], None]:
+    def zero_step(view: ChipView, every: int, precision: str) -> Callable[[int], None]:
         def run(number: int) -> None:
             if number % every == 0:
                 program(view.on_chip, number)
-            step(view)
+            step(view, precision)
 
         return run
 
-    step(network)
     ratios: dict[str, float] = {}
-    plain: list[float] = []
+    plain: dict[str, list[float]] = {precision: [] for precision in precisions}
     found: dict[str, list[float]] = {}
     cases = (
         ("linear", preset, True, 1), (f"linear/chip_every_{SPAN}", preset, True, SPAN),
         ("linear/pairs", pairs, True, 1), ("linear/pairs/chip_every_4", pairs, True, 4), ("direct", preset, False, 1),
     )  # fmt: skip
-    for name, chip, linear, every in cases:
+    for precision, (case, chip, linear, every) in product(precisions, cases):
+        name = f"{options.model}/{precision}/{case}"
         view = ChipView(network, chip, images[:8], linear=linear, recentred=True)
         view.calibrate([images])
-        zero_step(view, every)(0)
+        zero = zero_step(view, every, precision if linear else "32-true")
+        step(network, precision)
+        zero(0)
         for start in range(0, SPAN * options.rounds, SPAN):
             numbers = range(start, start + SPAN)
-            before, after = seconds(lambda _: step(network), numbers), seconds(zero_step(view, every), numbers)
-            plain.append(before)
-            found.setdefault(name, []).append(after / before)
-        ratios[f"{options.model}/{name}"] = statistics.median(found[name])
+            before = seconds(lambda _, precision=precision: step(network, precision), numbers)
+            plain[precision].append(before)
+            found.setdefault(name, []).append(seconds(zero, numbers) / before)
+        ratios[name] = statistics.median(found[name])
         each = ", ".join(f"{ratio:.2f}" for ratio in found[name])
-        print(f"{name}: {each} x a plain step of {statistics.median(plain):.2f} s", flush=True)
+        print(f"{name}: {each} x a plain step of {statistics.median(plain[precision]):.2f} s", flush=True)
     content = {
-        "ratios": ratios, "rounds": found, "plain_s": statistics.median(plain), "batch": options.batch_size,
-        "hardware": describe(),
+        "ratios": ratios, "rounds": found, "plain_s": {key: statistics.median(steps) for key, steps in plain.items()},
+        "batch": options.batch_size, "hardware": describe(),
     }  # fmt: skip
     options.json.write_text(json.dumps(content, indent=1) + "\n")
 
