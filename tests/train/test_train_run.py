@@ -111,6 +111,15 @@ def test_a_run_starts_from_the_weights_of_another(finished, tmp_path):
         torch.testing.assert_close(after[key], before[key], rtol=0, atol=1e-5)
 
 
+@pytest.mark.parametrize(("every", "looked"), [(0, []), (2, [2])])
+def test_the_test_images_are_looked_at_as_often_as_asked(tmp_path, every, looked):
+    run = train(checked(**{**TINY, "epochs": 3}, test_every=every, out=tmp_path / "run"))
+
+    metrics = json.loads((run / "metrics.json").read_text())
+    assert [point["epoch"] for point in metrics["curve"] if "test_accuracy" in point] == looked
+    assert 0 <= metrics["test_accuracy"] <= 1
+
+
 def test_overwrite_starts_again_and_leaves_foreign_files(tmp_path):
     run = train(checked(**TINY, out=tmp_path / "run"))
     (run / "notes.txt").write_text("mine")

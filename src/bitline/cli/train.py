@@ -55,6 +55,9 @@ def command(
         str | None, typer.Option(help="bf16-mixed or 32-true; default: bf16 where the hardware has it.")
     ] = None,
     threads: Annotated[int | None, typer.Option(help="CPU threads.")] = None,
+    test_every: Annotated[
+        int, typer.Option(help="Epochs between looks at the test images; 0: only when the run ends.")
+    ] = 1,
     checkpoint_every: Annotated[
         int | None, typer.Option(help="Steps between checkpoints, beside the one after each epoch.")
     ] = None,
@@ -74,7 +77,7 @@ def command(
         epoch_images=epoch_images, batch_size=batch_size, lr=lr, schedule=schedule, optimizer=optimizer,
         momentum=momentum, weight_decay=weight_decay, label_smoothing=label_smoothing, teacher=teacher, distill=distill,
         temperature=temperature, flip=flip, crop=crop, cutout=cutout, init=init, seed=seed,
-        precision=precision, threads=threads, checkpoint_every=checkpoint_every, out=out,
+        precision=precision, threads=threads, test_every=test_every, checkpoint_every=checkpoint_every, out=out,
     )  # fmt: skip
     from bitline.train.run import train
 

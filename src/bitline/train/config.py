@@ -75,6 +75,7 @@ class TrainConfig(StrictConfig):
         seed: of the weights, the shuffle and the augmentation.
         precision: None: ``bf16-mixed`` where the processor computes in bf16, else ``32-true``.
         threads: of the CPU; None: as PyTorch finds them.
+        test_every: epochs from one look at the test images to the next; 0: only when the run ends.
         checkpoint_every: steps between checkpoints, beside the one at the end of each epoch.
         out: run directory; None: ``runs/<model>-<data>``.
     """
@@ -103,6 +104,7 @@ class TrainConfig(StrictConfig):
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     precision: Precision | None = None
     threads: Annotated[int, Field(ge=1)] | None = None
+    test_every: Annotated[int, Field(ge=0)] = 1
     checkpoint_every: Annotated[int, Field(ge=1)] | None = None
     out: Path | None = None
 

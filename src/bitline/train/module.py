@@ -127,6 +127,7 @@ class Classifier(LightningModule):
         loss, correct, images = self.train_sums.tolist()
         test_loss, test_correct, test_images = self.test_sums.tolist()
         self.train_sums.zero_()
+        self.test_sums.zero_()
         self._read_clocks()
         if not math.isfinite(loss):
             raise DataError(f"the loss is {loss} in epoch {self.current_epoch + 1}: lower lr, now {self.config.lr:g}")
@@ -134,16 +135,17 @@ class Classifier(LightningModule):
             "epoch": self.current_epoch + 1,
             "train_loss": loss / images,
             "train_accuracy": correct / images,
-            "test_loss": test_loss / test_images,
-            "test_accuracy": test_correct / test_images,
             "seconds": round(self.seconds, 2),
         }
+        if test_images:
+            point |= {"test_loss": test_loss / test_images, "test_accuracy": test_correct / test_images}
         self.curve.append(point)
-        self.log_dict({key: point[key] for key in ("train_accuracy", "test_loss")})
+        self.log_dict({key: point[key] for key in ("train_accuracy", "test_loss") if key in point})
         if self.say is not None:
+            test = f"  test {point['test_accuracy']:.2%}" if test_images else ""
             self.say(
                 f"epoch {point['epoch']}/{self.config.epochs}  train loss {point['train_loss']:.4f}  "
-                f"train {point['train_accuracy']:.2%}  test {point['test_accuracy']:.2%}  {point['seconds']:.0f} s"
+                f"train {point['train_accuracy']:.2%}{test}  {point['seconds']:.0f} s"
             )
 
     def configure_optimizers(self) -> Any:

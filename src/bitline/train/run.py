@@ -221,6 +221,8 @@ def _fit(
             ],
             log_every_n_steps=max(1, min(50, len(batches))),
             num_sanity_val_steps=0,
+            limit_val_batches=1.0 if config.test_every else 0,
+            check_val_every_n_epoch=max(1, config.test_every),
             enable_progress_bar=bar,
             enable_model_summary=False,
         )

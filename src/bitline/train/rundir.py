@@ -57,7 +57,7 @@ def _saved(out: Path, config: TrainConfig) -> TrainConfig:
         content.pop(key, None)
     saved = checked(**content)
     asked, kept = config.model_dump(), saved.model_dump()
-    free = {"out", "data_dir", "threads", "checkpoint_every"}  # where and how it runs, not what is trained
+    free = {"out", "data_dir", "threads", "test_every", "checkpoint_every"}  # not what is trained
     rules = {key for key, value in asked.items() if value is None} - {"epoch_images"}  # whose value was chosen then
     other = [key for key in asked if key not in free | rules and asked[key] != kept[key]]
     if other:
