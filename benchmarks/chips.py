@@ -50,9 +50,13 @@ def main() -> None:
             points.append({"chips": seed + 1, "cpu_seconds": round(seconds, 2), "peak_MB": round(peak, 1)})
             say(f"{seed + 1:4d} chips  {seconds:9.1f} s  {seconds / (seed + 1):8.2f} s a chip  peak {peak:7.0f} MB")
     result = {
-        "points": points, "images": options.images, "batch_size": options.batch_size, "width": options.width,
-        "path": native.chosen_path(), "hardware": describe(),
-    }  # fmt: skip
+        "points": points,
+        "images": options.images,
+        "batch_size": options.batch_size,
+        "width": options.width,
+        "path": native.chosen_path(),
+        "hardware": describe(),
+    }
     write(result, options.json)
 
 

@@ -15,7 +15,7 @@ from bitline.chip import load
 from bitline.cost.model import price
 from bitline.mapping.place import place
 from bitline.models import build
-from bitline.nn.shapes import matmuls
+from bitline.network.trace import matmuls
 
 LIMIT_S = 0.5
 
@@ -40,10 +40,14 @@ def main() -> None:
         total.append(end - start)
         pricing.append(end - middle)
     result = {
-        "model": args.model, "chip": args.chip, "layers": len(cost.layers), "conversions": cost.conversions,
+        "model": args.model,
+        "chip": args.chip,
+        "layers": len(cost.layers),
+        "conversions": cost.conversions,
         "cpu_s": {"first": total[0], "median": statistics.median(total), "price_only": statistics.median(pricing)},
-        "limit_s": LIMIT_S, "within_limit": max(total) < LIMIT_S,
-    }  # fmt: skip
+        "limit_s": LIMIT_S,
+        "within_limit": max(total) < LIMIT_S,
+    }
     if args.json:
         print(json.dumps(result, indent=1))
         return

@@ -43,12 +43,19 @@ def measure() -> dict[str, Any]:
         full = replace(chip, f"system.tiles={-(-max(1, placement.crossbars) // per_tile)}")
         rows.append(
             {
-                "mapping": strategy, "chip": chip.name, "utilization": layer.utilization, "crossbars": layer.crossbars,
-                "row_tiles": layer.row_tiles, "conversions": layer.conversions,
-                "wordline_drives": layer.events.wordlines, "steps": layer.steps, "energy_J": layer.energy_J,
-                "area_m2": price(place([LAYER], full, mapping)).layers[0].area_m2, "latency_s": layer.latency_s,
+                "mapping": strategy,
+                "chip": chip.name,
+                "utilization": layer.utilization,
+                "crossbars": layer.crossbars,
+                "row_tiles": layer.row_tiles,
+                "conversions": layer.conversions,
+                "wordline_drives": layer.events.wordlines,
+                "steps": layer.steps,
+                "energy_J": layer.energy_J,
+                "area_m2": price(place([LAYER], full, mapping)).layers[0].area_m2,
+                "latency_s": layer.latency_s,
             }
-        )  # fmt: skip
+        )
     return {"layer": {"kernel": [3, 3], "channels": CHANNELS, "positions": SIZE**2}, "mappings": rows}
 
 
@@ -68,14 +75,26 @@ def table(result: dict[str, Any]) -> str:
     lines = [head, ["---", *["---:"] * (len(head) - 1)]]
     for row in result["mappings"]:
         digital = not row["crossbars"]
-        analog = ["", "", "", "0", "0"] if digital else [
-            f"{100 * row['utilization']:.3g} %", str(row["crossbars"]), str(row["steps"]),
-            f"{row['conversions'] / 1e6:.2f} M", f"{row['wordline_drives'] / 1e6:.1f} M",
-        ]  # fmt: skip
-        lines.append([
-            row["mapping"], *analog, f"{row['energy_J'] * 1e6:.2f} µJ", f"{row['latency_s'] * 1e6:.0f} µs",
-            f"{row['area_m2'] * 1e6:.3f} mm²",
-        ])  # fmt: skip
+        analog = (
+            ["", "", "", "0", "0"]
+            if digital
+            else [
+                f"{100 * row['utilization']:.3g} %",
+                str(row["crossbars"]),
+                str(row["steps"]),
+                f"{row['conversions'] / 1e6:.2f} M",
+                f"{row['wordline_drives'] / 1e6:.1f} M",
+            ]
+        )
+        lines.append(
+            [
+                row["mapping"],
+                *analog,
+                f"{row['energy_J'] * 1e6:.2f} µJ",
+                f"{row['latency_s'] * 1e6:.0f} µs",
+                f"{row['area_m2'] * 1e6:.3f} mm²",
+            ]
+        )
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 

@@ -41,10 +41,12 @@ SETTINGS = {
     "programmed": ("adc.policy=full", "cell.programming.sigma=0.1"),
     "programmed_calibrated": ("cell.programming.sigma=0.1",),
     "read_noise": (
-        "adc.policy=full", "cell.programming.sigma=0.1", "cell.read_noise={kind='absolute', sigma='0.05 uS'}",
+        "adc.policy=full",
+        "cell.programming.sigma=0.1",
+        "cell.read_noise={kind='absolute', sigma='0.05 uS'}",
     ),
     "lossless": ("adc.policy=lossless", IDEAL),
-}  # fmt: skip
+}
 DIGITS_TIMES_SLICES = 8 * 4
 
 
@@ -271,11 +273,18 @@ def main() -> None:
             torch.set_num_threads(1)
     say(f"peak memory {peak:.0f} MB")
     result = {
-        "ratios": ratios, "milliseconds_per_image": milliseconds,
-        "roofline": {**{f"{k}_gops": v for k, v in limits.items()}, "full_gops": rates,
-                     "share_of_int8": {k: round(v / limits["int8"], 3) for k, v in rates.items()}},
-        "peak_MB": round(peak, 1), "images": options.images, "path": native.chosen_path(), "hardware": describe(),
-    }  # fmt: skip
+        "ratios": ratios,
+        "milliseconds_per_image": milliseconds,
+        "roofline": {
+            **{f"{k}_gops": v for k, v in limits.items()},
+            "full_gops": rates,
+            "share_of_int8": {k: round(v / limits["int8"], 3) for k, v in rates.items()},
+        },
+        "peak_MB": round(peak, 1),
+        "images": options.images,
+        "path": native.chosen_path(),
+        "hardware": describe(),
+    }
     write(result, options.json)
 
 

@@ -62,10 +62,13 @@ def measure() -> dict[str, Any]:
         kept = [next(iter(crossbar_layers(model).values())).placement.crossbars for model in models]
         rows.append(
             {
-                "chip": name, "path": explain(models[1])[0].path, "crossbars": kept, "seconds": best,
+                "chip": name,
+                "path": explain(models[1])[0].path,
+                "crossbars": kept,
+                "seconds": best,
                 "ratio": best[0] / best[1],
             }
-        )  # fmt: skip
+        )
     return {"torch": torch.__version__, "threads": 1, "images": IMAGES, "layers": rows}
 
 

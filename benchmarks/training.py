@@ -30,9 +30,10 @@ SETTINGS = {
     "training_step/chip_every_8": ((FULL, "cell.programming.sigma=0.1"), 8),
     "training_step/ideal_cells": ((FULL, "cell.programming={kind='ideal'}"), 0),
     "training_step/read_noise": (
-        (FULL, "cell.programming.sigma=0.1", "cell.read_noise={kind='absolute', sigma='0.05 uS'}"), 1,
+        (FULL, "cell.programming.sigma=0.1", "cell.read_noise={kind='absolute', sigma='0.05 uS'}"),
+        1,
     ),
-}  # fmt: skip
+}
 
 
 def step(model: nn.Module, optimizer: torch.optim.Optimizer, x: Tensor, y: Tensor, *, half: bool = False) -> None:
@@ -93,10 +94,14 @@ def main() -> None:
         milliseconds[name] = round(seconds * 1e3, 1)
         say(f"{name:30s} {seconds * 1e3:9.0f} ms   {seconds / plain:6.2f} x plain fp32")
     result = {
-        "ratios": ratios, "milliseconds_per_step": milliseconds, "batch": options.batch, "width": options.width,
-        "peak_MB": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1), "path": native.chosen_path(),
+        "ratios": ratios,
+        "milliseconds_per_step": milliseconds,
+        "batch": options.batch,
+        "width": options.width,
+        "peak_MB": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1),
+        "path": native.chosen_path(),
         "hardware": describe(),
-    }  # fmt: skip
+    }
     write(result, options.json)
 
 

@@ -22,9 +22,9 @@ from torch import nn
 from bitline import chip as chips
 from bitline.models import build
 from bitline.nn import program
-from bitline.nn.view import ChipView
 from bitline.recipes import RecipeConfig, checked
 from bitline.recipes.crimp import chip_of
+from bitline.train.chip_view import ChipView
 from bitline.train.hardware import best_precision, describe
 
 PAIRS = ("weights.encoding=pair", "mitigation.remap=true")
@@ -79,9 +79,12 @@ def main() -> None:
     plain: dict[str, list[float]] = {precision: [] for precision in precisions}
     found: dict[str, list[float]] = {}
     cases = (
-        ("linear", preset, True, 1), (f"linear/chip_every_{SPAN}", preset, True, SPAN),
-        ("linear/pairs", pairs, True, 1), ("linear/pairs/chip_every_4", pairs, True, 4), ("direct", preset, False, 1),
-    )  # fmt: skip
+        ("linear", preset, True, 1),
+        (f"linear/chip_every_{SPAN}", preset, True, SPAN),
+        ("linear/pairs", pairs, True, 1),
+        ("linear/pairs/chip_every_4", pairs, True, 4),
+        ("direct", preset, False, 1),
+    )
     for precision, (case, chip, linear, every) in product(precisions, cases):
         name = f"{options.model}/{precision}/{case}"
         view = ChipView(network, chip, images[:8], linear=linear, recentred=True)
@@ -98,9 +101,12 @@ def main() -> None:
         each = ", ".join(f"{ratio:.2f}" for ratio in found[name])
         print(f"{name}: {each} x a plain step of {statistics.median(plain[precision]):.2f} s", flush=True)
     content = {
-        "ratios": ratios, "rounds": found, "plain_s": {key: statistics.median(steps) for key, steps in plain.items()},
-        "batch": options.batch_size, "hardware": describe(),
-    }  # fmt: skip
+        "ratios": ratios,
+        "rounds": found,
+        "plain_s": {key: statistics.median(steps) for key, steps in plain.items()},
+        "batch": options.batch_size,
+        "hardware": describe(),
+    }
     options.json.write_text(json.dumps(content, indent=1) + "\n")
 
 

@@ -62,10 +62,16 @@ SWITCHES: dict[str, tuple[str, ...]] = {
     "pair, centred, readback, remap, recentre": (PAIR, CENTRED, READBACK, REMAP, RECENTRE),
     "pair, readback, rewrites 2": (PAIR, READBACK, REWRITES),
     "centred, measured, readback, rewrites 2, remap, flip, recentre": (
-        CENTRED, MEASURED, READBACK, REWRITES, RECENTRE, REMAP, FLIP,
+        CENTRED,
+        MEASURED,
+        READBACK,
+        REWRITES,
+        RECENTRE,
+        REMAP,
+        FLIP,
     ),
     "pair, centred, readback, rewrites 2, remap, recentre": (PAIR, CENTRED, READBACK, REWRITES, REMAP, RECENTRE),
-}  # fmt: skip
+}
 
 
 def main() -> None:
@@ -78,9 +84,15 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     config = checked(
-        model="vgg8", width=0.25, data="digits", epochs=10, batch_size=64, precision="32-true", out=options.out,
+        model="vgg8",
+        width=0.25,
+        data="digits",
+        epochs=10,
+        batch_size=64,
+        precision="32-true",
+        out=options.out,
         threads=options.threads,
-    )  # fmt: skip
+    )
     run = load_run(train(config, if_exists="resume" if options.out.exists() else "refuse"))
     data = datasets.load("digits")
     setting = {"chips": options.chips, "images": len(data.test_images), "test_accuracy": run.metrics["test_accuracy"]}

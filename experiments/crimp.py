@@ -31,7 +31,7 @@ import torch
 from bitline import chip as chips
 from bitline import data as datasets
 from bitline.chip.description import Chip, Faults
-from bitline.compress.sparsity import placement, sparsity, weights
+from bitline.compress.prune.sparsity import placement, sparsity, weights
 from bitline.cost.computing import compare, computing, multiplies
 from bitline.evaluate import Settings, evaluate
 from bitline.models.files import load_run, read_json
@@ -57,9 +57,7 @@ COMPARED = 5
 PAIRS = ("weights.encoding=pair", "mitigation.remap=true")
 """two cells a weight, so that a working one makes up for a stuck one; the cost of twice the cells is counted; and
 kernels in the columns whose stuck cells hurt them least, as a test before programming tells"""
-ON_PAIRS: dict[str, Any] = {
-    "overrides": PAIRS, "lr": 0.02, "chip_lr": 1e-3, "reprogram_every": 4, "chips_before": 3,
-}  # fmt: skip
+ON_PAIRS: dict[str, Any] = {"overrides": PAIRS, "lr": 0.02, "chip_lr": 1e-3, "reprogram_every": 4, "chips_before": 3}
 OFF: dict[str, dict[str, Any]] = {
     "whole recipe": {},
     "no zerorize-recover": {"zerorize": False},
@@ -147,13 +145,7 @@ NETWORKS = {
         after="vgg16",
         crimp_epochs=1,
         chip_epochs=0,
-        options={
-            **ON_PAIRS,
-            "kernel_groups": False,
-            "settle_epochs": 3,
-            "chips_before": 1,
-            "reprogram_every": 32,
-        },
+        options={**ON_PAIRS, "kernel_groups": False, "settle_epochs": 3, "chips_before": 1, "reprogram_every": 32},
     ),
 }
 """sparsities are the paper's; ResNet-20, which it does not have, takes that of ResNet-56, and LeNet-5 what crossbars of
@@ -223,10 +215,15 @@ class Study:
         name = NETWORKS[name].after or name
         network, kept = NETWORKS[name], KEPT / name
         config = checked_training(
-            model=network.model, width=network.width, data=network.data, epochs=network.epochs,
-            threads=self.options.threads, checkpoint_every=100,
-            out=kept if kept.is_dir() else self.options.out / name / "float", **network.float_options,
-        )  # fmt: skip
+            model=network.model,
+            width=network.width,
+            data=network.data,
+            epochs=network.epochs,
+            threads=self.options.threads,
+            checkpoint_every=100,
+            out=kept if kept.is_dir() else self.options.out / name / "float",
+            **network.float_options,
+        )
         folder = config.run_dir
         return train(config, if_exists="resume" if folder.exists() else "refuse")
 
@@ -239,12 +236,22 @@ class Study:
             share = 1 - (1 - share) * weights(load_run(teacher["teacher"]).model) / weights(load_run(run).model)
         config = checked(
             **{
-                "run": run, "recipe": "crimp", "chip": CHIP, "sparsity": share, **teacher,
-                "epochs": network.crimp_epochs, "chip_epochs": network.chip_epochs, "chips": options.chips,
-                "images": options.images, "threads": options.threads, "checkpoint_every": 100,
-                "out": options.out / name / label, **network.options, **changes,
+                "run": run,
+                "recipe": "crimp",
+                "chip": CHIP,
+                "sparsity": share,
+                **teacher,
+                "epochs": network.crimp_epochs,
+                "chip_epochs": network.chip_epochs,
+                "chips": options.chips,
+                "images": options.images,
+                "threads": options.threads,
+                "checkpoint_every": 100,
+                "out": options.out / name / label,
+                **network.options,
+                **changes,
             }
-        )  # fmt: skip
+        )
         if options.images and options.images > len(datasets.load(network.data).test_images):
             config = config.model_copy(update={"images": None})
         return optimize(config, if_exists="resume", say=lambda line: print(f"{name}, {label}: {line}", flush=True))
@@ -283,19 +290,27 @@ class Study:
         found = {key: figures(evaluation, before["float"]) for key, evaluation in evaluations.items()}
         prices = self.prices(origin.model, folder, origin.record.data)
         entry = {
-            "float_accuracy": before["float"], "sparsity": 100 * sparsity(origin.model, load_run(folder).model),
-            "clean_accuracy": ideal(folder), **found, **prices,
-            "crossbars_after": pruning["crossbars_after"], "options": read_json(folder / RECIPE)["settings"],
+            "float_accuracy": before["float"],
+            "sparsity": 100 * sparsity(origin.model, load_run(folder).model),
+            "clean_accuracy": ideal(folder),
+            **found,
+            **prices,
+            "crossbars_after": pruning["crossbars_after"],
+            "options": read_json(folder / RECIPE)["settings"],
             "epochs": {
-                "float": NETWORKS[network.after or name].epochs, "crimp": network.crimp_epochs,
+                "float": NETWORKS[network.after or name].epochs,
+                "crimp": network.crimp_epochs,
                 "chip": network.chip_epochs,
             },
             "after": network.after,
-            "images": start["data"]["count"], "seeds": list(range(self.options.chips)),
+            "images": start["data"]["count"],
+            "seeds": list(range(self.options.chips)),
             "training_s": {p.parent.name: read_json(p).get("seconds") for p in folder.glob("*/metrics.json")},
-            "onnx": self.onnx(folder), "before": before, "chip": made.chip.model_dump(mode="json"),
+            "onnx": self.onnx(folder),
+            "before": before,
+            "chip": made.chip.model_dump(mode="json"),
             "run": str(folder.relative_to(self.options.out)),
-        }  # fmt: skip
+        }
         self.save("summary", name, entry)
 
     def onnx(self, folder: Path) -> dict[str, Any]:

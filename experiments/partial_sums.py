@@ -84,11 +84,18 @@ class Study:
         self.data = datasets.load(self.origin.record.data)
         self.settings = Settings(chips=options.chips, images=options.images, cause_chips=1)
         self.setting: dict[str, Any] = {
-            "network": options.run.name, "chip": CHIP, "overrides": list(LAYER), "adc_bits": BITS, "sigma": SIGMA,
-            "seeds": self.settings.seeds, "images": options.images, "epochs": options.epochs,
-            "chip_epochs": options.chip_epochs, "table_chips": options.table_chips,
+            "network": options.run.name,
+            "chip": CHIP,
+            "overrides": list(LAYER),
+            "adc_bits": BITS,
+            "sigma": SIGMA,
+            "seeds": self.settings.seeds,
+            "images": options.images,
+            "epochs": options.epochs,
+            "chip_epochs": options.chip_epochs,
+            "table_chips": options.table_chips,
             "table_images": options.table_images,
-        }  # fmt: skip
+        }
         self.result: dict[str, Any] = {"setting": self.setting, **{key: {} for key in SECTIONS}}
         if options.result.is_file():
             earlier = json.loads(options.result.read_text())
@@ -125,17 +132,27 @@ class Study:
         on_chip = given.pop("chip_epochs", on_chip)
         keeps_shape = given["recipe"] in ("psum-aware", "quantization-aware")
         return checked(
-            run=self.options.run, chip=CHIP, epochs=0 if keeps_shape else total - on_chip, chip_epochs=on_chip,
-            chips=self.options.chips, images=self.options.images, threads=self.options.threads, checkpoint_every=50,
-            out=self.options.out / name, **given,
-        )  # fmt: skip
+            run=self.options.run,
+            chip=CHIP,
+            epochs=0 if keeps_shape else total - on_chip,
+            chip_epochs=on_chip,
+            chips=self.options.chips,
+            images=self.options.images,
+            threads=self.options.threads,
+            checkpoint_every=50,
+            out=self.options.out / name,
+            **given,
+        )
 
     def recipe(self, name: str) -> None:
         """Run one recipe and take up what came of it."""
         config = self.config(name)
         folder = optimize(config, if_exists="resume", say=lambda line: print(f"{name}: {line}", flush=True))
-        found = {key: read_json(folder / file) for key, file in (("before", BEFORE), ("untrained", UNTRAINED),
-                 ("after", AFTER)) if (folder / file).is_file()}  # fmt: skip
+        found = {
+            key: read_json(folder / file)
+            for key, file in (("before", BEFORE), ("untrained", UNTRAINED), ("after", AFTER))
+            if (folder / file).is_file()
+        }
         taken = {key: point(evaluation) for key, evaluation in found.items()} | {
             "run": folder.name,
             "settings": config.model_dump(mode="json", exclude={"run", "out", "data_dir", "threads"}),
@@ -298,9 +315,13 @@ def draw(result: dict[str, Any], path: Path) -> None:
             for _, q in (*before, *after)
         )
         left.annotate(
-            name, (1e6 * p["energy_J"], p["accuracy_mean"]), (6 if right_of else -6, -3),
-            textcoords="offset points", fontsize=8, ha="left" if right_of else "right",
-        )  # fmt: skip
+            name,
+            (1e6 * p["energy_J"], p["accuracy_mean"]),
+            (6 if right_of else -6, -3),
+            textcoords="offset points",
+            fontsize=8,
+            ha="left" if right_of else "right",
+        )
     sigma = result["setting"]["sigma"]
     for policy in POLICIES:
         mine = sorted(
@@ -308,9 +329,14 @@ def draw(result: dict[str, Any], path: Path) -> None:
             key=lambda p: p["bits"],
         )
         right.errorbar(
-            [p["bits"] for p in mine], [p["mean"] for p in mine], [p["std"] for p in mine], marker="o", ms=4,
-            capsize=3, label=policy,
-        )  # fmt: skip
+            [p["bits"] for p in mine],
+            [p["mean"] for p in mine],
+            [p["std"] for p in mine],
+            marker="o",
+            ms=4,
+            capsize=3,
+            label=policy,
+        )
     for axes in (left, right):
         axes.axhline(result["summary"]["float"]["accuracy"], color="grey", lw=1, ls="--")
         axes.grid(alpha=0.3)
@@ -327,14 +353,18 @@ def point(evaluation: dict[str, Any]) -> dict[str, Any]:
     """Take from an evaluation what the claim is about."""
     a, cost, layers = evaluation["accuracy"], evaluation["cost"], evaluation["layers"]
     return {
-        "float": a["float"], "ideal_integer": a["ideal_integer"], "chips": a["chips"], "accuracy_mean": a["mean"],
-        "accuracy_std": a["std"], "accuracy_worst": a["worst"],
+        "float": a["float"],
+        "ideal_integer": a["ideal_integer"],
+        "chips": a["chips"],
+        "accuracy_mean": a["mean"],
+        "accuracy_std": a["std"],
+        "accuracy_worst": a["worst"],
         **{key: cost[key] for key in ("tops_per_watt", "energy_J", "area_m2", "latency_s")},
         "conversions": sum(layer["conversions"] for layer in layers),
         "crossbars": sum(layer["crossbars"] for layer in layers),
         "row_tiles_in_convolutions": max((x["row_tiles"] for x in layers if x["kind"] == "conv2d"), default=0),
         "commit": evaluation["commit"],
-    }  # fmt: skip
+    }
 
 
 def main() -> None:

@@ -19,11 +19,11 @@ from torch.optim.swa_utils import update_bn
 
 from bitline import chip as chips
 from bitline import data as datasets
-from bitline.compress.crossbar_block import CrossbarBlocks
-from bitline.compress.fine_grained import SEGMENTS, fine_grained
-from bitline.compress.kernel_group import KernelGroups
-from bitline.compress.repack import repack
-from bitline.compress.sparsity import crossbars
+from bitline.compress.prune.crossbar_block import CrossbarBlocks
+from bitline.compress.prune.fine_grained import SEGMENTS, fine_grained
+from bitline.compress.prune.kernel_group import KernelGroups
+from bitline.compress.prune.repack import repack
+from bitline.compress.prune.sparsity import crossbars
 from bitline.cost.computing import component_table
 from bitline.evaluate.accuracy import accuracy
 from bitline.models.files import load_run
@@ -60,10 +60,13 @@ def main() -> None:
     def measure(unit: str, sparsity: float, rank: str, model: torch.nn.Module, left: int) -> None:
         update_bn(statistics, model)
         point: dict[str, float | str] = {
-            "unit": unit, "rank": rank, "sparsity": sparsity, "crossbars": left,
+            "unit": unit,
+            "rank": rank,
+            "sparsity": sparsity,
+            "crossbars": left,
             "power_W": power(left, tables=unit in SEGMENTS),
             "accuracy": accuracy(model, data, images=options.images, batch_size=250),
-        }  # fmt: skip
+        }
         points.append(point)
         print(point, flush=True)
 
@@ -88,10 +91,15 @@ def main() -> None:
     dense = crossbars(run.model, CHIP, example)
     setting = {"run": options.run.name, "images": options.images, "ranked_on": RANK_IMAGES, "batch": RANK_BATCH}
     result = {
-        "crossbars": dense, "power_W": power(dense), "points": points, "setting": setting,
+        "crossbars": dense,
+        "power_W": power(dense),
+        "points": points,
+        "setting": setting,
         "float": accuracy(run.model, data, images=options.images, batch_size=250),
-        "chip": CHIP.model_dump(mode="json"), "hardware": describe(), "commit": git_commit(),
-    }  # fmt: skip
+        "chip": CHIP.model_dump(mode="json"),
+        "hardware": describe(),
+        "commit": git_commit(),
+    }
     part = options.result.with_suffix(".part")
     part.write_text(json.dumps(result, indent=1) + "\n")
     os.replace(part, options.result)

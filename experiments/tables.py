@@ -78,12 +78,16 @@ def recipes() -> str:
 
     def line(name: str, point: dict[str, Any], untrained: dict[str, Any] | None) -> list[str]:
         return [
-            name, "" if untrained is None else f"{untrained['accuracy_mean']:.1f}",
+            name,
+            "" if untrained is None else f"{untrained['accuracy_mean']:.1f}",
             f"{point['accuracy_mean']:.1f} ± {point['accuracy_std']:.1f} ({point['accuracy_worst']:.1f})",
-            f"{point['row_tiles_in_convolutions']}", f"{point['conversions'] / 1e6:.1f} M",
-            f"{point['energy_J'] * 1e6:.2f}", f"{first['energy_J'] / point['energy_J']:.2f}",
-            f"{point['tops_per_watt']:.1f}", f"{point['area_m2'] * 1e6:.2f}",
-        ]  # fmt: skip
+            f"{point['row_tiles_in_convolutions']}",
+            f"{point['conversions'] / 1e6:.1f} M",
+            f"{point['energy_J'] * 1e6:.2f}",
+            f"{first['energy_J'] / point['energy_J']:.2f}",
+            f"{point['tops_per_watt']:.1f}",
+            f"{point['area_m2'] * 1e6:.2f}",
+        ]
 
     rows = [line("conventional", first, None)]
     if (best := "slice and digit, in turn") in result["untrained"]:
@@ -96,9 +100,16 @@ def recipes() -> str:
             chip = "".join(f": {', '.join(p['overrides'])}" for p in kept)
             rows.append(line(text + chip, found[key]["after"], found[key].get("untrained")))
     header = [
-        "network", "untrained [%]", "on the chip [%] (worst)", "row tiles", "conversions", "energy [uJ]",
-        "images per joule", "TOPS/W", "area [mm2]",
-    ]  # fmt: skip
+        "network",
+        "untrained [%]",
+        "on the chip [%] (worst)",
+        "row tiles",
+        "conversions",
+        "energy [uJ]",
+        "images per joule",
+        "TOPS/W",
+        "area [mm2]",
+    ]
     more = {d["chip_epochs"] for name in RECIPES if (d := found.get(name, {}).get("settings"))}
     note = (
         f"{setting['adc_bits']}-bit ADC, programming error {setting['sigma']}, {len(setting['seeds'])} programmed "
@@ -138,11 +149,14 @@ def fewer_bits() -> str:
     if not found:
         return UNMEASURED
     rows = [
-        [RECIPES.get(name.split(", ")[0], name.split(", ")[0]), name.split(", ")[1],
-         f"{p['accuracy_mean']:.1f} ± {p['accuracy_std']:.1f} ({p['accuracy_worst']:.1f})",
-         f"{p['energy_J'] * 1e6:.2f}"]
+        [
+            RECIPES.get(name.split(", ")[0], name.split(", ")[0]),
+            name.split(", ")[1],
+            f"{p['accuracy_mean']:.1f} ± {p['accuracy_std']:.1f} ({p['accuracy_worst']:.1f})",
+            f"{p['energy_J'] * 1e6:.2f}",
+        ]
         for name, p in found.items()
-    ]  # fmt: skip
+    ]
     note = (
         f"{setting['table_chips']} programmed chips, {setting['images']} test images; ranges per slice and digit, "
         "fitted in turn."
@@ -155,15 +169,26 @@ def mappings() -> str:
     if not result["mappings"]:
         return UNMEASURED
     rows = [
-        [name, f"{p['accuracy_mean']:.1f} ± {p['accuracy_std']:.1f}", f"{p['energy_J'] * 1e6:.2f}",
-         f"{p['area_m2'] * 1e6:.2f}", f"{p['crossbars']}", f"{p['depthwise']['conversions'] / 1e6:.2f} M",
-         f"{p['depthwise']['energy_J'] * 1e6:.2f}"]
+        [
+            name,
+            f"{p['accuracy_mean']:.1f} ± {p['accuracy_std']:.1f}",
+            f"{p['energy_J'] * 1e6:.2f}",
+            f"{p['area_m2'] * 1e6:.2f}",
+            f"{p['crossbars']}",
+            f"{p['depthwise']['conversions'] / 1e6:.2f} M",
+            f"{p['depthwise']['energy_J'] * 1e6:.2f}",
+        ]
         for name, p in result["mappings"].items()
-    ]  # fmt: skip
+    ]
     header = [
-        "depthwise layers", "on the chip [%]", "energy [uJ]", "area [mm2]", "crossbars", "their conversions",
+        "depthwise layers",
+        "on the chip [%]",
+        "energy [uJ]",
+        "area [mm2]",
+        "crossbars",
+        "their conversions",
         "their energy [uJ]",
-    ]  # fmt: skip
+    ]
     setting = result["setting"]
     note = (
         f"{setting['adc_bits']}-bit ADC, ranges per slice and digit fitted in turn, crossbars in segments of "
@@ -192,11 +217,16 @@ def front() -> str:
         return UNMEASURED
     first = result["summary"]["conventional"]
     rows = [
-        [f"{p['accuracy']:.1f} ± {p['std']:.1f} ({p['worst']:.1f})", f"{p['energy'] * 1e6:.2f}",
-         f"{first['energy_J'] / p['energy']:.2f}", f"{p['area'] * 1e6:.2f}",
-         ", ".join(dict.fromkeys(p["layers"].values())), ", ".join(p["overrides"])]
+        [
+            f"{p['accuracy']:.1f} ± {p['std']:.1f} ({p['worst']:.1f})",
+            f"{p['energy'] * 1e6:.2f}",
+            f"{first['energy_J'] / p['energy']:.2f}",
+            f"{p['area'] * 1e6:.2f}",
+            ", ".join(dict.fromkeys(p["layers"].values())),
+            ", ".join(p["overrides"]),
+        ]
         for p in sorted(found["front"]["points"], key=lambda p: p["energy"])
-    ]  # fmt: skip
+    ]
     header = ["on the chip [%] (worst)", "energy [uJ]", "images per joule", "area [mm2]", "layers", "chip"]
     return markdown(header, rows) + f"\n\n{found['settings']['trials']} trials; images per joule: over conventional."
 
@@ -298,19 +328,31 @@ def crimp() -> str:
         return [f"{p['mean']:.1f} ± {p['std']:.1f} ({p['worst']:.1f})", ", ".join(means)]
 
     rows = [
-        [name, f"{n['float_accuracy']:.1f}", f"{n['before']['mean']:.1f} ({len(n['before']['chips'])})",
-         f"{n['clean_accuracy']:.1f}",
-         *(text for key in conditions for text in cells(n, key)), f"{n['sparsity']:.1f}",
-         f"{n['crossbars_before']} -> {n['crossbars_after']}",
-         *(f"{n[key]:.1f}, {n[f'{key}_16bit']:.1f}" for key in ("power_ratio", "area_ratio")),
-         _epochs(n)]
+        [
+            name,
+            f"{n['float_accuracy']:.1f}",
+            f"{n['before']['mean']:.1f} ({len(n['before']['chips'])})",
+            f"{n['clean_accuracy']:.1f}",
+            *(text for key in conditions for text in cells(n, key)),
+            f"{n['sparsity']:.1f}",
+            f"{n['crossbars_before']} -> {n['crossbars_after']}",
+            *(f"{n[key]:.1f}, {n[f'{key}_16bit']:.1f}" for key in ("power_ratio", "area_ratio")),
+            _epochs(n),
+        ]
         for name, n in networks.items()
-    ]  # fmt: skip
+    ]
     header = [
-        "network", "float [%]", "before, faults [%] (chips)", "integers [%]",
+        "network",
+        "float [%]",
+        "before, faults [%] (chips)",
+        "integers [%]",
         *(title for text in conditions.values() for title in (f"{text} [%] (worst)", "again, once, at once")),
-        "sparsity [%]", "crossbars", "computing power", "area", "epochs: float + phases + settling + chip",
-    ]  # fmt: skip
+        "sparsity [%]",
+        "crossbars",
+        "computing power",
+        "area",
+        "epochs: float + phases + settling + chip",
+    ]
     power, area, power16, area16 = (
         result[f"{key}_geometric_mean"]
         for key in ("power_ratio", "area_ratio", "power_ratio_16bit", "area_ratio_16bit")
@@ -401,10 +443,13 @@ def ablation() -> str:
     def row(name: str, p: dict[str, Any]) -> list[str]:
         """One network."""
         return [
-            name, f"{p['clean_accuracy']:.1f}", f"{p['mean']:.1f} ± {p['std']:.1f} ({p['worst']:.1f})",
-            "" if p is whole else f"{p['mean'] - whole['mean']:+.1f}", f"{100 * p['sparsity']:.1f}",
+            name,
+            f"{p['clean_accuracy']:.1f}",
+            f"{p['mean']:.1f} ± {p['std']:.1f} ({p['worst']:.1f})",
+            "" if p is whole else f"{p['mean'] - whole['mean']:+.1f}",
+            f"{100 * p['sparsity']:.1f}",
             str(p["crossbars_after"]),
-        ]  # fmt: skip
+        ]
 
     others = sorted((p["mean"], name) for name, p in points.items() if p is not whole)
     rows = [row("whole recipe", whole), *(row(name, points[name]) for _, name in others)]
@@ -433,10 +478,16 @@ def ranking() -> str:
     points = result["points"]
     dense = result["power_W"]
     rows = [
-        [f"{p['unit']}{'s' if p['unit'] in ('row', 'column') else ''}", p["rank"], f"{100 * p['sparsity']:.0f}",
-         f"{p['accuracy']:.1f}", str(p["crossbars"]), f"{dense / p['power_W']:.2f}"]
+        [
+            f"{p['unit']}{'s' if p['unit'] in ('row', 'column') else ''}",
+            p["rank"],
+            f"{100 * p['sparsity']:.0f}",
+            f"{p['accuracy']:.1f}",
+            str(p["crossbars"]),
+            f"{dense / p['power_W']:.2f}",
+        ]
         for p in points
-    ]  # fmt: skip
+    ]
     note = (
         f"{result['setting']['run']}, {result['float']:.1f} % before, {result['crossbars']} crossbars; accuracy on "
         f"{result['setting']['images']} test images, batch-norm statistics re-estimated, nothing trained."

@@ -81,10 +81,16 @@ class Bench:
         seeds = self.settings.seeds if sigma else self.settings.seeds[:1]
         found = [self.on_chip.accuracy(chip, seed) for seed in seeds]
         return {
-            "policy": policy, "bits": bits, "sigma": sigma, "chips": found, "mean": statistics.fmean(found),
-            "std": statistics.stdev(found) if len(found) > 1 else 0.0, "worst": min(found),
-            "images": self.on_chip.settings.images, "seconds": round(time.perf_counter() - start, 1),
-        }  # fmt: skip
+            "policy": policy,
+            "bits": bits,
+            "sigma": sigma,
+            "chips": found,
+            "mean": statistics.fmean(found),
+            "std": statistics.stdev(found) if len(found) > 1 else 0.0,
+            "worst": min(found),
+            "images": self.on_chip.settings.images,
+            "seconds": round(time.perf_counter() - start, 1),
+        }
 
 
 def start(run: Path, settings: Settings, varied_images: int) -> None:
@@ -120,11 +126,16 @@ def main() -> None:
     weights = hashlib.sha256((options.run / "model.safetensors").read_bytes()).hexdigest()
     varied = options.varied_images
     setting = {
-        "network": run.record.model_dump(mode="json", include={"model", "kwargs", "title"}), "weights_sha256": weights,
-        "images": options.images, "varied_images": varied, "chips": options.chips,
+        "network": run.record.model_dump(mode="json", include={"model", "kwargs", "title"}),
+        "weights_sha256": weights,
+        "images": options.images,
+        "varied_images": varied,
+        "chips": options.chips,
         "calibration_images": options.calibration_images,
-        "batch_size": options.batch_size, "seeds": list(range(options.chips)), "chip": base.model_dump(mode="json"),
-    }  # fmt: skip
+        "batch_size": options.batch_size,
+        "seeds": list(range(options.chips)),
+        "chip": base.model_dump(mode="json"),
+    }
     result: dict[str, Any] = {"setting": setting, "points": [], "cpu_seconds": 0.0}
     if options.out.is_file():
         earlier = json.loads(options.out.read_text())
@@ -133,14 +144,17 @@ def main() -> None:
             print(f"going on after {len(result['points'])} points")
     if "float" not in result:
         result["float"] = {
-            "test": accuracy(run.model, data, batch_size=250), "test_images": len(data.test_images),
+            "test": accuracy(run.model, data, batch_size=250),
+            "test_images": len(data.test_images),
             "subset": accuracy(run.model, data, images=options.images, batch_size=250),
-        }  # fmt: skip
+        }
     result |= {"hardware": describe(), "workers": options.workers}
     settings = Settings(
-        chips=options.chips, images=options.images, calibration_images=options.calibration_images,
+        chips=options.chips,
+        images=options.images,
+        calibration_images=options.calibration_images,
         batch_size=options.batch_size,
-    )  # fmt: skip
+    )
     wanted = points(base.adc.bits, all_bits=options.all_bits)
     done = {(p["policy"], p["bits"], p["sigma"]) for p in result["points"]}
     order = points(base.adc.bits, all_bits=True)
@@ -193,9 +207,15 @@ def draw(result: dict[str, Any], path: Path) -> None:
         )
         style = {"color": "black", "ls": ":"} if policy == "lossless" else {}
         right.errorbar(
-            [p["sigma"] for p in varied], [p["mean"] for p in varied], [p["std"] for p in varied], marker="o", ms=4,
-            capsize=3, label=policy, **style,
-        )  # fmt: skip
+            [p["sigma"] for p in varied],
+            [p["mean"] for p in varied],
+            [p["std"] for p in varied],
+            marker="o",
+            ms=4,
+            capsize=3,
+            label=policy,
+            **style,
+        )
     for axes in (left, right):
         axes.axhline(result["float"]["subset"], color="grey", lw=1, ls="--", label="float")
         axes.grid(alpha=0.3)

@@ -94,9 +94,14 @@ def main() -> None:
         for name, drawn in draws.items():
             rms, largest, writes, again = zip(*drawn, strict=True)
             point = {
-                "condition": condition, "way": name, "rms": statistics.fmean(rms), "rms_std": statistics.stdev(rms),
-                "largest": max(largest), "writes": statistics.fmean(writes), "again": statistics.fmean(again),
-            }  # fmt: skip
+                "condition": condition,
+                "way": name,
+                "rms": statistics.fmean(rms),
+                "rms_std": statistics.stdev(rms),
+                "largest": max(largest),
+                "writes": statistics.fmean(writes),
+                "again": statistics.fmean(again),
+            }
             points.append(point)
             print(f"{condition}; {name}: rms {point['rms']:.2f}, {point['writes']:.2f} writes a weight", flush=True)
     setting = {"side": options.side, "std": STD, "seeds": list(range(options.draws))}

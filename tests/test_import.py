@@ -7,9 +7,18 @@ import sys
 import bitline
 
 HEAVY = (
-    "lightning", "datasets", "plotly", "sklearn", "tensorboard", "torchmetrics", "pandas", "scipy", "matplotlib",
-    "optuna", "triton",
-)  # fmt: skip
+    "lightning",
+    "datasets",
+    "plotly",
+    "sklearn",
+    "tensorboard",
+    "torchmetrics",
+    "pandas",
+    "scipy",
+    "matplotlib",
+    "optuna",
+    "triton",
+)
 
 PROGRAM = """
 import json, sys

@@ -10,7 +10,8 @@ if TYPE_CHECKING:
     from bitline.chip import Chip, presets, replace
     from bitline.chip import load as load_chip
     from bitline.errors import BitlineError
-    from bitline.mvm.torch_fast import Crossbars, crossbar_mvm
+    from bitline.mvm.crossbars import Crossbars
+    from bitline.mvm.torch_fast import crossbar_mvm
     from bitline.nn import (
         IDEAL,
         ConversionReport,
@@ -44,9 +45,13 @@ __all__ = [
 ]
 
 _HOME = {
-    "BitlineError": "bitline.errors", "Chip": "bitline.chip", "presets": "bitline.chip", "replace": "bitline.chip",
-    "Crossbars": "bitline.mvm.torch_fast", "crossbar_mvm": "bitline.mvm.torch_fast",
-}  # fmt: skip
+    "BitlineError": "bitline.errors",
+    "Chip": "bitline.chip",
+    "presets": "bitline.chip",
+    "replace": "bitline.chip",
+    "Crossbars": "bitline.mvm.torch_fast",
+    "crossbar_mvm": "bitline.mvm.torch_fast",
+}
 
 
 def __getattr__(name: str) -> object:

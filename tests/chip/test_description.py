@@ -14,78 +14,119 @@ REFUSED = [
     ({"crossbar": {"active_rows": 9}}, "crossbar: active_rows = 9 exceeds rows = 8"),
     ({"crossbar": {"segment_rows": 9}}, "crossbar: segment_rows = 9 exceeds rows = 8"),
     ({"crossbar": {"active_rows": 0}}, "crossbar.active_rows = 0: input should be greater than or equal to 1"),
-    ({"crossbar": {"colums": 3}},
-     "unknown key crossbar.colums; did you mean 'cols'?; allowed here: rows, cols, active_rows, segment_rows"),
+    (
+        {"crossbar": {"colums": 3}},
+        "unknown key crossbar.colums; did you mean 'cols'?; allowed here: rows, cols, active_rows, segment_rows",
+    ),
     ({"crossbar": {"cols": 1}, "cell": {"bits": 2}}, "crossbar.cols = 1 holds no weight of 2 cells"),
-    ({"crossbar": {"cols": 2}, "weights": {"encoding": {"kind": "offset", "sum": "column"}}},
-     "crossbar.cols = 2 holds no weight of 2 cells beside its reference column"),
+    (
+        {"crossbar": {"cols": 2}, "weights": {"encoding": {"kind": "offset", "sum": "column"}}},
+        "crossbar.cols = 2 holds no weight of 2 cells beside its reference column",
+    ),
     ({"cell": {"bits": 0}}, "cell.bits = 0: input should be greater than or equal to 1"),
     ({"cell": {"bits": 9}}, "cell.bits = 9: input should be less than or equal to 8"),
     ({"cell": {"g_min": "100 uS"}}, "cell: g_min = 100 uS must be less than g_max = 100 uS"),
     ({"cell": {"g_min": "1 mS"}}, "cell: g_min = 1 mS must be less than g_max = 100 uS"),
     ({"cell": {"g_min": "-1 uS"}}, "cell.g_min = '-1 uS': input should be greater than or equal to 0"),
-    ({"cell": {"g_max": "100 uV"}},
-     "cell.g_max: '100 uV' is not in S; allowed units: S, fS, pS, nS, uS, mS, kS, MS, GS, TS"),
+    (
+        {"cell": {"g_max": "100 uV"}},
+        "cell.g_max: '100 uV' is not in S; allowed units: S, fS, pS, nS, uS, mS, kS, MS, GS, TS",
+    ),
     ({"cell": {"g_max": float("nan")}}, "cell.g_max = nan: input should be a finite number"),
     ({"cell": {"g_max": float("inf")}}, "cell.g_max = inf: input should be a finite number"),
     ({"cell": {"g_max": True}}, "cell.g_max = True: input should be a valid number"),
     ({"cell": {"read_voltage": 0}}, "cell.read_voltage = 0: input should be greater than 0"),
     ({"cell": {"leak": "keep"}}, "cell.leak = 'keep'; did you mean 'kept'?; allowed: 'cancelled', 'kept'"),
-    ({"cell": {"programming": {"kind": "lognormal", "sigma": -0.1}}},
-     "cell.programming.sigma = -0.1: input should be greater than or equal to 0"),
+    (
+        {"cell": {"programming": {"kind": "lognormal", "sigma": -0.1}}},
+        "cell.programming.sigma = -0.1: input should be greater than or equal to 0",
+    ),
     ({"cell": {"programming": {"kind": "lognormal", "sgma": 0.1}}}, "cell.programming.sigma is missing"),
-    ({"cell": {"programming": {"kind": "log-normal", "sigma": 0.1}}},
-     "cell.programming.kind = 'log-normal'; did you mean 'lognormal'?; allowed: 'ideal', 'lognormal', "
-     "'gaussian_proportional', 'gaussian_absolute', 'per_level'"),
-    ({"cell": {"programming": {"sigma": 0.1}}},
-     "cell.programming.kind is missing; allowed: 'ideal', 'lognormal', 'gaussian_proportional', 'gaussian_absolute', "
-     "'per_level'"),
-    ({"cell": {"programming": {"kind": "per_level", "sigma": [1e-6, 1e-6, 1e-6]}}},
-     "cell: programming.sigma has 3 entries; a cell of 2 bits has 4 levels"),
-    ({"cell": {"programming": {"kind": "per_level", "sigma": [0, 0, 0, 0], "mean": [1e-6]}}},
-     "cell: programming.mean has 1 entries; a cell of 2 bits has 4 levels"),
-    ({"cell": {"read_noise": {"kind": "proportional", "sigma": 11.0}}},
-     "cell.read_noise.sigma = 11.0: input should be less than or equal to 10"),
+    (
+        {"cell": {"programming": {"kind": "log-normal", "sigma": 0.1}}},
+        "cell.programming.kind = 'log-normal'; did you mean 'lognormal'?; allowed: 'ideal', 'lognormal', "
+        "'gaussian_proportional', 'gaussian_absolute', 'per_level'",
+    ),
+    (
+        {"cell": {"programming": {"sigma": 0.1}}},
+        "cell.programming.kind is missing; allowed: 'ideal', 'lognormal', 'gaussian_proportional', "
+        "'gaussian_absolute', "
+        "'per_level'",
+    ),
+    (
+        {"cell": {"programming": {"kind": "per_level", "sigma": [1e-6, 1e-6, 1e-6]}}},
+        "cell: programming.sigma has 3 entries; a cell of 2 bits has 4 levels",
+    ),
+    (
+        {"cell": {"programming": {"kind": "per_level", "sigma": [0, 0, 0, 0], "mean": [1e-6]}}},
+        "cell: programming.mean has 1 entries; a cell of 2 bits has 4 levels",
+    ),
+    (
+        {"cell": {"read_noise": {"kind": "proportional", "sigma": 11.0}}},
+        "cell.read_noise.sigma = 11.0: input should be less than or equal to 10",
+    ),
     ({"cell": {"faults": {"stuck_off": 1.5}}}, "cell.faults.stuck_off = 1.5: input should be less than or equal to 1"),
     ({"cell": {"faults": {"stuck_off": "0.1"}}}, "cell.faults.stuck_off = '0.1': input should be a valid number"),
-    ({"cell": {"faults": {"stuck_off": 0.7, "stuck_on": 0.5}}},
-     "cell.faults: stuck_off + stuck_on = 1.2 exceeds 1: a cell sticks once"),
+    (
+        {"cell": {"faults": {"stuck_off": 0.7, "stuck_on": 0.5}}},
+        "cell.faults: stuck_off + stuck_on = 1.2 exceeds 1: a cell sticks once",
+    ),
     ({"adc": {"bits": 17}}, "adc.bits = 17: input should be less than or equal to 16"),
-    ({"adc": {"policy": "fixd"}},
-     "adc.policy = 'fixd'; did you mean 'fixed'?; allowed: 'lossless', 'full', 'calibrated', 'trained', "
-     "'fixed', 'batch_minmax'"),
+    (
+        {"adc": {"policy": "fixd"}},
+        "adc.policy = 'fixd'; did you mean 'fixed'?; allowed: 'lossless', 'full', 'calibrated', 'trained', "
+        "'fixed', 'batch_minmax'",
+    ),
     ({"adc": {"bits": 2, "levels": 5}}, "adc: levels = 5 exceeds 2**bits = 4"),
     ({"adc": {"bits": 2, "levels": 1}}, "adc.levels = 1: input should be greater than or equal to 2"),
     ({"adc": {"bits": 2, "levels": 3.0}}, "adc.levels = 3.0: input should be a valid integer"),
-    ({"adc": {"policy": "fixed"}},
-     'adc: policy = "fixed" with range absent: a range [A] belongs to policy = "fixed" and to no other'),
-    ({"adc": {"range": {"low": 0, "high": 1e-6}}},
-     'adc: policy = "full" with range given: a range [A] belongs to policy = "fixed" and to no other'),
-    ({"adc": {"policy": "fixed", "range": {"low": "1 uA", "high": "1 uA"}}},
-     "adc.range: low = 1 uA must be less than high = 1 uA"),
-    ({"adc": {"policy": "fixed", "range": {"low": 0, "high": "1 uA"}}, "weights": {"encoding": "pair"}},
-     "adc.range.low = 0 A must be minus adc.range.high = 1 uA: pairs subtracted before conversion have signed sums"),
+    (
+        {"adc": {"policy": "fixed"}},
+        'adc: policy = "fixed" with range absent: a range [A] belongs to policy = "fixed" and to no other',
+    ),
+    (
+        {"adc": {"range": {"low": 0, "high": 1e-6}}},
+        'adc: policy = "full" with range given: a range [A] belongs to policy = "fixed" and to no other',
+    ),
+    (
+        {"adc": {"policy": "fixed", "range": {"low": "1 uA", "high": "1 uA"}}},
+        "adc.range: low = 1 uA must be less than high = 1 uA",
+    ),
+    (
+        {"adc": {"policy": "fixed", "range": {"low": 0, "high": "1 uA"}}, "weights": {"encoding": "pair"}},
+        "adc.range.low = 0 A must be minus adc.range.high = 1 uA: pairs subtracted before conversion have signed sums",
+    ),
     ({"adc": {"columns_per_adc": 17}}, "adc.columns_per_adc = 17 exceeds crossbar.cols = 16"),
     ({"adc": {"percentile": 50}}, "adc.percentile = 50: input should be greater than 50"),
     ({"dac": {"bits": 5}}, "dac.bits = 5 exceeds inputs.bits = 4"),
     ({"inputs": {"bits": 0}}, "inputs.bits = 0: input should be greater than or equal to 1"),
     ({"weights": {"bits": 1}}, "weights.bits = 1: input should be greater than or equal to 2"),
-    ({"weights": {"slices": 1}},
-     "weights.slices = 1 cells of 2 bits do not cover weights of 4 bits in offset encoding; at least 2"),
-    ({"weights": {"slices": 2, "encoding": "twos_complement"}},
-     "weights.slices = 2 cells of 2 bits do not cover weights of 4 bits in twos_complement encoding; at least 3"),
-    ({"weights": {"encoding": "pairs"}},
-     "weights.encoding.kind = 'pairs'; did you mean 'pair'?; allowed: 'offset', 'pair', 'twos_complement'"),
-    ({"weights": {"encoding": {"kind": "pair", "sum": "column"}}},
-     "unknown key weights.encoding.sum; allowed here: kind, subtract"),
-    ({"weights": {"encoding": {"kind": "offset", "zero_point": 16}}},
-     "weights.encoding.zero_point = 16 must be less than 2**weights.bits = 16"),
+    (
+        {"weights": {"slices": 1}},
+        "weights.slices = 1 cells of 2 bits do not cover weights of 4 bits in offset encoding; at least 2",
+    ),
+    (
+        {"weights": {"slices": 2, "encoding": "twos_complement"}},
+        "weights.slices = 2 cells of 2 bits do not cover weights of 4 bits in twos_complement encoding; at least 3",
+    ),
+    (
+        {"weights": {"encoding": "pairs"}},
+        "weights.encoding.kind = 'pairs'; did you mean 'pair'?; allowed: 'offset', 'pair', 'twos_complement'",
+    ),
+    (
+        {"weights": {"encoding": {"kind": "pair", "sum": "column"}}},
+        "unknown key weights.encoding.sum; allowed here: kind, subtract",
+    ),
+    (
+        {"weights": {"encoding": {"kind": "offset", "zero_point": 16}}},
+        "weights.encoding.zero_point = 16 must be less than 2**weights.bits = 16",
+    ),
     ({"timing": {"sample_and_hold": "yes"}}, "timing.sample_and_hold = 'yes': input should be a valid boolean"),
     ({"node": "32 V"}, "node: '32 V' is not in m; allowed units: m, fm, pm, nm, um, mm, km, Mm, Gm, Tm"),
     ({"name": ""}, "name = '': string should have at least 1 character"),
     ({"adcs": 1}, "unknown key adcs; did you mean 'adc'?; allowed here: " + ", ".join(Chip.model_fields)),
     ({"system": {"tiles": 0}}, "system.tiles = 0: input should be greater than or equal to 1"),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(("change", "message"), REFUSED, ids=lambda x: None if isinstance(x, dict) else x[:50])
@@ -109,8 +150,15 @@ def test_every_problem_has_a_line_of_its_own(make_chip):
 
 def test_a_key_that_is_missing_is_named():
     with pytest.raises(ChipError, match=r"^chip: node is missing$"):
-        check({"name": "x", "vdd": 1.0, "cell": load("example-128").cell, "crossbar": {"rows": 8, "cols": 16},
-               "adc": {"bits": 3}})  # fmt: skip
+        check(
+            {
+                "name": "x",
+                "vdd": 1.0,
+                "cell": load("example-128").cell,
+                "crossbar": {"rows": 8, "cols": 16},
+                "adc": {"bits": 3},
+            }
+        )
 
 
 def test_a_chip_is_frozen_all_the_way_down():
@@ -149,16 +197,22 @@ def test_all_rows_are_active_unless_said(make_chip):
 @pytest.mark.parametrize(
     ("encoding", "weight_bits", "cell_bits", "slices", "columns"),
     [
-        ("offset", 8, 2, 4, 32), ("offset", 7, 3, 3, 42), ("offset", 16, 8, 2, 64), ("offset", 2, 8, 1, 128),
-        ("pair", 8, 2, 4, 16), ("pair", 8, 7, 1, 64), ("pair", 8, 3, 3, 21), ("pair", 2, 1, 1, 64),
-        ("twos_complement", 8, 2, 5, 25), ("twos_complement", 2, 1, 2, 64), ("twos_complement", 8, 7, 2, 64),
+        ("offset", 8, 2, 4, 32),
+        ("offset", 7, 3, 3, 42),
+        ("offset", 16, 8, 2, 64),
+        ("offset", 2, 8, 1, 128),
+        ("pair", 8, 2, 4, 16),
+        ("pair", 8, 7, 1, 64),
+        ("pair", 8, 3, 3, 21),
+        ("pair", 2, 1, 1, 64),
+        ("twos_complement", 8, 2, 5, 25),
+        ("twos_complement", 2, 1, 2, 64),
+        ("twos_complement", 8, 7, 2, 64),
     ],
-)  # fmt: skip
+)
 def test_the_fewest_cells_that_hold_a_weight_are_taken(make_chip, encoding, weight_bits, cell_bits, slices, columns):
     chip = make_chip(
-        crossbar={"rows": 8, "cols": 128},
-        cell={"bits": cell_bits},
-        weights={"bits": weight_bits, "encoding": encoding},
+        crossbar={"rows": 8, "cols": 128}, cell={"bits": cell_bits}, weights={"bits": weight_bits, "encoding": encoding}
     )
     assert (chip.slices, chip.weight_columns) == (slices, columns)
 

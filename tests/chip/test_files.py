@@ -60,10 +60,12 @@ def test_fewer_active_rows_stay_when_the_crossbar_grows():
         ("adc.bit=6", "unknown key adc.bit; did you mean 'bits'?"),
         ("adc.bits=six", "adc.bits = 'six': input should be a valid integer"),
         ("adc.bits=", "adc.bits = '': input should be a valid integer"),
-        ("weights.encoding.sum=column",
-         "weights.encoding.kind is missing; allowed: 'offset', 'pair', 'twos_complement'"),
+        (
+            "weights.encoding.sum=column",
+            "weights.encoding.kind is missing; allowed: 'offset', 'pair', 'twos_complement'",
+        ),
     ],
-)  # fmt: skip
+)
 def test_an_impossible_override_is_refused(override, message):
     assert message in refusal("example-128", [override])
 

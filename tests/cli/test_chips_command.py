@@ -56,9 +56,15 @@ def test_check_says_what_a_chip_offers(tmp_path):
 
 @pytest.mark.parametrize(
     ("settings", "bits"),
-    [((), 9), (("cell.bits=1",), 8), (("crossbar.rows=127", "cell.bits=1"), 7), (("weights.encoding=pair",), 10),
-     (("weights.encoding={kind='pair', subtract='digital'}",), 9), (("dac.bits=8",), 17)],
-)  # fmt: skip
+    [
+        ((), 9),
+        (("cell.bits=1",), 8),
+        (("crossbar.rows=127", "cell.bits=1"), 7),
+        (("weights.encoding=pair",), 10),
+        (("weights.encoding={kind='pair', subtract='digital'}",), 9),
+        (("dac.bits=8",), 17),
+    ],
+)
 def test_lossless_bits_tell_every_sum_apart_and_one_fewer_does_not(settings, bits):
     chip = load("example-128", settings)
     low, high = chip.sum_limits

@@ -47,9 +47,17 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_model_of_the_users_own_is_evaluated(files: Path, tmp_path: Path):
     common = ("--data", "digits", "--chips", 2, "--images", 60, "--calibration-images", 60, "--set", "adc.bits=4")
     out, _ = bitline(
-        "evaluate", "--model", f"{files / 'net.py'}:Net", "--weights", files / "net.safetensors", *common,
-        "--json", "-", "--html", tmp_path / "page.html",
-    )  # fmt: skip
+        "evaluate",
+        "--model",
+        f"{files / 'net.py'}:Net",
+        "--weights",
+        files / "net.safetensors",
+        *common,
+        "--json",
+        "-",
+        "--html",
+        tmp_path / "page.html",
+    )
     result = json.loads(out)
     assert result["chip"]["adc"]["bits"] == 4
     assert len(result["accuracy"]["chips"]) == 2

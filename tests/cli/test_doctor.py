@@ -44,8 +44,17 @@ def refused(*arguments: str) -> BaseException | None:
 def test_json_holds_the_machine_and_every_path_with_the_reason_why_it_does_not_run():
     found = told()
     assert set(found) == {
-        "bitline", "processor", "features", "threads", "torch", "kernels", "paths", "choice", "gpu", "triton"
-    }  # fmt: skip
+        "bitline",
+        "processor",
+        "features",
+        "threads",
+        "torch",
+        "kernels",
+        "paths",
+        "choice",
+        "gpu",
+        "triton",
+    }
     assert [path["name"] for path in found["paths"] if path["why_not"] is None] == [*native.paths(), native.TENSOR]
     assert all(path["why_not"] is None or len(path["why_not"]) > 5 for path in found["paths"])
     assert found["choice"]["path"] == native.chosen_path()
@@ -87,9 +96,7 @@ def test_the_environment_forces_a_path(monkeypatch: pytest.MonkeyPatch):
 def test_forced_tensors_are_told_layer_by_layer(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv(native.VARIABLE, native.TENSOR)
     found = told(*LENET)
-    assert found["choice"] == {
-        "path": "tensor", "asked": "tensor", "why": "the environment says BITLINE_PATH=tensor"
-    }  # fmt: skip
+    assert found["choice"] == {"path": "tensor", "asked": "tensor", "why": "the environment says BITLINE_PATH=tensor"}
     layers = found["explain"]["layers"]
     assert {layer["path"] for layer in layers} == {"tensor"}
     assert {layer["why"] for layer in layers} == {found["choice"]["why"]}
@@ -175,9 +182,16 @@ def test_a_run_directory_says_its_own_image_and_weights(tmp_path: Path):
     kwargs = {"num_classes": 4, "in_channels": 1, "image_size": 8, "width": 0.5}
     save_model(build("lenet5", **kwargs), str(folder / "model.safetensors"))
     record = {
-        "model": "lenet5", "kwargs": kwargs, "data": "digits", "title": "digits", "classes": list("0123"),
-        "channels": 1, "image_size": 8, "mean": [0.5], "std": [0.5],
-    }  # fmt: skip
+        "model": "lenet5",
+        "kwargs": kwargs,
+        "data": "digits",
+        "title": "digits",
+        "classes": list("0123"),
+        "channels": 1,
+        "image_size": 8,
+        "mean": [0.5],
+        "std": [0.5],
+    }
     (folder / "model.json").write_text(json.dumps(record))
     for name in ("config.json", "metrics.json"):
         (folder / name).write_text("{}")
@@ -202,13 +216,15 @@ def test_a_network_of_the_users_own_is_explained_with_what_stays_digital(tmp_pat
 
 @pytest.mark.parametrize(
     ("arguments", "kind", "message"),
-    [(("--explain", "lenet6", "example-128"), DataError, "did you mean 'lenet5'?"),
-     (("--explain", "runs/nothing", "example-128"), DataError, "no such run directory: runs/nothing"),
-     (("--explain", "lenet5", "example-129"), ChipError, "did you mean 'example-128'?"),
-     ((*LENET, "--set", "adc.bitz=3"), ChipError, "did you mean 'bits'?"),
-     (("--set", "adc.bits=3"), DataError, "options of a network and a chip need --explain MODEL CHIP"),
-     (("--width", "0.5"), DataError, "need --explain MODEL CHIP")],
-)  # fmt: skip
+    [
+        (("--explain", "lenet6", "example-128"), DataError, "did you mean 'lenet5'?"),
+        (("--explain", "runs/nothing", "example-128"), DataError, "no such run directory: runs/nothing"),
+        (("--explain", "lenet5", "example-129"), ChipError, "did you mean 'example-128'?"),
+        ((*LENET, "--set", "adc.bitz=3"), ChipError, "did you mean 'bits'?"),
+        (("--set", "adc.bits=3"), DataError, "options of a network and a chip need --explain MODEL CHIP"),
+        (("--width", "0.5"), DataError, "need --explain MODEL CHIP"),
+    ],
+)
 def test_what_is_unknown_or_out_of_place_is_refused(arguments: tuple[str, ...], kind: type[BitlineError], message: str):
     error = refused(*arguments)
     assert isinstance(error, kind)

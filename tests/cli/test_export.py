@@ -11,9 +11,9 @@ from typer.testing import CliRunner
 
 from bitline.cli import app
 from bitline.errors import ChipError, ExportError
+from bitline.integer.network import IntegerNetwork
 from bitline.models import build
 from bitline.models.files import ModelRecord
-from bitline.nn.integer import IntegerNetwork
 from bitline.recipes.files import write_run
 
 POWERS = ("--set", "weights.scale=power_of_two", "--set", "inputs.scale=power_of_two", "--set", "weights.bias_bits=8")
@@ -31,9 +31,16 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.manual_seed(0)
     kwargs = {"num_classes": 10, "in_channels": 1, "image_size": 8}
     record = ModelRecord(
-        model="lenet5", kwargs=kwargs, data="digits", title="digits", classes=tuple("0123456789"), channels=1,
-        image_size=8, mean=(0.3,), std=(0.4,),
-    )  # fmt: skip
+        model="lenet5",
+        kwargs=kwargs,
+        data="digits",
+        title="digits",
+        classes=tuple("0123456789"),
+        channels=1,
+        image_size=8,
+        mean=(0.3,),
+        std=(0.4,),
+    )
     folder = tmp_path_factory.mktemp("runs") / "lenet"
     write_run(folder, build("lenet5", **kwargs), record, {}, {"test_accuracy": 0.1})
     return folder

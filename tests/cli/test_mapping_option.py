@@ -63,8 +63,10 @@ def priced(files: Path, *more: object) -> str:
 def test_cost_prices_layers_as_they_are_mapped(files):
     assert strategies(priced(files, "--json")) == ["dense", "dense", "dense"]
     assert strategies(priced(files, "--json", "--mapping", "depthwise=strip", "--mapping", "0=digital")) == [
-        "digital", "strip", "dense",
-    ]  # fmt: skip
+        "digital",
+        "strip",
+        "dense",
+    ]
     shown = priced(files, "--mapping", "2=digital")
     assert "mapping" in shown
     assert "digital_mac" in shown
@@ -86,18 +88,41 @@ def test_a_mapping_that_there_is_not_is_refused(files):
 
 def test_evaluate_maps_a_trained_network(files):
     out = run(
-        evaluate.command, "--model", f"{files / 'net.py'}:Net", "--weights", files / "net.safetensors",
-        "--data", "digits", "--chips", 1, "--images", 16, "--calibration-images", 32, "--chip", "strip-22nm",
-        "--mapping", "depthwise=packed", "--json", "-",
-    )  # fmt: skip
+        evaluate.command,
+        "--model",
+        f"{files / 'net.py'}:Net",
+        "--weights",
+        files / "net.safetensors",
+        "--data",
+        "digits",
+        "--chips",
+        1,
+        "--images",
+        16,
+        "--calibration-images",
+        32,
+        "--chip",
+        "strip-22nm",
+        "--mapping",
+        "depthwise=packed",
+        "--json",
+        "-",
+    )
     assert strategies(out) == ["dense", "packed", "dense"]
 
 
 def test_cost_takes_chip_and_mapping_of_a_run_that_a_recipe_wrote(tmp_path):
     record = ModelRecord(
-        model="lenet5", kwargs={"in_channels": 1, "image_size": 8}, data="digits", title="digits",
-        classes=tuple("0123456789"), channels=1, image_size=8, mean=(0.3,), std=(0.3,),
-    )  # fmt: skip
+        model="lenet5",
+        kwargs={"in_channels": 1, "image_size": 8},
+        data="digits",
+        title="digits",
+        classes=tuple("0123456789"),
+        channels=1,
+        image_size=8,
+        mean=(0.3,),
+        std=(0.3,),
+    )
     write_run(tmp_path, build("lenet5", in_channels=1, image_size=8), record, {}, {})
     (tmp_path / "chip.json").write_text(load("strip-22nm").model_dump_json())
     first = json.loads(run(cost.command, tmp_path, "--json"))["layers"][0]["name"]

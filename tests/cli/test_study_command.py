@@ -11,8 +11,24 @@ from bitline.cli import main
 from bitline.train import checked
 from bitline.train.run import train
 
-SMALL = ("--images", 40, "--chips", 1, "--calibration-images", 40, "--layer-images", 2, "--tile-rows", "32,64,128",
-         "--rows", "32,64", "--bits", "4", "--ranges", "full,slice_digit")  # fmt: skip
+SMALL = (
+    "--images",
+    40,
+    "--chips",
+    1,
+    "--calibration-images",
+    40,
+    "--layer-images",
+    2,
+    "--tile-rows",
+    "32,64,128",
+    "--rows",
+    "32,64",
+    "--bits",
+    "4",
+    "--ranges",
+    "full,slice_digit",
+)
 
 
 def run(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
@@ -52,13 +68,12 @@ def test_the_same_run_twice_is_a_study_of_training_too(monkeypatch, capsys, netw
     command = ("study", "partial-sums", network, "--out", tmp_path, *SMALL, *arguments, "--json")
     assert run(monkeypatch, *command) == 0
     found = json.loads(capsys.readouterr().out)
-    assert [point["training"] for point in found["training"]] == [
-        "unaware", "quantization-aware", "partial-sum-aware",
-    ]  # fmt: skip
+    assert [point["training"] for point in found["training"]] == ["unaware", "quantization-aware", "partial-sum-aware"]
     assert len({tuple(point["chips"]) for point in found["training"]}) == 1
     assert found["not_measured"] == [
-        "lesson 2: the grid has no point", "lesson 1, row tiles at one LSB: no numbers of rows were given",
-    ]  # fmt: skip
+        "lesson 2: the grid has no point",
+        "lesson 1, row tiles at one LSB: no numbers of rows were given",
+    ]
 
 
 def test_a_killed_command_says_how_to_go_on(monkeypatch, capsys, network, tmp_path):

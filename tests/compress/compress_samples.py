@@ -38,9 +38,22 @@ def network(*, bias: bool = False) -> nn.Sequential:
     """Three convolutions of which two need partial sums at 36 rows, and two linear layers that do."""
     torch.manual_seed(3)
     return nn.Sequential(
-        nn.Conv2d(4, 8, 3, padding=1, bias=bias), nn.BatchNorm2d(8), nn.ReLU(),
-        nn.Conv2d(8, 16, 3, padding=1, bias=bias), nn.BatchNorm2d(16), nn.ReLU(), nn.MaxPool2d(2),
-        nn.Conv2d(16, 16, 3, stride=2, bias=bias), nn.BatchNorm2d(16), nn.ReLU(), nn.Flatten(),
-        nn.Linear(16, 48, bias=bias), nn.BatchNorm1d(48), nn.ReLU(), nn.Linear(48, 16), nn.BatchNorm1d(16), nn.ReLU(),
+        nn.Conv2d(4, 8, 3, padding=1, bias=bias),
+        nn.BatchNorm2d(8),
+        nn.ReLU(),
+        nn.Conv2d(8, 16, 3, padding=1, bias=bias),
+        nn.BatchNorm2d(16),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Conv2d(16, 16, 3, stride=2, bias=bias),
+        nn.BatchNorm2d(16),
+        nn.ReLU(),
+        nn.Flatten(),
+        nn.Linear(16, 48, bias=bias),
+        nn.BatchNorm1d(48),
+        nn.ReLU(),
+        nn.Linear(48, 16),
+        nn.BatchNorm1d(16),
+        nn.ReLU(),
         nn.Linear(16, 10),
-    )  # fmt: skip
+    )

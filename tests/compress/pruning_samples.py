@@ -100,10 +100,19 @@ class Halves(nn.Module):
 def _sequence() -> nn.Module:
     """Signals in one dimension."""
     return nn.Sequential(
-        nn.Flatten(2), nn.Conv1d(3, 24, 5), nn.BatchNorm1d(24), nn.ReLU(), nn.Conv1d(24, 24, 5, stride=2),
-        nn.BatchNorm1d(24), nn.ReLU(), nn.Flatten(), nn.Linear(24 * 28, 40, bias=False), nn.BatchNorm1d(40), nn.ReLU(),
+        nn.Flatten(2),
+        nn.Conv1d(3, 24, 5),
+        nn.BatchNorm1d(24),
+        nn.ReLU(),
+        nn.Conv1d(24, 24, 5, stride=2),
+        nn.BatchNorm1d(24),
+        nn.ReLU(),
+        nn.Flatten(),
+        nn.Linear(24 * 28, 40, bias=False),
+        nn.BatchNorm1d(40),
+        nn.ReLU(),
         nn.Linear(40, 5),
-    )  # fmt: skip
+    )
 
 
 NETWORKS = {

@@ -3,7 +3,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bitline.compress.assignment import KINDS, assign, check_kind
+from bitline.compress.reconstruct.assignment import KINDS, assign, check_kind
 from bitline.errors import ConversionError
 
 
@@ -47,8 +47,8 @@ def test_groups_hidden_by_a_shuffle_are_found(rng, groups, ins, outs):
 
 
 def test_many_channels_dealt_in_parts_keep_at_least_as_much_as_the_diagonal(rng, monkeypatch):
-    monkeypatch.setattr("bitline.compress.assignment.AT_ONCE", 8)
-    monkeypatch.setattr("bitline.compress.assignment.MANY", 32)
+    monkeypatch.setattr("bitline.compress.reconstruct.assignment.AT_ONCE", 8)
+    monkeypatch.setattr("bitline.compress.reconstruct.assignment.MANY", 32)
     importance = torch.rand(24, 48, generator=rng) ** 4
 
     assert assign(importance, 4, "best").kept > 1.3 * assign(importance, 4, "diagonal").kept

@@ -11,9 +11,9 @@ from pruning_samples import conv, images, network, settled
 from torch import nn
 from torch.nn.utils.parametrize import is_parametrized, register_parametrization
 
-from bitline.compress.crossbar_block import CrossbarBlocks
-from bitline.compress.kernel_group import KernelGroups
-from bitline.compress.sparsity import crossbars, sparsity, weights_left
+from bitline.compress.prune.crossbar_block import CrossbarBlocks
+from bitline.compress.prune.kernel_group import KernelGroups
+from bitline.compress.prune.sparsity import crossbars, sparsity, weights_left
 from bitline.errors import ConversionError
 from bitline.mapping.lower import lower, weight_matrix
 from bitline.mapping.strategies import placed
@@ -32,10 +32,14 @@ def drawn(blocks: CrossbarBlocks, seed: int = 0) -> CrossbarBlocks:
 @pytest.mark.parametrize(
     "layer",
     [
-        nn.Conv2d(3, 20, 3), nn.Conv2d(12, 12, 3, groups=2), nn.Conv2d(10, 10, 3, groups=10), nn.Conv1d(5, 9, 4),
-        nn.Linear(40, 30), nn.Linear(3, 2),
+        nn.Conv2d(3, 20, 3),
+        nn.Conv2d(12, 12, 3, groups=2),
+        nn.Conv2d(10, 10, 3, groups=10),
+        nn.Conv1d(5, 9, 4),
+        nn.Linear(40, 30),
+        nn.Linear(3, 2),
     ],
-)  # fmt: skip
+)
 @pytest.mark.parametrize("active", [8, 4, 3])
 def test_every_weight_is_multiplied_by_the_factor_of_its_crossbar(layer, active, make_chip):
     shape = {nn.Conv2d: (2, layer.weight.shape[1] * getattr(layer, "groups", 1), 8, 8)}.get(type(layer), (2, 5, 9))

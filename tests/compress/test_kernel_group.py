@@ -7,10 +7,10 @@ import torch
 from pruning_samples import NETWORKS, Fixed, ToImage, conv, images, network, settled
 from torch import nn
 
-from bitline.compress.kernel_group import KernelGroups
-from bitline.compress.repack import repack
-from bitline.compress.separable import separate
-from bitline.compress.sparsity import sparsity
+from bitline.compress.prune.kernel_group import KernelGroups
+from bitline.compress.prune.repack import repack
+from bitline.compress.prune.sparsity import sparsity
+from bitline.compress.reconstruct.separable import separate
 from bitline.errors import ConversionError
 from bitline.models.blocks import GroupConv2d
 

@@ -11,11 +11,11 @@ from pruning_samples import NETWORKS, conv, images, network, settled
 from safetensors.torch import save_model
 from torch import nn
 
-from bitline.compress.crossbar_block import CrossbarBlocks
-from bitline.compress.folded import fold_norms
-from bitline.compress.kernel_group import KernelGroups
-from bitline.compress.repack import repack
-from bitline.compress.sparsity import crossbars, sparsity
+from bitline.compress.batch_norm import fold_norms
+from bitline.compress.prune.crossbar_block import CrossbarBlocks
+from bitline.compress.prune.kernel_group import KernelGroups
+from bitline.compress.prune.repack import repack
+from bitline.compress.prune.sparsity import crossbars, sparsity
 from bitline.errors import ConversionError
 from bitline.models.files import ModelRecord, load_run
 from bitline.models.rewrite import apply
@@ -62,9 +62,17 @@ def test_a_run_directory_holds_a_repacked_network(tmp_path, make_chip):
     KernelGroups(model, x, make_chip()).zero(0.5)
     small, rewrites, _ = repack(model, x, make_chip())
     record = ModelRecord(
-        model="vgg8", kwargs={"image_size": 8, "width": 0.125}, data="digits", title="digits",
-        classes=tuple("0123456789"), channels=3, image_size=8, mean=(0.5,) * 3, std=(0.5,) * 3, rewrites=rewrites,
-    )  # fmt: skip
+        model="vgg8",
+        kwargs={"image_size": 8, "width": 0.125},
+        data="digits",
+        title="digits",
+        classes=tuple("0123456789"),
+        channels=3,
+        image_size=8,
+        mean=(0.5,) * 3,
+        std=(0.5,) * 3,
+        rewrites=rewrites,
+    )
     (tmp_path / "model.json").write_text(record.model_dump_json())
     for name in ("config.json", "metrics.json"):
         (tmp_path / name).write_text(json.dumps({}))

@@ -8,10 +8,10 @@ from pruning_samples import NETWORKS, images, network
 from torch import nn
 from torch.nn import functional as F
 
-from bitline.compress.crossbar_block import CrossbarBlocks
-from bitline.compress.kernel_group import KernelGroups, _zero
-from bitline.compress.saliency import changes
-from bitline.compress.shrink import Removal
+from bitline.compress.prune.crossbar_block import CrossbarBlocks
+from bitline.compress.prune.importance import changes
+from bitline.compress.prune.kernel_group import KernelGroups, _zero
+from bitline.compress.prune.shrink import Removal
 
 
 def batches(name: str = "vgg8", count: int = 3, size: int = 4) -> list[tuple[torch.Tensor, torch.Tensor]]:

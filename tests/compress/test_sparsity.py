@@ -8,12 +8,12 @@ import torch
 from pruning_samples import conv, images, network
 from torch import nn
 
-from bitline.compress.crossbar_block import CrossbarBlocks
-from bitline.compress.fine_grained import fine_grained
-from bitline.compress.sparsity import crossbars, filled, placement, sparsity, weights_left
+from bitline.compress.prune.crossbar_block import CrossbarBlocks
+from bitline.compress.prune.fine_grained import fine_grained
+from bitline.compress.prune.sparsity import crossbars, filled, placement, sparsity, weights_left
 from bitline.errors import ConversionError
 from bitline.mapping.place import place
-from bitline.nn.shapes import matmuls
+from bitline.network.trace import matmuls
 
 
 def two_layers() -> nn.Module:

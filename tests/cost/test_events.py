@@ -15,10 +15,18 @@ from bitline.mapping.place import LayerPlacement, dense
 
 def chip(*overrides: str) -> Chip:
     small = (
-        "crossbar.rows=8", "crossbar.cols=8", "crossbar.active_rows=8", "adc.columns_per_adc=4", "adc.bits=4",
-        "weights.bits=4", "inputs.bits=3", "timing.sample_and_hold=false", "system.crossbars_per_macro=2",
-        "system.macros_per_tile=2", "system.hops=3",
-    )  # fmt: skip
+        "crossbar.rows=8",
+        "crossbar.cols=8",
+        "crossbar.active_rows=8",
+        "adc.columns_per_adc=4",
+        "adc.bits=4",
+        "weights.bits=4",
+        "inputs.bits=3",
+        "timing.sample_and_hold=false",
+        "system.crossbars_per_macro=2",
+        "system.macros_per_tile=2",
+        "system.hops=3",
+    )
     return replace(load("example-128"), *small, *overrides)
 
 

@@ -21,11 +21,17 @@ PAIRS = ('{kind = "pair", subtract = "digital"}',)
 def networks(draw: st.DrawFn) -> tuple[list[Matmul], Chip]:
     layers = [
         Matmul(
-            f"layer{i}", "conv2d", draw(st.integers(1, 700)), draw(st.integers(1, 90)), draw(st.integers(1, 5)),
-            draw(st.integers(1, 50)), draw(st.integers(0, 5000)), draw(st.booleans()),
+            f"layer{i}",
+            "conv2d",
+            draw(st.integers(1, 700)),
+            draw(st.integers(1, 90)),
+            draw(st.integers(1, 5)),
+            draw(st.integers(1, 50)),
+            draw(st.integers(0, 5000)),
+            draw(st.booleans()),
         )
         for i in range(draw(st.integers(1, 4)))
-    ]  # fmt: skip
+    ]
     rows = draw(st.sampled_from([16, 100, 128, 256]))
     adc = draw(st.sampled_from(["isaac", "survey", "zigzag", "table"]))
     chip = replace(

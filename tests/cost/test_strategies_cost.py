@@ -40,16 +40,27 @@ def test_reads_and_wordlines_are_those_counted_by_hand():
     found = {s: events(s) for s in STRATEGIES}
     digits = POSITIONS * 8
     assert {s: e.reads for s, e in found.items()} == {
-        "dense": digits * 256, "naive": digits * 18 * 8, "packed": digits * 19, "strip": digits * 19, "digital": 0,
-    }  # fmt: skip
+        "dense": digits * 256,
+        "naive": digits * 18 * 8,
+        "packed": digits * 19,
+        "strip": digits * 19,
+        "digital": 0,
+    }
     # Rounds of the column multiplexer: 4 cells of one weight, 8 columns an ADC, and 56 columns over 16 ADCs.
     assert {s: e.rounds for s, e in found.items() if s != "digital"} == {
-        "dense": 4, "naive": 8, "packed": 8, "strip": 4,
-    }  # fmt: skip
+        "dense": 4,
+        "naive": 8,
+        "packed": 8,
+        "strip": 4,
+    }
     once = digits * 9 * CHANNELS
     assert {s: e.wordlines for s, e in found.items()} == {
-        "dense": once * 4, "naive": once * 8 * 8, "packed": once * 8, "strip": once * 4, "digital": 0,
-    }  # fmt: skip
+        "dense": once * 4,
+        "naive": once * 8 * 8,
+        "packed": once * 8,
+        "strip": once * 4,
+        "digital": 0,
+    }
 
 
 def test_wordlines_of_a_packed_crossbar_cross_the_cells_of_every_group_on_it():
@@ -75,8 +86,12 @@ def test_zeros_of_the_naive_matrix_conduct_as_their_encoding_says():
 
 def test_partial_sums_appear_in_the_naive_matrix_only():
     assert {s: events(s).tree_adds for s in STRATEGIES} == {
-        "dense": 0, "naive": 17 * DEPTHWISE.outputs, "packed": 0, "strip": 0, "digital": 0,
-    }  # fmt: skip
+        "dense": 0,
+        "naive": 17 * DEPTHWISE.outputs,
+        "packed": 0,
+        "strip": 0,
+        "digital": 0,
+    }
 
 
 def test_the_offset_of_the_naive_matrix_sums_all_inputs_at_once():
@@ -158,16 +173,24 @@ def test_a_digital_layer_pays_for_products_and_for_reading_inputs_and_weights():
 @given(st.data())
 def test_parts_sum_to_their_totals_under_every_mapping(data):
     layers = [
-        Matmul(f"l{i}", "conv2d", data.draw(st.integers(1, 60)), data.draw(st.integers(1, 8)),
-               data.draw(st.integers(1, 40)), data.draw(st.integers(1, 20)), data.draw(st.integers(0, 999)))
+        Matmul(
+            f"l{i}",
+            "conv2d",
+            data.draw(st.integers(1, 60)),
+            data.draw(st.integers(1, 8)),
+            data.draw(st.integers(1, 40)),
+            data.draw(st.integers(1, 20)),
+            data.draw(st.integers(0, 999)),
+        )
         for i in range(data.draw(st.integers(1, 4)))
-    ]  # fmt: skip
+    ]
     mapping = {layer.name: data.draw(st.sampled_from(STRATEGIES)) for layer in layers}
     chip = replace(
-        STRIP, f"adc.model={data.draw(st.sampled_from(['table', 'isaac']))}",
+        STRIP,
+        f"adc.model={data.draw(st.sampled_from(['table', 'isaac']))}",
         f"system.copies={data.draw(st.integers(1, 3))}",
         f"timing.sample_and_hold={data.draw(st.sampled_from(['true', 'false']))}",
-    )  # fmt: skip
+    )
     found = price(place(layers, chip, mapping))
     for total, parts in (
         (found.energy_J, found.energy_parts.values()),

@@ -28,9 +28,14 @@ def digits() -> datasets.DataSet:
 def network() -> nn.Module:
     torch.manual_seed(0)
     model = nn.Sequential(
-        nn.Conv2d(1, 16, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(16, 16, 3), nn.ReLU(), nn.Flatten(),
+        nn.Conv2d(1, 16, 3, padding=1),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Conv2d(16, 16, 3),
+        nn.ReLU(),
+        nn.Flatten(),
         nn.Linear(64, 10),
-    )  # fmt: skip
+    )
     images = digits().normalize(digits().train_images)
     optimizer = torch.optim.Adam(model.parameters(), 5e-3)
     for _ in range(40):
@@ -85,9 +90,7 @@ def test_biases_set_anew_take_some_of_any_error(keys):
 
 
 def test_all_of_them_leave_a_small_part_of_the_error():
-    everything = (
-        MEASURED, "cell.programming.centred=true", "mitigation={remap=true, flip=true, verify=0.25}",
-    )  # fmt: skip
+    everything = (MEASURED, "cell.programming.centred=true", "mitigation={remap=true, flip=true, verify=0.25}")
     assert error(everything, recentred=True) < 0.1 * error(())
 
 

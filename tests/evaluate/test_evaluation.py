@@ -27,9 +27,14 @@ def network() -> nn.Module:
     """A small network, fitted well enough that a chip can spoil it."""
     torch.manual_seed(0)
     model = nn.Sequential(
-        nn.Conv2d(1, 16, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(16, 16, 3), nn.ReLU(), nn.Flatten(),
+        nn.Conv2d(1, 16, 3, padding=1),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Conv2d(16, 16, 3),
+        nn.ReLU(),
+        nn.Flatten(),
         nn.Linear(64, 10),
-    )  # fmt: skip
+    )
     images = digits().normalize(digits().train_images)
     optimizer = torch.optim.Adam(model.parameters(), 5e-3)
     for _ in range(40):
@@ -51,8 +56,12 @@ def test_the_losses_by_cause_add_up_to_the_whole_loss_on_the_same_chips():
     lost = result["accuracy"]["float"] - sum(same_chips) / len(same_chips)
     assert math.isclose(sum(cause["points"] for cause in result["causes"]), lost, abs_tol=1e-9)
     assert [cause["cause"] for cause in result["causes"]] == [
-        "quantization", "adc", "programming", "faults", "read_noise",
-    ]  # fmt: skip
+        "quantization",
+        "adc",
+        "programming",
+        "faults",
+        "read_noise",
+    ]
     assert lost > 1, "the chip spoils nothing, so this test shows nothing"
 
 
@@ -108,9 +117,12 @@ def test_the_model_given_is_not_changed():
 
 def test_a_chip_without_departures_answers_as_ideal_integers_do():
     ideal = chips.replace(
-        CHIP, "adc.policy=lossless", "cell.programming={kind='ideal'}", "cell.read_noise={kind='none'}",
+        CHIP,
+        "adc.policy=lossless",
+        "cell.programming={kind='ideal'}",
+        "cell.read_noise={kind='none'}",
         "cell.faults={stuck_off=0.0, stuck_on=0.0}",
-    )  # fmt: skip
+    )
     result = evaluate(network(), digits(), ideal, SETTINGS)
     assert [cause["cause"] for cause in result["causes"]] == ["quantization", "adc"]
     assert set(result["accuracy"]["chips"]) == {result["accuracy"]["ideal_integer"]}

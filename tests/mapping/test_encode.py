@@ -21,16 +21,23 @@ ENCODINGS = {
 
 
 @given(
-    st.sampled_from(list(ENCODINGS)), st.integers(2, 16), st.integers(1, 8), st.integers(0, 3), st.integers(1, 9),
-    st.integers(1, 9), st.integers(1, 3), st.integers(0, 2**32),
-)  # fmt: skip
+    st.sampled_from(list(ENCODINGS)),
+    st.integers(2, 16),
+    st.integers(1, 8),
+    st.integers(0, 3),
+    st.integers(1, 9),
+    st.integers(1, 9),
+    st.integers(1, 3),
+    st.integers(0, 2**32),
+)
 def test_cells_hold_every_weight_of_every_encoding(make_chip, kind, bits, cell, spare, rows, cols, groups, seed):
     few = make_chip(crossbar={"cols": 64}, cell={"bits": cell}, weights={"bits": bits, "encoding": ENCODINGS[kind]})
     slices = few.slices + spare
     chip = make_chip(
-        crossbar={"cols": 4 * slices}, cell={"bits": cell},
+        crossbar={"cols": 4 * slices},
+        cell={"bits": cell},
         weights={"bits": bits, "encoding": ENCODINGS[kind], "slices": slices},
-    )  # fmt: skip
+    )
     low, high = weight_limits(chip.weights)
     q = torch.randint(low, high + 1, (groups, rows, cols), generator=torch.Generator().manual_seed(seed))
     q.flatten()[0], q.flatten()[-1] = low, high

@@ -26,9 +26,16 @@ def convolutions(draw):
     inputs, outputs = groups * draw(st.integers(1, 3)), groups * draw(st.integers(1, 3))
     cls = nn.Conv1d if axes == 1 else nn.Conv2d
     layer = cls(
-        inputs, outputs, tuple(kernel), tuple(stride), padding, tuple(dilation), groups, padding_mode=mode,
+        inputs,
+        outputs,
+        tuple(kernel),
+        tuple(stride),
+        padding,
+        tuple(dilation),
+        groups,
+        padding_mode=mode,
         dtype=torch.float64,
-    )  # fmt: skip
+    )
     images = draw(st.integers(1, 3))
     generator = torch.Generator().manual_seed(draw(st.integers(0, 2**32)))
     return layer, torch.randint(-9, 10, (images, inputs, *size), generator=generator).double()
@@ -138,10 +145,15 @@ def test_a_product_without_extent_is_refused(field):
 
 @pytest.mark.parametrize(
     ("layer", "depthwise"),
-    [(nn.Conv2d(4, 8, 3, groups=4), True), (nn.Conv1d(4, 4, 3, groups=4), True), (nn.Conv2d(4, 8, 3, groups=2), False),
-     (nn.Conv2d(8, 4, 3, groups=4), True),
-     (nn.Conv2d(1, 8, 3), False), (nn.Linear(4, 4), False)],
-)  # fmt: skip
+    [
+        (nn.Conv2d(4, 8, 3, groups=4), True),
+        (nn.Conv1d(4, 4, 3, groups=4), True),
+        (nn.Conv2d(4, 8, 3, groups=2), False),
+        (nn.Conv2d(8, 4, 3, groups=4), True),
+        (nn.Conv2d(1, 8, 3), False),
+        (nn.Linear(4, 4), False),
+    ],
+)
 def test_a_depthwise_layer_has_one_input_or_one_output_channel_in_each_of_several_groups(layer, depthwise):
     assert lower(layer, "it").depthwise == depthwise
 

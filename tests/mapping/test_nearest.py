@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from bitline import chip as chips
 from bitline.mapping.encode import encode, slice_weights
 from bitline.mapping.lower import Matmul
-from bitline.mapping.nearest import nearest_levels
 from bitline.mapping.place import placed
+from bitline.programming.nearest import nearest_levels
 
 
 def nearest(levels, stuck, placement):

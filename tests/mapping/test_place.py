@@ -52,9 +52,14 @@ def placements(draw, make_chip):
         },
     )
     matmul = Matmul(
-        "it", "conv2d", draw(st.integers(1, 40)), draw(st.integers(1, 40)), draw(st.integers(1, 4)),
-        draw(st.integers(1, 9)), signed=draw(st.booleans()),
-    )  # fmt: skip
+        "it",
+        "conv2d",
+        draw(st.integers(1, 40)),
+        draw(st.integers(1, 40)),
+        draw(st.integers(1, 4)),
+        draw(st.integers(1, 9)),
+        signed=draw(st.booleans()),
+    )
     return dense(matmul, chip)
 
 

@@ -35,10 +35,14 @@ def test_integers_out_of_range_are_clipped_and_the_input_is_left_alone():
 
 
 @given(
-    st.sampled_from(ENCODINGS), st.integers(2, 16), st.sampled_from(["tensor", "channel"]),
-    st.sampled_from(["any", "power_of_two"]), st.sampled_from([torch.float32, torch.float64]),
-    st.integers(-30, 30), st.integers(0, 2**32),
-)  # fmt: skip
+    st.sampled_from(ENCODINGS),
+    st.integers(2, 16),
+    st.sampled_from(["tensor", "channel"]),
+    st.sampled_from(["any", "power_of_two"]),
+    st.sampled_from([torch.float32, torch.float64]),
+    st.integers(-30, 30),
+    st.integers(0, 2**32),
+)
 def test_no_weight_clips_and_the_largest_uses_the_range(encoding, bits, granularity, kind, dtype, exponent, seed):
     weights = Weights.model_validate({"bits": bits, "encoding": encoding, "granularity": granularity, "scale": kind})
     w = torch.randn(2, 5, 3, generator=torch.Generator().manual_seed(seed), dtype=dtype) * 2.0**exponent

@@ -28,16 +28,23 @@ def placements(draw, make_chip, strategies=STRATEGIES):
     active = draw(st.integers(6, 30))
     chip = make_chip(
         crossbar={
-            "rows": 30, "cols": 48, "active_rows": active,
+            "rows": 30,
+            "cols": 48,
+            "active_rows": active,
             **draw(st.sampled_from([{}, {"segment_rows": draw(st.integers(1, 9))}])),
         },
         weights={"encoding": ENCODINGS[draw(st.sampled_from(list(ENCODINGS)))]},
         adc={"columns_per_adc": draw(st.sampled_from([1, 3, 8]))},
-    )  # fmt: skip
+    )
     matmul = Matmul(
-        "it", "conv2d", draw(st.integers(1, 6)), draw(st.integers(1, 3)), draw(st.integers(2, 40)),
-        draw(st.integers(1, 9)), signed=draw(st.booleans()),
-    )  # fmt: skip
+        "it",
+        "conv2d",
+        draw(st.integers(1, 6)),
+        draw(st.integers(1, 3)),
+        draw(st.integers(2, 40)),
+        draw(st.integers(1, 9)),
+        signed=draw(st.booleans()),
+    )
     return placed(matmul, chip, draw(st.sampled_from(strategies)))
 
 
@@ -75,8 +82,10 @@ def test_counts_follow_from_the_blocks_of_every_read(make_chip, data):
     assert p.wordlines == sum(map(sum, tall))
     assert p.columns == sum(map(sum, wide))
     # Bitlines of a packed crossbar run past all of its groups; segments of a strip past their own only.
-    cross = [sum(t) * sum(w) if p.strategy == "packed" else sum(a * b for a, b in zip(t, w, strict=True))
-             for t, w in zip(tall, wide, strict=True)]  # fmt: skip
+    cross = [
+        sum(t) * sum(w) if p.strategy == "packed" else sum(a * b for a, b in zip(t, w, strict=True))
+        for t, w in zip(tall, wide, strict=True)
+    ]
     assert p.read_cells == sum(cross) * cells_per_weight
     assert p.conversions_per_vector == p.columns * p.digits * p.chip.slices * p.chip.converted_sides
     assert p.steps == max((b.step + 1 for b in p.blocks()), default=0)
@@ -179,8 +188,12 @@ def test_a_group_that_no_single_read_takes_is_refused(make_chip, strategy, rows,
 
 
 def test_a_name_wins_over_a_kind_and_a_kind_over_everything():
-    layers = [Matmul("a", "conv2d", 9, 1, 4, depthwise=True), Matmul("b", "conv2d", 9, 1, 4, depthwise=True),
-              Matmul("c", "conv2d", 18, 2, 4), Matmul("d", "linear", 4, 4)]  # fmt: skip
+    layers = [
+        Matmul("a", "conv2d", 9, 1, 4, depthwise=True),
+        Matmul("b", "conv2d", 9, 1, 4, depthwise=True),
+        Matmul("c", "conv2d", 18, 2, 4),
+        Matmul("d", "linear", 4, 4),
+    ]
     mapping = {"depthwise": "strip", "b": "packed", "*": "digital"}
     assert choose(layers, mapping) == {"a": "strip", "b": "packed", "c": "digital", "d": "digital"}
     assert choose(layers, {"group": "packed"}) == {"a": "dense", "b": "dense", "c": "packed", "d": "dense"}

@@ -42,9 +42,17 @@ def permute(block: nn.Module, seed: int = 1) -> None:
 
 def write_run(folder: Path, model: nn.Module, rewrites: tuple[Rewrite, ...]) -> None:
     record = ModelRecord(
-        model="vgg8", kwargs=SIZE, data="digits", title="digits", classes=tuple("0123456789"), channels=1,
-        image_size=16, mean=(0.5,), std=(0.5,), rewrites=rewrites,
-    )  # fmt: skip
+        model="vgg8",
+        kwargs=SIZE,
+        data="digits",
+        title="digits",
+        classes=tuple("0123456789"),
+        channels=1,
+        image_size=16,
+        mean=(0.5,),
+        std=(0.5,),
+        rewrites=rewrites,
+    )
     (folder / "model.json").write_text(record.model_dump_json())
     for name in ("config.json", "metrics.json"):
         (folder / name).write_text("{}")

@@ -13,8 +13,9 @@ from bitline.mapping.lower import Matmul
 from bitline.mapping.place import dense
 from bitline.mvm import adc, reference
 from bitline.mvm.adc import AdcScale
+from bitline.mvm.crossbars import Crossbars
 from bitline.mvm.product import Product
-from bitline.mvm.torch_fast import Crossbars, crossbar_mvm
+from bitline.mvm.torch_fast import crossbar_mvm
 
 
 def layer(make_chip, rows: int = 8, **sections) -> Product:
@@ -64,9 +65,15 @@ def test_a_range_covers_what_it_is_asked_to(make_chip, bits, low, span, encoding
 
 @pytest.mark.parametrize(
     ("bits", "levels", "unsigned", "signed"),
-    [(1, None, (0, 1), (-1, 0)), (2, 3, (0, 2), (-1, 1)), (2, None, (0, 3), (-2, 1)), (3, 5, (0, 4), (-2, 2)),
-     (3, 6, (0, 5), (-3, 2)), (4, 2, (0, 1), (-1, 0))],
-)  # fmt: skip
+    [
+        (1, None, (0, 1), (-1, 0)),
+        (2, 3, (0, 2), (-1, 1)),
+        (2, None, (0, 3), (-2, 1)),
+        (3, 5, (0, 4), (-2, 2)),
+        (3, 6, (0, 5), (-3, 2)),
+        (4, 2, (0, 1), (-1, 0)),
+    ],
+)
 def test_codes_are_as_many_as_the_levels_and_an_odd_number_is_symmetric(make_chip, bits, levels, unsigned, signed):
     for encoding, wanted in (("offset", unsigned), ("pair", signed)):
         product = layer(make_chip, adc={"bits": bits, "levels": levels}, weights={"encoding": encoding})

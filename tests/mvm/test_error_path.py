@@ -12,28 +12,35 @@ from bitline.mapping.lower import Matmul
 from bitline.mapping.place import dense
 from bitline.mapping.quantize import weight_limits
 from bitline.mvm import adc, error_path
+from bitline.mvm.crossbars import Crossbars
 from bitline.mvm.product import Product
-from bitline.mvm.torch_fast import Crossbars, crossbar_mvm
+from bitline.mvm.torch_fast import crossbar_mvm
 from bitline.physics.faults import stuck_levels
 from bitline.physics.program import effective_levels
 
 ENCODINGS = ("offset", "column", "pair", "digital pair", "twos_complement")
 RECORDS = {
-    "offset": {"kind": "offset"}, "column": {"kind": "offset", "sum": "column"}, "pair": {"kind": "pair"},
-    "digital pair": {"kind": "pair", "subtract": "digital"}, "twos_complement": {"kind": "twos_complement"},
-}  # fmt: skip
+    "offset": {"kind": "offset"},
+    "column": {"kind": "offset", "sum": "column"},
+    "pair": {"kind": "pair"},
+    "digital pair": {"kind": "pair", "subtract": "digital"},
+    "twos_complement": {"kind": "twos_complement"},
+}
 
 
 def layer(make_chip, encoding, *, rows=9, cols=3, groups=2, sigma=0.3, seed=0, signed=False, dac=1, height=4):
     """Integer inputs, programmed crossbars, their targets, and integer weights."""
     chip = make_chip(
         cell={
-            "bits": 2, "programming": {"kind": "lognormal", "sigma": sigma},
+            "bits": 2,
+            "programming": {"kind": "lognormal", "sigma": sigma},
             "faults": {"stuck_off": 0.1, "stuck_on": 0.02},
         },
-        crossbar={"rows": height, "cols": 16}, adc={"policy": "lossless"}, weights={"encoding": RECORDS[encoding]},
+        crossbar={"rows": height, "cols": 16},
+        adc={"policy": "lossless"},
+        weights={"encoding": RECORDS[encoding]},
         dac={"bits": dac},
-    )  # fmt: skip
+    )
     product = Product(dense(Matmul("it", "linear", rows, cols, groups, signed=signed), chip))
     generator = torch.Generator().manual_seed(seed)
     low, high = weight_limits(chip.weights)

@@ -98,13 +98,21 @@ def test_layers_of_many_blocks_agree_with_tensors(make_chip, rng, path, bits, en
 def test_layers_without_some_crossbars_agree_with_tensors(make_chip, rng, path, absent, encoding, cells):
     # Column tiles of 10 columns, or 9: a tile of sixteen columns holds parts of several.
     chip = {
-        "ideal": {}, "varying": {"cell": {"programming": {"kind": "lognormal", "sigma": 0.1}}},
-        "noisy": {"cell": {"read_noise": {"kind": "absolute", "sigma": "1 uS"}}}, "wide": {"dac": {"bits": 2}},
-    }[cells]  # fmt: skip
+        "ideal": {},
+        "varying": {"cell": {"programming": {"kind": "lognormal", "sigma": 0.1}}},
+        "noisy": {"cell": {"read_noise": {"kind": "absolute", "sigma": "1 uS"}}},
+        "wide": {"dac": {"bits": 2}},
+    }[cells]
     case = large(
-        make_chip, rng, absent=absent, weights={"bits": 8, "encoding": encoding}, inputs={"bits": 8}, adc={"bits": 5},
-        crossbar={"rows": 128, "cols": 40}, **chip,
-    )  # fmt: skip
+        make_chip,
+        rng,
+        absent=absent,
+        weights={"bits": 8, "encoding": encoding},
+        inputs={"bits": 8},
+        adc={"bits": 5},
+        crossbar={"rows": 128, "cols": 40},
+        **chip,
+    )
     # A code of an absent crossbar would stand for no zero: neither end of a range is a multiple of its LSB.
     case.scale = adc.AdcScale(case.scale.lsb + 0.5, case.scale.offset + 3, case.scale.low, case.scale.high)
     noise = ReadNoise(case.product.placement.chip.cell, 5) if cells == "noisy" else None
@@ -188,9 +196,15 @@ def test_real_levels_give_the_codes_of_tensors_but_for_ties(make_chip, path, dat
 @pytest.mark.parametrize("ends", [True, False])
 def test_real_levels_of_many_blocks_differ_at_ties_only(make_chip, rng, path, encoding, rows, ends):
     case = large(
-        make_chip, rng, rows=600, cell=REAL, crossbar={"rows": rows, "cols": 512},
-        weights={"bits": 8, "encoding": encoding}, vectors=20, cols=10,
-    )  # fmt: skip
+        make_chip,
+        rng,
+        rows=600,
+        cell=REAL,
+        crossbar={"rows": rows, "cols": 512},
+        weights={"bits": 8, "encoding": encoding},
+        vectors=20,
+        cols=10,
+    )
     if not ends:
         case.scale = adc.lossless()
     got, _ = native.Plan(case.crossbars, case.scale, path).multiply(inputs(case), 1)

@@ -56,13 +56,17 @@ def large(draw, make_chip, *, encoding=None, real=None):
     real = draw(st.booleans()) if real is None else real
     active = draw(st.integers(1, 200))
     chip = make_chip(
-        cell={"bits": cell, "leak": "kept" if draw(st.booleans()) else "cancelled",
-              **({"programming": {"kind": "lognormal", "sigma": 0.1}} if real else {})},
+        cell={
+            "bits": cell,
+            "leak": "kept" if draw(st.booleans()) else "cancelled",
+            **({"programming": {"kind": "lognormal", "sigma": 0.1}} if real else {}),
+        },
         crossbar={"rows": 256, "cols": draw(st.sampled_from([72, 512])), "active_rows": active},
-        dac={"bits": digit}, inputs={"bits": draw(st.integers(digit, 8))},
+        dac={"bits": digit},
+        inputs={"bits": draw(st.integers(digit, 8))},
         weights={"bits": draw(st.integers(2, min(8, 4 * cell))), "encoding": ENCODINGS[encoding]},
         adc={"bits": draw(st.integers(1, 10))},
-    )  # fmt: skip
+    )
     cols = draw(st.sampled_from([1, 3, 15, 16, 17, 33, 70]))
     matmul = Matmul(
         "it", "linear", draw(st.integers(1, 300)), cols, draw(st.integers(1, 2)), signed=draw(st.booleans())
@@ -139,9 +143,15 @@ def layer(
     make_chip, rng, *, real=False, signed=False, rows=300, cols=70, sections: dict[str, Any] | None = None
 ) -> Case:
     chip = make_chip(
-        **{"crossbar": {"rows": 128, "cols": 512}, "inputs": {"bits": 8}, "weights": {"bits": 8}, "adc": {"bits": 6},
-           "cell": {"bits": 2, "programming": {"kind": "lognormal", "sigma": 0.1}}} | (sections or {})
-    )  # fmt: skip
+        **{
+            "crossbar": {"rows": 128, "cols": 512},
+            "inputs": {"bits": 8},
+            "weights": {"bits": 8},
+            "adc": {"bits": 6},
+            "cell": {"bits": 2, "programming": {"kind": "lognormal", "sigma": 0.1}},
+        }
+        | (sections or {})
+    )
     product = Product(dense(Matmul("it", "conv2d", rows, cols, signed=signed), chip))
     low, high = weight_limits(chip.weights)
     q = torch.randint(low, high + 1, (1, rows, cols), generator=rng)

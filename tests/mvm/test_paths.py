@@ -19,8 +19,9 @@ from bitline.mapping.place import dense
 from bitline.mapping.quantize import weight_limits
 from bitline.mvm import adc, reference, torch_fast
 from bitline.mvm.adc import AdcScale
+from bitline.mvm.crossbars import Crossbars
 from bitline.mvm.product import Product
-from bitline.mvm.torch_fast import Crossbars, crossbar_mvm
+from bitline.mvm.torch_fast import crossbar_mvm
 from bitline.physics.faults import stuck_levels
 from bitline.physics.noise import ReadNoise
 from bitline.physics.program import RESOLUTION, effective_levels
@@ -77,10 +78,11 @@ def cases(draw, make_chip, *, cells="ideal", policies=POLICIES, read_noise=None,
         inputs={"bits": input_bits},
         weights={"bits": weight_bits, "encoding": ENCODINGS[encoding]},
         adc={
-            "bits": draw(st.integers(1, 10)), "policy": "fixed" if policy == "fixed" else "calibrated",
+            "bits": draw(st.integers(1, 10)),
+            "policy": "fixed" if policy == "fixed" else "calibrated",
             **({"range": {"low": -4e-6 if pair else 1e-6, "high": 4e-6}} if policy == "fixed" else {}),
         },
-    )  # fmt: skip
+    )
     # As few as one weight column a crossbar, so that there are several column tiles.
     cols = (draw(st.integers(1, 4)) + chip.reference_columns) * chip.cells_per_weight
     chip = replace(chip, f"crossbar.cols={cols}")
@@ -102,8 +104,12 @@ def cases(draw, make_chip, *, cells="ideal", policies=POLICIES, read_noise=None,
         stuck = stuck_levels(levels.shape, chip.cell, generator=generator)
         levels = clear_(effective_levels(levels, stuck, chip.cell, generator=generator), product.placement)
     low, high = product.form.limits
-    x = torch.randint(low, high + 1, (draw(st.integers(1, 2)), draw(st.integers(1, 2)), matmul.groups, matmul.rows),
-                      generator=generator)  # fmt: skip
+    x = torch.randint(
+        low,
+        high + 1,
+        (draw(st.integers(1, 2)), draw(st.integers(1, 2)), matmul.groups, matmul.rows),
+        generator=generator,
+    )
     x[0, 0] = draw(st.sampled_from([low, high])) if draw(st.booleans()) else x[0, 0]
     match policy:
         case "lossless":
@@ -193,10 +199,12 @@ def reference_sums(case: Case) -> Tensor:
     planes += [(vectors < 0).long()] if form.signed else []
     sides = case.levels.double()
     sides = sides[:, :1] - sides[:, 1:] if product.subtracts else sides
-    return torch.stack([
-        torch.einsum("dvgr,gksrc->gdvskc", torch.stack(planes)[..., a:b].double(), sides[..., a:b, :])
-        for a, b in pairwise(placement.row_bounds)
-    ])  # fmt: skip
+    return torch.stack(
+        [
+            torch.einsum("dvgr,gksrc->gdvskc", torch.stack(planes)[..., a:b].double(), sides[..., a:b, :])
+            for a, b in pairwise(placement.row_bounds)
+        ]
+    )
 
 
 @given(st.data())
@@ -282,8 +290,11 @@ def real_case(make_chip, rng, rows: int = 300) -> Case:
     """Programmed cells, large enough that a plain float32 product depends on the batch."""
     chip = make_chip(
         cell={"programming": {"kind": "lognormal", "sigma": 0.2}, "read_noise": {"kind": "proportional", "sigma": 0.1}},
-        crossbar={"rows": 127, "cols": 66}, inputs={"bits": 8}, weights={"bits": 8}, adc={"bits": 8},
-    )  # fmt: skip
+        crossbar={"rows": 127, "cols": 66},
+        inputs={"bits": 8},
+        weights={"bits": 8},
+        adc={"bits": 8},
+    )
     product = Product(dense(Matmul("it", "conv2d", rows, 33), chip))
     q = torch.randint(-128, 128, (1, rows, 33), generator=rng)
     stuck = torch.full((1, 1, 4, rows, 33), -1, dtype=torch.int16)

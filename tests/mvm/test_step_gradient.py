@@ -108,9 +108,11 @@ def test_no_vectors_have_no_gradient(make_chip, rng):
 def layer(make_chip, rng: torch.Generator, granularity: Any, encoding: str, codes: dict[str, Any]) -> Case:
     """Two groups of three uneven row tiles and several column tiles, with signed inputs and offsets of either sign."""
     chip = make_chip(
-        crossbar={"rows": 8, "cols": 16}, adc=codes, weights={"bits": 4, "encoding": ENCODINGS[encoding]},
+        crossbar={"rows": 8, "cols": 16},
+        adc=codes,
+        weights={"bits": 4, "encoding": ENCODINGS[encoding]},
         dac={"bits": 2},
-    )  # fmt: skip
+    )
     product = Product(dense(Matmul("it", "linear", 19, 5, 2, signed=True), chip))
     low, high = weight_limits(chip.weights)
     q = torch.randint(low, high + 1, (2, 19, 5), generator=rng)

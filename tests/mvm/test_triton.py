@@ -25,8 +25,8 @@ from bitline.mapping.place import dense
 from bitline.mapping.quantize import weight_limits
 from bitline.mvm import adc, reference, torch_fast, triton
 from bitline.mvm.adc import AdcScale
+from bitline.mvm.crossbars import Crossbars
 from bitline.mvm.product import Product
-from bitline.mvm.torch_fast import Crossbars
 from bitline.physics.program import RESOLUTION, effective_levels
 
 HERE = Path(__file__)
@@ -120,9 +120,13 @@ def test_real_levels_give_the_numbers_of_the_reference_but_for_codes_at_a_tie(ma
 @pytest.mark.parametrize("bits", [5, 12])
 def test_every_sum_of_a_wide_cell_and_digit_becomes_the_nearest_code_ties_to_even(make_chip, rng, encoding, bits):
     chip = make_chip(
-        cell={"bits": 7}, dac={"bits": 7}, inputs={"bits": 7}, weights={"bits": 7, "encoding": encoding},
-        crossbar={"rows": 1, "cols": 2}, adc={"bits": bits},
-    )  # fmt: skip
+        cell={"bits": 7},
+        dac={"bits": 7},
+        inputs={"bits": 7},
+        weights={"bits": 7, "encoding": encoding},
+        crossbar={"rows": 1, "cols": 2},
+        adc={"bits": bits},
+    )
     low, high = weight_limits(chip.weights)
     product = Product(dense(Matmul("it", "linear", 1, high + 1 - low), chip))
     levels = encode(torch.arange(low, high + 1)[None, None], product.placement)
@@ -137,9 +141,13 @@ def test_every_sum_of_a_wide_cell_and_digit_becomes_the_nearest_code_ties_to_eve
 @pytest.mark.parametrize("rows", [300, 600])
 def test_tall_row_tiles_of_eight_bit_cells_and_many_bits_of_input_are_exact(make_chip, rng, rows):
     chip = make_chip(
-        cell={"bits": 8}, crossbar={"rows": rows - 1, "cols": 64}, inputs={"bits": 11}, dac={"bits": 3},
-        weights={"bits": 8, "encoding": "pair"}, adc={"bits": 9},
-    )  # fmt: skip
+        cell={"bits": 8},
+        crossbar={"rows": rows - 1, "cols": 64},
+        inputs={"bits": 11},
+        dac={"bits": 3},
+        weights={"bits": 8, "encoding": "pair"},
+        adc={"bits": 9},
+    )
     crossbars = ideal(chip, Matmul("it", "linear", rows, 3, signed=True), rng)
     assert triton.Layout(crossbars, adc.full(crossbars.product)).parts == 1
     crossbars.levels[0, 0, 0, 0], crossbars.levels[0, 1, 0, 0] = 255, 0
@@ -193,9 +201,11 @@ def test_no_vector_gives_no_answer(make_chip, rng):
 @pytest.mark.parametrize("encoding", ["offset", "pair", "twos_complement"])
 def test_a_layer_of_vgg_size_is_exact_on_the_gpu(make_chip, rng, granularity, encoding):
     chip = make_chip(
-        crossbar={"rows": 128, "cols": 128}, inputs={"bits": 8}, weights={"bits": 8, "encoding": encoding},
+        crossbar={"rows": 128, "cols": 128},
+        inputs={"bits": 8},
+        weights={"bits": 8, "encoding": encoding},
         adc={"bits": 5},
-    )  # fmt: skip
+    )
     crossbars = ideal(chip, Matmul("conv2", "conv2d", 1152, 128), rng)
     product = crossbars.product
     high = (0.2 + 0.5 * torch.rand(adc.shape(granularity, product), generator=rng)) * product.max_sum
@@ -206,9 +216,12 @@ def test_a_layer_of_vgg_size_is_exact_on_the_gpu(make_chip, rng, granularity, en
 @GPU
 def test_real_levels_of_vgg_size_agree_on_the_gpu(make_chip, rng):
     chip = make_chip(
-        cell={"programming": {"kind": "lognormal", "sigma": 0.1}}, crossbar={"rows": 128, "cols": 128},
-        inputs={"bits": 8}, weights={"bits": 8}, adc={"bits": 5},
-    )  # fmt: skip
+        cell={"programming": {"kind": "lognormal", "sigma": 0.1}},
+        crossbar={"rows": 128, "cols": 128},
+        inputs={"bits": 8},
+        weights={"bits": 8},
+        adc={"bits": 5},
+    )
     crossbars = ideal(chip, Matmul("conv2", "conv2d", 576, 64), rng)
     product = crossbars.product
     stuck = torch.full(crossbars.levels.shape, -1, dtype=torch.int16)
@@ -221,17 +234,33 @@ def test_real_levels_of_vgg_size_agree_on_the_gpu(make_chip, rng):
 
 WIDE = {"cell": {"bits": 8}, "dac": {"bits": 7}, "inputs": {"bits": 7}}
 WHY_NOT = {
-    "digits": ({"dac": {"bits": 8}, "inputs": {"bits": 8}}, 4, scale_of([1]),
-               "input digits of 8 bits exceed the 7 bits of a signed byte"),
+    "digits": (
+        {"dac": {"bits": 8}, "inputs": {"bits": 8}},
+        4,
+        scale_of([1]),
+        "input digits of 8 bits exceed the 7 bits of a signed byte",
+    ),
     "LSB": ({}, 4, scale_of([1 / 3]), "an LSB is not a positive number of at most 10 significant bits"),
     "offset": ({}, 4, scale_of([2], 0.5), "an offset is not a whole number of levels"),
-    "sums": ({**WIDE, "crossbar": {"rows": 1024}}, 1024, scale_of([1]),
-             "sums of up to 3.31622e+07 levels need more than 23 bits"),
-    "codes": (WIDE, 8, scale_of([1 + 2**-9], codes=2**16 - 1),
-              "float32 does not tell codes of up to 65535 from their middles at an LSB of 1.00195"),
-    "results": ({"cell": {"bits": 1}, "weights": {"bits": 16}, "inputs": {"bits": 16}}, 4,
-                scale_of([2**-20, *[1.0] * 15]), "results need more than the 53 bits of a double"),
-}  # fmt: skip
+    "sums": (
+        {**WIDE, "crossbar": {"rows": 1024}},
+        1024,
+        scale_of([1]),
+        "sums of up to 3.31622e+07 levels need more than 23 bits",
+    ),
+    "codes": (
+        WIDE,
+        8,
+        scale_of([1 + 2**-9], codes=2**16 - 1),
+        "float32 does not tell codes of up to 65535 from their middles at an LSB of 1.00195",
+    ),
+    "results": (
+        {"cell": {"bits": 1}, "weights": {"bits": 16}, "inputs": {"bits": 16}},
+        4,
+        scale_of([2**-20, *[1.0] * 15]),
+        "results need more than the 53 bits of a double",
+    ),
+}
 
 
 @pytest.mark.parametrize("name", list(WHY_NOT))

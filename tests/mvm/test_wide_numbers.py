@@ -9,8 +9,9 @@ from bitline.mapping.lower import Matmul
 from bitline.mapping.place import dense
 from bitline.mapping.quantize import weight_limits
 from bitline.mvm import adc, reference
+from bitline.mvm.crossbars import Crossbars
 from bitline.mvm.product import Product
-from bitline.mvm.torch_fast import Crossbars, crossbar_mvm
+from bitline.mvm.torch_fast import crossbar_mvm
 
 
 def test_isaac_numbers_of_sixteen_bits_are_exact(rng):
@@ -40,9 +41,12 @@ def test_isaac_numbers_through_eight_bit_adcs_are_the_reference(rng):
 @pytest.mark.parametrize("tall", [128, 2048])
 def test_tall_crossbars_of_wide_cells_and_digits_stay_exact(make_chip, rng, cell, digit, encoding, tall):
     chip = make_chip(
-        cell={"bits": cell}, crossbar={"rows": tall, "cols": 64}, dac={"bits": digit}, inputs={"bits": 8},
+        cell={"bits": cell},
+        crossbar={"rows": tall, "cols": 64},
+        dac={"bits": digit},
+        inputs={"bits": 8},
         weights={"bits": 8, "encoding": encoding},
-    )  # fmt: skip
+    )
     product = Product(dense(Matmul("it", "linear", 5000, 3), chip))
     low, high = weight_limits(chip.weights)
     q = torch.randint(low, high + 1, (1, 5000, 3), generator=rng)

@@ -7,10 +7,10 @@ import torch
 from torch import Tensor, nn
 
 from bitline.chip.description import Chip
+from bitline.integer.stored import store
 from bitline.models import build
 from bitline.models.blocks import GroupConv2d, GroupLinear, SeparableConv2d
 from bitline.nn import calibrate, to_crossbar
-from bitline.nn.stored import store
 
 
 def powers(make_chip: Callable[..., Chip], **sections: Any) -> Chip:

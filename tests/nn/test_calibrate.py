@@ -16,11 +16,12 @@ from bitline.mapping.encode import encode
 from bitline.mapping.lower import Matmul
 from bitline.mapping.place import dense
 from bitline.mvm import adc
+from bitline.mvm import sum_histogram as sum_ranges
+from bitline.mvm.crossbars import Crossbars
 from bitline.mvm.product import Product
-from bitline.mvm.torch_fast import Crossbars, analog_sums, crossbar_mvm, integer_product
+from bitline.mvm.sum_histogram import SumHistogram
+from bitline.mvm.torch_fast import analog_sums, crossbar_mvm, integer_product
 from bitline.nn import IDEAL, calibrate, crossbar_layers, program, set_chip, to_crossbar
-from bitline.nn import ranges as sum_ranges
-from bitline.nn.ranges import SumHistogram
 
 
 def network(make_chip, **adc: object) -> tuple[nn.Module, list[Tensor]]:
@@ -294,10 +295,15 @@ def test_where_digits_share_a_range_each_counts_by_what_it_weighs(make_chip):
 
     chosen = histogram.candidate(Adc(bits=3, granularity="layer", columns_per_adc=1))
     candidates = [
-        adc.from_range(torch.tensor(low).view(1, 1, 1, 1), torch.tensor(float(high)).view(1, 1, 1, 1), placed,
-                       Adc(bits=3, columns_per_adc=1))
-        for low in (0.0, 1.0) for high in range(8, placed.max_sum + 1)
-    ]  # fmt: skip
+        adc.from_range(
+            torch.tensor(low).view(1, 1, 1, 1),
+            torch.tensor(float(high)).view(1, 1, 1, 1),
+            placed,
+            Adc(bits=3, columns_per_adc=1),
+        )
+        for low in (0.0, 1.0)
+        for high in range(8, placed.max_sum + 1)
+    ]
     assert error(chosen) <= 1.1 * min(map(error, candidates))
 
 
@@ -331,9 +337,11 @@ def test_a_leak_that_is_kept_is_within_the_calibrated_range(make_chip):
     errors = {}
     for leak in ("cancelled", "kept"):
         chip = make_chip(
-            cell={**cell, "leak": leak}, adc={"bits": 6, "policy": "calibrated"}, crossbar={"rows": 64, "cols": 64},
+            cell={**cell, "leak": leak},
+            adc={"bits": 6, "policy": "calibrated"},
+            crossbar={"rows": 64, "cols": 64},
             weights={"bits": 4, "encoding": "pair"},
-        )  # fmt: skip
+        )
         converted = to_crossbar(plain, chip).model
         calibrate(converted, [images])
         with torch.no_grad():

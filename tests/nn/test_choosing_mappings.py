@@ -15,9 +15,13 @@ from bitline.nn.mapping import OBJECTIVES, cheapest, parse, resolve
 
 def separable() -> nn.Module:
     return nn.Sequential(
-        nn.Conv2d(3, 32, 3, padding=1), nn.Conv2d(32, 32, 3, padding=1, groups=32), nn.Conv2d(32, 64, 1),
-        nn.Conv2d(64, 64, 3, padding=1, groups=8), nn.Flatten(), nn.Linear(64 * 64, 10),
-    )  # fmt: skip
+        nn.Conv2d(3, 32, 3, padding=1),
+        nn.Conv2d(32, 32, 3, padding=1, groups=32),
+        nn.Conv2d(32, 64, 1),
+        nn.Conv2d(64, 64, 3, padding=1, groups=8),
+        nn.Flatten(),
+        nn.Linear(64 * 64, 10),
+    )
 
 
 SHAPE = (3, 8, 8)
@@ -32,15 +36,20 @@ def test_a_mapping_is_read_from_key_and_strategy():
 @pytest.mark.parametrize(
     ("texts", "message"),
     [
-        (["depthwise"], "mapping 'depthwise' is not KEY=STRATEGY, for example depthwise=strip; "
-                        "strategies: dense, naive, packed, strip, digital"),
-        (["depthwise=stripe"], "mapping of depthwise = 'stripe'; did you mean 'strip'?; "
-                               "allowed: dense, naive, packed, strip, digital"),
+        (
+            ["depthwise"],
+            "mapping 'depthwise' is not KEY=STRATEGY, for example depthwise=strip; "
+            "strategies: dense, naive, packed, strip, digital",
+        ),
+        (
+            ["depthwise=stripe"],
+            "mapping of depthwise = 'stripe'; did you mean 'strip'?; allowed: dense, naive, packed, strip, digital",
+        ),
         (["a=strip", "a=packed"], "mapping of a is given twice: 'strip' and 'packed'"),
         (["auto", "a=strip"], "mapping 'auto' stands alone; also given: a=strip"),
         (["auto=aera"], "objective = 'aera'; did you mean 'area'?; allowed: energy, area, latency, energy*area"),
     ],
-)  # fmt: skip
+)
 def test_a_mapping_of_another_form_is_refused(texts, message):
     with pytest.raises(ConversionError) as error:
         resolve(texts, lambda: matmuls(separable(), SHAPE), STRIP)
@@ -61,8 +70,12 @@ def test_no_other_strategy_of_a_layer_costs_less(objective, chip):
     chosen = cheapest_mapping(network, chip, torch.zeros(1, *SHAPE), objective)
     assert set(chosen) == {"1", "3"}
     layers, roomy = matmuls(network, SHAPE), chip.model_copy(update={"system": load("rram-22nm").system})
-    cost = {"energy": lambda c: c.energy_J, "area": lambda c: c.area_m2, "latency": lambda c: c.latency_s,
-            "energy*area": lambda c: c.energy_J * c.area_m2}[objective]  # fmt: skip
+    cost = {
+        "energy": lambda c: c.energy_J,
+        "area": lambda c: c.area_m2,
+        "latency": lambda c: c.latency_s,
+        "energy*area": lambda c: c.energy_J * c.area_m2,
+    }[objective]
     names = [layer.name for layer in layers]
     for name in chosen:
         mine = cost(price(place(layers, roomy, chosen)).layers[names.index(name)])

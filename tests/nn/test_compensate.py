@@ -13,17 +13,24 @@ SIGMA = {"programming": {"kind": "lognormal", "sigma": 0.3}, "faults": {"stuck_o
 def network(bias: bool = True) -> nn.Module:
     torch.manual_seed(0)
     return nn.Sequential(
-        nn.Conv2d(2, 8, 3, bias=bias), nn.ReLU(), nn.Conv2d(8, 8, 3, bias=bias), nn.ReLU(), nn.Flatten(),
+        nn.Conv2d(2, 8, 3, bias=bias),
+        nn.ReLU(),
+        nn.Conv2d(8, 8, 3, bias=bias),
+        nn.ReLU(),
+        nn.Flatten(),
         nn.Linear(32, 3, bias=bias),
-    ).eval()  # fmt: skip
+    ).eval()
 
 
 def on_chip(make_chip, bias: bool = True, **cell) -> tuple[nn.Module, list[Tensor]]:
     batches = list(torch.rand(48, 2, 6, 6, generator=torch.Generator().manual_seed(1)).split(16))
     chip = make_chip(
-        cell={"bits": 2, **SIGMA, **cell}, adc={"policy": "lossless"}, crossbar={"rows": 32, "cols": 64},
-        weights={"bits": 8}, inputs={"bits": 8},
-    )  # fmt: skip
+        cell={"bits": 2, **SIGMA, **cell},
+        adc={"policy": "lossless"},
+        crossbar={"rows": 32, "cols": 64},
+        weights={"bits": 8},
+        inputs={"bits": 8},
+    )
     model = to_crossbar(network(bias), chip, example=batches[0]).model
     calibrate(model, batches)
     program(model, 3)

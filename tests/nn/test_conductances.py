@@ -7,9 +7,9 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
+from bitline.mvm.effective import effective_weights
 from bitline.nn import calibrate, to_crossbar
 from bitline.nn.conductances import blocks, write
-from bitline.nn.effective import effective_weights
 
 
 @pytest.mark.parametrize("encoding", ["offset", {"kind": "offset", "sum": "column"}, "pair", "twos_complement"])
@@ -73,9 +73,10 @@ def test_a_programmed_chip_has_the_conductances_of_its_seed_and_removed_crossbar
 def test_crossbars_that_avoid_stuck_cells_are_written_as_they_lie_on_the_chip(make_chip, encoding, written):
     torch.manual_seed(0)
     chip = make_chip(
-        weights={"encoding": encoding}, cell={"faults": {"stuck_off": 0.1, "stuck_on": 0.05}},
+        weights={"encoding": encoding},
+        cell={"faults": {"stuck_off": 0.1, "stuck_on": 0.05}},
         mitigation={"remap": True, "flip": True, written: True, "rewrites": 2 * (written == "readback")},
-    )  # fmt: skip
+    )
     model = to_crossbar(nn.Sequential(nn.Linear(11, 9)), chip).model
     layer = model[0]
     factors = torch.tensor([1.0, 4.0, 16.0][: chip.slices], dtype=torch.float64)

@@ -64,10 +64,15 @@ def test_everything_that_stays_digital_is_listed_once_with_its_reason(make_chip,
     model, x = residual
     report = to_crossbar(model, wide(make_chip), example=x).report
     assert [(d.name, d.op) for d in report.digital] == [
-        ("(model)", "Residual"), ("up", "ConvTranspose2d"), ("layer_norm", "LayerNorm"),
-        ("attention", "MultiheadAttention"), ("attention.out_proj", "NonDynamicallyQuantizableLinear"),
-        ("table", "Embedding"), ("(model)", "conv2d"), ("(model)", "matmul"),
-    ]  # fmt: skip
+        ("(model)", "Residual"),
+        ("up", "ConvTranspose2d"),
+        ("layer_norm", "LayerNorm"),
+        ("attention", "MultiheadAttention"),
+        ("attention.out_proj", "NonDynamicallyQuantizableLinear"),
+        ("table", "Embedding"),
+        ("(model)", "conv2d"),
+        ("(model)", "matmul"),
+    ]
     reasons = {d.name: d.why for d in report.digital[1:6]}
     assert reasons["attention.out_proj"] == "MultiheadAttention reads its weights without calling it"
     assert reasons["table"] == "is a table look-up, not a product"
@@ -222,9 +227,14 @@ def test_layers_that_would_lose_something_are_left_alone_and_said_so(make_chip):
             return super()._conv_forward(input, weight * 2, bias)
 
     model = nn.Sequential(
-        Standardized(1, 1, 1), Rescaled(1, 1, 1), parametrizations.weight_norm(nn.Linear(4, 4, bias=False)),
-        nn.Linear(4, 4), nn.Linear(4, 4), nn.Linear(4, 4), nn.LazyLinear(3),
-    )  # fmt: skip
+        Standardized(1, 1, 1),
+        Rescaled(1, 1, 1),
+        parametrizations.weight_norm(nn.Linear(4, 4, bias=False)),
+        nn.Linear(4, 4),
+        nn.Linear(4, 4),
+        nn.Linear(4, 4),
+        nn.LazyLinear(3),
+    )
     model[3].register_forward_pre_hook(lambda *_: None)
     model[4].register_forward_hook(lambda *_: None)
     report = to_crossbar(model, make_chip()).report

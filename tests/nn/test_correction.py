@@ -14,12 +14,15 @@ from bitline.errors import ChipError
 from bitline.mapping.encode import together_again
 from bitline.mvm import native
 from bitline.nn import calibrate, crossbar_layers, program, set_chip, to_crossbar
-from bitline.nn.correction import STEP, tile_sums
 from bitline.nn.layers import IDEAL, CrossbarLayer
+from bitline.nn.results import tile_sums
+from bitline.programming.mean_error import STEP
 
 ERRING = {
-    "bits": 2, "programming": {"kind": "lognormal", "sigma": 0.3}, "faults": {"stuck_off": 0.09, "stuck_on": 0.02},
-}  # fmt: skip
+    "bits": 2,
+    "programming": {"kind": "lognormal", "sigma": 0.3},
+    "faults": {"stuck_off": 0.09, "stuck_on": 0.02},
+}
 LAYERS = {
     "linear": (lambda: nn.Linear(21, 6), (5, 21)),
     "linear, three axes": (lambda: nn.Linear(21, 6), (4, 3, 21)),

@@ -5,14 +5,20 @@ from torch import nn
 from bitline import chip as chips
 from bitline.errors import ConversionError
 from bitline.nn import calibrate, cells, crossbar_layers, program, to_crossbar
-from bitline.nn.view import ChipView
-from bitline.nn.wiring import written_cells
+from bitline.programming.cells import written_cells
+from bitline.train.chip_view import ChipView
 
 FAULTS = "cell.faults={stuck_off=0.09, stuck_on=0.02}"
 BASE = (
-    "crossbar.rows=32", "crossbar.active_rows=32", "crossbar.cols=32", "adc.columns_per_adc=8", "adc.policy=lossless",
-    "cell.programming={kind='ideal'}", "cell.leak=cancelled", "cell.read_noise={kind='none'}",
-)  # fmt: skip
+    "crossbar.rows=32",
+    "crossbar.active_rows=32",
+    "crossbar.cols=32",
+    "adc.columns_per_adc=8",
+    "adc.policy=lossless",
+    "cell.programming={kind='ideal'}",
+    "cell.leak=cancelled",
+    "cell.read_noise={kind='none'}",
+)
 
 
 def network(rows_at_zero=0):

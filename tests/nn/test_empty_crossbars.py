@@ -49,9 +49,12 @@ def test_each_output_is_that_of_a_layer_of_the_rows_and_columns_left(make_chip, 
     references = encoding == ENCODINGS[1]
     physics = {"programming": {"kind": "lognormal", "sigma": 0.1}, "faults": {"stuck_on": 0.05}}
     there = chip(
-        make_chip, weights={"bits": 4, "encoding": encoding}, cell=physics, adc={"bits": 3, "policy": "full"},
+        make_chip,
+        weights={"bits": 4, "encoding": encoding},
+        cell=physics,
+        adc={"bits": 3, "policy": "full"},
         crossbar={"rows": 8, "cols": 18 if references else 16 if encoding != "pair" else 32},
-    )  # fmt: skip
+    )
     whole, x = pruned(), torch.rand(5, 24)
     x[0] = 1.0
     model, report = on_chip(whole, there, x, seed)
@@ -77,10 +80,12 @@ def test_a_layer_of_zeros_needs_no_crossbar_and_answers_its_bias(make_chip, enco
     layer, x = pruned(), torch.rand(5, 24)
     nn.init.zeros_(layer.weight)
     there = chip(
-        make_chip, weights={"bits": 4, "encoding": encoding},
-        adc={"bits": 3, "policy": policy, "granularity": granularity}, crossbar={"rows": 8, "cols": 18},
+        make_chip,
+        weights={"bits": 4, "encoding": encoding},
+        adc={"bits": 3, "policy": policy, "granularity": granularity},
+        crossbar={"rows": 8, "cols": 18},
         cell={"programming": {"kind": "lognormal", "sigma": 0.3}, "read_noise": {"kind": "absolute", "sigma": "3 uS"}},
-    )  # fmt: skip
+    )
     model, _ = on_chip(layer, there, x, 0)
     assert placement(model).crossbars == 0
     assert torch.equal(model(x).detach(), layer.bias.detach().expand(5, -1))

@@ -18,20 +18,26 @@ CHIPS = {
     "minmax": {"adc": {"policy": "batch_minmax"}},
     "noisy": {"cell": {"read_noise": {"kind": "absolute", "sigma": "1 uS"}}},
     "noisy and lossless": {
-        "adc": {"policy": "lossless"}, "cell": {"read_noise": {"kind": "absolute", "sigma": "1 uS"}}
+        "adc": {"policy": "lossless"},
+        "cell": {"read_noise": {"kind": "absolute", "sigma": "1 uS"}},
     },
     "noisy in proportion": {"cell": {"read_noise": {"kind": "proportional", "sigma": 0.05}}},
     "wide inputs": {"inputs": {"bits": 9}},
     "pairs": {"weights": {"bits": 4, "encoding": "pair"}, "adc": {"bits": 4, "policy": "calibrated"}},
-}  # fmt: skip
+}
 
 
 def network() -> nn.Module:
     torch.manual_seed(0)
     return nn.Sequential(
-        nn.Conv2d(4, 6, 3, groups=2, dilation=2, padding_mode="reflect", padding=1), nn.ReLU(), nn.Flatten(2),
-        nn.Conv1d(6, 4, 5, stride=2), nn.ReLU(), nn.Flatten(), nn.Linear(64, 10),
-    )  # fmt: skip
+        nn.Conv2d(4, 6, 3, groups=2, dilation=2, padding_mode="reflect", padding=1),
+        nn.ReLU(),
+        nn.Flatten(2),
+        nn.Conv1d(6, 4, 5, stride=2),
+        nn.ReLU(),
+        nn.Flatten(),
+        nn.Linear(64, 10),
+    )
 
 
 @pytest.mark.parametrize("seed", [0, IDEAL])
@@ -67,10 +73,11 @@ def test_an_uncalibrated_network_is_refused(make_chip):
 
 def test_the_summary_counts_paths_and_names_what_is_left():
     layers = [
-        LayerPath("a", "avx512", "words", None), LayerPath("b", "avx512", "bytes", None),
+        LayerPath("a", "avx512", "words", None),
+        LayerPath("b", "avx512", "bytes", None),
         LayerPath("c", native.TENSOR, "one integer product", "exact"),
         LayerPath("d", native.TENSOR, "tensors of float32", "too wide"),
-    ]  # fmt: skip
+    ]
     assert summary(layers) == (
         "2 of 4 layers on path avx512; 1 of 4 layers as one integer product: c; 1 of 4 layers fall back to tensors: d"
     )

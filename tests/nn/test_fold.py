@@ -59,14 +59,21 @@ IN_SEQUENCE = {
     "depthwise": (lambda: nn.Sequential(nn.Conv2d(3, 3, 3, groups=3), nn.BatchNorm2d(3)), IMAGE, {"1": "0"}),
     "linear": (lambda: nn.Sequential(nn.Linear(6, 4), nn.BatchNorm1d(4), nn.ReLU()), ROWS, {"1": "0"}),
     "conv1d": (lambda: nn.Sequential(nn.Conv1d(3, 4, 3), nn.BatchNorm1d(4)), LINE, {"1": "0"}),
-    "nested": (lambda: nn.Sequential(nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)), nn.ReLU()), IMAGE,
-               {"0.1": "0.0"}),
+    "nested": (
+        lambda: nn.Sequential(nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)), nn.ReLU()),
+        IMAGE,
+        {"0.1": "0.0"},
+    ),
     "in front": (lambda: nn.Sequential(nn.BatchNorm2d(3), nn.Conv2d(3, 4, 3)), IMAGE, {}),
     "after an activation": (lambda: nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.BatchNorm2d(4)), IMAGE, {}),
     "without statistics": (
-        lambda: nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4, affine=True), nn.Conv2d(4, 4, 1),
-                              nn.InstanceNorm2d(4)), IMAGE, {"1": "0"}),
-}  # fmt: skip
+        lambda: nn.Sequential(
+            nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4, affine=True), nn.Conv2d(4, 4, 1), nn.InstanceNorm2d(4)
+        ),
+        IMAGE,
+        {"1": "0"},
+    ),
+}
 
 
 @pytest.mark.parametrize("example", [True, False])

@@ -15,10 +15,11 @@ BLOCKS = {
     "separable": (lambda: SeparableConv2d(nn.Conv2d(8, 12, 3, bias=False)), "0.depthwise"),
     "separable with bias": (lambda: SeparableConv2d(nn.Conv2d(8, 12, 3), multiplier=2), "0.depthwise"),
     "depthwise first": (
-        lambda: SeparableConv2d(nn.Conv2d(8, 12, 3, bias=False), multiplier=2, pointwise_first=False), "0.pointwise",
+        lambda: SeparableConv2d(nn.Conv2d(8, 12, 3, bias=False), multiplier=2, pointwise_first=False),
+        "0.pointwise",
     ),
     "linear": (lambda: GroupLinear(nn.Linear(8, 12), 4), "0.conv"),
-}  # fmt: skip
+}
 
 
 def shuffled(block: Block) -> Block:

@@ -12,11 +12,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from bitline.errors import ConversionError, DataError, MappingError
+from bitline.integer.network import IntegerNetwork, integer_network
+from bitline.integer.operations import Product, Requantize, SumPool
+from bitline.integer.requantize import REQUANTIZE, Format, Value, rounded
+from bitline.integer.trace import Step
 from bitline.nn import calibrate, to_crossbar
-from bitline.nn.derive import REQUANTIZE, Format, Value, rounded
-from bitline.nn.graph import Step
-from bitline.nn.integer import IntegerNetwork, integer_network
-from bitline.nn.operations import Product, Requantize, SumPool
 
 
 class OnlyIntegers(TorchDispatchMode):
@@ -43,14 +43,12 @@ ROUNDINGS = [("up", "channel"), ("nearest", "tensor")]
 @pytest.mark.parametrize(
     ("name", "rounding", "granularity"),
     [*((name, "nearest", "channel") for name in NETWORKS), *(("mixed", *kind) for kind in ROUNDINGS)],
-)  # fmt: skip
+)
 def test_integers_give_the_numbers_of_the_simulated_chip(make_chip, name, rounding, granularity):
     build, shape = NETWORKS[name]
     torch.manual_seed(1)
     x = torch.randn(3, *shape)
-    chip = powers(
-        make_chip, weights={"rounding": rounding, "granularity": granularity}, inputs={"rounding": rounding}
-    )  # fmt: skip
+    chip = powers(make_chip, weights={"rounding": rounding, "granularity": granularity}, inputs={"rounding": rounding})
     model = on_chip(shuffled(build()), chip, x)
     network = integer_network(model, x)
     q = network.quantize(x)
@@ -66,12 +64,14 @@ def test_integers_give_the_numbers_of_the_simulated_chip(make_chip, name, roundi
 @pytest.mark.parametrize(
     ("weights", "inputs"),
     [
-        ({"bits": 4}, {"bits": 4}), ({"bits": 8}, {"bits": 12}), ({"bits": 12}, {"bits": 8}),
+        ({"bits": 4}, {"bits": 4}),
+        ({"bits": 8}, {"bits": 12}),
+        ({"bits": 12}, {"bits": 8}),
         ({"encoding": "pair", "bits": 6}, {"bits": 6}),
         ({"encoding": {"kind": "offset", "zero_point": 100}}, {"bits": 8}),
         ({"encoding": "twos_complement", "bias_bits": 16}, {"bits": 3}),
     ],
-)  # fmt: skip
+)
 def test_other_widths_and_encodings_give_the_same_numbers_too(make_chip, weights, inputs):
     torch.manual_seed(0)
     x = torch.randn(4, 2, 8, 9)
@@ -93,9 +93,7 @@ def test_a_removed_layer_answers_its_bias(make_chip):
         torch.testing.assert_close(model[0](x)[0], net[0].bias, rtol=0, atol=float(net[0].bias.abs().max()) / 127)
 
 
-@given(
-    st.integers(-10, 40), st.sampled_from([1, 3, 5, 7, 49]), st.booleans(), st.integers(2, 9), st.integers(0, 2**32),
-)  # fmt: skip
+@given(st.integers(-10, 40), st.sampled_from([1, 3, 5, 7, 49]), st.booleans(), st.integers(2, 9), st.integers(0, 2**32))
 def test_a_requantization_is_the_exact_quotient_rounded_half_to_even(shift, divisor, signed, bits, seed):
     low, high = (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) if signed else (0, 2**bits - 1)
     shift = shift if divisor == 1 else min(shift, 12)
@@ -134,7 +132,7 @@ def test_images_at_once_change_no_score(make_chip, monkeypatch):
     x = torch.randn(7, 2, 8, 9)
     network = integer_network(on_chip(Mixed(), powers(make_chip), x), x)
     whole = network(network.quantize(x)).integers
-    monkeypatch.setattr("bitline.nn.integer._AT_ONCE", 2)
+    monkeypatch.setattr("bitline.integer.network._AT_ONCE", 2)
     assert torch.equal(network(network.quantize(x)).integers, whole)
 
 
@@ -143,7 +141,7 @@ def test_a_computer_whose_byte_products_saturate_gives_the_same_integers(make_ch
     x = torch.randn(3, 2, 8, 9)
     network = integer_network(on_chip(Mixed(), powers(make_chip), x), x)
     fast = network(network.quantize(x)).integers
-    monkeypatch.setattr("bitline.nn.operations.exact_bytes", lambda: False)
+    monkeypatch.setattr("bitline.integer.operations.exact_bytes", lambda: False)
     assert torch.equal(network(network.quantize(x)).integers, fast)
 
 

@@ -259,8 +259,9 @@ def test_the_conversions_performed_are_those_of_the_placement(make_chip, data):
     encoding = data.draw(st.sampled_from(["offset", "pair", "twos_complement", *sided]))
     chip = make_chip(
         crossbar={"rows": 12, "cols": 24, "active_rows": data.draw(st.integers(1, 12))},
-        weights={"encoding": encoding}, dac={"bits": data.draw(st.integers(1, 4))},
-    )  # fmt: skip
+        weights={"encoding": encoding},
+        dac={"bits": data.draw(st.integers(1, 4))},
+    )
     x = x if data.draw(st.booleans()) else x.abs()
     model, report = to_crossbar(layer, chip, example=x)
     calibrate(model, [x])

@@ -57,14 +57,21 @@ def one_layer(module: nn.Module, chip, strategy: str, x: Tensor, *, seed: int = 
 def layers(draw, make_chip, *, cells=tuple(CELLS), policies=("lossless", "full", "calibrated")):
     """A small group convolution on a small chip under some strategy, and inputs of it."""
     chip = make_chip(
-        crossbar={"rows": 24, "cols": 40, "active_rows": draw(st.sampled_from([9, 13, 24])),
-                  **draw(st.sampled_from([{}, {"segment_rows": 4}]))},
+        crossbar={
+            "rows": 24,
+            "cols": 40,
+            "active_rows": draw(st.sampled_from([9, 13, 24])),
+            **draw(st.sampled_from([{}, {"segment_rows": 4}])),
+        },
         cell={"bits": draw(st.sampled_from([1, 2, 3])), **CELLS[draw(st.sampled_from(cells))]},
         dac={"bits": draw(st.sampled_from([1, 2]))},
         weights={"bits": 4, "encoding": ENCODINGS[draw(st.sampled_from(list(ENCODINGS)))]},
-        adc={"bits": draw(st.sampled_from([3, 6])), "policy": draw(st.sampled_from(policies)),
-             "granularity": draw(st.sampled_from(["slice_digit", "column"]))},
-    )  # fmt: skip
+        adc={
+            "bits": draw(st.sampled_from([3, 6])),
+            "policy": draw(st.sampled_from(policies)),
+            "granularity": draw(st.sampled_from(["slice_digit", "column"])),
+        },
+    )
     groups, channels, outputs = draw(st.integers(2, 6)), draw(st.integers(1, 2)), draw(st.integers(1, 2))
     seed = draw(st.integers(0, 2**31))
     torch.manual_seed(seed)
@@ -197,8 +204,10 @@ def test_a_strip_makes_the_sums_of_dense_groups(make_chip):
 
 @torch.no_grad()
 def test_a_digital_layer_knows_no_adc_no_cell_and_no_seed(make_chip):
-    poor = {"cell": {"faults": {"stuck_on": 0.5}, "read_noise": {"kind": "absolute", "sigma": "10 uS"}},
-            "adc": {"bits": 1, "policy": "calibrated"}}  # fmt: skip
+    poor = {
+        "cell": {"faults": {"stuck_on": 0.5}, "read_noise": {"kind": "absolute", "sigma": "10 uS"}},
+        "adc": {"bits": 1, "policy": "calibrated"},
+    }
     model, x = depthwise(make_chip, "digital", **poor)
     exact, _ = depthwise(make_chip, "dense", adc={"policy": "lossless"})
     program(model, 7)
@@ -258,12 +267,17 @@ def test_everything_may_stay_digital(make_chip):
 @pytest.mark.parametrize(
     ("mapping", "message"),
     [
-        ({"depthwide": "strip"}, "mapping names 'depthwide', which is no layer and no kind; did you mean 'depthwise'?; "
-                                 "kinds: depthwise, group, *; layers: 0"),
-        ({"0": "stripe"}, "mapping of 0 = 'stripe'; did you mean 'strip'?; "
-                          "allowed: dense, naive, packed, strip, digital"),
+        (
+            {"depthwide": "strip"},
+            "mapping names 'depthwide', which is no layer and no kind; did you mean 'depthwise'?; "
+            "kinds: depthwise, group, *; layers: 0",
+        ),
+        (
+            {"0": "stripe"},
+            "mapping of 0 = 'stripe'; did you mean 'strip'?; allowed: dense, naive, packed, strip, digital",
+        ),
     ],
-)  # fmt: skip
+)
 def test_an_unknown_key_or_strategy_is_refused_with_the_nearest(make_chip, mapping, message):
     with pytest.raises(ConversionError) as error:
         to_crossbar(nn.Sequential(nn.Conv2d(4, 4, 3, groups=4)), make_chip(), mapping=mapping)

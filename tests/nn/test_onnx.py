@@ -9,8 +9,8 @@ from integer_samples import NETWORKS, Mixed, on_chip, powers, shuffled
 from torch import nn
 
 from bitline.errors import ExportError
-from bitline.nn.integer import integer_network
-from bitline.nn.onnx import export, operators, run
+from bitline.integer.network import integer_network
+from bitline.integer.onnx import export, operators, run
 
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")

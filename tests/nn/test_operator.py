@@ -11,17 +11,22 @@ from bitline.nn import calibrate, program, set_chip, to_crossbar
 def network() -> nn.Module:
     torch.manual_seed(0)
     return nn.Sequential(
-        nn.Conv2d(3, 6, 3, padding=1, groups=3), nn.ReLU(), nn.Conv2d(6, 4, 3, stride=2, padding_mode="circular",
-        padding=1), nn.ReLU(), nn.Flatten(), nn.Linear(64, 10),
-    )  # fmt: skip
+        nn.Conv2d(3, 6, 3, padding=1, groups=3),
+        nn.ReLU(),
+        nn.Conv2d(6, 4, 3, stride=2, padding_mode="circular", padding=1),
+        nn.ReLU(),
+        nn.Flatten(),
+        nn.Linear(64, 10),
+    )
 
 
 @pytest.fixture
 def converted(make_chip):
     chip = make_chip(
-        cell={"programming": {"kind": "lognormal", "sigma": 0.1}}, crossbar={"rows": 16, "cols": 64},
+        cell={"programming": {"kind": "lognormal", "sigma": 0.1}},
+        crossbar={"rows": 16, "cols": 64},
         adc={"bits": 5, "policy": "calibrated"},
-    )  # fmt: skip
+    )
     x = torch.rand(5, 3, 8, 8)
     model, _ = to_crossbar(network(), chip, example=x)
     calibrate(model, [x])
@@ -67,10 +72,12 @@ def test_read_noise_in_an_exported_network_is_an_error(converted):
     model, x = converted
     chip = next(m.chip for m in model.modules() if hasattr(m, "chip"))
     noisy = chip.model_copy(
-        update={"cell": type(chip.cell).model_validate(
-            chip.cell.model_dump() | {"read_noise": {"kind": "absolute", "sigma": "1 uS"}}
-        )}
-    )  # fmt: skip
+        update={
+            "cell": type(chip.cell).model_validate(
+                chip.cell.model_dump() | {"read_noise": {"kind": "absolute", "sigma": "1 uS"}}
+            )
+        }
+    )
     set_chip(model, noisy)
     with pytest.raises(ConversionError, match="has read noise, which no compiled or exported network can draw anew"):
         torch.export.export(model, (x,))

@@ -102,8 +102,11 @@ SPOILED = {
     "half a chip": (spoiled(lambda _, m: m.update(chip="{")), DataError, "does not say which chip"),
     "missing": (spoiled(lambda t, _: t.pop("3.adc_lsb")), ConversionError, r"lacks 3\.adc_lsb$"),
     "more": (spoiled(lambda t, _: t.update(extra=torch.ones(1))), ConversionError, r"beyond the network's, extra$"),
-    "other chip": (spoiled(lambda _, m: m.update(chip=json.dumps({**json.loads(m["chip"]), "adc.bits": 7}))),
-                   ConversionError, r"written for chip small of adc\.bits = 7; chip small has 3$"),
+    "other chip": (
+        spoiled(lambda _, m: m.update(chip=json.dumps({**json.loads(m["chip"]), "adc.bits": 7}))),
+        ConversionError,
+        r"written for chip small of adc\.bits = 7; chip small has 3$",
+    ),
     "not a number": (put("3.adc_lsb", lambda v: v * float("nan")), ConversionError, "layer 3: adc_lsb is NaN"),
     "infinite": (put("0.adc_offset", lambda v: v / 0), ConversionError, "layer 0: adc_offset is NaN or infinite"),
     "too small": (put("0.adc_lsb", lambda v: v * 0 + 0.5), ConversionError, "is below one level"),
@@ -112,7 +115,7 @@ SPOILED = {
     "shape": (put("0.adc_lsb", lambda v: v[:, :1, :1].contiguous()), ConversionError, r"expected \(1, 4, 2, 1\)"),
     "scale": (put("0.input_scale", lambda v: -v), ConversionError, "must be a number above zero"),
     "sign": (put("0.input_signed", lambda v: v.int()), ConversionError, "not one number and one sign"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", SPOILED)

@@ -13,32 +13,37 @@ from bitline.chip import Chip, replace
 from bitline.errors import ChipError
 from bitline.mapping.encode import encode, slice_weights
 from bitline.mapping.lower import Matmul
-from bitline.mapping.nearest import nearest_levels
 from bitline.mapping.place import dense
-from bitline.mapping.residual import Residuals
 from bitline.nn import IDEAL, calibrate, crossbar_layers, to_crossbar
 from bitline.nn.layers import CrossbarLayer
-from bitline.nn.remap import MEAN_SQUARE, _tile_errors, arrange
-from bitline.nn.wiring import written_cells
 from bitline.physics.faults import stuck_levels
 from bitline.physics.program import effective_levels, exact_levels
 from bitline.physics.verify import most_sensitive
+from bitline.programming.cells import written_cells
+from bitline.programming.nearest import nearest_levels
+from bitline.programming.remap import MEAN_SQUARE, _tile_errors, arrange
+from bitline.programming.residual import Residuals
 
 ENCODINGS = {
-    "offset": {"kind": "offset"}, "zero point": {"kind": "offset", "zero_point": 20},
-    "column": {"kind": "offset", "sum": "column"}, "measured": {"kind": "offset", "correction": "measured"},
+    "offset": {"kind": "offset"},
+    "zero point": {"kind": "offset", "zero_point": 20},
+    "column": {"kind": "offset", "sum": "column"},
+    "measured": {"kind": "offset", "correction": "measured"},
     "pair": {"kind": "pair"},
-    "digital pair": {"kind": "pair", "subtract": "digital"}, "two's complement": {"kind": "twos_complement"},
-}  # fmt: skip
+    "digital pair": {"kind": "pair", "subtract": "digital"},
+    "two's complement": {"kind": "twos_complement"},
+}
 FAULTS = {"stuck_off": 0.09, "stuck_on": 0.02}
 
 
 def chip_with(make_chip, encoding="offset", *, faults=FAULTS, sigma=0.0, cols=64, **mitigation) -> Chip:
     return make_chip(
         cell={"bits": 2, "g_min": "0 S", "faults": faults, "programming": {"kind": "lognormal", "sigma": sigma}},
-        adc={"policy": "lossless"}, crossbar={"rows": 16, "cols": cols}, mitigation=mitigation,
+        adc={"policy": "lossless"},
+        crossbar={"rows": 16, "cols": cols},
+        mitigation=mitigation,
         weights={"bits": 6, "encoding": ENCODINGS[encoding]},
-    )  # fmt: skip
+    )
 
 
 def on_chip(chip: Chip, model: nn.Module, x: Tensor, **mapping: str) -> CrossbarLayer:
@@ -95,8 +100,9 @@ def test_each_switch_takes_some_of_the_error_of_stuck_cells(make_chip, encoding)
     layer = on_chip(chip_with(make_chip, encoding), linear, x)
     error = {
         (remap, flip): squared_error(layer, x, chip_with(make_chip, encoding, remap=remap, flip=flip))
-        for remap in (False, True) for flip in (False, True)
-    }  # fmt: skip
+        for remap in (False, True)
+        for flip in (False, True)
+    }
     assert error[True, False] < 0.8 * error[False, False]
     assert error[True, True] < 1.02 * error[True, False]
     if encoding in ("measured", "pair"):
@@ -132,11 +138,11 @@ def test_faults_of_crossbars_that_are_not_built_move_no_kernel(make_chip, encodi
         stuck[..., :16, :] = -1
         return stuck
 
-    monkeypatch.setattr("bitline.nn.wiring.stuck_levels", elsewhere)
+    monkeypatch.setattr("bitline.programming.cells.stuck_levels", elsewhere)
     written = written_cells(q, placement, chip.cell, 1)
     assert torch.equal(written.order, torch.arange(10)[None])
     assert not written.turned.any()
-    monkeypatch.setattr("bitline.nn.wiring.stuck_levels", lambda *_, **__: None)
+    monkeypatch.setattr("bitline.programming.cells.stuck_levels", lambda *_, **__: None)
     assert torch.equal(written.levels, written_cells(q, placement, chip.cell, 1).levels)
 
 
@@ -165,7 +171,7 @@ def test_nothing_is_drawn_otherwise_where_nothing_is_mitigated(make_chip):
     chip = chip_with(make_chip, sigma=0.2)
     placement = dense(Matmul("it", "linear", 20, 30), chip)
     q = torch.zeros(1, 20, 30)
-    from bitline.physics import seeds
+    from bitline import seeds
 
     levels = encode(q, placement)
     stuck = stuck_levels(levels.shape, chip.cell, generator=seeds.generator(7, "it", "faults"))

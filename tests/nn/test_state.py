@@ -88,8 +88,11 @@ def test_frozen_parameters_stay_frozen(make_chip):
     plain[2].bias.requires_grad_(False)
     converted = to_crossbar(plain, make_chip()).model
     assert {n: p.requires_grad for n, p in converted.named_parameters()} == {
-        "0.weight": False, "0.bias": False, "2.weight": True, "2.bias": False,
-    }  # fmt: skip
+        "0.weight": False,
+        "0.bias": False,
+        "2.weight": True,
+        "2.bias": False,
+    }
 
 
 def test_a_few_steps_of_training_on_the_chip_lower_the_loss(make_chip):

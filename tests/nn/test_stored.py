@@ -7,18 +7,20 @@ import torch
 from torch import nn
 
 from bitline.errors import ConversionError
+from bitline.integer.stored import store
 from bitline.models import build
 from bitline.nn import calibrate, set_chip, to_crossbar
 from bitline.nn.grid import grids
-from bitline.nn.stored import store
 
 
 @pytest.fixture
 def chip(make_chip):
     return make_chip(
-        crossbar={"rows": 64, "cols": 64}, adc={"policy": "lossless"}, inputs={"scale": "power_of_two"},
+        crossbar={"rows": 64, "cols": 64},
+        adc={"policy": "lossless"},
+        inputs={"scale": "power_of_two"},
         weights={"scale": "power_of_two", "bias_bits": 8},
-    )  # fmt: skip
+    )
 
 
 class Residual(nn.Module):

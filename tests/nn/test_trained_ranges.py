@@ -24,13 +24,16 @@ from bitline.nn import (
     train_ranges,
 )
 from bitline.nn.layers import CrossbarLayer
-from bitline.nn.wiring import sort_results
+from bitline.nn.results import sort_results
 
 GRANULARITIES = ("layer", "slice", "slice_digit", "column")
 ENCODINGS = (
-    {"kind": "offset"}, {"kind": "offset", "sum": "column"}, {"kind": "pair"}, {"kind": "pair", "subtract": "digital"},
+    {"kind": "offset"},
+    {"kind": "offset", "sum": "column"},
+    {"kind": "pair"},
+    {"kind": "pair", "subtract": "digital"},
     {"kind": "twos_complement"},
-)  # fmt: skip
+)
 LAYERS = {
     "linear": (lambda: nn.Linear(20, 5), (6, 20)),
     "linear of sequences": (lambda: nn.Linear(20, 5, bias=False), (3, 2, 20)),
@@ -126,8 +129,16 @@ def test_the_gradient_of_all_vectors_is_that_of_autograd(make_chip, name, encodi
     torch.manual_seed(1)
     build, shape = LAYERS[name]
     x = torch.randn(shape) if "linear" in name else torch.rand(shape)
-    check(on_chip(make_chip, nn.Sequential(build()), x, adc={"bits": 2, "granularity": granularity},
-                  weights={"bits": 4, "encoding": encoding}), x)  # fmt: skip
+    check(
+        on_chip(
+            make_chip,
+            nn.Sequential(build()),
+            x,
+            adc={"bits": 2, "granularity": granularity},
+            weights={"bits": 4, "encoding": encoding},
+        ),
+        x,
+    )
 
 
 @pytest.mark.parametrize("mapping", ["dense", "naive", "packed"])
@@ -135,8 +146,13 @@ def test_the_gradient_of_all_vectors_is_that_of_autograd(make_chip, name, encodi
 def test_groups_that_share_bitlines_have_it_too(make_chip, mapping, granularity):
     torch.manual_seed(1)
     x = torch.rand(2, 5, 4, 4)
-    model = on_chip(make_chip, nn.Sequential(nn.Conv2d(5, 10, 2, groups=5)), x,
-                    adc={"bits": 2, "granularity": granularity}, mapping={"*": mapping})  # fmt: skip
+    model = on_chip(
+        make_chip,
+        nn.Sequential(nn.Conv2d(5, 10, 2, groups=5)),
+        x,
+        adc={"bits": 2, "granularity": granularity},
+        mapping={"*": mapping},
+    )
     check(model, x)
 
 
@@ -146,8 +162,9 @@ def test_binary_and_ternary_sums_on_programmed_cells_have_it_too(make_chip, adc,
     torch.manual_seed(1)
     x = torch.rand(2, 3, 5, 5)
     cell = {"programming": {"kind": "lognormal", "sigma": 0.2}, "leak": "kept", "faults": {"stuck_on": 0.05}}
-    model = on_chip(make_chip, nn.Sequential(nn.Conv2d(3, 4, 3)), x, adc=adc, cell=cell,
-                    weights={"bits": 4, "encoding": encoding})  # fmt: skip
+    model = on_chip(
+        make_chip, nn.Sequential(nn.Conv2d(3, 4, 3)), x, adc=adc, cell=cell, weights={"bits": 4, "encoding": encoding}
+    )
     program(model, 3)
     check(model, x)
 
@@ -260,8 +277,14 @@ def test_training_lowers_the_loss_on_programmed_chips(make_chip, adc, offsets):
     x = torch.randn(64, 8)
     labels = (x[:, 0] > x[:, 1]).long()
     net = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 2))
-    model = on_chip(make_chip, net, x, adc={**adc, "granularity": "slice"}, weights={"bits": 3, "encoding": "pair"},
-                    cell={"programming": {"kind": "lognormal", "sigma": 0.1}})  # fmt: skip
+    model = on_chip(
+        make_chip,
+        net,
+        x,
+        adc={**adc, "granularity": "slice"},
+        weights={"bits": 3, "encoding": "pair"},
+        cell={"programming": {"kind": "lognormal", "sigma": 0.1}},
+    )
     train_ranges(model, offsets=offsets, vectors=16)
     optimizer = adam(model)
     losses: list[float] = []

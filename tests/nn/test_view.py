@@ -8,7 +8,7 @@ from bitline.compress import fold_norms
 from bitline.errors import ConversionError
 from bitline.models import build
 from bitline.nn import calibrate, program, to_crossbar
-from bitline.nn.view import ChipView
+from bitline.train.chip_view import ChipView
 
 CHIP = chips.load("example-128", ["adc.policy=lossless", "cell.programming={kind='lognormal', sigma=0.1}"])
 

@@ -7,8 +7,9 @@ from bitline.chip.description import Cell
 from bitline.mapping.lower import Matmul
 from bitline.mapping.place import dense
 from bitline.mvm import adc
+from bitline.mvm.crossbars import Crossbars
 from bitline.mvm.product import Product
-from bitline.mvm.torch_fast import Crossbars, crossbar_mvm
+from bitline.mvm.torch_fast import crossbar_mvm
 from bitline.physics.noise import ReadNoise
 from bitline.physics.normal import SIGMA, key, normals, quantiles
 
@@ -22,9 +23,11 @@ STEP = 30e-6
 def test_the_variance_of_a_sum_is_the_sum_of_the_cells_variances(make_chip, kind, leak, encoding):
     sigma = 3e-6 if kind == "absolute" else 0.05
     chip = make_chip(
-        cell={**CELL, "leak": leak, "read_noise": {"kind": kind, "sigma": sigma}}, dac={"bits": 2},
-        crossbar={"rows": 6, "cols": 64}, weights={"encoding": encoding},
-    )  # fmt: skip
+        cell={**CELL, "leak": leak, "read_noise": {"kind": kind, "sigma": sigma}},
+        dac={"bits": 2},
+        crossbar={"rows": 6, "cols": 64},
+        weights={"encoding": encoding},
+    )
     product = Product(dense(Matmul("it", "linear", 6, 2), chip))
     generator = torch.Generator().manual_seed(0)
     levels = torch.randint(0, 4, (1, chip.sides, 2, 6, 2), generator=generator)
@@ -34,9 +37,12 @@ def test_the_variance_of_a_sum_is_the_sum_of_the_cells_variances(make_chip, kind
     sums: list[torch.Tensor] = []
     noise = ReadNoise(chip.cell, 1)
     crossbar_mvm(
-        vector.expand(1, positions, 1, 6), Crossbars(product, stored), adc.lossless(), noise=noise,
+        vector.expand(1, positions, 1, 6),
+        Crossbars(product, stored),
+        adc.lossless(),
+        noise=noise,
         observer=lambda a, _: sums.append(a),
-    )  # fmt: skip
+    )
     seen = torch.stack(sums).squeeze(0)[0].double()  # digits, vectors, slices, sides, columns
 
     digit = torch.stack([vector & 3, vector >> 2]).double()

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from bitline import seeds
 from bitline.chip.description import Cell
-from bitline.physics import seeds
 from bitline.physics.faults import stuck_levels
 from bitline.physics.program import RESOLUTION, effective_levels, mean_levels
 from bitline.physics.program import written as conductances
@@ -111,8 +111,11 @@ def test_more_variation_moves_the_same_cells_the_same_way():
 
 
 def test_faults_come_in_the_fractions_asked_for():
-    stuck = stuck_levels(torch.Size([N]), cell(faults={"stuck_off": 0.0904, "stuck_on": 0.0175}),
-                         generator=torch.Generator().manual_seed(0))  # fmt: skip
+    stuck = stuck_levels(
+        torch.Size([N]),
+        cell(faults={"stuck_off": 0.0904, "stuck_on": 0.0175}),
+        generator=torch.Generator().manual_seed(0),
+    )
     for level, share in ((0, 0.0904), (3, 0.0175), (-1, 1 - 0.0904 - 0.0175)):
         sampling = 5 * math.sqrt(share * (1 - share) / N)
         assert float((stuck == level).double().mean()) == pytest.approx(share, abs=sampling)
@@ -162,11 +165,15 @@ def test_a_leak_that_is_kept_adds_the_lowest_conductance_to_every_cell():
     assert kept.dtype == torch.float32
 
 
-@pytest.mark.parametrize("programming", [
-    {"kind": "lognormal", "sigma": 0.2}, {"kind": "gaussian_absolute", "sigma": "2 uS"},
-    {"kind": "gaussian_proportional", "sigma": 0.1},
-    {"kind": "per_level", "sigma": ["1 uS", "2 uS", "3 uS", "4 uS"], "mean": ["11 uS", "35 uS", "70 uS", "99 uS"]},
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "programming",
+    [
+        {"kind": "lognormal", "sigma": 0.2},
+        {"kind": "gaussian_absolute", "sigma": "2 uS"},
+        {"kind": "gaussian_proportional", "sigma": 0.1},
+        {"kind": "per_level", "sigma": ["1 uS", "2 uS", "3 uS", "4 uS"], "mean": ["11 uS", "35 uS", "70 uS", "99 uS"]},
+    ],
+)
 def test_effective_levels_are_distributed_as_conductances_in_steps(programming):
     record = cell(programming=programming)
     levels = torch.arange(4, dtype=torch.uint8).repeat(N // 4)
@@ -178,9 +185,11 @@ def test_effective_levels_are_distributed_as_conductances_in_steps(programming):
         shares = torch.linspace(0.01, 0.99, 15, dtype=torch.float64)
         spread = float(wanted.std())
         torch.testing.assert_close(
-            torch.quantile(mine[:10**6], shares), torch.quantile(wanted[:10**6], shares), rtol=0,
+            torch.quantile(mine[: 10**6], shares),
+            torch.quantile(wanted[: 10**6], shares),
+            rtol=0,
             atol=RESOLUTION + 30 * spread / math.sqrt(len(mine)),
-        )  # fmt: skip
+        )
         assert float(mine.std()) == pytest.approx(spread, rel=0.02, abs=RESOLUTION / 2)
         neighbours = (mine[1:] - mine.mean()) * (mine[:-1] - mine.mean())
         assert abs(float(neighbours.mean())) < 5 * spread**2 / math.sqrt(len(mine)) + RESOLUTION**2

@@ -14,9 +14,7 @@ from bitline.physics.program import effective_levels
 from bitline.physics.readback import GAIN, Policy, write_in_turn
 
 SLICES = torch.tensor([1, 4, 16, 64])
-SIDES = {
-    "offset": SLICES[None], "pair": torch.stack([SLICES, -SLICES]), "10 bits": torch.tensor([[1, 4, 16, 64, 256]]),
-}  # fmt: skip
+SIDES = {"offset": SLICES[None], "pair": torch.stack([SLICES, -SLICES]), "10 bits": torch.tensor([[1, 4, 16, 64, 256]])}
 SMALL = {"offset": SLICES[None, :2], "pair": torch.stack([SLICES[:2], -SLICES[:2]])}
 
 

@@ -16,18 +16,37 @@ from bitline.train.run import train
 
 CHIP = ("adc.bits=4", "cell.read_noise={kind='none'}")
 SMALL = {
-    "recipe": "auto", "chip": "example-128", "overrides": CHIP, "epochs": 1, "chip_epochs": 1, "chips": 1, "images": 50,
-    "calibration_images": 64, "structure_images": 64, "batch_size": 64, "test_images": 50, "threads": 1, "trials": 6,
-    "front": 2, "proxy_steps": 3, "proxy_images": 64,
-}  # fmt: skip
+    "recipe": "auto",
+    "chip": "example-128",
+    "overrides": CHIP,
+    "epochs": 1,
+    "chip_epochs": 1,
+    "chips": 1,
+    "images": 50,
+    "calibration_images": 64,
+    "structure_images": 64,
+    "batch_size": 64,
+    "test_images": 50,
+    "threads": 1,
+    "trials": 6,
+    "front": 2,
+    "proxy_steps": 3,
+    "proxy_images": 64,
+}
 
 
 @pytest.fixture(scope="module")
 def network(tmp_path_factory):
     config = checked_training(
-        model="vgg8", data="digits", width=0.125, epochs=3, batch_size=64, threads=1, precision="32-true",
+        model="vgg8",
+        data="digits",
+        width=0.125,
+        epochs=3,
+        batch_size=64,
+        threads=1,
+        precision="32-true",
         out=tmp_path_factory.mktemp("origin") / "run",
-    )  # fmt: skip
+    )
     return train(config)
 
 

@@ -7,7 +7,7 @@ from typer.testing import CliRunner
 
 from bitline import chip as chips
 from bitline.cli import app
-from bitline.compress.sparsity import weights, weights_left
+from bitline.compress.prune.sparsity import weights, weights_left
 from bitline.data import load
 from bitline.errors import ChipError, ConversionError, DataError
 from bitline.models.files import load_run
@@ -21,19 +21,39 @@ from bitline.train.run import train
 from bitline.train.zerorize import ZerorizeRecover
 
 SMALL = {
-    "recipe": "crimp", "chip": "crimp-32nm", "sparsity": 0.6, "epochs": 12, "chip_epochs": 3, "lr": 0.05, "chips": 2,
-    "images": 100, "calibration_images": 64, "batch_size": 32, "test_images": 50, "threads": 1, "chip_lr": 5e-4,
-    "reprogram_every": 4, "chips_before": 1, "settle_epochs": 1, "precision": "32-true",
+    "recipe": "crimp",
+    "chip": "crimp-32nm",
+    "sparsity": 0.6,
+    "epochs": 12,
+    "chip_epochs": 3,
+    "lr": 0.05,
+    "chips": 2,
+    "images": 100,
+    "calibration_images": 64,
+    "batch_size": 32,
+    "test_images": 50,
+    "threads": 1,
+    "chip_lr": 5e-4,
+    "reprogram_every": 4,
+    "chips_before": 1,
+    "settle_epochs": 1,
+    "precision": "32-true",
     "overrides": ("crossbar.rows=32", "crossbar.cols=32", "crossbar.active_rows=32", "adc.columns_per_adc=32"),
-}  # fmt: skip
+}
 
 
 @pytest.fixture(scope="module")
 def network(tmp_path_factory):
     config = checked_training(
-        model="vgg8", data="digits", width=0.125, epochs=6, batch_size=64, threads=1, precision="32-true",
+        model="vgg8",
+        data="digits",
+        width=0.125,
+        epochs=6,
+        batch_size=64,
+        threads=1,
+        precision="32-true",
         out=tmp_path_factory.mktemp("origin") / "run",
-    )  # fmt: skip
+    )
     return train(config)
 
 
@@ -175,10 +195,16 @@ def test_a_network_settles_in_floating_point_before_it_learns_on_the_chip(networ
 
 def test_a_pruned_network_is_adapted_to_another_chip_without_pruning(network, folder, tmp_path):
     changes = {
-        "kernel_groups": False, "crossbar_blocks": False, "epochs": None, "settle_epochs": 0, "readback": False,
-        "chip_lr": 2e-3, "chips": 4, "images": 200,
+        "kernel_groups": False,
+        "crossbar_blocks": False,
+        "epochs": None,
+        "settle_epochs": 0,
+        "readback": False,
+        "chip_lr": 2e-3,
+        "chips": 4,
+        "images": 200,
         "overrides": (*SMALL["overrides"], "cell.programming.sigma=0.5", "cell.faults={stuck_off=0.0, stuck_on=0.0}"),
-    }  # fmt: skip
+    }
 
     def trained(epochs):
         options = {**SMALL, **changes, "chip_epochs": epochs}
@@ -244,9 +270,15 @@ def test_what_a_phase_cannot_prune_is_said_and_written(network, tmp_path):
 @pytest.mark.parametrize("rank", ["loss", "factor"])
 def test_removed_crossbars_learn_nothing_when_a_network_is_pruned_further(network, folder, tmp_path, rank):
     options = {
-        **SMALL, "sparsity": 0.65, "epochs": 2, "settle_epochs": 0, "chip_epochs": 0, "chips": 1, "images": 20,
+        **SMALL,
+        "sparsity": 0.65,
+        "epochs": 2,
+        "settle_epochs": 0,
+        "chip_epochs": 0,
+        "chips": 1,
+        "images": 20,
         "rank": rank,
-    }  # fmt: skip
+    }
     again = optimize(checked(run=folder, **options, kernel_groups=False, zero_start=0.0, out=tmp_path / "run"))
 
     before, after = (dict(load_run(run).model.named_parameters()) for run in (folder, again))

@@ -18,9 +18,18 @@ from bitline.train.run import train
 
 CHIP = ("crossbar.rows=64", "crossbar.active_rows=64", "adc.bits=4", "adc.granularity=layer")
 SMALL = {
-    "chip": "example-128", "overrides": CHIP, "epochs": 2, "chip_epochs": 2, "chips": 2, "images": 100,
-    "calibration_images": 64, "structure_images": 128, "batch_size": 32, "test_images": 50, "threads": 1,
-}  # fmt: skip
+    "chip": "example-128",
+    "overrides": CHIP,
+    "epochs": 2,
+    "chip_epochs": 2,
+    "chips": 2,
+    "images": 100,
+    "calibration_images": 64,
+    "structure_images": 128,
+    "batch_size": 32,
+    "test_images": 50,
+    "threads": 1,
+}
 
 LONGER = {"psum-aware": {"chip_epochs": 6}}
 
@@ -28,9 +37,15 @@ LONGER = {"psum-aware": {"chip_epochs": 6}}
 @pytest.fixture(scope="module")
 def network(tmp_path_factory):
     config = checked_training(
-        model="vgg8", data="digits", width=0.125, epochs=6, batch_size=64, threads=1, precision="32-true",
+        model="vgg8",
+        data="digits",
+        width=0.125,
+        epochs=6,
+        batch_size=64,
+        threads=1,
+        precision="32-true",
         out=tmp_path_factory.mktemp("origin") / "run",
-    )  # fmt: skip
+    )
     return train(config)
 
 
@@ -211,9 +226,11 @@ def test_a_recipe_on_the_result_of_another_starts_from_what_that_one_reached(res
     reached, before, after = (
         read(folder, name)["accuracy"]["chips"]
         for folder, name in (
-            (origin, "evaluation.json"), (chained, "evaluation_before.json"), (chained, "evaluation.json"),
+            (origin, "evaluation.json"),
+            (chained, "evaluation_before.json"),
+            (chained, "evaluation.json"),
         )
-    )  # fmt: skip
+    )
     assert before == reached
     assert not (chained / "ranges.safetensors").exists()  # nothing was trained: ranges are calibrated
     assert len(after) == len(before)

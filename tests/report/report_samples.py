@@ -8,15 +8,29 @@ import numpy as np
 from bitline.chip import load
 
 VGG8 = [
-    ("features.0", 27, 128, 1024), ("features.3", 1152, 128, 1024), ("features.7", 1152, 256, 256),
-    ("features.10", 2304, 256, 256), ("features.14", 2304, 512, 64), ("features.17", 4608, 512, 64),
-    ("classifier.0", 8192, 1024, 1), ("classifier.3", 1024, 10, 1),
-]  # fmt: skip
+    ("features.0", 27, 128, 1024),
+    ("features.3", 1152, 128, 1024),
+    ("features.7", 1152, 256, 256),
+    ("features.10", 2304, 256, 256),
+    ("features.14", 2304, 512, 64),
+    ("features.17", 4608, 512, 64),
+    ("classifier.0", 8192, 1024, 1),
+    ("classifier.3", 1024, 10, 1),
+]
 
 ENERGY = {
-    "adc": 46, "cells": 3, "wordlines": 12, "shift_add": 9, "adder_tree": 4, "buffer": 1.1, "bus": 14, "network": 9,
-    "activation": 0.6, "leakage": 1.3, "pooling": 0.0,
-}  # fmt: skip
+    "adc": 46,
+    "cells": 3,
+    "wordlines": 12,
+    "shift_add": 9,
+    "adder_tree": 4,
+    "buffer": 1.1,
+    "bus": 14,
+    "network": 9,
+    "activation": 0.6,
+    "leakage": 1.3,
+    "pooling": 0.0,
+}
 
 
 def partial_sums(rows: int, seed: int, *, bins: int = 384, samples: int = 200_000) -> dict[str, Any]:
@@ -84,8 +98,12 @@ def evaluation(shapes: list[tuple[str, int, int, int]] = VGG8, *, chips: int = 2
         "data": {"name": "cifar10", "split": "test", "count": 500},
         "seeds": list(range(chips)),
         "accuracy": {
-            "float": 91.2, "ideal_integer": 91.0, "chips": programmed, "mean": mean,
-            "std": float(np.std(programmed, ddof=1)), "worst": min(programmed),
+            "float": 91.2,
+            "ideal_integer": 91.0,
+            "chips": programmed,
+            "mean": mean,
+            "std": float(np.std(programmed, ddof=1)),
+            "worst": min(programmed),
         },
         "causes": [
             {"cause": "quantization", "points": 0.2, "std": 0.0, "accuracy_after": 91.0},
@@ -94,20 +112,36 @@ def evaluation(shapes: list[tuple[str, int, int, int]] = VGG8, *, chips: int = 2
             {"cause": "read_noise", "points": -0.06, "std": 0.11, "accuracy_after": mean},
         ],
         "cost": {
-            "energy_J": energy, "latency_s": latency, "interval_s": 0.37 * latency, "area_m2": area,
-            "tops": 0.846, "tops_per_watt": 25.72, "leakage_W": 8.17e-4,
-            "conversions": sum(r["conversions"] for r in layers), "crossbars": sum(r["crossbars"] for r in layers),
+            "energy_J": energy,
+            "latency_s": latency,
+            "interval_s": 0.37 * latency,
+            "area_m2": area,
+            "tops": 0.846,
+            "tops_per_watt": 25.72,
+            "leakage_W": 8.17e-4,
+            "conversions": sum(r["conversions"] for r in layers),
+            "crossbars": sum(r["crossbars"] for r in layers),
             "energy_parts": split(energy, ENERGY),
-            "area_parts": split(area, {"adc": 32, "cells": 3.4, "wordlines": 4, "shift_add": 7, "adder_tree": 2,
-                                       "buffer": 22, "bus": 13, "network": 16}),
+            "area_parts": split(
+                area,
+                {
+                    "adc": 32,
+                    "cells": 3.4,
+                    "wordlines": 4,
+                    "shift_add": 7,
+                    "adder_tree": 2,
+                    "buffer": 22,
+                    "bus": 13,
+                    "network": 16,
+                },
+            ),
             "latency_parts": split(latency, {"read": 83, "merge": 3, "transfer": 14}),
             "adc_range": {
-                name: {
-                    "energy_J": e * energy, "area_m2": a * area, "tops_per_watt": 25.72 / e,
-                    "conversion_J": one,
-                }
+                name: {"energy_J": e * energy, "area_m2": a * area, "tops_per_watt": 25.72 / e, "conversion_J": one}
                 for name, e, a, one in (
-                    ("isaac", 2.9, 0.9, 9.05e-13), ("survey", 1.7, 2.6, 4.629e-13), ("zigzag", 1.6, 1.2, 4.06e-13),
+                    ("isaac", 2.9, 0.9, 9.05e-13),
+                    ("survey", 1.7, 2.6, 4.629e-13),
+                    ("zigzag", 1.6, 1.2, 4.06e-13),
                     ("table", 1.0, 1.0, 1.16e-13),
                 )
             },
@@ -119,7 +153,7 @@ def evaluation(shapes: list[tuple[str, int, int, int]] = VGG8, *, chips: int = 2
             {"name": "features.6", "op": "MaxPool2d", "why": "no weights"},
         ],
         "timing": {"evaluation_s": 212.4, "calibration_s": 9.81},
-    }  # fmt: skip
+    }
 
 
 def split(total: float, weights: dict[str, float]) -> dict[str, float]:
@@ -137,9 +171,15 @@ def sweep() -> list[dict[str, Any]]:
     accuracies = {4: 71.3, 5: 88.4, 6: 90.1, 7: 90.05}
     return [
         {
-            "label": f"{bits}-bit ADC", "chip overrides": {"adc": {"bits": bits}}, "mean": accuracies[bits],
-            "std": 2.1 / bits, "worst": accuracies[bits] - 1, "energy_J": energy, "latency_s": 1.5e-3,
-            "area_m2": 45e-6 + bits * 1e-6, "tops_per_watt": 1e-3 / energy,
+            "label": f"{bits}-bit ADC",
+            "chip overrides": {"adc": {"bits": bits}},
+            "mean": accuracies[bits],
+            "std": 2.1 / bits,
+            "worst": accuracies[bits] - 1,
+            "energy_J": energy,
+            "latency_s": 1.5e-3,
+            "area_m2": 45e-6 + bits * 1e-6,
+            "tops_per_watt": 1e-3 / energy,
         }
         for bits, energy in energies.items()
-    ]  # fmt: skip
+    ]

@@ -94,10 +94,16 @@ def test_the_page_is_one_file_that_loads_nothing_from_elsewhere(vgg8):
 
 def test_the_headline_tells_accuracy_and_every_cost_beside_its_span(vgg8):
     for words in (
-        "91.20 %", "91.00 %", "88.30 ± 0.24 %", "worst 87.81 %",
+        "91.20 %",
+        "91.00 %",
+        "88.30 ± 0.24 %",
+        "worst 87.81 %",
         "38.85 µJ 38.85 to 112.7 µJ across 4 ADC models; chosen: table",
-        "69.87 mm² 62.88 to 181.7 mm²", "25.72 TOPS/W 8.869 to 25.72 TOPS/W", "2.367 ms", "157,288,960",
-    ):  # fmt: skip
+        "69.87 mm² 62.88 to 181.7 mm²",
+        "25.72 TOPS/W 8.869 to 25.72 TOPS/W",
+        "2.367 ms",
+        "157,288,960",
+    ):
         assert words in vgg8.words, words
 
 

@@ -14,9 +14,13 @@ from bitline.study.adc_rounding import ROWS, adc_rounding, best_height, height_r
 CHIP = chips.load("crimp-32nm")
 # sigma, height: share of rounded errors that are not 0, mean, mean magnitude; a Monte-Carlo of 4,000 columns.
 TABLE = {
-    (0.1, 128): (0.75, 0.48, 1.25), (0.1, 32): (0.51, 0.14, 0.57), (0.1, 16): (0.32, 0.06, 0.33),
-    (0.2, 32): (0.73, 0.52, 1.23), (0.05, 128): (0.51, 0.13, 0.56), (0.02, 128): (0.10, 0.02, 0.10),
-}  # fmt: skip
+    (0.1, 128): (0.75, 0.48, 1.25),
+    (0.1, 32): (0.51, 0.14, 0.57),
+    (0.1, 16): (0.32, 0.06, 0.33),
+    (0.2, 32): (0.73, 0.52, 1.23),
+    (0.05, 128): (0.51, 0.13, 0.56),
+    (0.02, 128): (0.10, 0.02, 0.10),
+}
 
 
 @pytest.mark.parametrize(("sigma", "height"), list(TABLE))

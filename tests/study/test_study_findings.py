@@ -127,9 +127,7 @@ def test_each_way_to_train_is_credited_only_with_what_it_gains():
     ],
 )
 def test_training_that_does_otherwise_is_told_otherwise(blind: Any, seeing: Any, words: list[str]):
-    points = [
-        way("unaware", 90.0, 80.0, 75.0), way("quantization-aware", *blind), way("partial-sum-aware", *seeing),
-    ]  # fmt: skip
+    points = [way("unaware", 90.0, 80.0, 75.0), way("quantization-aware", *blind), way("partial-sum-aware", *seeing)]
     told = said(changed(training=points), 3)
     for expected in words:
         assert expected in told

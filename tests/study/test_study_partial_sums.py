@@ -12,7 +12,7 @@ from bitline.chip.variants import ideal, with_cells
 from bitline.errors import ChipError, DataError
 from bitline.evaluate import put_on_chip, sweep
 from bitline.nn import crossbar_layers
-from bitline.nn.trained import save_ranges
+from bitline.nn.range_training import save_ranges
 from bitline.study import Plan, Runs, grid, layers, partial_sums, training
 from bitline.study.record import Record, differences
 from bitline.study.runs import chip_for
@@ -20,9 +20,15 @@ from bitline.study.subject import Subject
 from study_samples import CHIP, network
 
 PLAN = Plan(
-    chips=2, images=60, calibration_images=60, layer_images=4, tile_rows=(64, 128, 256), rows=(64, 128), bits=(3, 5),
+    chips=2,
+    images=60,
+    calibration_images=60,
+    layer_images=4,
+    tile_rows=(64, 128, 256),
+    rows=(64, 128),
+    bits=(3, 5),
     ranges=("full", "slice_digit"),
-)  # fmt: skip
+)
 RUNS = Runs(network())
 
 

@@ -12,8 +12,9 @@ from bitline.mapping.encode import encode
 from bitline.mapping.lower import Matmul
 from bitline.mapping.place import dense
 from bitline.mvm.adc import AdcScale
+from bitline.mvm.crossbars import Crossbars
 from bitline.mvm.product import Product
-from bitline.mvm.torch_fast import Crossbars, crossbar_mvm, integer_product
+from bitline.mvm.torch_fast import crossbar_mvm, integer_product
 from bitline.study import Plan
 from bitline.study.lesson_tiles import exponents
 from bitline.study.plan import at_height, variant
@@ -22,9 +23,12 @@ from bitline.study.tiles import measure, predicted
 from study_samples import CHIP, network
 
 ENCODINGS = (
-    {"kind": "offset"}, {"kind": "offset", "sum": "column"}, {"kind": "pair"}, {"kind": "pair", "subtract": "digital"},
+    {"kind": "offset"},
+    {"kind": "offset", "sum": "column"},
+    {"kind": "pair"},
+    {"kind": "pair", "subtract": "digital"},
     {"kind": "twos_complement"},
-)  # fmt: skip
+)
 
 
 @pytest.mark.parametrize("encoding", ENCODINGS, ids=lambda e: "-".join(e.values()))
@@ -35,8 +39,9 @@ def test_random_inputs_and_weights_err_as_predicted_in_every_encoding(
     """The reference column's errors are common to all columns of a crossbar, hence one column tile a weight column."""
     rng = torch.Generator().manual_seed(1)
     crossbar = {"rows": 64, "cols": 12, "active_rows": 64}
-    chip = make_chip(weights={"bits": 6, "encoding": encoding}, inputs={"bits": 6}, dac={"bits": dac_bits},
-                     crossbar=crossbar)  # fmt: skip
+    chip = make_chip(
+        weights={"bits": 6, "encoding": encoding}, inputs={"bits": 6}, dac={"bits": dac_bits}, crossbar=crossbar
+    )
     placed = dense(Matmul("layer", "linear", 256, 60, 1, 1, 256), chip)
     w = torch.randint(-31, 32, (1, 256, 60), generator=rng)
     crossbars = Crossbars(Product(placed), encode(w, placed))
@@ -59,9 +64,7 @@ def test_an_lsb_of_one_level_is_predicted_to_err_nothing(make_chip: Callable[...
 
 def test_error_power_of_a_trained_layer_grows_in_proportion_to_its_row_tiles():
     subject = Subject(network(), CHIP, Plan(layer_images=100, calibration_images=100), lambda _: None)
-    points = [
-        {"layer": "4", "rows": rows, **measure(subject, "4", rows)} for rows in (16, 32, 64, 128, 256)
-    ]  # fmt: skip
+    points = [{"layer": "4", "rows": rows, **measure(subject, "4", rows)} for rows in (16, 32, 64, 128, 256)]
     assert [point["row_tiles"] for point in points] == [16, 8, 4, 2, 1]
     assert len({point["lsb"] for point in points}) == 1
     assert exponents(points)["4"] == pytest.approx(1, abs=0.35)
@@ -70,9 +73,7 @@ def test_error_power_of_a_trained_layer_grows_in_proportion_to_its_row_tiles():
 
 
 def test_a_lossless_chip_errs_nothing_and_has_no_exponent():
-    chip = variant(CHIP, 128, 4, "full").model_copy(
-        update={"adc": CHIP.adc.model_copy(update={"policy": "lossless"})}
-    )  # fmt: skip
+    chip = variant(CHIP, 128, 4, "full").model_copy(update={"adc": CHIP.adc.model_copy(update={"policy": "lossless"})})
     subject = Subject(network(), chip, Plan(calibration_images=50), lambda _: None)
     points = [{"layer": "4", **measure(subject, "4", rows)} for rows in (32, 64, 128)]
     assert [(point["power"], point["predicted"]) for point in points] == [(0, 0)] * 3

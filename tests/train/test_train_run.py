@@ -133,10 +133,15 @@ def test_overwrite_starts_again_and_leaves_foreign_files(tmp_path):
 @pytest.mark.parametrize(
     "mistake",
     [
-        {"model": "lenet"}, {"data": "cifar"}, {"epoch_images": 10**6}, {"batch_size": 10**6}, {"crop": 8},
-        {"teacher": "nowhere"}, {"init": "nowhere"},
+        {"model": "lenet"},
+        {"data": "cifar"},
+        {"epoch_images": 10**6},
+        {"batch_size": 10**6},
+        {"crop": 8},
+        {"teacher": "nowhere"},
+        {"init": "nowhere"},
     ],
-)  # fmt: skip
+)
 def test_a_mistake_overwrites_nothing(tmp_path, finished, mistake):
     run = tmp_path / "run"
     shutil.copytree(finished, run)
@@ -173,10 +178,7 @@ def test_a_network_from_a_file_trains_and_loads_only_when_its_code_is_trusted(tm
         ({"model": "vgg16"}, "image_size 8: 5 poolings by two need at least 32 px"),
         ({"batch_size": 2000}, "batch_size is 2000; allowed: 1 to 1442"),
         ({"epoch_images": 2000}, "epoch_images is 2000; allowed: 1 to 1442"),
-        (
-            {"epoch_images": 50, "batch_size": 60},
-            "epoch_images is 50; allowed: 60, which batch_size is, or more",
-        ),
+        ({"epoch_images": 50, "batch_size": 60}, "epoch_images is 50; allowed: 60, which batch_size is, or more"),
         ({"crop": 8}, "crop is 8; allowed: 0 to 7 px"),
         ({"lr": 1e9}, "the loss is .* in epoch 1: lower lr"),
     ],

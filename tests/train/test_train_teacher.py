@@ -78,8 +78,9 @@ class _Trainer:
 
 def test_every_few_steps_see_another_chip_and_tests_see_ideal_cells():
     images = torch.randn(2, 3, 8, 8)
-    network, _ = to_crossbar(nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(144, 3)), load_chip("rram-22nm"),
-                             example=images)  # fmt: skip
+    network, _ = to_crossbar(
+        nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(144, 3)), load_chip("rram-22nm"), example=images
+    )
     layer, trainer = next(iter(crossbar_layers(network).values())), _Trainer()
 
     def seeds(seed, every, steps):

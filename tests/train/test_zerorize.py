@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from bitline import chip as chips
-from bitline.nn.view import ChipView
+from bitline.train.chip_view import ChipView
 from bitline.train.zerorize import Alternating, Schedule, ZerorizeRecover
 
 CHIP = chips.load("example-128", ["adc.policy=lossless"])
@@ -46,7 +46,7 @@ def led():
     torch.manual_seed(0)
     network = nn.Sequential(
         nn.Conv2d(1, 4, 3, bias=False), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(64, 3)
-    )  # fmt: skip
+    )
     images = torch.rand(8, 1, 6, 6)
     alternating = Alternating(network, ChipView(network, CHIP, images))
     factors = Recorded(network)

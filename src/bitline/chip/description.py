@@ -28,11 +28,39 @@ from bitline.chip.records import Ampere, Bits, Count, Hertz, Metre, Record, Seco
 from bitline.errors import ChipError
 
 __all__ = [
-    "AbsoluteReadNoise", "Adc", "AdcRange", "Bits", "Cell", "Chip", "Count", "Crossbar", "Dac", "Encoding", "Faults",
-    "GaussianAbsolute", "GaussianProportional", "Ideal", "Inputs", "LogNormal", "Metre", "Mitigation", "NoReadNoise",
-    "Offset", "Pair", "PerLevel", "Programming", "ProportionalReadNoise", "ReadNoise", "Record", "System", "Timing",
-    "TwosComplement", "Volt", "Weights", "check",
-]  # fmt: skip
+    "AbsoluteReadNoise",
+    "Adc",
+    "AdcRange",
+    "Bits",
+    "Cell",
+    "Chip",
+    "Count",
+    "Crossbar",
+    "Dac",
+    "Encoding",
+    "Faults",
+    "GaussianAbsolute",
+    "GaussianProportional",
+    "Ideal",
+    "Inputs",
+    "LogNormal",
+    "Metre",
+    "Mitigation",
+    "NoReadNoise",
+    "Offset",
+    "Pair",
+    "PerLevel",
+    "Programming",
+    "ProportionalReadNoise",
+    "ReadNoise",
+    "Record",
+    "System",
+    "Timing",
+    "TwosComplement",
+    "Volt",
+    "Weights",
+    "check",
+]
 
 
 class Crossbar(Record):
@@ -369,10 +397,11 @@ class Chip(Record):
                 )
         encoding = self.weights.encoding
         self.mitigation.check(
-            cells=self.cells_per_weight, span=self.sides * (2 ** (self.cell.bits * self.slices) - 1),
+            cells=self.cells_per_weight,
+            span=self.sides * (2 ** (self.cell.bits * self.slices) - 1),
             reference_columns=self.reference_columns,
             expected=isinstance(encoding, Offset) and encoding.correction == "expected",
-        )  # fmt: skip
+        )
         if self.dac.bits > self.inputs.bits:
             raise ValueError(f"dac.bits = {self.dac.bits} exceeds inputs.bits = {self.inputs.bits}")
         if self.adc.columns_per_adc > self.crossbar.cols:

@@ -44,10 +44,13 @@ def table(context: typer.Context) -> None:
     for name in presets():
         chip = load(name)
         rows.add_row(
-            f"[bold]{escape(name)}[/]", f"{chip.crossbar.rows} x {chip.crossbar.cols}", f"{chip.cell.bits} bit",
-            f"{chip.adc.bits} bit", pretty(chip.node, "m"),
+            f"[bold]{escape(name)}[/]",
+            f"{chip.crossbar.rows} x {chip.crossbar.cols}",
+            f"{chip.cell.bits} bit",
+            f"{chip.adc.bits} bit",
+            pretty(chip.node, "m"),
             f"{escape(chip.about)}\n[dim]{escape(chip.doi or 'made up, not published')}[/]",
-        )  # fmt: skip
+        )
     Console().print(rows)
 
 

@@ -90,9 +90,14 @@ command.__doc__ = f"{command.__doc__}\n{EXAMPLES}"
 
 
 def placed_network(
-    model: str, chip: Chip, image: tuple[int, int, int], *, width: float = 1.0, classes: int = 10,
+    model: str,
+    chip: Chip,
+    image: tuple[int, int, int],
+    *,
+    width: float = 1.0,
+    classes: int = 10,
     mapping: Sequence[str] = (),
-) -> tuple[Placement, dict[str, int]]:  # fmt: skip
+) -> tuple[Placement, dict[str, int]]:
     """Build a network and place it.
 
     Args:
@@ -112,9 +117,9 @@ def placed_network(
     from bitline.mapping.place import place
     from bitline.mapping.strategies import choose
     from bitline.models.files import RECORD, is_file_spec, load_run, make
+    from bitline.network.trace import matmuls, poolings
     from bitline.nn.mapping import resolve
-    from bitline.nn.shapes import matmuls, poolings
-    from bitline.nn.wiring import absent_blocks
+    from bitline.programming.cells import absent_blocks
 
     trained = (Path(model) / RECORD).is_file()
     if trained:
@@ -142,8 +147,9 @@ def _show_computing(alone: ComputingCost) -> None:
     )
     Console().print(
         f"\n  computing   [bold]{1e3 * alone.power_W:.4g} mW[/], [bold]{1e6 * alone.area_m2:.4g} mm2[/] ({parts})",
-        soft_wrap=True, highlight=False,
-    )  # fmt: skip
+        soft_wrap=True,
+        highlight=False,
+    )
 
 
 def show(model: str, cost: Cost) -> None:
@@ -202,8 +208,14 @@ def _layers(cost: Cost) -> Table:
     from rich.table import Table
 
     heads = (
-        "row\ntiles", "cross-\nbars", "used\n%", "conversions\n[1000]", "energy\n[uJ]", "latency\n[us]", "area\n[mm2]",
-    )  # fmt: skip
+        "row\ntiles",
+        "cross-\nbars",
+        "used\n%",
+        "conversions\n[1000]",
+        "energy\n[uJ]",
+        "latency\n[us]",
+        "area\n[mm2]",
+    )
     table = Table(box=None, pad_edge=False)
     table.add_column("\nlayer", no_wrap=True)
     table.add_column("rows x cols\n(x groups)", no_wrap=True)
@@ -216,8 +228,15 @@ def _layers(cost: Cost) -> Table:
         groups = f" x {layer.groups}" if layer.groups > 1 else ""
         mapped = [layer.strategy] if grouped else []
         table.add_row(
-            layer.name, f"{layer.rows} x {layer.cols}{groups}", *mapped, str(layer.row_tiles), str(layer.crossbars),
-            f"{100 * layer.utilization:.0f}", f"{layer.conversions / 1000:,.0f}", f"{1e6 * layer.energy_J:.4g}",
-            f"{1e6 * layer.latency_s:.4g}", f"{1e6 * layer.area_m2:.4g}",
-        )  # fmt: skip
+            layer.name,
+            f"{layer.rows} x {layer.cols}{groups}",
+            *mapped,
+            str(layer.row_tiles),
+            str(layer.crossbars),
+            f"{100 * layer.utilization:.0f}",
+            f"{layer.conversions / 1000:,.0f}",
+            f"{1e6 * layer.energy_J:.4g}",
+            f"{1e6 * layer.latency_s:.4g}",
+            f"{1e6 * layer.area_m2:.4g}",
+        )
     return table

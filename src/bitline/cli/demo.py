@@ -7,15 +7,14 @@ import typer
 
 CHIP = "example-128"
 CONVENTIONAL = (
-    "crossbar.rows=64", "crossbar.active_rows=64", "adc.bits=4", "adc.granularity=layer",
+    "crossbar.rows=64",
+    "crossbar.active_rows=64",
+    "adc.bits=4",
+    "adc.granularity=layer",
     "cell.read_noise={kind='none'}",
-)  # fmt: skip
+)
 ADC_BITS = (4, 5, 6)
-RECIPES: dict[str, dict[str, Any]] = {
-    "group": {},
-    "separable": {"mapping": {"depthwise": "digital"}},
-    "psum-aware": {},
-}
+RECIPES: dict[str, dict[str, Any]] = {"group": {}, "separable": {"mapping": {"depthwise": "digital"}}, "psum-aware": {}}
 
 
 def command(
@@ -61,8 +60,9 @@ def command(
     on_chip = put_on_chip(network, digits, chip, Settings(chips=min(3, chips)))
     overrides = [
         [f"adc.bits={bits}", f"adc.granularity={granularity}"]
-        for granularity in ("layer", "slice_digit") for bits in ADC_BITS
-    ]  # fmt: skip
+        for granularity in ("layer", "slice_digit")
+        for bits in ADC_BITS
+    ]
     rows: list[dict[str, Any]] = []
     with console.status("") as status:
 
@@ -80,9 +80,17 @@ def command(
         if recipe == "psum-aware":
             values["epochs"] = 0
         config = checked_recipe(
-            run=run, recipe=recipe, chip=CHIP, overrides=CONVENTIONAL, chips=chips, batch_size=32,
-            test_images=100, seed=seed, out=out / recipe, **values,
-        )  # fmt: skip
+            run=run,
+            recipe=recipe,
+            chip=CHIP,
+            overrides=CONVENTIONAL,
+            chips=chips,
+            batch_size=32,
+            test_images=100,
+            seed=seed,
+            out=out / recipe,
+            **values,
+        )
         folders.append(optimize(config, if_exists="overwrite", say=lambda line: console.print(line, style="dim")))
 
     console.rule("what happened")

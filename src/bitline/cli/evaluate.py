@@ -31,8 +31,7 @@ def command(
     data_dir: Annotated[Path | None, typer.Option(help="Where cifar10 lies.")] = None,
     image_size: Annotated[int | None, typer.Option(help="Resize images to this many px.")] = None,
     chip: Annotated[
-        str | None,
-        typer.Option(help="A preset (see bitline chips) or a file; default: the run's, else rram-22nm."),
+        str | None, typer.Option(help="A preset (see bitline chips) or a file; default: the run's, else rram-22nm.")
     ] = None,
     overrides: Annotated[
         list[str] | None, typer.Option("--set", help="KEY=VALUE for any chip key; repeatable.")
@@ -65,15 +64,21 @@ def command(
     from bitline.cli.target import target
     from bitline.evaluate import Settings
     from bitline.evaluate import evaluate as evaluate_on
+    from bitline.network.trace import matmuls
     from bitline.nn.mapping import resolve
-    from bitline.nn.shapes import matmuls
 
     on = target(run, chip, overrides, mapping)
     settings = Settings(
-        chips=chips, seed=seed, images=images, batch_size=batch_size, calibration_images=calibration_images,
-        in_turn=in_turn, recentre=on.recentred if recentre is None else recentre, cause_chips=cause_chips,
+        chips=chips,
+        seed=seed,
+        images=images,
+        batch_size=batch_size,
+        calibration_images=calibration_images,
+        in_turn=in_turn,
+        recentre=on.recentred if recentre is None else recentre,
+        cause_chips=cause_chips,
         progress=json_file != "-",
-    )  # fmt: skip
+    )
     if threads is not None:
         import torch
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from bitline.chip import Chip
     from bitline.data import DataSet
-    from bitline.nn.integer import IntegerNetwork
+    from bitline.integer.network import IntegerNetwork
 
 EXAMPLES = """
 [bold]Examples[/]
@@ -65,8 +65,8 @@ def command(
     from bitline.evaluate import Settings
     from bitline.evaluate.run import put_on_chip
     from bitline.models.files import load_run
+    from bitline.network.trace import matmuls
     from bitline.nn.mapping import resolve
-    from bitline.nn.shapes import matmuls
 
     on = target(run, chip, overrides, mapping)
     if to != "conductances":
@@ -123,9 +123,9 @@ def _integers(
     from dataclasses import asdict
 
     from bitline.errors import ExportError
-    from bitline.nn import onnx
-    from bitline.nn.integer import integer_network
-    from bitline.nn.stored import store
+    from bitline.integer import onnx
+    from bitline.integer.network import integer_network
+    from bitline.integer.stored import store
 
     stored = store(model, example)
     network = integer_network(model, example, accumulator_bits=accumulator_bits)
@@ -156,8 +156,9 @@ def _compared(
     import torch
 
     from bitline.chip.variants import ideal
-    from bitline.nn import IDEAL, crossbar_layers, onnx
-    from bitline.nn.integer import IntegerNetwork
+    from bitline.integer import onnx
+    from bitline.integer.network import IntegerNetwork
+    from bitline.nn import IDEAL, crossbar_layers
 
     if to == "integer":
         network = IntegerNetwork.load(file)

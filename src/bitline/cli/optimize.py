@@ -108,8 +108,7 @@ def command(
         bool, typer.Option(help="Let crimp write the cells of a weight in turn and read each back (compensate).")
     ] = True,
     rewrites: Annotated[
-        int | None,
-        typer.Option(help="How often crimp may write a cell again where that pays (readback); default: 2."),
+        int | None, typer.Option(help="How often crimp may write a cell again where that pays (readback); default: 2.")
     ] = None,
     simulation: Annotated[
         str, typer.Option(help="Of the chip in crimp's training: linear (errors of cells alone) or direct.")
@@ -173,24 +172,69 @@ def command(
         raise DataError("--resume and --overwrite exclude each other")
     quiet = json_file == "-"
     values = dict(
-        run=run, recipe=recipe, teacher=teacher, chip=chip,
-        overrides=tuple(overrides or ()), aware=aware, granularity=granularity,
-        epochs=epochs, chip_epochs=chip_epochs, settle_epochs=settle_epochs, epoch_images=epoch_images,
-        lr=lr, schedule=schedule, momentum=momentum, weight_decay=weight_decay,
-        chip_lr=chip_lr, range_lr=range_lr, batch_size=batch_size,
-        distill=distill, temperature=temperature, reprogram_every=reprogram_every, row_tiles=row_tiles,
-        assignment=assignment, refit=refit, mix=mix, split_linear=split_linear, multiplier=multiplier,
-        mapping=parse(mapping or ()), layers=_layers(layers or ()), trials=trials, front=front,
-        sparsity=sparsity, kernel_share=kernel_share, rank=rank, l1=l1,
-        zero_start=zero_start, zero_interval=zero_interval,
-        kernel_groups=kernel_groups, crossbar_blocks=crossbar_blocks, zerorize=zerorize, integer=integer,
-        rounding=rounding, compensate=compensate, readback=readback, rewrites=rewrites, simulation=simulation,
-        proxy_steps=proxy_steps, proxy_images=proxy_images,
-        **({"objectives": tuple(objectives)} if objectives else {}), **({"vary": tuple(vary)} if vary else {}),
-        structure_images=structure_images, test_images=test_images, chips=chips, chips_before=chips_before,
-        images=images, calibration_images=calibration_images, seed=seed, precision=precision, threads=threads,
-        checkpoint_every=checkpoint_every, data_dir=data_dir, out=out,
-    )  # fmt: skip
+        run=run,
+        recipe=recipe,
+        teacher=teacher,
+        chip=chip,
+        overrides=tuple(overrides or ()),
+        aware=aware,
+        granularity=granularity,
+        epochs=epochs,
+        chip_epochs=chip_epochs,
+        settle_epochs=settle_epochs,
+        epoch_images=epoch_images,
+        lr=lr,
+        schedule=schedule,
+        momentum=momentum,
+        weight_decay=weight_decay,
+        chip_lr=chip_lr,
+        range_lr=range_lr,
+        batch_size=batch_size,
+        distill=distill,
+        temperature=temperature,
+        reprogram_every=reprogram_every,
+        row_tiles=row_tiles,
+        assignment=assignment,
+        refit=refit,
+        mix=mix,
+        split_linear=split_linear,
+        multiplier=multiplier,
+        mapping=parse(mapping or ()),
+        layers=_layers(layers or ()),
+        trials=trials,
+        front=front,
+        sparsity=sparsity,
+        kernel_share=kernel_share,
+        rank=rank,
+        l1=l1,
+        zero_start=zero_start,
+        zero_interval=zero_interval,
+        kernel_groups=kernel_groups,
+        crossbar_blocks=crossbar_blocks,
+        zerorize=zerorize,
+        integer=integer,
+        rounding=rounding,
+        compensate=compensate,
+        readback=readback,
+        rewrites=rewrites,
+        simulation=simulation,
+        proxy_steps=proxy_steps,
+        proxy_images=proxy_images,
+        **({"objectives": tuple(objectives)} if objectives else {}),
+        **({"vary": tuple(vary)} if vary else {}),
+        structure_images=structure_images,
+        test_images=test_images,
+        chips=chips,
+        chips_before=chips_before,
+        images=images,
+        calibration_images=calibration_images,
+        seed=seed,
+        precision=precision,
+        threads=threads,
+        checkpoint_every=checkpoint_every,
+        data_dir=data_dir,
+        out=out,
+    )
     config = checked(**values) if settings is None else checked(**{**values, **_untold(ctx, settings)})
     if config.threads is not None:
         import torch
@@ -198,16 +242,19 @@ def command(
         torch.set_num_threads(config.threads)
     try:
         folder = optimize(
-            config, if_exists="resume" if resume else "overwrite" if overwrite else "refuse",
-            say=lambda line: typer.echo(line, err=True), progress=not quiet and sys.stderr.isatty(),
-        )  # fmt: skip
+            config,
+            if_exists="resume" if resume else "overwrite" if overwrite else "refuse",
+            say=lambda line: typer.echo(line, err=True),
+            progress=not quiet and sys.stderr.isatty(),
+        )
     except KeyboardInterrupt:
         typer.echo("stopped; the same command with --resume goes on from the last checkpoint", err=True)
         raise typer.Exit(130) from None
     found = {
         name.removesuffix(".json"): read_json(folder / name)
-        for name in (BEFORE, UNTRAINED, AFTER) if (folder / name).is_file()
-    }  # fmt: skip
+        for name in (BEFORE, UNTRAINED, AFTER)
+        if (folder / name).is_file()
+    }
     if quiet:
         json.dump(found, sys.stdout, indent=1)
         sys.stdout.write("\n")
@@ -256,10 +303,14 @@ def _show(found: dict[str, dict[str, object]], recipe: str) -> None:
         assert isinstance(cost, dict)
         assert isinstance(layers, list)
         table.add_row(
-            words[name], f"{a['float']:.2f}", f"{a['mean']:.2f} ± {a['std']:.2f}", f"{a['worst']:.2f}",
-            f"{sum(layer['conversions'] for layer in layers):,}", f"{cost['energy_J'] * 1e6:.3g}",
+            words[name],
+            f"{a['float']:.2f}",
+            f"{a['mean']:.2f} ± {a['std']:.2f}",
+            f"{a['worst']:.2f}",
+            f"{sum(layer['conversions'] for layer in layers):,}",
+            f"{cost['energy_J'] * 1e6:.3g}",
             f"{cost['tops_per_watt']:.3g}",
-        )  # fmt: skip
+        )
     Console(highlight=False).print(table)
 
 

@@ -72,10 +72,18 @@ def partial_sums(
 
     target = files.load(chip, overrides or ())
     plan = Plan(
-        chips=chips, seed=seed, images=images, batch_size=batch_size, calibration_images=calibration_images,
-        layer_images=layer_images, tile_rows=_numbers("--tile-rows", tile_rows), rows=_numbers("--rows", rows),
-        bits=_numbers("--bits", bits), ranges=tuple(_words(ranges)), progress=not as_json,
-    )  # fmt: skip
+        chips=chips,
+        seed=seed,
+        images=images,
+        batch_size=batch_size,
+        calibration_images=calibration_images,
+        layer_images=layer_images,
+        tile_rows=_numbers("--tile-rows", tile_rows),
+        rows=_numbers("--rows", rows),
+        bits=_numbers("--bits", bits),
+        ranges=tuple(_words(ranges)),
+        progress=not as_json,
+    )
     if threads is not None:
         import torch
 
@@ -138,9 +146,7 @@ def _show_rounding(found: Mapping[str, Any]) -> None:
                 [f"{row['sigma']:g}", str(row["rule"]), str(row["height"])] if key == "table" else [str(row["height"])]
             )
             ratio = f"{row['power'] / row['unrounded']:.2f}" if row["unrounded"] else "-"
-            table.add_row(
-                *lead, f"{100 * row['nonzero']:.0f}", f"{row['mean']:.2f}", f"{row['mean_abs']:.2f}", ratio,
-            )  # fmt: skip
+            table.add_row(*lead, f"{100 * row['nonzero']:.0f}", f"{row['mean']:.2f}", f"{row['mean_abs']:.2f}", ratio)
         title = f"{found['rows']} rows on {found['chip']}, by height" if key == "heights" else "half of the inputs 1"
         console.print(f"\n[bold]{escape(title)}[/]")
         console.print(table)

@@ -11,9 +11,16 @@ from bitline.models import files
 
 
 def subject(
-    run: Path | None, model: str | None, weights: Path | None, width: float, data: str | None, data_dir: Path | None,
-    image_size: int | None, *, trust_code: bool,
-) -> tuple[nn.Module, DataSet, str]:  # fmt: skip
+    run: Path | None,
+    model: str | None,
+    weights: Path | None,
+    width: float,
+    data: str | None,
+    data_dir: Path | None,
+    image_size: int | None,
+    *,
+    trust_code: bool,
+) -> tuple[nn.Module, DataSet, str]:
     """Load what the options of a command name.
 
     Returns:

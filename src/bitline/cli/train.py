@@ -73,12 +73,34 @@ def command(
     if resume and overwrite:
         raise DataError("--resume and --overwrite exclude each other")
     config = checked(
-        model=model, data=data, data_dir=data_dir, image_size=image_size, width=width, epochs=epochs,
-        epoch_images=epoch_images, batch_size=batch_size, lr=lr, schedule=schedule, optimizer=optimizer,
-        momentum=momentum, weight_decay=weight_decay, label_smoothing=label_smoothing, teacher=teacher, distill=distill,
-        temperature=temperature, flip=flip, crop=crop, cutout=cutout, init=init, seed=seed,
-        precision=precision, threads=threads, test_every=test_every, checkpoint_every=checkpoint_every, out=out,
-    )  # fmt: skip
+        model=model,
+        data=data,
+        data_dir=data_dir,
+        image_size=image_size,
+        width=width,
+        epochs=epochs,
+        epoch_images=epoch_images,
+        batch_size=batch_size,
+        lr=lr,
+        schedule=schedule,
+        optimizer=optimizer,
+        momentum=momentum,
+        weight_decay=weight_decay,
+        label_smoothing=label_smoothing,
+        teacher=teacher,
+        distill=distill,
+        temperature=temperature,
+        flip=flip,
+        crop=crop,
+        cutout=cutout,
+        init=init,
+        seed=seed,
+        precision=precision,
+        threads=threads,
+        test_every=test_every,
+        checkpoint_every=checkpoint_every,
+        out=out,
+    )
     from bitline.train.run import train
 
     try:

@@ -1,17 +1,17 @@
 """Networks changed so that crossbars take them better."""
 
-from bitline.compress.assignment import Assignment, assign
-from bitline.compress.crossbar_block import CrossbarBlocks
-from bitline.compress.fine_grained import FineGrained, fine_grained
-from bitline.compress.folded import fold_norms
-from bitline.compress.kernel_group import KernelGroups
-from bitline.compress.regroup import regroup
-from bitline.compress.repack import repack
+from bitline.compress.batch_norm import fold_norms
+from bitline.compress.prune.crossbar_block import CrossbarBlocks
+from bitline.compress.prune.fine_grained import FineGrained, fine_grained
+from bitline.compress.prune.kernel_group import KernelGroups
+from bitline.compress.prune.repack import repack
+from bitline.compress.prune.sparsity import crossbars, sparsity
+from bitline.compress.prune.zeroed import Zeroed
+from bitline.compress.reconstruct.assignment import Assignment, assign
+from bitline.compress.reconstruct.layer_by_layer import Sampling
+from bitline.compress.reconstruct.regroup import regroup
+from bitline.compress.reconstruct.separable import separate
 from bitline.compress.result import LayerReport, Left, Report, Rewritten, Shrunk
-from bitline.compress.separable import separate
-from bitline.compress.sparsity import crossbars, sparsity
-from bitline.compress.walk import Sampling
-from bitline.compress.zeroed import Zeroed
 
 __all__ = [
     "Assignment",

@@ -86,10 +86,12 @@ class ComputingCost:
     def to_json(self) -> dict[str, Any]:
         """Return plain data."""
         return {
-            "crossbars": self.crossbars, "power_W": self.power_W, "area_m2": self.area_m2,
+            "crossbars": self.crossbars,
+            "power_W": self.power_W,
+            "area_m2": self.area_m2,
             "power_parts_W": {name: part.power_W for name, part in self.parts.items()},
             "area_parts_m2": {name: part.area_m2 for name, part in self.parts.items()},
-        }  # fmt: skip
+        }
 
 
 @dataclass(frozen=True)
@@ -169,9 +171,7 @@ def compare(before: ComputingCost, after: ComputingCost) -> Ratios:
     for which, cost in (("first", before), ("second", after)):
         if not cost.crossbars:
             raise MappingError(f"the {which} network has no crossbar: nothing to compare with")
-    return Ratios(
-        before.crossbars / after.crossbars, before.power_W / after.power_W, before.area_m2 / after.area_m2
-    )  # fmt: skip
+    return Ratios(before.crossbars / after.crossbars, before.power_W / after.power_W, before.area_m2 / after.area_m2)
 
 
 def mean(ratios: Sequence[Ratios]) -> Ratios:
@@ -182,7 +182,12 @@ def mean(ratios: Sequence[Ratios]) -> Ratios:
     """
     if not ratios:
         raise MappingError("no networks to take a mean over")
-    found = [math.exp(math.fsum(map(math.log, values)) / len(ratios)) for values in (
-        [each.crossbars for each in ratios], [each.power for each in ratios], [each.area for each in ratios]
-    )]  # fmt: skip
+    found = [
+        math.exp(math.fsum(map(math.log, values)) / len(ratios))
+        for values in (
+            [each.crossbars for each in ratios],
+            [each.power for each in ratios],
+            [each.area for each in ratios],
+        )
+    ]
     return Ratios(*found)

@@ -143,9 +143,13 @@ class _Priced:
 
     def estimate(self) -> AdcEstimate:
         return AdcEstimate(
-            energy_J=self.energy, area_m2=self.floor.area, tops_per_watt=2e-12 * self.placement.macs / self.energy,
-            adc_energy_J=self.total("adc"), adc_area_m2=self.floor.parts["adc"], conversion_J=self.prices.conversion,
-        )  # fmt: skip
+            energy_J=self.energy,
+            area_m2=self.floor.area,
+            tops_per_watt=2e-12 * self.placement.macs / self.energy,
+            adc_energy_J=self.total("adc"),
+            adc_area_m2=self.floor.parts["adc"],
+            conversion_J=self.prices.conversion,
+        )
 
     def cost(self, data: Data, estimates: Mapping[Model, AdcEstimate], notes: tuple[str, ...]) -> Cost:
         placement, floor, times = self.placement, self.floor, self.times

@@ -187,11 +187,7 @@ def _fingerprint(files: list[Path]) -> str:
 
 
 def _decoded(
-    fingerprint: str,
-    read: Callable[[str], tuple[Dataset, Dataset]],
-    name: str,
-    title: str,
-    image_size: int | None,
+    fingerprint: str, read: Callable[[str], tuple[Dataset, Dataset]], name: str, title: str, image_size: int | None
 ) -> DataSet:
     def work() -> Decoded:
         import datasets

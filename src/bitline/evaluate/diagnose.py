@@ -88,10 +88,14 @@ class SumStatistics:
             low = float((scale.offset + scale.low * scale.lsb).min())
             high = float((scale.offset + scale.high * scale.lsb).max())
         return {
-            "bin_low": float(self.least + first), "bin_width": float(width),
+            "bin_low": float(self.least + first),
+            "bin_width": float(width),
             "counts": inside.view(-1, width).sum(1).tolist(),
-            "range_low": low, "range_high": high, "lsb": float(scale.lsb.median()), "ranges": scale.lsb.numel(),
-        }  # fmt: skip
+            "range_low": low,
+            "range_high": high,
+            "lsb": float(scale.lsb.median()),
+            "ranges": scale.lsb.numel(),
+        }
 
 
 def diagnose(model: nn.Module, images: Tensor, stages: Sequence[Stage], seed: int) -> dict[str, dict[str, Any]]:

@@ -19,12 +19,13 @@ from bitline.evaluate.accuracy import Tick, accuracy
 from bitline.evaluate.causes import CAUSES, Stage, stages
 from bitline.evaluate.densities import measure
 from bitline.evaluate.diagnose import diagnose
+from bitline.integer.stored import store
+from bitline.network.copy import copied
+from bitline.network.trace import poolings
 from bitline.nn import IDEAL, calibrate, crossbar_layers, placement, set_chip, to_crossbar
-from bitline.nn.compensate import recentre
-from bitline.nn.convert import ConversionReport, copied
-from bitline.nn.shapes import poolings
-from bitline.nn.stored import store
-from bitline.nn.trained import load_ranges
+from bitline.nn.bias_correction import recentre
+from bitline.nn.convert import ConversionReport
+from bitline.nn.range_training import load_ranges
 from bitline.train.hardware import git_commit
 
 CALIBRATION_BATCH = 64
@@ -42,7 +43,7 @@ class Settings:
         batch_size: images at once; no influence on any result but that of the `batch_minmax` policy.
         calibration_images: training images that set the input and ADC ranges.
         in_turn: fit the ADC ranges of one layer after the other, see `bitline.nn.calibrate`.
-        recentre: set the biases of each programmed chip on these images, see `bitline.nn.compensate`.
+        recentre: set the biases of each programmed chip on these images, see `bitline.nn.bias_correction`.
         diagnose_images: test images for the layer-by-layer statistics.
         cause_chips: chips on which the loss is split by cause; at most `chips`.
         progress: show bars.
@@ -60,8 +61,14 @@ class Settings:
     progress: bool = False
 
     def __post_init__(self) -> None:
-        for name, least in (("chips", 0), ("seed", 0), ("batch_size", 1), ("calibration_images", 1),
-                            ("diagnose_images", 1), ("cause_chips", 1)):  # fmt: skip
+        for name, least in (
+            ("chips", 0),
+            ("seed", 0),
+            ("batch_size", 1),
+            ("calibration_images", 1),
+            ("diagnose_images", 1),
+            ("cause_chips", 1),
+        ):
             if getattr(self, name) < least:
                 raise DataError(f"{name} is {getattr(self, name)}; allowed: {least} or more")
 
@@ -135,15 +142,16 @@ def put_on_chip(
 ) -> OnChip:
     """Convert a network, and calibrate it on training images or give it the ranges of a file.
 
-    Where biases are integers too, values that several operations read are stored as integers, see `bitline.nn.stored`:
-    the answers are those of `bitline.nn.integer` then.
+    Where biases are integers too, values that several operations read are stored as integers, see
+    `bitline.integer.stored`:
+    the answers are those of `bitline.integer.network` then.
 
     Args:
         model: trained; it is not changed.
         data: that it classifies.
         chip: to put it on.
         settings: of the evaluation.
-        ranges: a file of `bitline.nn.trained.save_ranges`.
+        ranges: a file of `bitline.nn.range_training.save_ranges`.
         mapping: how layers of several groups are laid out, see `bitline.nn.to_crossbar`.
 
     Raises:
@@ -194,7 +202,8 @@ def evaluate(
         chip: to put the network on.
         settings: how thoroughly.
         name: of the model, for the record.
-        ranges: a file of `bitline.nn.trained.save_ranges`; input and ADC ranges come from it, not from calibration.
+        ranges: a file of `bitline.nn.range_training.save_ranges`; input and ADC ranges come from it, not from
+            calibration.
         mapping: how layers of several groups are laid out, see `bitline.nn.to_crossbar`.
 
     Returns:

@@ -41,11 +41,19 @@ def sweep(
             chips = len(seeds) * [on_chip.accuracy(variant, IDEAL)]
         cost = on_chip.price()
         row = {
-            "label": ", ".join(keys), "overrides": list(keys), "chips": chips, "mean": statistics.fmean(chips),
-            "std": statistics.stdev(chips) if len(chips) > 1 else 0.0, "worst": min(chips), "energy_J": cost.energy_J,
-            "latency_s": cost.latency_s, "area_m2": cost.area_m2, "tops_per_watt": cost.tops_per_watt,
-            "crossbars": cost.crossbars, "conversions": cost.conversions,
-        }  # fmt: skip
+            "label": ", ".join(keys),
+            "overrides": list(keys),
+            "chips": chips,
+            "mean": statistics.fmean(chips),
+            "std": statistics.stdev(chips) if len(chips) > 1 else 0.0,
+            "worst": min(chips),
+            "energy_J": cost.energy_J,
+            "latency_s": cost.latency_s,
+            "area_m2": cost.area_m2,
+            "tops_per_watt": cost.tops_per_watt,
+            "crossbars": cost.crossbars,
+            "conversions": cost.conversions,
+        }
         rows.append(row)
         if done is not None:
             done(row)

@@ -198,9 +198,13 @@ class RangeHistogram:
             self.counts += torch.histc(x.abs().cpu(), self.BINS, 0.0, self.top).double()
 
     def scale(
-        self, bits: int, method: Literal["mse", "percentile", "max"], percentile: float, kind: Scale,
+        self,
+        bits: int,
+        method: Literal["mse", "percentile", "max"],
+        percentile: float,
+        kind: Scale,
         rounding: Rounding = "up",
-    ) -> float:  # fmt: skip
+    ) -> float:
         """Choose the scale of `bits`-wide integers for what was counted; 1 if all of it was zero."""
         if self.top == 0:
             return 1.0

@@ -301,10 +301,7 @@ _PLACERS = {"naive": naive, "packed": packed, "strip": strip, "digital": digital
 
 
 def placed(
-    matmul: Matmul,
-    chip: Chip,
-    strategy: Strategy = "dense",
-    absent: frozenset[tuple[int, int, int]] = frozenset(),
+    matmul: Matmul, chip: Chip, strategy: Strategy = "dense", absent: frozenset[tuple[int, int, int]] = frozenset()
 ) -> LayerPlacement:
     """Place a layer by a strategy; one of a single group is dense under all of them but `digital`.
 

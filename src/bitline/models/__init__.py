@@ -12,8 +12,12 @@ from bitline.models.vgg import VGG8, VGG16
 __all__ = ["VGG8", "VGG16", "LeNet5", "ResNet20", "ResNet56", "build", "names"]
 
 _MODELS: dict[str, Callable[..., nn.Module]] = {
-    "vgg8": VGG8, "vgg16": VGG16, "resnet20": ResNet20, "resnet56": ResNet56, "lenet5": LeNet5,
-}  # fmt: skip
+    "vgg8": VGG8,
+    "vgg16": VGG16,
+    "resnet20": ResNet20,
+    "resnet56": ResNet56,
+    "lenet5": LeNet5,
+}
 
 
 def names() -> tuple[str, ...]:

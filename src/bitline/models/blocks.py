@@ -48,9 +48,17 @@ class GroupConv2d(Block):
         super().__init__()
         at: dict[str, Any] = {"device": like.weight.device, "dtype": like.weight.dtype}
         self.conv = nn.Conv2d(
-            like.in_channels, like.out_channels, _two(like.kernel_size), _two(like.stride), _same(like.padding),
-            _two(like.dilation), groups, biased(like) and not mix, like.padding_mode, **at,
-        )  # fmt: skip
+            like.in_channels,
+            like.out_channels,
+            _two(like.kernel_size),
+            _two(like.stride),
+            _same(like.padding),
+            _two(like.dilation),
+            groups,
+            biased(like) and not mix,
+            like.padding_mode,
+            **at,
+        )
         self.mix = (
             nn.Conv2d(like.out_channels, like.out_channels, 1, groups=mix, bias=biased(like), **at) if mix else None
         )
@@ -100,9 +108,16 @@ class SeparableConv2d(Block):
         maps, bias = groups * multiplier, biased(like)
         ends = (maps, like.out_channels) if pointwise_first else (like.in_channels, maps)
         depthwise = nn.Conv2d(
-            *ends, _two(like.kernel_size), _two(like.stride), _same(like.padding), _two(like.dilation), groups,
-            bias and pointwise_first, like.padding_mode, **at,
-        )  # fmt: skip
+            *ends,
+            _two(like.kernel_size),
+            _two(like.stride),
+            _same(like.padding),
+            _two(like.dilation),
+            groups,
+            bias and pointwise_first,
+            like.padding_mode,
+            **at,
+        )
         self.pointwise_first = pointwise_first
         if pointwise_first:
             self.pointwise = nn.Conv2d(like.in_channels, maps, 1, bias=False, **at)

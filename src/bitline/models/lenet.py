@@ -35,9 +35,13 @@ class LeNet5(nn.Module):
         size = (size + 2 * second - 4) // 2
         c1, c2, f1, f2 = (scaled(channels, width) for channels in (6, 16, 120, 84))
         self.features = nn.Sequential(
-            nn.Conv2d(in_channels, c1, kernel_size=5, padding=first), nn.ReLU(), nn.MaxPool2d(2),
-            nn.Conv2d(c1, c2, kernel_size=5, padding=second), nn.ReLU(), nn.MaxPool2d(2),
-        )  # fmt: skip
+            nn.Conv2d(in_channels, c1, kernel_size=5, padding=first),
+            nn.ReLU(),
+            nn.MaxPool2d(2),
+            nn.Conv2d(c1, c2, kernel_size=5, padding=second),
+            nn.ReLU(),
+            nn.MaxPool2d(2),
+        )
         self.classifier = nn.Sequential(
             nn.Linear(c2 * size * size, f1), nn.ReLU(), nn.Linear(f1, f2), nn.ReLU(), nn.Linear(f2, num_classes)
         )

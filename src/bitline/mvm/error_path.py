@@ -14,7 +14,8 @@ from torch import Tensor
 
 from bitline.errors import MappingError
 from bitline.mapping.encode import column_tiles, decode
-from bitline.mvm.torch_fast import Crossbars, analog_sums
+from bitline.mvm.crossbars import Crossbars
+from bitline.mvm.torch_fast import analog_sums
 
 
 def error(x: Tensor, crossbars: Crossbars, targets: Tensor) -> Tensor:

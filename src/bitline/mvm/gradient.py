@@ -8,7 +8,8 @@ from torch import Tensor
 from bitline.mapping.encode import column_tiles
 from bitline.mapping.quantize import widen
 from bitline.mvm.adc import AdcScale
-from bitline.mvm.torch_fast import Crossbars, analog_sums
+from bitline.mvm.crossbars import Crossbars
+from bitline.mvm.torch_fast import analog_sums
 
 
 class Quantized(NamedTuple):

@@ -6,7 +6,8 @@ from torch import Tensor
 
 from bitline.mvm import native, torch_fast
 from bitline.mvm.adc import AdcScale
-from bitline.mvm.torch_fast import Crossbars, Observer, exact
+from bitline.mvm.crossbars import Crossbars, Observer
+from bitline.mvm.torch_fast import exact
 from bitline.physics.noise import ReadNoise
 
 if TYPE_CHECKING:

@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bitline.errors import MappingError
 from bitline.mapping.encode import column_tiles
 from bitline.mvm.adc import AdcScale
+from bitline.mvm.crossbars import check, noise_shape
 from bitline.mvm.product import Product
 from bitline.physics.noise import ReadNoise
 
@@ -85,25 +85,6 @@ def crossbar_mvm(
     return y
 
 
-def check(x: Tensor, levels: Tensor, product: Product) -> None:
-    """Raise MappingError where inputs or levels do not fit the layer."""
-    matmul, placement = product.placement.matmul, product.placement
-    wanted = (matmul.groups, placement.chip.sides, placement.chip.slices, matmul.rows, placement.stored_columns)
-    if tuple(levels.shape) != wanted:
-        raise MappingError(f"layer {matmul.name}: levels have shape {tuple(levels.shape)}; expected {wanted}")
-    if x.dim() != 4 or tuple(x.shape[2:]) != (matmul.groups, matmul.rows):
-        raise MappingError(
-            f"layer {matmul.name}: inputs have shape {tuple(x.shape)}; "
-            f"expected (images, positions, {matmul.groups}, {matmul.rows})"
-        )
-    low, high = product.form.limits
-    if x.numel() and (int(x.min()) < low or int(x.max()) > high):
-        raise MappingError(
-            f"layer {matmul.name}: inputs span [{int(x.min())}, {int(x.max())}]; {product.form.bits} bits, "
-            f"{'signed' if product.form.signed else 'unsigned'}, hold [{low}, {high}]"
-        )
-
-
 def _digit(value: int, p: int, product: Product) -> int:
     """Digit p of an integer; the last digit of a signed one is its sign bit."""
     width, form = product.placement.chip.dac.bits, product.form
@@ -128,11 +109,3 @@ def _spread(variance: Any, group: int, k: int, s: int, row: int, column: int, pr
 def _draw(noise: ReadNoise, x: Tensor, product: Product, image: int, position: int, tile: int) -> Any:
     vector = torch.tensor([image * x.shape[1] + position])
     return noise.draw(vector, x.shape[1], tile, noise_shape(product))[:, :, 0].tolist()
-
-
-def noise_shape(product: Product) -> tuple[int, int, int, int, int]:
-    """Conversions of a row tile: (groups, digits, slices, converted sides, stored columns)."""
-    return (
-        product.placement.matmul.groups, len(product.digit_weights), len(product.slice_weights),
-        len(product.side_weights), product.placement.stored_columns,
-    )  # fmt: skip

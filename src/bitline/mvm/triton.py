@@ -25,8 +25,8 @@ from torch import Tensor
 
 from bitline.errors import BitlineError, MappingError
 from bitline.mvm.adc import AdcScale
-from bitline.mvm.reference import check
-from bitline.mvm.torch_fast import Crossbars, digital_sum, exact, integer_product
+from bitline.mvm.crossbars import Crossbars, check
+from bitline.mvm.torch_fast import digital_sum, exact, integer_product
 from bitline.physics.program import RESOLUTION
 
 if TYPE_CHECKING:
@@ -287,15 +287,41 @@ class Layout:
         kernel, blocks = (_product, {"block_m": 16, "block_n": 16}) if _interpreted() else (_tuned(), {})
         with torch.cuda.device_of(y):
             kernel[grid](
-                inputs.view(torch.int32), self.cells, ranges.inverse, ranges.offset, ranges.factor, ranges.start,
-                ranges.weight, ranges.constant, y, vectors, groups, columns, tiles, len(product.digit_weights), planes,
-                height, product.form.bits - product.form.signed, product.placement.chip.dac.bits,
-                near, near + low, near + high, _ZERO - near, ranges.unit,
-                lanes=4 // inputs.itemsize, parts=parts, block_k=self.block_rows, one_step=height == self.block_rows,
-                by_group=ranges.factor.shape[0] > 1, by_column=ranges.factor.shape[3] > 1,
-                shifted=bool(self._steps[1].any()), clips_low=low > least, clips_high=high < most,
-                enable_fp_fusion=False, **blocks,
-            )  # fmt: skip
+                inputs.view(torch.int32),
+                self.cells,
+                ranges.inverse,
+                ranges.offset,
+                ranges.factor,
+                ranges.start,
+                ranges.weight,
+                ranges.constant,
+                y,
+                vectors,
+                groups,
+                columns,
+                tiles,
+                len(product.digit_weights),
+                planes,
+                height,
+                product.form.bits - product.form.signed,
+                product.placement.chip.dac.bits,
+                near,
+                near + low,
+                near + high,
+                _ZERO - near,
+                ranges.unit,
+                lanes=4 // inputs.itemsize,
+                parts=parts,
+                block_k=self.block_rows,
+                one_step=height == self.block_rows,
+                by_group=ranges.factor.shape[0] > 1,
+                by_column=ranges.factor.shape[3] > 1,
+                shifted=bool(self._steps[1].any()),
+                clips_low=low > least,
+                clips_high=high < most,
+                enable_fp_fusion=False,
+                **blocks,
+            )
 
 
 def _compiled(function: Any) -> Any:
@@ -321,13 +347,41 @@ def _digit(words, shift, mask, lanes: tl.constexpr, block_m: tl.constexpr, block
 
 @_compiled
 def _product(
-    x, cells, inverse, offset, factor, start, weight, constant, y,
-    vectors, groups, columns, tiles, digits, planes, height, body, width,
-    near, lowest, highest, settle, unit,
-    lanes: tl.constexpr, parts: tl.constexpr, block_k: tl.constexpr, one_step: tl.constexpr,
-    by_group: tl.constexpr, by_column: tl.constexpr, shifted: tl.constexpr,
-    clips_low: tl.constexpr, clips_high: tl.constexpr, block_m: tl.constexpr, block_n: tl.constexpr,
-):  # fmt: skip
+    x,
+    cells,
+    inverse,
+    offset,
+    factor,
+    start,
+    weight,
+    constant,
+    y,
+    vectors,
+    groups,
+    columns,
+    tiles,
+    digits,
+    planes,
+    height,
+    body,
+    width,
+    near,
+    lowest,
+    highest,
+    settle,
+    unit,
+    lanes: tl.constexpr,
+    parts: tl.constexpr,
+    block_k: tl.constexpr,
+    one_step: tl.constexpr,
+    by_group: tl.constexpr,
+    by_column: tl.constexpr,
+    shifted: tl.constexpr,
+    clips_low: tl.constexpr,
+    clips_high: tl.constexpr,
+    block_m: tl.constexpr,
+    block_n: tl.constexpr,
+):
     """Multiply block_m vectors by block_n columns of one group: all row tiles, digits and planes."""
     across = tl.cdiv(columns, block_n)
     index = tl.program_id(0)

@@ -1,7 +1,8 @@
 """Networks on crossbars."""
 
+from bitline.network.trace import matmuls
+from bitline.nn.bias_correction import Recentred, recentre
 from bitline.nn.calibrate import calibrate
-from bitline.nn.compensate import Recentred, recentre
 from bitline.nn.convert import (
     ConversionReport,
     DigitalOperation,
@@ -13,8 +14,7 @@ from bitline.nn.convert import (
 )
 from bitline.nn.layers import IDEAL, CrossbarConv1d, CrossbarConv2d, CrossbarLayer, CrossbarLinear
 from bitline.nn.mapping import cheapest_mapping
-from bitline.nn.shapes import matmuls
-from bitline.nn.trained import keep_ranges, load_ranges, save_ranges, train_ranges
+from bitline.nn.range_training import keep_ranges, load_ranges, save_ranges, train_ranges
 
 __all__ = [
     "IDEAL",

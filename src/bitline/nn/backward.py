@@ -8,12 +8,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from bitline import seeds
 from bitline.mapping.encode import set_together
 from bitline.mapping.lower import input_view
 from bitline.mvm.adc import AdcScale
+from bitline.mvm.crossbars import Crossbars
 from bitline.mvm.gradient import Quantized, range_gradient
-from bitline.mvm.torch_fast import Crossbars
-from bitline.physics import seeds
 
 if TYPE_CHECKING:
     from bitline.nn.base import CrossbarLayer
@@ -115,9 +115,13 @@ def _view(layer: Any, x: Tensor) -> Tensor:
 
 
 def gradients(
-    layer: "CrossbarLayer", inputs: Quantized, weight: Tensor, grad: Tensor, needed: tuple[bool, bool, bool],
+    layer: "CrossbarLayer",
+    inputs: Quantized,
+    weight: Tensor,
+    grad: Tensor,
+    needed: tuple[bool, bool, bool],
     dtype: torch.dtype,
-) -> tuple[Tensor | None, Tensor | None, Tensor | None]:  # fmt: skip
+) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
     """Return the straight-through gradients of a layer's input, weight and bias, each None if not needed.
 
     Args:
@@ -172,7 +176,16 @@ def _convolution_gradients(
     conv: Any, x: Tensor, w: Tensor, grad: Tensor, needed: tuple[bool, bool, bool], padding: Sequence[int]
 ) -> tuple[Tensor | None, Tensor | None]:
     grad_x, grad_w, _ = torch.ops.aten.convolution_backward(
-        grad, x, w, None, conv.stride, padding, conv.dilation, False, [0] * len(conv.stride), conv.groups,
+        grad,
+        x,
+        w,
+        None,
+        conv.stride,
+        padding,
+        conv.dilation,
+        False,
+        [0] * len(conv.stride),
+        conv.groups,
         [needed[0], needed[1], False],
-    )  # fmt: skip
+    )
     return grad_x, grad_w

@@ -8,38 +8,26 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from bitline import seeds
 from bitline.chip.description import Chip, NoReadNoise
 from bitline.chip.variants import ideal, lossless, same_sums, with_cells
 from bitline.errors import ConversionError, MappingError
 from bitline.mapping.encode import in_use, set_together
-from bitline.mapping.lower import (
-    Matmul,
-    check_batch,
-    input_rows,
-    input_view,
-    output_shape,
-    position_axes,
-)
+from bitline.mapping.lower import Matmul, check_batch, input_rows, input_view, output_shape, position_axes
 from bitline.mapping.place import Strategy
-from bitline.mapping.quantize import (
-    InputFormat,
-    RangeHistogram,
-    quantize,
-    widen,
-)
+from bitline.mapping.quantize import InputFormat, RangeHistogram, quantize, widen
 from bitline.mvm import adc as ranges
 from bitline.mvm import native
 from bitline.mvm.adc import AdcScale
+from bitline.mvm.crossbars import Crossbars, Observer
 from bitline.mvm.gradient import Quantized, fake_quantize
 from bitline.mvm.paths import crossbar_mvm, native_plan
-from bitline.mvm.torch_fast import Crossbars, Observer
+from bitline.mvm.sum_histogram import SumHistogram, minmax
 from bitline.nn import operator
 from bitline.nn.backward import Answer
 from bitline.nn.cells import IDEAL, HoldsWeights
-from bitline.nn.ranges import SumHistogram, minmax
+from bitline.nn.results import sort_results
 from bitline.nn.state import formats
-from bitline.nn.wiring import sort_results
-from bitline.physics import seeds
 from bitline.physics.noise import ReadNoise
 
 UNFOLDED_BYTES = 2**26
@@ -128,9 +116,14 @@ class CrossbarLayer(HoldsWeights):
             return self.real(self.multiply(q, self.chip, seed, first_image=first, call=call), input)
         shape = output_shape(self._itself, input.shape)
         return plan.multiply_scaled(
-            self._view(q), position_axes(self._itself), self.factor_of_one().flatten(), self.used_bias(), shape,
-            last=isinstance(self, nn.Linear), noise=self._noise(self.chip, seed, first, call),
-        )  # fmt: skip
+            self._view(q),
+            position_axes(self._itself),
+            self.factor_of_one().flatten(),
+            self.used_bias(),
+            shape,
+            last=isinstance(self, nn.Linear),
+            noise=self._noise(self.chip, seed, first, call),
+        )
 
     def linear_answer(self, input: Tensor, inputs: Quantized) -> Tensor:
         """What the programmed cells answer where conversions neither round nor clip, to an input quantized already."""

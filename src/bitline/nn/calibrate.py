@@ -60,7 +60,7 @@ def calibrate(
                 raise ConversionError(f"layer {name} saw no data but zeros; its input range is unknown")
             scale = histogram.scale(
                 settings.bits, settings.calibration, settings.percentile, settings.scale, settings.rounding
-            )  # fmt: skip
+            )
             layer.input_scale.fill_(scale)
             layer.input_signed.fill_(histogram.negative)
         for grid in stored:
@@ -103,13 +103,7 @@ def _fit_in_turn(model: nn.Module, batches: Iterable[Tensor | Sequence[Tensor]],
         layer.program(seeds[name])
 
 
-def _run(
-    model: nn.Module,
-    batches: Iterable[Tensor | Sequence[Tensor]],
-    mode: Mode,
-    what: str,
-    progress: bool,
-) -> None:
+def _run(model: nn.Module, batches: Iterable[Tensor | Sequence[Tensor]], mode: Mode, what: str, progress: bool) -> None:
     layers = crossbar_layers(model).values()
     for layer in (*layers, *grids(model).values()):
         layer.mode = mode

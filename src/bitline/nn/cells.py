@@ -13,13 +13,13 @@ from bitline.mapping.empty import empty_blocks
 from bitline.mapping.lower import Lowerable, Matmul, weight_matrix
 from bitline.mapping.place import LayerPlacement, Strategy, placed
 from bitline.mapping.quantize import RoundedBias, quantize, round_bias, weight_limits, weight_scale, widen
+from bitline.mvm.crossbars import Crossbars
+from bitline.mvm.effective import effective_weights
 from bitline.mvm.gradient import Quantized, fake_quantize
 from bitline.mvm.product import Product
-from bitline.mvm.torch_fast import Crossbars
-from bitline.nn.correction import correction
-from bitline.nn.effective import effective_weights
 from bitline.nn.state import KeepsRanges
-from bitline.nn.wiring import written_cells
+from bitline.programming.cells import written_cells
+from bitline.programming.mean_error import correction
 
 IDEAL = -1
 """chip seed of cells that sit exactly where they should"""
@@ -106,7 +106,7 @@ class HoldsWeights(KeepsRanges):
         return crossbars
 
     def effective_weight(self) -> Tensor:
-        """Real values of the weights as they are programmed, shaped as the layer's; see `bitline.nn.effective`.
+        """Real values of the weights as they are programmed, shaped as the layer's; see `bitline.mvm.effective`.
 
         Errors are those of the weights that `program` found: where these learn, they hold until it is called again.
 

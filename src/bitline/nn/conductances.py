@@ -14,7 +14,7 @@ from bitline.chip.variants import with_cells
 from bitline.errors import ExportError
 from bitline.nn.convert import crossbar_layers
 from bitline.nn.layers import IDEAL, CrossbarLayer
-from bitline.nn.wiring import Written, written_cells
+from bitline.programming.cells import Written, written_cells
 
 
 @dataclass(frozen=True)
@@ -75,9 +75,15 @@ def blocks(layer: CrossbarLayer, seed: int = IDEAL) -> Iterator[Block]:
                 levels, reached = (_cells(t[group, :, :, rows][..., columns]) for t in (written.asked, written.reached))
                 conductances = (leak + reached.double() * chip.cell.step).float()
                 yield Block(
-                    layer.matmul.name, group, row, column, row // wired.tiles_per_crossbar,
-                    levels.to(torch.uint8), conductances, *mine,
-                )  # fmt: skip
+                    layer.matmul.name,
+                    group,
+                    row,
+                    column,
+                    row // wired.tiles_per_crossbar,
+                    levels.to(torch.uint8),
+                    conductances,
+                    *mine,
+                )
 
 
 def _on_chip(written: Written, groups: int, cols: int) -> tuple[Tensor, Tensor]:
@@ -118,8 +124,12 @@ def write(model: nn.Module, folder: Path, seed: int | None = None) -> dict[str, 
             tensors: dict[str, Tensor] = {}
             for block in blocks(layer, IDEAL if seed is None else seed):
                 key = f"{block.group}.{block.row_tile}.{block.column_tile}"
-                parts = {"levels": block.levels, "conductances": block.conductances, "kernels": block.kernels,
-                         "flipped": block.flipped}  # fmt: skip
+                parts = {
+                    "levels": block.levels,
+                    "conductances": block.conductances,
+                    "kernels": block.kernels,
+                    "flipped": block.flipped,
+                }
                 tensors |= {f"{key}.{part}": tensor.contiguous() for part, tensor in parts.items()}
                 listed.append({**_described(block), "layer": name, "file": f"{name}.safetensors", "key": key})
             if tensors:

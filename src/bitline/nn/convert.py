@@ -1,6 +1,5 @@
 """Any network to the same network on a chip."""
 
-import copy
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple, cast
@@ -15,28 +14,55 @@ from bitline.errors import ConversionError, nearest
 from bitline.mapping.lower import Lowerable, lower
 from bitline.mapping.place import LayerPlacement, Placement, place
 from bitline.mapping.strategies import choose
-from bitline.nn.fold import fold, neighbours
+from bitline.network.batch_norm import fold, neighbours
+from bitline.network.copy import copied
+from bitline.network.trace import MAPPED, modules, run_hooked, trace
 from bitline.nn.grid import grids
 from bitline.nn.layers import CrossbarConv1d, CrossbarConv2d, CrossbarLayer, CrossbarLinear
-from bitline.nn.shapes import MAPPED, modules, run_hooked, trace
-from bitline.nn.wiring import absent_blocks
+from bitline.programming.cells import absent_blocks
 
 _CLASSES = {nn.Linear: CrossbarLinear, nn.Conv1d: CrossbarConv1d, nn.Conv2d: CrossbarConv2d}
 _WEIGHTED = {
-    torch.matmul: "matmul", Tensor.matmul: "matmul", Tensor.__matmul__: "matmul", torch.bmm: "bmm", Tensor.bmm: "bmm",
-    Tensor.__rmatmul__: "matmul", torch.linalg.matmul: "matmul", torch.linalg.multi_dot: "multi_dot",
-    torch.mm: "mm", Tensor.mm: "mm", torch.mv: "mv", Tensor.mv: "mv", torch.dot: "dot", Tensor.dot: "dot",
-    torch.addmm: "addmm", Tensor.addmm: "addmm", torch.addmv: "addmv", Tensor.addmv: "addmv",
-    torch.baddbmm: "baddbmm", Tensor.baddbmm: "baddbmm", torch.addbmm: "addbmm", Tensor.addbmm: "addbmm",
-    torch.einsum: "einsum", torch.tensordot: "tensordot", torch.inner: "inner", Tensor.inner: "inner",
-    nn.functional.linear: "linear", nn.functional.bilinear: "bilinear",
+    torch.matmul: "matmul",
+    Tensor.matmul: "matmul",
+    Tensor.__matmul__: "matmul",
+    torch.bmm: "bmm",
+    Tensor.bmm: "bmm",
+    Tensor.__rmatmul__: "matmul",
+    torch.linalg.matmul: "matmul",
+    torch.linalg.multi_dot: "multi_dot",
+    torch.mm: "mm",
+    Tensor.mm: "mm",
+    torch.mv: "mv",
+    Tensor.mv: "mv",
+    torch.dot: "dot",
+    Tensor.dot: "dot",
+    torch.addmm: "addmm",
+    Tensor.addmm: "addmm",
+    torch.addmv: "addmv",
+    Tensor.addmv: "addmv",
+    torch.baddbmm: "baddbmm",
+    Tensor.baddbmm: "baddbmm",
+    torch.addbmm: "addbmm",
+    Tensor.addbmm: "addbmm",
+    torch.einsum: "einsum",
+    torch.tensordot: "tensordot",
+    torch.inner: "inner",
+    Tensor.inner: "inner",
+    nn.functional.linear: "linear",
+    nn.functional.bilinear: "bilinear",
     nn.functional.scaled_dot_product_attention: "scaled_dot_product_attention",
-    nn.functional.conv1d: "conv1d", nn.functional.conv2d: "conv2d", nn.functional.conv3d: "conv3d",
-    torch.conv1d: "conv1d", torch.conv2d: "conv2d", torch.conv3d: "conv3d",
-    nn.functional.conv_transpose1d: "conv_transpose1d", nn.functional.conv_transpose2d: "conv_transpose2d",
+    nn.functional.conv1d: "conv1d",
+    nn.functional.conv2d: "conv2d",
+    nn.functional.conv3d: "conv3d",
+    torch.conv1d: "conv1d",
+    torch.conv2d: "conv2d",
+    torch.conv3d: "conv3d",
+    nn.functional.conv_transpose1d: "conv_transpose1d",
+    nn.functional.conv_transpose2d: "conv_transpose2d",
     nn.functional.conv_transpose3d: "conv_transpose3d",
     nn.functional.multi_head_attention_forward: "multi_head_attention_forward",
-}  # fmt: skip
+}
 
 
 @dataclass(frozen=True)
@@ -236,18 +262,6 @@ def set_chip(model: nn.Module, chip: Chip) -> None:
             grid.forget(chip.inputs)
     for layer in layers:
         layer.set_chip(chip)
-
-
-def copied(model: nn.Module) -> nn.Module:
-    """Copy a network.
-
-    Raises:
-        ConversionError: it cannot be copied.
-    """
-    try:
-        return copy.deepcopy(model)
-    except (RuntimeError, TypeError) as error:
-        raise ConversionError(f"{type(model).__name__} cannot be copied: {error}") from error
 
 
 def _keep(

@@ -20,9 +20,14 @@ class CrossbarLinear(CrossbarLayer, nn.Linear):
     def from_float(cls, layer: Any, chip: Chip, matmul: Matmul, strategy: Strategy = "dense") -> Self:
         """Take over the weights of a plain layer."""
         new = cls(
-            layer.in_features, layer.out_features, layer.bias is not None, chip=chip, matmul=matmul, strategy=strategy,
+            layer.in_features,
+            layer.out_features,
+            layer.bias is not None,
+            chip=chip,
+            matmul=matmul,
+            strategy=strategy,
             device="meta",
-        )  # fmt: skip
+        )
         return _take_over(new, layer)
 
     def _plain(self, x: Tensor, w: Tensor, b: Tensor | None) -> Tensor:
@@ -34,10 +39,20 @@ class _CrossbarConv(CrossbarLayer):
     def from_float(cls, layer: Any, chip: Chip, matmul: Matmul, strategy: Strategy = "dense") -> Self:
         """Take over the weights and geometry of a plain layer."""
         new = cls(
-            layer.in_channels, layer.out_channels, layer.kernel_size, layer.stride, layer.padding, layer.dilation,
-            layer.groups, layer.bias is not None, layer.padding_mode, chip=chip, matmul=matmul, strategy=strategy,
+            layer.in_channels,
+            layer.out_channels,
+            layer.kernel_size,
+            layer.stride,
+            layer.padding,
+            layer.dilation,
+            layer.groups,
+            layer.bias is not None,
+            layer.padding_mode,
+            chip=chip,
+            matmul=matmul,
+            strategy=strategy,
             device="meta",
-        )  # fmt: skip
+        )
         return _take_over(new, layer)
 
     def _plain(self, x: Tensor, w: Tensor, b: Tensor | None) -> Tensor:

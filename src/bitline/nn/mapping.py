@@ -10,7 +10,7 @@ from bitline.errors import ConversionError, MappingError, nearest
 from bitline.mapping.lower import Matmul
 from bitline.mapping.place import Strategy, place, placed
 from bitline.mapping.strategies import STRATEGIES
-from bitline.nn.shapes import matmuls
+from bitline.network.trace import matmuls
 
 if TYPE_CHECKING:
     from bitline.cost.model import LayerCost

@@ -30,16 +30,26 @@ def describe(layer: Any, chip: Chip, matmul: Matmul, strategy: Strategy) -> str:
         arguments = [layer.in_features, layer.out_features, biased]
     else:
         arguments = [
-            layer.in_channels, layer.out_channels, layer.kernel_size, layer.stride, layer.padding, layer.dilation,
-            layer.groups, biased, layer.padding_mode,
-        ]  # fmt: skip
+            layer.in_channels,
+            layer.out_channels,
+            layer.kernel_size,
+            layer.stride,
+            layer.padding,
+            layer.dilation,
+            layer.groups,
+            biased,
+            layer.padding_mode,
+        ]
     kind = type(layer).__name__
     return json.dumps(
         {
-            "kind": kind, "arguments": arguments, "matmul": vars(matmul), "chip": chip.model_dump(mode="json"),
+            "kind": kind,
+            "arguments": arguments,
+            "matmul": vars(matmul),
+            "chip": chip.model_dump(mode="json"),
             "strategy": strategy,
         }
-    )  # fmt: skip
+    )
 
 
 @lru_cache(maxsize=256)
@@ -50,9 +60,12 @@ def _build(text: str) -> Any:
     arguments = [tuple(a) if isinstance(a, list) else a for a in described["arguments"]]
     chip = Chip.model_validate(described["chip"])
     return getattr(layers, described["kind"])(
-        *arguments, chip=chip, matmul=Matmul(**described["matmul"]), strategy=described.get("strategy", "dense"),
+        *arguments,
+        chip=chip,
+        matmul=Matmul(**described["matmul"]),
+        strategy=described.get("strategy", "dense"),
         device="meta",
-    )  # fmt: skip
+    )
 
 
 def _layer(text: str, weight: Tensor, bias: Tensor | None, buffers: list[Tensor]) -> Any:

@@ -7,11 +7,11 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
+from bitline import seeds
 from bitline.chip.description import Chip
 from bitline.errors import ConversionError
 from bitline.mapping.place import Strategy
 from bitline.mvm.adc import snap
-from bitline.physics import seeds
 
 FEWEST = 8
 """input vectors that a gradient is estimated from, however many sums each makes"""
@@ -158,9 +158,15 @@ class KeepsRanges(nn.Module):
         return self
 
     def _load_from_state_dict(
-        self, state_dict: Any, prefix: Any, local_metadata: Any, strict: Any, missing_keys: Any,
-        unexpected_keys: Any, error_msgs: Any,
-    ) -> None:  # fmt: skip
+        self,
+        state_dict: Any,
+        prefix: Any,
+        local_metadata: Any,
+        strict: Any,
+        missing_keys: Any,
+        unexpected_keys: Any,
+        error_msgs: Any,
+    ) -> None:
         # Calibrated ranges have the shape of their granularity, which differs from an uncalibrated layer's.
         for name in ("adc_lsb", "adc_offset"):
             stored = state_dict.get(prefix + name)
@@ -192,9 +198,14 @@ def parts(chip: Chip) -> dict[str, Any]:
     leak = chip.cell.g_min / chip.cell.step if chip.cell.leak == "kept" else 0.0
     weights = chip.weights.model_copy(update={"bias_bits": None})
     return {
-        "adc": adc, "inputs": chip.inputs, "weights": weights, "dac": chip.dac, "crossbar": chip.crossbar.whole,
-        "cell.bits": chip.cell.bits, "cell.leak": leak,
-    }  # fmt: skip
+        "adc": adc,
+        "inputs": chip.inputs,
+        "weights": weights,
+        "dac": chip.dac,
+        "crossbar": chip.crossbar.whole,
+        "cell.bits": chip.cell.bits,
+        "cell.leak": leak,
+    }
 
 
 def formats(chip: Chip, layout: str = "dense") -> int:

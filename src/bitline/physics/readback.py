@@ -42,13 +42,7 @@ class InTurn(NamedTuple):
 
 
 def write_in_turn(
-    levels: Tensor,
-    stuck: Tensor | None,
-    worth: Tensor,
-    cell: Cell,
-    *,
-    generator: torch.Generator,
-    rewrites: int = 0,
+    levels: Tensor, stuck: Tensor | None, worth: Tensor, cell: Cell, *, generator: torch.Generator, rewrites: int = 0
 ) -> InTurn:
     """Write weights cell by cell; of a pair the side that a weight is on comes first, so that no sign is favoured.
 

@@ -26,8 +26,8 @@ from bitline.data import DataSet
 from bitline.errors import BitlineError, DataError
 from bitline.evaluate.run import CALIBRATION_BATCH, OnChip, Settings
 from bitline.models.files import Run, load_run, read_json
+from bitline.network.trace import matmuls
 from bitline.nn import calibrate, to_crossbar
-from bitline.nn.shapes import matmuls
 from bitline.recipes.config import RecipeConfig, Varied, used_by
 from bitline.recipes.files import Say
 from bitline.recipes.names import AFTER, BEFORE, FRONT, JOURNAL, TRIALS
@@ -67,8 +67,11 @@ WITHIN = 1.5
 REACH = 10.0
 """points below the best of the proxy that training may make up for"""
 _DIRECTIONS: dict[str, Literal["maximize", "minimize"]] = {
-    "accuracy": "maximize", "energy": "minimize", "area": "minimize", "latency": "minimize",
-}  # fmt: skip
+    "accuracy": "maximize",
+    "energy": "minimize",
+    "area": "minimize",
+    "latency": "minimize",
+}
 
 
 @dataclass
@@ -108,9 +111,11 @@ class Search:
         self.out.mkdir(parents=True, exist_ok=True)
         objectives = self.config.objectives
         study = optuna.create_study(
-            storage=JournalStorage(JournalFileBackend(str(self.path))), study_name="auto", load_if_exists=True,
+            storage=JournalStorage(JournalFileBackend(str(self.path))),
+            study_name="auto",
+            load_if_exists=True,
             directions=[_DIRECTIONS[name] for name in objectives],
-        )  # fmt: skip
+        )
         self._check_choices(study)
         for killed in study.get_trials(states=[TrialState.RUNNING]):
             study.tell(killed.number, state=TrialState.FAIL)
@@ -200,9 +205,10 @@ class Search:
         trial.set_user_attr("energy_J", cost.energy_J)
         trial.set_user_attr("accuracy", accuracy)
         trial.set_user_attr(
-            "summary", f"{accuracy:.1f} % (proxy), {cost.energy_J * 1e6:.3g} uJ, {cost.area_m2 * 1e6:.3g} mm2; "
+            "summary",
+            f"{accuracy:.1f} % (proxy), {cost.energy_J * 1e6:.3g} uJ, {cost.area_m2 * 1e6:.3g} mm2; "
             f"{', '.join(overrides)}; {', '.join(dict.fromkeys(layers.values()))}",
-        )  # fmt: skip
+        )
         return tuple(values[name] for name in self.config.objectives)
 
     def _same(self, trial: optuna.Trial) -> FrozenTrial | None:
@@ -223,9 +229,12 @@ class Search:
         """A few steps after the network it came from; no labels."""
         config = self.config
         batches = TrainBatches(
-            self.data, batch_size=config.proxy_batch, seed=config.seed, flip=self.data.channels == 3,
+            self.data,
+            batch_size=config.proxy_batch,
+            seed=config.seed,
+            flip=self.data.channels == 3,
             pad=self.data.image_size // 16,
-        )  # fmt: skip
+        )
         optimizer = torch.optim.SGD(network.parameters(), lr=config.lr, momentum=0.9, nesterov=True)
         network.train()
         for step, (images, _) in zip(range(config.proxy_steps), batches, strict=False):
@@ -300,11 +309,18 @@ def train_front(search: Search, front: Sequence[FrozenTrial], train: Callable[[R
 def _point(trial: FrozenTrial, evaluation: dict[str, Any], run: str) -> dict[str, Any]:
     accuracy, cost = evaluation["accuracy"], evaluation["cost"]
     return {
-        "run": run, "trial": trial.number, "accuracy": accuracy["mean"], "std": accuracy["std"],
-        "worst": accuracy["worst"], "energy": cost["energy_J"], "area": cost["area_m2"], "latency": cost["latency_s"],
-        "tops_per_watt": cost["tops_per_watt"], "layers": trial.user_attrs["layers"],
+        "run": run,
+        "trial": trial.number,
+        "accuracy": accuracy["mean"],
+        "std": accuracy["std"],
+        "worst": accuracy["worst"],
+        "energy": cost["energy_J"],
+        "area": cost["area_m2"],
+        "latency": cost["latency_s"],
+        "tops_per_watt": cost["tops_per_watt"],
+        "layers": trial.user_attrs["layers"],
         "overrides": trial.user_attrs["overrides"],
-    }  # fmt: skip
+    }
 
 
 def _dominates(a: dict[str, Any], b: dict[str, Any], objectives: Sequence[str]) -> bool:
@@ -349,6 +365,10 @@ def _accuracy(trial: FrozenTrial) -> float:
 
 def _plain(trial: FrozenTrial) -> dict[str, Any]:
     return {
-        "number": trial.number, "state": trial.state.name.lower(), "params": trial.params, "values": trial.values,
-        "layers": trial.user_attrs.get("layers"), "overrides": trial.user_attrs.get("overrides"),
-    }  # fmt: skip
+        "number": trial.number,
+        "state": trial.state.name.lower(),
+        "params": trial.params,
+        "values": trial.values,
+        "layers": trial.user_attrs.get("layers"),
+        "overrides": trial.user_attrs.get("overrides"),
+    }

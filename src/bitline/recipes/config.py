@@ -162,8 +162,12 @@ class RecipeConfig(StrictConfig):
     simulation: Literal["linear", "direct"] = "linear"
     objectives: tuple[Objective, ...] = ("accuracy", "energy", "area")
     vary: Annotated[tuple[Varied, ...], Field(min_length=1)] = (
-        "structure", "height", "adc_bits", "columns_per_adc", "encoding",
-    )  # fmt: skip
+        "structure",
+        "height",
+        "adc_bits",
+        "columns_per_adc",
+        "encoding",
+    )
     trials: Annotated[int, Field(ge=1)] = 40
     front: Annotated[int, Field(ge=1)] = 4
     proxy_steps: Annotated[int, Field(ge=0)] = 30

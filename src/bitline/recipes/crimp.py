@@ -17,20 +17,20 @@ from torch import Tensor, nn
 
 from bitline.chip.description import Chip, LogNormal, Offset, check
 from bitline.chip.variants import with_cells
-from bitline.compress.crossbar_block import CrossbarBlocks
-from bitline.compress.kernel_group import KernelGroups
+from bitline.compress.prune.crossbar_block import CrossbarBlocks
+from bitline.compress.prune.kernel_group import KernelGroups
 from bitline.compress.result import Left
 from bitline.data import DataSet
 from bitline.errors import ChipError, ConversionError, DataError
 from bitline.evaluate import Settings
 from bitline.evaluate.run import calibration_batches
 from bitline.models.files import ModelRecord
-from bitline.nn.shapes import MAPPED
-from bitline.nn.view import ChipView
+from bitline.network.trace import MAPPED
 from bitline.recipes.config import RecipeConfig
 from bitline.recipes.names import LEFT
 from bitline.train import TrainConfig
 from bitline.train.checkpoint import write_json
+from bitline.train.chip_view import ChipView
 from bitline.train.run import train_network
 from bitline.train.zerorize import Alternating, Schedule, ZerorizeRecover
 
@@ -144,9 +144,13 @@ class Zerorize:
             factors = CrossbarBlocks(network, example, self.chip, mapping=config.mapping or None)
         chip = self.chip if config.awareness == "psum" else with_cells(self.chip)
         view = ChipView(
-            network, chip, example, mapping=config.mapping or None, linear=config.simulation == "linear",
+            network,
+            chip,
+            example,
+            mapping=config.mapping or None,
+            linear=config.simulation == "linear",
             recentred=config.compensate,
-        )  # fmt: skip
+        )
         alternating = Alternating(network, view)
         schedule = Schedule.of(train.epochs, start=config.zero_start, interval=config.zero_interval)
         if factors is None:
@@ -160,9 +164,16 @@ class Zerorize:
         ranked = factors is not None and config.rank == "loss"
         labelled = list(self.data.batches("train", batch_size=RANK_BATCH, limit=count)) if ranked else []
         leader = ZerorizeRecover(
-            alternating, factors, schedule, ratio=lambda: self._ratio(factors, capped=True), batches=batches,
-            statistics=statistics, reprogram_every=config.reprogram_every, seed=train.seed, labelled=labelled,
-        )  # fmt: skip
+            alternating,
+            factors,
+            schedule,
+            ratio=lambda: self._ratio(factors, capped=True),
+            batches=batches,
+            statistics=statistics,
+            reprogram_every=config.reprogram_every,
+            seed=train.seed,
+            labelled=labelled,
+        )
 
         def finish(trained: nn.Module) -> nn.Module:
             assert isinstance(trained, Alternating)
@@ -173,10 +184,17 @@ class Zerorize:
             return trained.network
 
         train_network(
-            alternating, self.record, train, self.data, resumed=resumed, rates={".factors": train.lr or config.lr},
+            alternating,
+            self.record,
+            train,
+            self.data,
+            resumed=resumed,
+            rates={".factors": train.lr or config.lr},
             callbacks=[leader],
-            penalty=leader.penalty(config.l1), test_images=config.test_images, finish=finish,
-        )  # fmt: skip
+            penalty=leader.penalty(config.l1),
+            test_images=config.test_images,
+            finish=finish,
+        )
 
     def _ratio(self, factors: KernelGroups | CrossbarBlocks | None, *, capped: bool) -> float:
         """Share of the kernels or crossbars to zero.

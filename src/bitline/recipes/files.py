@@ -30,7 +30,7 @@ from bitline.recipes.names import (
     START,
     TRIALS,
     UNTRAINED,
-)  # fmt: skip
+)
 from bitline.train.checkpoint import replace_file, write_json
 from bitline.train.hardware import describe
 from bitline.train.rundir import CONFIG, METRICS, IfExists

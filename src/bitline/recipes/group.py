@@ -19,6 +19,13 @@ def restructure(
 ) -> Rewritten:
     """Give every convolution, but for those to leave, the fewest groups whose rows fit the wordlines driven at once."""
     return regroup(
-        model, batches, rows=chip.crossbar.active_rows, row_tiles=config.row_tiles, assignment=config.assignment,
-        refit=config.refit, mix=config.mix, linear=config.split_linear, leave=leave,
-    )  # fmt: skip
+        model,
+        batches,
+        rows=chip.crossbar.active_rows,
+        row_tiles=config.row_tiles,
+        assignment=config.assignment,
+        refit=config.refit,
+        mix=config.mix,
+        linear=config.split_linear,
+        leave=leave,
+    )

@@ -13,7 +13,7 @@ from bitline.evaluate import Settings
 from bitline.evaluate.run import calibration_batches
 from bitline.models.files import ModelRecord
 from bitline.nn import calibrate, crossbar_layers, to_crossbar
-from bitline.nn.trained import keep_ranges, save_ranges, train_ranges
+from bitline.nn.range_training import keep_ranges, save_ranges, train_ranges
 from bitline.recipes.config import RecipeConfig
 from bitline.recipes.names import CHIP, RANGES
 from bitline.train import TrainConfig
@@ -73,13 +73,19 @@ class OnChipTraining:
             return _plain_again(trained, plain)
 
         train_network(
-            model, record, train, self.data, resumed=resumed, rates={"log2_lsb": self.config.range_lr},
+            model,
+            record,
+            train,
+            self.data,
+            resumed=resumed,
+            rates={"log2_lsb": self.config.range_lr},
             callbacks=[
                 Reprogram(model, every=self.config.reprogram_every if aware else 0, seed=train.seed),
                 BoundedGradient(),
             ],
-            test_images=self.config.test_images, finish=finish,
-        )  # fmt: skip
+            test_images=self.config.test_images,
+            finish=finish,
+        )
 
 
 @torch.no_grad()

@@ -12,17 +12,17 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from bitline import seeds
 from bitline.chip.description import Chip
-from bitline.compress.repack import repack
-from bitline.compress.sparsity import crossbars as crossbars_of
-from bitline.compress.sparsity import sparsity, weights
+from bitline.compress.prune.repack import repack
+from bitline.compress.prune.sparsity import crossbars as crossbars_of
+from bitline.compress.prune.sparsity import sparsity, weights
 from bitline.data import DataSet, load
 from bitline.errors import DataError
 from bitline.evaluate import Settings, accuracy, evaluate
 from bitline.evaluate.run import CALIBRATION_BATCH
 from bitline.models.files import RECORD, WEIGHTS, Run, load_run, read_json
-from bitline.nn.shapes import matmuls
-from bitline.physics import seeds
+from bitline.network.trace import matmuls
 from bitline.recipes.auto import Search, chosen, train_front
 from bitline.recipes.config import RecipeConfig
 from bitline.recipes.crimp import Phase, Zerorize, chip_of, write_left
@@ -42,7 +42,7 @@ from bitline.recipes.names import (
     RECIPE,
     START,
     UNTRAINED,
-)  # fmt: skip
+)
 from bitline.recipes.on_chip import OnChipTraining
 from bitline.recipes.structure import check_layers, restructure
 from bitline.train import TrainConfig
@@ -119,9 +119,7 @@ def _check_settings(config: RecipeConfig, data: DataSet) -> None:
 class _Flow:
     """The stages of one recipe."""
 
-    def __init__(
-        self, config: RecipeConfig, chip: Chip, data: DataSet, out: Path, say: Say, progress: bool
-    ) -> None:  # fmt: skip
+    def __init__(self, config: RecipeConfig, chip: Chip, data: DataSet, out: Path, say: Say, progress: bool) -> None:
         self.config, self.chip, self.data, self.out, self.say, self.progress = config, chip, data, out, say, progress
 
     def start(self, origin: Run) -> Path:
@@ -222,9 +220,15 @@ class _Flow:
             return last
         run = load_run(last)
         train = self._training(
-            ON_CHIP, run, epochs=epochs, lr=self.config.chip_lr, optimizer="adam",
-            precision=self._exact, weight_decay=0.0, schedule="onecycle",
-        )  # fmt: skip
+            ON_CHIP,
+            run,
+            epochs=epochs,
+            lr=self.config.chip_lr,
+            optimizer="adam",
+            precision=self._exact,
+            weight_decay=0.0,
+            schedule="onecycle",
+        )
         stage: OnChipTraining | Zerorize
         if self.config.recipe == "crimp":
             stage = Zerorize("chip", run.model.train(), run.record, self.chip, self.config, self.data, 0.0)
@@ -258,13 +262,14 @@ class _Flow:
         if name == BEFORE:
             settings = replace(settings, chips=min(settings.chips, self.config.chips_before or settings.chips))
         found = evaluate(
-            run.model, self.data, chip, settings, name=run.record.model,
-            mapping=mapping or None, ranges=ranges,
-        )  # fmt: skip
+            run.model, self.data, chip, settings, name=run.record.model, mapping=mapping or None, ranges=ranges
+        )
         write_json(path, found)
         a = found["accuracy"]
-        self.say(f"{name}: float {a['float']:.2f} %, on the chip {a['mean']:.2f} ± {a['std']:.2f} %, "
-                 f"{found['cost']['energy_J'] * 1e6:.3g} uJ")  # fmt: skip
+        self.say(
+            f"{name}: float {a['float']:.2f} %, on the chip {a['mean']:.2f} ± {a['std']:.2f} %, "
+            f"{found['cost']['energy_J'] * 1e6:.3g} uJ"
+        )
 
     def _as_it_was(self, chip: Chip) -> tuple[Chip, dict[str, str], Path | None]:
         """The chip for the network to start from, and the mapping and trained ranges that it has for it."""
@@ -280,9 +285,12 @@ class _Flow:
         """How thoroughly to evaluate."""
         config = self.config
         return Settings(
-            chips=config.chips, images=config.images, calibration_images=config.calibration_images, cause_chips=1,
+            chips=config.chips,
+            images=config.images,
+            calibration_images=config.calibration_images,
+            cause_chips=1,
             progress=self.progress,
-        )  # fmt: skip
+        )
 
     @property
     def _exact(self) -> Precision | None:
@@ -293,14 +301,28 @@ class _Flow:
     def _training(self, stage: str, run: Run, *, epochs: int, lr: float, **more: Any) -> TrainConfig:
         config = self.config
         values = {
-            "model": run.record.model, "width": run.record.kwargs.get("width", 1.0),
-            "data": run.record.data, "data_dir": config.data_dir, "image_size": run.record.image_size,
-            "epochs": epochs, "epoch_images": config.epoch_images, "lr": lr, "batch_size": config.batch_size,
-            "schedule": config.schedule, "momentum": config.momentum, "weight_decay": config.weight_decay,
-            "teacher": config.teacher or config.run, "distill": config.distill, "temperature": config.temperature,
-            "label_smoothing": 0.0, "seed": seeds.derive(config.seed, stage), "threads": config.threads,
-            "precision": config.precision, "checkpoint_every": config.checkpoint_every, "out": self.out / stage,
-        }  # fmt: skip
+            "model": run.record.model,
+            "width": run.record.kwargs.get("width", 1.0),
+            "data": run.record.data,
+            "data_dir": config.data_dir,
+            "image_size": run.record.image_size,
+            "epochs": epochs,
+            "epoch_images": config.epoch_images,
+            "lr": lr,
+            "batch_size": config.batch_size,
+            "schedule": config.schedule,
+            "momentum": config.momentum,
+            "weight_decay": config.weight_decay,
+            "teacher": config.teacher or config.run,
+            "distill": config.distill,
+            "temperature": config.temperature,
+            "label_smoothing": 0.0,
+            "seed": seeds.derive(config.seed, stage),
+            "threads": config.threads,
+            "precision": config.precision,
+            "checkpoint_every": config.checkpoint_every,
+            "out": self.out / stage,
+        }
         return checked_training(**{**values, **more})
 
     def _stage(self, train: TrainConfig, run: Callable[[TrainConfig, bool], None]) -> None:

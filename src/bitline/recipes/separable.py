@@ -19,4 +19,4 @@ def restructure(
     """Split every convolution that needs partial sums, but for those to leave, into a pointwise and a depthwise one."""
     return separate(
         model, batches, rows=chip.crossbar.active_rows, multiplier=config.multiplier, refit=config.refit, leave=leave
-    )  # fmt: skip
+    )

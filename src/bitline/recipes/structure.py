@@ -9,7 +9,7 @@ from bitline.chip.description import Chip
 from bitline.compress import Report, Rewritten
 from bitline.errors import DataError, nearest
 from bitline.mapping.lower import Matmul
-from bitline.nn.shapes import matmuls
+from bitline.network.trace import matmuls
 from bitline.recipes import group, separable
 from bitline.recipes.config import RecipeConfig
 

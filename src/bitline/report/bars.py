@@ -6,8 +6,12 @@ from typing import Any
 from bitline.report import plot, text
 from bitline.report.plot import Figure, Json
 
-_STOPS = (("float", "float", "--other"), ("ideal_integer", "exact integers", "--quantization"),
-          ("adc", "chip of ideal cells", "--adc"), ("mean", "programmed chips", "--programming"))  # fmt: skip
+_STOPS = (
+    ("float", "float", "--other"),
+    ("ideal_integer", "exact integers", "--quantization"),
+    ("adc", "chip of ideal cells", "--adc"),
+    ("mean", "programmed chips", "--programming"),
+)
 
 
 def accuracies(key: str, names: Sequence[str], records: Sequence[Mapping[str, Any]], caption: str) -> Figure | None:
@@ -27,20 +31,29 @@ def accuracies(key: str, names: Sequence[str], records: Sequence[Mapping[str, An
             spread = [text.finite(record.get("std")) or 0.0 for record in records]
             data.append(
                 {
-                    "type": "bar", "name": name, "x": drawn, "y": values, "marker": {"color": color},
+                    "type": "bar",
+                    "name": name,
+                    "x": drawn,
+                    "y": values,
+                    "marker": {"color": color},
                     "text": ["" if value is None else text.decimal(value, 1) for value in values],
-                    "textposition": "inside", "insidetextanchor": "end", "textangle": 0,
+                    "textposition": "inside",
+                    "insidetextanchor": "end",
+                    "textangle": 0,
                     **({"error_y": whiskers(spread)} if stop == "mean" else {}),
                     "hovertemplate": f"%{{x}}: %{{y:.2f}} %<extra>{name}</extra>",
                 }
-            )  # fmt: skip
+            )
     if not data:
         return None
     layout = plot.layout(
-        360, showlegend=True, barmode="group", bargap=0.25,
+        360,
+        showlegend=True,
+        barmode="group",
+        bargap=0.25,
         xaxis=plot.axis(type="category", categoryorder="array", categoryarray=drawn, showgrid=False),
         yaxis=plot.axis("accuracy [%]", range=[0, 100], dtick=20),
-    )  # fmt: skip
+    )
     return Figure(key, caption, data, layout)
 
 

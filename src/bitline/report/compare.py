@@ -51,13 +51,15 @@ def render(entries: Sequence[Entry]) -> str:
     rows = found["runs"]
     made = {
         "accuracy": bars.accuracies(
-            "accuracy", [row["run"] for row in rows], rows,
+            "accuracy",
+            [row["run"] for row in rows],
+            rows,
             "Accuracy of each run, from float to programmed chips; whiskers are one standard deviation over the chips.",
         ),
         "energy": _energy(entries),
         "scatter": _scatter(rows),
         "layers": _layers(entries),
-    }  # fmt: skip
+    }
     shown = {"runs": summary(found), "recipes": recipes(found), "layers": layers(entries)}
     return page.render(
         "compare.html",
@@ -131,8 +133,12 @@ def recipes(found: Mapping[str, Any]) -> Sheet:
     signed = [Cell(text.decimal(value, sign=True), value) for value in table.values("points")]
     table.add(Head("gain", "points", "on the chip"), signed)
     group = "after / before"
-    for key, name in (("conversions", "conversions"), ("energy", "energy"), ("work_efficiency", "images per joule"),
-                      ("tops_per_watt", "TOPS/W")):  # fmt: skip
+    for key, name in (
+        ("conversions", "conversions"),
+        ("energy", "energy"),
+        ("work_efficiency", "images per joule"),
+        ("tops_per_watt", "TOPS/W"),
+    ):
         table.add(Head(name, "×", group), [Cell(_times(value), value) for value in table.values(key)])
     return table.sheet("Each recipe against the network it began with")
 
@@ -192,20 +198,33 @@ def _energy(entries: Sequence[Entry]) -> Figure | None:
         values = [sum(found.get(key, 0.0) for key in members) for found in parts]
         data.append(
             {
-                "type": "bar", "orientation": "h", "name": plot.safe(name), "y": names,
+                "type": "bar",
+                "orientation": "h",
+                "name": plot.safe(name),
+                "y": names,
                 "x": [value / column.factor for value in values],
                 "customdata": [text.quantity(value, "J") for value in values],
                 "marker": {"color": color, "line": {"color": "--paper", "width": 1}},
                 "hovertemplate": f"%{{y}}: %{{customdata}}<extra>{plot.safe(name)}</extra>",
             }
-        )  # fmt: skip
+        )
     ticks = [f"<b>{name}</b><br>{text.quantity(total, 'J')}" for name, total in zip(names, totals, strict=True)]
     layout = plot.layout(
-        120 + 56 * len(names) + 24 * (len(data) // 6), barmode="stack", bargap=0.3, showlegend=True,
+        120 + 56 * len(names) + 24 * (len(data) // 6),
+        barmode="stack",
+        bargap=0.3,
+        showlegend=True,
         xaxis=plot.axis(f"energy per image [{column.unit}]", rangemode="tozero"),
-        yaxis=plot.axis(tickvals=names, ticktext=ticks, categoryorder="array", categoryarray=names,
-                        autorange="reversed", showgrid=False, fixedrange=True),
-    )  # fmt: skip
+        yaxis=plot.axis(
+            tickvals=names,
+            ticktext=ticks,
+            categoryorder="array",
+            categoryarray=names,
+            autorange="reversed",
+            showgrid=False,
+            fixedrange=True,
+        ),
+    )
     caption = "Energy of one image by component."
     if small:
         caption += f" Components below {100 * _SMALL:.0f} % in every run are drawn as one."
@@ -245,23 +264,36 @@ def _layers(entries: Sequence[Entry]) -> Figure | None:
         axes[f"yaxis{suffix}"] = plot.axis(
             f"{title} [{column.unit}]" if column else title,
             domain=[max(0.0, top - 1 / len(panels) + (0.07 if i == 0 else 0)), top],
-            rangemode="tozero", nticks=5, fixedrange=True, **whole,
-        )  # fmt: skip
+            rangemode="tozero",
+            nticks=5,
+            fixedrange=True,
+            **whole,
+        )
         for j, (entry, values) in enumerate(zip(entries, every, strict=True)):
             data.append(
                 {
-                    "type": "bar", "name": plot.safe(entry.name), "x": safe, "yaxis": f"y{suffix}",
-                    "y": [None if value is None else value / factor for value in values], "showlegend": i == 0,
-                    "offsetgroup": str(j), "legendgroup": str(j), "marker": {"color": f"--part-{j % _COLORS}"},
+                    "type": "bar",
+                    "name": plot.safe(entry.name),
+                    "x": safe,
+                    "yaxis": f"y{suffix}",
+                    "y": [None if value is None else value / factor for value in values],
+                    "showlegend": i == 0,
+                    "offsetgroup": str(j),
+                    "legendgroup": str(j),
+                    "marker": {"color": f"--part-{j % _COLORS}"},
                     "customdata": [text.quantity(v, unit) if unit else text.number(v) for v in values],
                     "hovertemplate": f"%{{x}}: %{{customdata}}<extra>{plot.safe(entry.name)}</extra>",
                 }
-            )  # fmt: skip
+            )
     anchor = f"y{len(panels)}" if len(panels) > 1 else "y"
     layout = plot.layout(
-        140 + 150 * len(panels), showlegend=True, barmode="group", bargap=0.25,
-        xaxis=plot.layer_axis(safe, anchor=anchor), **axes,
-    )  # fmt: skip
+        140 + 150 * len(panels),
+        showlegend=True,
+        barmode="group",
+        bargap=0.25,
+        xaxis=plot.layer_axis(safe, anchor=anchor),
+        **axes,
+    )
     caption = "Row tiles and energy of each layer, one colour a run; a layer that a run does not have has no bar."
     return Figure("layers", caption, data, layout)
 
@@ -269,8 +301,10 @@ def _layers(entries: Sequence[Entry]) -> Figure | None:
 def _provenance(entry: Entry) -> str:
     evaluation = entry.evaluation
     said = [
-        entry.recipe, str(evaluation.get("model", "")), facts.data(evaluation),
+        entry.recipe,
+        str(evaluation.get("model", "")),
+        facts.data(evaluation),
         f"{len(facts.chips(evaluation))} programmed chips",
         f"commit {str(evaluation['commit'])[:12]}" if evaluation.get("commit") else "",
-    ]  # fmt: skip
+    ]
     return ", ".join(item for item in said if item)

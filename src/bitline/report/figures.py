@@ -235,25 +235,35 @@ def sweep(records: Sequence[Mapping[str, Any]]) -> Figure | None:
     middle = (min(energies) + max(energies)) / 2
     data: list[Json] = [
         {
-            "type": "scatter", "mode": "lines", **place(best), "hoverinfo": "skip",
+            "type": "scatter",
+            "mode": "lines",
+            **place(best),
+            "hoverinfo": "skip",
             "line": {"color": "--accent", "width": 1.4, "shape": "hv"},
         },
         {
-            "type": "scatter", "mode": "markers+text", **place(known), "cliponaxis": False,
+            "type": "scatter",
+            "mode": "markers+text",
+            **place(known),
+            "cliponaxis": False,
             "text": [short[i] if i in named else "" for i in known],
             "textposition": [f"bottom {'left' if energy > middle else 'right'}" for energy in energies],
             "customdata": [plot.safe(records[i].get("label", i)) for i in known],
             "error_y": {
-                "type": "data", "array": [text.finite(records[i].get("std")) or 0.0 for i in known],
-                "color": "--muted", "thickness": 1.2, "width": 4,
+                "type": "data",
+                "array": [text.finite(records[i].get("std")) or 0.0 for i in known],
+                "color": "--muted",
+                "thickness": 1.2,
+                "width": 4,
             },
             "marker": {
-                "size": 10, "color": ["--accent" if i in best else "--muted" for i in known],
+                "size": 10,
+                "color": ["--accent" if i in best else "--muted" for i in known],
                 "line": {"color": "--paper", "width": 1},
             },
             "hovertemplate": f"%{{customdata}}<br>%{{y:.2f}} %, %{{x:.4g}} {column.unit}<extra></extra>",
         },
-    ]  # fmt: skip
+    ]
     wide = min(energies) > 0 and max(energies) > 10 * min(energies)
     layout = plot.layout(
         380,

@@ -73,7 +73,7 @@ def picture(layer: Mapping[str, Any]) -> Picture:
         y_ticks=[(y(10**power), f"10{_superscript(power)}" if power else "1") for power in range(0, decades + 1, step)],
         description=f"Histogram of partial sums from {text.number(edges[0])} to {text.number(edges[-1])} levels. "
         + "; ".join(_notes(layer, low, high, lsb)),
-    )  # fmt: skip
+    )
 
 
 def _merged(low: float, width: float, counts: Sequence[int]) -> tuple[list[float], list[int]]:

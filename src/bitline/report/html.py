@@ -125,10 +125,19 @@ def _doi(doi: object) -> str | None:
 
 
 _UNITS = {
-    "node": "m", "vdd": "V", "cell.g_min": "S", "cell.g_max": "S", "cell.read_voltage": "V",
-    "cell.access_resistance": "ohm", "adc.sample_rate": "Hz", "adc.range.low": "A", "adc.range.high": "A",
-    "timing.read": "s", "timing.pulse": "s", "timing.clock": "Hz",
-}  # fmt: skip
+    "node": "m",
+    "vdd": "V",
+    "cell.g_min": "S",
+    "cell.g_max": "S",
+    "cell.read_voltage": "V",
+    "cell.access_resistance": "ohm",
+    "adc.sample_rate": "Hz",
+    "adc.range.low": "A",
+    "adc.range.high": "A",
+    "timing.read": "s",
+    "timing.pulse": "s",
+    "timing.clock": "Hz",
+}
 
 
 def chip_unit(key: str, chip: Mapping[str, Any]) -> str | None:

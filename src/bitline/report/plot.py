@@ -45,21 +45,32 @@ def layout(height: int, **options: Any) -> Json:
         "plot_bgcolor": "rgba(0,0,0,0)",
         "hoverlabel": {"bgcolor": "--paper", "bordercolor": "--line", "font": {"color": "--ink"}},
         "legend": {
-            "orientation": "h", "x": 0, "xanchor": "left", "y": 1.02, "yanchor": "bottom", "traceorder": "normal",
+            "orientation": "h",
+            "x": 0,
+            "xanchor": "left",
+            "y": 1.02,
+            "yanchor": "bottom",
+            "traceorder": "normal",
         },
         "modebar": {"bgcolor": "rgba(0,0,0,0)", "color": "--muted", "activecolor": "--accent"},
         "showlegend": False,
         "uniformtext": {"minsize": 11, "mode": "hide"},
         **options,
-    }  # fmt: skip
+    }
 
 
 def line(x: Sequence[float | None], y: Sequence[float | None], **options: Any) -> Json:
     """Return thin dotted lines through these points; None interrupts."""
     style = {"color": "--muted", "width": 1, "dash": "dot"}
     return {
-        "type": "scatter", "mode": "lines", "x": list(x), "y": list(y), "line": style, "hoverinfo": "skip", **options,
-    }  # fmt: skip
+        "type": "scatter",
+        "mode": "lines",
+        "x": list(x),
+        "y": list(y),
+        "line": style,
+        "hoverinfo": "skip",
+        **options,
+    }
 
 
 def layer_names(layers: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -179,13 +179,17 @@ def gains(entries: Sequence[Entry]) -> list[dict[str, Any]]:
             before, after = (_reached(each) for each in (old, new))
             found.append(
                 {
-                    "run": entry.name, "recipe": entry.recipe, "before": before, "after": after,
+                    "run": entry.name,
+                    "recipe": entry.recipe,
+                    "before": before,
+                    "after": after,
                     "points": after - before if after is not None and before is not None else None,
                     "conversions": _ratio(new["conversions"], old["conversions"]),
-                    "energy": _ratio(new["energy_J"], old["energy_J"]), "work_efficiency": new["work_efficiency"],
+                    "energy": _ratio(new["energy_J"], old["energy_J"]),
+                    "work_efficiency": new["work_efficiency"],
                     "tops_per_watt": _ratio(new["tops_per_watt"], old["tops_per_watt"]),
                 }
-            )  # fmt: skip
+            )
     return found
 
 

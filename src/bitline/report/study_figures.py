@@ -12,8 +12,11 @@ Study = Mapping[str, Any]
 
 _COLORS = 14  # of parts in the style sheet
 _NAMED = 12  # more layers than this are named on hovering only
-_CAUSES = (("adc", "ADC alone", "--adc"), ("programming", "programming error alone", "--programming"),
-           ("both", "both", "--ink"))  # fmt: skip
+_CAUSES = (
+    ("adc", "ADC alone", "--adc"),
+    ("programming", "programming error alone", "--programming"),
+    ("both", "both", "--ink"),
+)
 
 
 def tiles(study: Study) -> Figure | None:
@@ -31,21 +34,27 @@ def tiles(study: Study) -> Figure | None:
         exponent = f", T^{exponents[name]:.2f}" if name in exponents else ""
         data.append(
             {
-                "type": "scatter", "mode": "lines+markers", "name": plot.safe(f"{name}{exponent}"), "x": x,
-                "y": [power for _, power, _ in curve], "marker": {"size": 8, "color": color},
+                "type": "scatter",
+                "mode": "lines+markers",
+                "name": plot.safe(f"{name}{exponent}"),
+                "x": x,
+                "y": [power for _, power, _ in curve],
+                "marker": {"size": 8, "color": color},
                 "line": {"width": 1.6, "color": color},
                 "hovertemplate": f"%{{x}} row tiles: %{{y:.3g}}<extra>{plot.safe(name)}</extra>",
             }
-        )  # fmt: skip
+        )
         dotted = {"color": color, "width": 1, "dash": "dot"}
         data.append(plot.line(x, [expected for _, _, expected in curve], line=dotted, showlegend=False))
     if not data:
         return None
     legend = len(data) <= 2 * _NAMED
     layout = plot.layout(
-        420, showlegend=legend, xaxis=_logarithmic("row tiles T", [point["row_tiles"] for point in points]),
+        420,
+        showlegend=legend,
+        xaxis=_logarithmic("row tiles T", [point["row_tiles"] for point in points]),
         yaxis=plot.axis("error power / signal power", type="log", dtick=1, exponentformat="power"),
-    )  # fmt: skip
+    )
     caption = (
         "One layer, one LSB, rows cut into more and more tiles: error power of the layer's output over its own power, "
         "with ideal cells and exact inputs. Dotted: independent errors of LSB²/12 for each conversion."
@@ -75,22 +84,32 @@ def sqnr(study: Study) -> Figure | None:
         named = key == "adc" and len(layers) <= _NAMED
         data.append(
             {
-                "type": "scatter", "mode": "markers+text" if named else "markers", "name": name,
-                "x": [layer["row_tiles"] for layer in layers], "y": values, "customdata": names,
-                **({"text": names, "textposition": "middle right", "textfont": {"size": 11, "color": "--muted"}}
-                   if named else {}),
-                "cliponaxis": False, "marker": {"size": 9, "color": color, "line": {"color": "--paper", "width": 1}},
+                "type": "scatter",
+                "mode": "markers+text" if named else "markers",
+                "name": name,
+                "x": [layer["row_tiles"] for layer in layers],
+                "y": values,
+                "customdata": names,
+                **(
+                    {"text": names, "textposition": "middle right", "textfont": {"size": 11, "color": "--muted"}}
+                    if named
+                    else {}
+                ),
+                "cliponaxis": False,
+                "marker": {"size": 9, "color": color, "line": {"color": "--paper", "width": 1}},
                 "hovertemplate": f"%{{customdata}}, %{{x}} row tiles: %{{y:.1f}} dB<extra>{name}</extra>",
             }
-        )  # fmt: skip
+        )
     if not data:
         return None
     tiles_ = [layer["row_tiles"] for layer in layers]
     room = 0.14 * max(0.3, math.log10(max(tiles_) / min(tiles_)))  # for the name of the rightmost layer
     layout = plot.layout(
-        380, showlegend=True, xaxis=_logarithmic("row tiles on the chip", tiles_, room=room),
+        380,
+        showlegend=True,
+        xaxis=_logarithmic("row tiles on the chip", tiles_, room=room),
         yaxis=plot.axis("SQNR [dB]"),
-    )  # fmt: skip
+    )
     caption = (
         "Each layer's output on the chip with exact inputs: power of the exact product over that of the error. "
         "Programming error alone is read by an ADC that rounds to whole levels; mean over the chips."
@@ -113,17 +132,24 @@ def alone(study: Study) -> Figure | None:
             spread = [layer["alone"].get("std") or 0.0 for layer in layers]
             data.append(
                 {
-                    "type": "bar", "name": name, "x": names,
+                    "type": "bar",
+                    "name": name,
+                    "x": names,
                     "y": [None if value is None else exact - value for value in values],
-                    "customdata": [text.decimal(value) for value in values], "marker": {"color": color},
+                    "customdata": [text.decimal(value) for value in values],
+                    "marker": {"color": color},
                     **({"error_y": bars.whiskers(spread)} if key == "mean" else {}),
                     "hovertemplate": f"%{{x}}: %{{y:.2f}} points, %{{customdata}} % left<extra>{name}</extra>",
                 }
-            )  # fmt: skip
+            )
     layout = plot.layout(
-        320, showlegend=True, barmode="group", bargap=0.3, xaxis=plot.layer_axis(names),
+        320,
+        showlegend=True,
+        barmode="group",
+        bargap=0.3,
+        xaxis=plot.layer_axis(names),
         yaxis=plot.axis("points lost", zeroline=True, zerolinecolor="--line"),
-    )  # fmt: skip
+    )
     caption = (
         f"Points lost from the {text.decimal(exact)} % of exact integers with this layer alone on the chip; whiskers "
         "are one standard deviation over the programmed chips."
@@ -173,9 +199,15 @@ def heights(study: Study) -> Figure | None:
 
 
 def _panels(
-    maps: Mapping[str, Mapping[tuple[Any, Any], float]], x: Sequence[Any], y: Sequence[Any], low: float, high: float,
-    *, places: int = 1, y_title: str = "rows",
-) -> Figure:  # fmt: skip
+    maps: Mapping[str, Mapping[tuple[Any, Any], float]],
+    x: Sequence[Any],
+    y: Sequence[Any],
+    low: float,
+    high: float,
+    *,
+    places: int = 1,
+    y_title: str = "rows",
+) -> Figure:
     """Draw maps side by side, at most three in a line, on one scale of colours."""
     across = min(3, len(maps))
     lines = -(-len(maps) // across)
@@ -191,28 +223,55 @@ def _panels(
         written = [["" if value is None else f"{value:.{places}f}" for value in row] for row in values]
         data.append(
             {
-                "type": "heatmap", "x": [str(a) for a in x], "y": [plot.safe(b) for b in y], "z": values,
-                "text": written, "texttemplate": "%{text}", "textfont": {"size": 11}, "xaxis": f"x{suffix}",
-                "yaxis": f"y{suffix}", "zmin": low, "zmax": high if high > low else low + 1, "xgap": 1, "ygap": 1,
-                "colorscale": [[0, "--map-low"], [0.5, "--map-middle"], [1, "--map-high"]], "showscale": False,
+                "type": "heatmap",
+                "x": [str(a) for a in x],
+                "y": [plot.safe(b) for b in y],
+                "z": values,
+                "text": written,
+                "texttemplate": "%{text}",
+                "textfont": {"size": 11},
+                "xaxis": f"x{suffix}",
+                "yaxis": f"y{suffix}",
+                "zmin": low,
+                "zmax": high if high > low else low + 1,
+                "xgap": 1,
+                "ygap": 1,
+                "colorscale": [[0, "--map-low"], [0.5, "--map-middle"], [1, "--map-high"]],
+                "showscale": False,
                 "hovertemplate": f"%{{x}} bits, {y_title} %{{y}}: %{{text}}<extra>{plot.safe(title)}</extra>",
             }
-        )  # fmt: skip
+        )
         bottom = i + across >= len(maps)
         axes[f"xaxis{suffix}"] = plot.axis(
-            "ADC bits" if bottom else "", type="category", domain=[left, min(1.0, left + width)], anchor=f"y{suffix}",
-            showgrid=False, fixedrange=True,
-        )  # fmt: skip
+            "ADC bits" if bottom else "",
+            type="category",
+            domain=[left, min(1.0, left + width)],
+            anchor=f"y{suffix}",
+            showgrid=False,
+            fixedrange=True,
+        )
         axes[f"yaxis{suffix}"] = plot.axis(
-            y_title if i % across == 0 else "", type="category", domain=[max(0.0, top - height), top],
-            anchor=f"x{suffix}", showgrid=False, fixedrange=True, showticklabels=i % across == 0,
-        )  # fmt: skip
+            y_title if i % across == 0 else "",
+            type="category",
+            domain=[max(0.0, top - height), top],
+            anchor=f"x{suffix}",
+            showgrid=False,
+            fixedrange=True,
+            showticklabels=i % across == 0,
+        )
         titles.append(
             {
-                "text": f"<b>{plot.safe(title)}</b>", "x": left, "y": top, "xref": "paper", "yref": "paper",
-                "xanchor": "left", "yanchor": "bottom", "showarrow": False, "font": {"size": 12, "color": "--ink"},
+                "text": f"<b>{plot.safe(title)}</b>",
+                "x": left,
+                "y": top,
+                "xref": "paper",
+                "yref": "paper",
+                "xanchor": "left",
+                "yanchor": "bottom",
+                "showarrow": False,
+                "font": {"size": 12, "color": "--ink"},
             }
-        )  # fmt: skip
+        )
     return Figure("", "", data, plot.layout(60 + lines * (70 + 34 * len(y)), annotations=titles, **axes))
 
 
@@ -225,24 +284,32 @@ def energy(study: Study) -> Figure | None:
     best = facts.frontier(points)
     data: list[Json] = [
         {
-            "type": "scatter", "mode": "lines", "x": [points[i]["energy_J"] / column.factor for i in best],
-            "y": [points[i]["mean"] for i in best], "hoverinfo": "skip", "showlegend": False,
+            "type": "scatter",
+            "mode": "lines",
+            "x": [points[i]["energy_J"] / column.factor for i in best],
+            "y": [points[i]["mean"] for i in best],
+            "hoverinfo": "skip",
+            "showlegend": False,
             "line": {"color": "--accent", "width": 1.4, "shape": "hv"},
         }
-    ]  # fmt: skip
+    ]
     for i, policy in enumerate(dict.fromkeys(str(point["ranges"]) for point in points)):
         at = [point for point in points if point["ranges"] == policy]
         data.append(
             {
-                "type": "scatter", "mode": "markers", "name": plot.safe(policy), "cliponaxis": False,
-                "x": [point["energy_J"] / column.factor for point in at], "y": [point["mean"] for point in at],
+                "type": "scatter",
+                "mode": "markers",
+                "name": plot.safe(policy),
+                "cliponaxis": False,
+                "x": [point["energy_J"] / column.factor for point in at],
+                "y": [point["mean"] for point in at],
                 "customdata": [f"{point['rows']} rows, {point['bits']} bits" for point in at],
                 "error_y": {**bars.whiskers([point.get("std") or 0.0 for point in at]), "color": "--muted"},
                 "marker": {"size": 9, "color": f"--part-{i}", "line": {"color": "--paper", "width": 1}},
                 "hovertemplate": f"%{{customdata}}<br>%{{y:.2f}} %, %{{x:.4g}} {column.unit}"
                 f"<extra>{plot.safe(policy)}</extra>",
             }
-        )  # fmt: skip
+        )
     layout = plot.layout(
         400, showlegend=True, xaxis=plot.axis(f"energy per input [{column.unit}]"), yaxis=plot.axis("accuracy [%]")
     )

@@ -161,15 +161,26 @@ def _table(sheet: Sheet) -> "Table":
     from rich.text import Text
 
     table = Table(
-        title=Text(sheet.caption), title_justify="left", title_style="bold", box=box.SIMPLE, pad_edge=False,
-        show_edge=False, padding=(0, 1, 0, 0), show_footer=sheet.total is not None, footer_style="bold",
-    )  # fmt: skip
+        title=Text(sheet.caption),
+        title_justify="left",
+        title_style="bold",
+        box=box.SIMPLE,
+        pad_edge=False,
+        show_edge=False,
+        padding=(0, 1, 0, 0),
+        show_footer=sheet.total is not None,
+        footer_style="bold",
+    )
     for i, head in enumerate(sheet.heads):
         footer = Text(sheet.total[i].text if sheet.total else "")
         table.add_column(
-            Text("\n".join(_lines(sheet, i))), footer, justify="right" if head.numeric else "left", overflow="fold",
-            no_wrap=i > 0 and not head.prose, header_style="bold",
-        )  # fmt: skip
+            Text("\n".join(_lines(sheet, i))),
+            footer,
+            justify="right" if head.numeric else "left",
+            overflow="fold",
+            no_wrap=i > 0 and not head.prose,
+            header_style="bold",
+        )
     for row in sheet.rows:
         table.add_row(*(Text(cell.text) for cell in row))
     return table

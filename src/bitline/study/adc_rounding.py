@@ -13,9 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from bitline import seeds
 from bitline.chip.description import Chip, Faults, LogNormal
 from bitline.errors import ChipError
-from bitline.physics import seeds
 from bitline.physics.faults import stuck_levels
 from bitline.physics.program import effective_levels
 
@@ -66,9 +66,13 @@ def rounding(chip: Chip, height: int, *, columns: int = 4000, seed: int = 0) -> 
     e = (errors * driven).sum(1)
     left, tiles = e.round(), max(1, ROWS // height)
     return Rounding(
-        height, float((left != 0).double().mean()), float(left.mean()), float(left.abs().mean()),
-        _power(left, tiles), _power(e, tiles),
-    )  # fmt: skip
+        height,
+        float((left != 0).double().mean()),
+        float(left.mean()),
+        float(left.abs().mean()),
+        _power(left, tiles),
+        _power(e, tiles),
+    )
 
 
 def _power(e: Tensor, tiles: int) -> float:
@@ -144,10 +148,19 @@ def adc_rounding(chip: Chip, *, columns: int = 4000, seed: int = 0) -> dict[str,
     best = min(heights, key=lambda each: each["power"])
     rule = None if model.centred or not model.sigma else height_rule(chip)
     return {
-        "study": "adc-rounding", "chip": chip.name, "sigma": model.sigma, "centred": model.centred, "columns": columns,
-        "seed": seed, "rows": ROWS, "table": table, "heights": heights, "rule": rule, "best_height": best["height"],
+        "study": "adc-rounding",
+        "chip": chip.name,
+        "sigma": model.sigma,
+        "centred": model.centred,
+        "columns": columns,
+        "seed": seed,
+        "rows": ROWS,
+        "table": table,
+        "heights": heights,
+        "rule": rule,
+        "best_height": best["height"],
         "statement": _statement(chip, rule, best, columns=columns, seed=seed),
-    }  # fmt: skip
+    }
 
 
 def _statement(chip: Chip, rule: int | None, best: dict[str, Any], *, columns: int, seed: int) -> str:

@@ -10,8 +10,8 @@ from bitline.cost.model import Cost, price
 from bitline.cost.table import load
 from bitline.evaluate.densities import measure as densities_of
 from bitline.mapping.place import place
+from bitline.network.trace import poolings
 from bitline.nn import placement
-from bitline.nn.shapes import poolings
 from bitline.study.plan import Plan, variant
 from bitline.study.subject import Subject, reached
 
@@ -66,9 +66,13 @@ def measure(subject: Subject, pricer: Pricer, *, rows: int, ranges: str, bits: i
     found = subject.accuracies(chip)
     cost = pricer.cost(chip)
     return found | {
-        "energy_J": cost.energy_J, "latency_s": cost.latency_s, "area_m2": cost.area_m2,
-        "tops_per_watt": cost.tops_per_watt, "conversions": cost.conversions, "crossbars": cost.crossbars,
-    }  # fmt: skip
+        "energy_J": cost.energy_J,
+        "latency_s": cost.latency_s,
+        "area_m2": cost.area_m2,
+        "tops_per_watt": cost.tops_per_watt,
+        "conversions": cost.conversions,
+        "crossbars": cost.crossbars,
+    }
 
 
 def best_heights(points: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

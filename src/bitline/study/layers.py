@@ -39,11 +39,15 @@ def measure(subject: Subject, name: str) -> dict[str, Any]:
     alone = {"adc": subject.alone(name, quantized, IDEAL)}
     chips = [subject.alone(name, programmed, seed) for seed in seeds] if programs(chip) else []
     return {
-        "kind": placed.matmul.kind, "rows": placed.matmul.rows, "cols": placed.matmul.cols,
-        "groups": placed.matmul.groups, "row_tiles": placed.row_tiles, "conversions": placed.conversions,
+        "kind": placed.matmul.kind,
+        "rows": placed.matmul.rows,
+        "cols": placed.matmul.cols,
+        "groups": placed.matmul.groups,
+        "row_tiles": placed.row_tiles,
+        "conversions": placed.conversions,
         "sqnr_dB": {cause: _dB(powers["signal"], power) for cause, power in powers.items() if cause != "signal"},
         "alone": alone | spread(chips),
-    }  # fmt: skip
+    }
 
 
 @torch.no_grad()

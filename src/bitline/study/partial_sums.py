@@ -189,8 +189,10 @@ def _ticking(plan: Plan, images: int) -> Generator[tuple[Tick, Show]]:
             nonlocal total
             total = total or passes * images
             progress.update(
-                task, description=f"point {number + 1} of {points}  {what}", total=total,
+                task,
+                description=f"point {number + 1} of {points}  {what}",
+                total=total,
                 completed=total - passes * images,
-            )  # fmt: skip
+            )
 
         yield (lambda count: progress.advance(task, count)), show

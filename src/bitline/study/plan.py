@@ -63,9 +63,14 @@ class Plan:
     def settings(self) -> Settings:
         """How `bitline.evaluate` measures under this plan."""
         return Settings(
-            chips=self.chips, seed=self.seed, images=self.images, batch_size=self.batch_size,
-            calibration_images=self.calibration_images, diagnose_images=self.layer_images, progress=False,
-        )  # fmt: skip
+            chips=self.chips,
+            seed=self.seed,
+            images=self.images,
+            batch_size=self.batch_size,
+            calibration_images=self.calibration_images,
+            diagnose_images=self.layer_images,
+            progress=False,
+        )
 
     @property
     def decides(self) -> dict[str, Any]:

@@ -7,8 +7,9 @@ from torch import Tensor
 
 from bitline.chip.variants import ideal
 from bitline.mvm.adc import AdcScale
+from bitline.mvm.crossbars import Crossbars
 from bitline.mvm.paths import crossbar_mvm
-from bitline.mvm.torch_fast import Crossbars, integer_product
+from bitline.mvm.torch_fast import integer_product
 from bitline.nn import IDEAL, crossbar_layers
 from bitline.study.plan import at_height
 from bitline.study.subject import Subject

@@ -44,9 +44,16 @@ class TrainBatches:
     """
 
     def __init__(
-        self, data: DataSet, *, batch_size: int, seed: int, flip: bool, pad: int, hole: int = 0,
+        self,
+        data: DataSet,
+        *,
+        batch_size: int,
+        seed: int,
+        flip: bool,
+        pad: int,
+        hole: int = 0,
         limit: int | None = None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self.data = data
         self.batch_size = batch_size
         self.seed = seed

@@ -104,9 +104,15 @@ def train_network(
             out.mkdir(parents=True, exist_ok=True)
             write_json(out / CONFIG, {**config.model_dump(mode="json"), "commit": git_commit(), "version": _version()})
         module = _fit(
-            network, config, data, teacher=teacher, rates=rates, callbacks=callbacks, penalty=penalty,
+            network,
+            config,
+            data,
+            teacher=teacher,
+            rates=rates,
+            callbacks=callbacks,
+            penalty=penalty,
             test_images=test_images,
-        )  # fmt: skip
+        )
         _finish(module, finish(module.network.cpu().float()), config, data, record)
     finally:
         torch.set_num_threads(threads)
@@ -127,9 +133,16 @@ def _record(config: TrainConfig, data: DataSet) -> ModelRecord:
     file, _, name = config.model.rpartition(":")
     model = f"{Path(file).expanduser().resolve()}:{name}" if is_file_spec(config.model) else config.model
     return ModelRecord(
-        model=model, kwargs=kwargs, data=config.data, title=data.title, classes=data.classes,
-        channels=data.channels, image_size=data.image_size, mean=data.mean, std=data.std,
-    )  # fmt: skip
+        model=model,
+        kwargs=kwargs,
+        data=config.data,
+        title=data.title,
+        classes=data.classes,
+        channels=data.channels,
+        image_size=data.image_size,
+        mean=data.mean,
+        std=data.std,
+    )
 
 
 def check_counts(data: DataSet, *, batch_size: int, epoch_images: int | None) -> None:
@@ -198,9 +211,14 @@ def _fit(
     assert config.flip is not None
     assert config.crop is not None
     batches = TrainBatches(
-        data, batch_size=config.batch_size, seed=config.seed, flip=config.flip, pad=config.crop, hole=config.cutout,
+        data,
+        batch_size=config.batch_size,
+        seed=config.seed,
+        flip=config.flip,
+        pad=config.crop,
+        hole=config.cutout,
         limit=config.epoch_images,
-    )  # fmt: skip
+    )
     bar = sys.stderr.isatty()  # in a log or a pipe, one line an epoch
     say = None if bar else functools.partial(print, flush=True)
     steps = config.epochs * len(batches)
@@ -244,8 +262,11 @@ def _fit(
 def _checkpoints(path: Path, every: int | None) -> Iterator[Callback]:
     """Yield the callbacks that keep one checkpoint, the last."""
     fixed: dict[str, Any] = {
-        "dirpath": path.parent, "filename": path.stem, "save_top_k": 1, "enable_version_counter": False,
-    }  # fmt: skip
+        "dirpath": path.parent,
+        "filename": path.stem,
+        "save_top_k": 1,
+        "enable_version_counter": False,
+    }
     yield ModelCheckpoint(every_n_epochs=1, save_on_train_epoch_end=True, **fixed)
     if every is not None:
         yield WithinEpoch(every_n_train_steps=every, save_on_train_epoch_end=False, **fixed)

@@ -17,8 +17,8 @@ from torch.optim.swa_utils import update_bn
 
 from bitline.nn import program
 from bitline.nn.base import IDEAL
-from bitline.nn.view import ChipView
 from bitline.train.bound import bound
+from bitline.train.chip_view import ChipView
 from bitline.train.loader import derived_seed
 
 
@@ -100,10 +100,18 @@ class ZerorizeRecover(Callback):
     """
 
     def __init__(
-        self, network: Alternating, factors: Factors | None, schedule: Schedule, *, ratio: Callable[[], float],
-        batches: Sequence[Tensor], statistics: Sequence[Tensor], reprogram_every: int, seed: int,
+        self,
+        network: Alternating,
+        factors: Factors | None,
+        schedule: Schedule,
+        *,
+        ratio: Callable[[], float],
+        batches: Sequence[Tensor],
+        statistics: Sequence[Tensor],
+        reprogram_every: int,
+        seed: int,
         labelled: Sequence[tuple[Tensor, Tensor]] = (),
-    ) -> None:  # fmt: skip
+    ) -> None:
         self.labelled, self.statistics = labelled, statistics
         self.network, self.factors, self.schedule, self.ratio = network, factors, schedule, ratio
         self.batches, self.every, self.seed = batches, reprogram_every, seed

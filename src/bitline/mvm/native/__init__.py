@@ -15,7 +15,8 @@ from torch import Tensor
 from bitline.errors import MappingError, nearest
 from bitline.mapping.encode import column_tiles
 from bitline.mvm.adc import AdcScale
-from bitline.mvm.torch_fast import Crossbars, Rule
+from bitline.mvm.crossbars import Crossbars
+from bitline.mvm.torch_fast import Rule
 from bitline.physics.noise import ReadNoise
 
 try:
@@ -149,9 +150,15 @@ class Plan:
         clipped = 0
         if y.numel():
             clipped = _native.multiply(
-                self._plan, x.view(torch.uint8), position_axes, y,
-                threads=torch.get_num_threads(), shortcuts=shortcuts, count=self.count, reads=_reads(noise),
-            )  # fmt: skip
+                self._plan,
+                x.view(torch.uint8),
+                position_axes,
+                y,
+                threads=torch.get_num_threads(),
+                shortcuts=shortcuts,
+                count=self.count,
+                reads=_reads(noise),
+            )
         cols = placement.matmul.cols
         if placement.stored_columns > cols:
             y = y[..., :cols] - y[..., cols:].index_select(-1, column_tiles(placement))
@@ -163,9 +170,16 @@ class Plan:
         return self.product.placement.stored_columns == self.product.placement.matmul.cols
 
     def multiply_scaled(
-        self, x: Tensor, position_axes: int, factor: Tensor, bias: Tensor | None, shape: list[int], *, last: bool,
+        self,
+        x: Tensor,
+        position_axes: int,
+        factor: Tensor,
+        bias: Tensor | None,
+        shape: list[int],
+        *,
+        last: bool,
         noise: ReadNoise | None = None,
-    ) -> Tensor:  # fmt: skip
+    ) -> Tensor:
         """Multiply, scale and add a bias in one go.
 
         Args:
@@ -183,10 +197,17 @@ class Plan:
         y = torch.empty(shape, dtype=torch.float32)
         if y.numel():
             _native.multiply_scaled(
-                self._plan, x.view(torch.uint8), position_axes, y, channels_first=not last, factor=factor.contiguous(),
-                bias=None if bias is None else bias.detach().contiguous(), threads=torch.get_num_threads(),
-                shortcuts=True, reads=_reads(noise),
-            )  # fmt: skip
+                self._plan,
+                x.view(torch.uint8),
+                position_axes,
+                y,
+                channels_first=not last,
+                factor=factor.contiguous(),
+                bias=None if bias is None else bias.detach().contiguous(),
+                threads=torch.get_num_threads(),
+                shortcuts=True,
+                reads=_reads(noise),
+            )
         return y
 
 

@@ -1,0 +1,1 @@
+"""Kernels and crossbars taken off a network."""

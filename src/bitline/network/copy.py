@@ -1,0 +1,36 @@
+"""Copies of a network that can be changed while it stays as it is."""
+
+import copy
+
+from torch import nn
+from torch.nn.utils import parametrize
+
+from bitline.errors import ConversionError
+
+
+def copied(model: nn.Module) -> nn.Module:
+    """Copy a network.
+
+    Raises:
+        ConversionError: it cannot be copied.
+    """
+    try:
+        return copy.deepcopy(model)
+    except (RuntimeError, TypeError) as error:
+        raise ConversionError(f"{type(model).__name__} cannot be copied: {error}") from error
+
+
+def without_parametrizations(model: nn.Module) -> nn.Module:
+    """Make every parametrized tensor of a copy a plain parameter of the value it has, in place, and return the copy.
+
+    ``remove_parametrizations`` of PyTorch changes a class that a copy shares with its original.
+    """
+    for module in list(model.modules()):
+        if parametrize.is_parametrized(module):
+            parametrized: nn.ModuleDict = module.parametrizations  # pyright: ignore[reportAssignmentType]
+            values = {key: getattr(module, key).detach().clone() for key in parametrized}
+            module.__class__ = parametrize.type_before_parametrizations(module)
+            del module.parametrizations
+            for key, value in values.items():
+                module.register_parameter(key, nn.Parameter(value))
+    return model

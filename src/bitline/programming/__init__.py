@@ -1,0 +1,1 @@
+"""From integer weights to the cells of one programmed chip."""
