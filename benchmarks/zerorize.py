@@ -87,7 +87,7 @@ def main() -> None:
     )
     for precision, (case, chip, linear, every) in product(precisions, cases):
         name = f"{options.model}/{precision}/{case}"
-        view = ChipView(network, chip, images[:8], linear=linear, recentred=True)
+        view = ChipView(network, chip, images[:8], linear=linear, bias_correction=True)
         view.calibrate([images])
         zero = zero_step(view, every, precision if linear else "32-true")
         step(network, precision)

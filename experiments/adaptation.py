@@ -106,7 +106,7 @@ def main() -> None:
                 continue
             start = time.perf_counter()
             keys = [*overrides, *(key for key in switches if key != RECENTRE)]
-            settings = Settings(chips=options.chips, cause_chips=1, recentre=RECENTRE in switches)
+            settings = Settings(chips=options.chips, cause_chips=1, bias_correction=RECENTRE in switches)
             a = evaluate(run.model, data, chips.load("crimp-32nm", keys), settings)["accuracy"]
             point = {"condition": condition, "switches": name, **{k: a[k] for k in ("mean", "std", "worst", "chips")}}
             point["seconds"] = round(time.perf_counter() - start, 1)

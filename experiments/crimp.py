@@ -263,7 +263,7 @@ class Study:
             run = load_run(folder)
             data = datasets.load(run.record.data)
             settings = Settings(
-                chips=chips, images=min(self.options.images, len(data.test_images)), recentre=True, cause_chips=1
+                chips=chips, images=min(self.options.images, len(data.test_images)), bias_correction=True, cause_chips=1
             )
             write_json(path, evaluate(run.model, data, chip, settings, name=run.record.model))
         return read_json(path)

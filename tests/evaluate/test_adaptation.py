@@ -10,7 +10,7 @@ from bitline import chip as chips
 from bitline import data as datasets
 from bitline.evaluate import Settings, evaluate, put_on_chip
 from bitline.evaluate.run import calibration_batches
-from bitline.nn import IDEAL, program, recentre
+from bitline.nn import IDEAL, correct_biases, program
 
 SETTINGS = Settings(chips=5, images=64, calibration_images=128)
 WRITTEN = ("cell.faults.stuck_off=0.0", "cell.faults.stuck_on=0.0", "cell.programming.sigma=0.3")
@@ -57,7 +57,7 @@ def error(keys: tuple[str, ...], recentred: bool = False) -> float:
         wanted = model(x)
         for seed in SETTINGS.seeds:
             program(model, seed)
-            before = recentre(model, calibration_batches(digits(), SETTINGS)) if recentred else None
+            before = correct_biases(model, calibration_batches(digits(), SETTINGS)) if recentred else None
             wrong = model(x) - wanted
             total.append((wrong - wrong.mean(1, keepdim=True)).square().mean())
             if before is not None:
@@ -86,12 +86,12 @@ def test_a_switch_takes_some_of_the_error_that_it_is_for(without, switch):
 
 @pytest.mark.parametrize("keys", [WRITTEN, STUCK, (MEASURED,)])
 def test_biases_set_anew_take_some_of_any_error(keys):
-    assert error(keys, recentred=True) < 0.8 * error(keys)
+    assert error(keys, bias_correction=True) < 0.8 * error(keys)
 
 
 def test_all_of_them_leave_a_small_part_of_the_error():
     everything = (MEASURED, "cell.programming.centred=true", "mitigation={remap=true, flip=true, verify=0.25}")
-    assert error(everything, recentred=True) < 0.1 * error(())
+    assert error(everything, bias_correction=True) < 0.1 * error(())
 
 
 def test_an_evaluation_recentres_every_chip_and_leaves_the_network_as_it_was():
@@ -100,7 +100,7 @@ def test_an_evaluation_recentres_every_chip_and_leaves_the_network_as_it_was():
     settings = dataclasses.replace(SETTINGS, chips=2, cause_chips=1, diagnose_images=2)
     chip = chips.load("crimp-32nm")
     plain = evaluate(network(), digits(), chip, settings)
-    recentred = evaluate(network(), digits(), chip, dataclasses.replace(settings, recentre=True))
+    recentred = evaluate(network(), digits(), chip, dataclasses.replace(settings, bias_correction=True))
     assert (plain["recentred"], recentred["recentred"]) == (False, True)
     assert recentred["accuracy"]["mean"] > plain["accuracy"]["mean"]
     assert recentred["accuracy"]["ideal_integer"] == plain["accuracy"]["ideal_integer"]

@@ -5,7 +5,7 @@ from torch import nn
 from bitline import chip as chips
 from bitline.errors import ConversionError
 from bitline.nn import calibrate, cells, crossbar_layers, program, to_crossbar
-from bitline.programming.cells import written_cells
+from bitline.programming.cells import program_cells
 from bitline.train.chip_view import ChipView
 
 FAULTS = "cell.faults={stuck_off=0.09, stuck_on=0.02}"
@@ -145,9 +145,9 @@ def test_cells_are_written_in_full_precision_whatever_their_network_has(monkeypa
 
     def spied(*args):
         narrow.append(torch.is_autocast_enabled("cpu"))
-        return written_cells(*args)
+        return program_cells(*args)
 
-    monkeypatch.setattr(cells, "written_cells", spied)
+    monkeypatch.setattr(cells, "program_cells", spied)
     model, x = network(), torch.randn(2, 4, 6, 6)
     converted, _ = to_crossbar(model, chip, example=x)
     calibrate(converted, [x])

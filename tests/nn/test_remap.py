@@ -19,7 +19,7 @@ from bitline.nn.layers import CrossbarLayer
 from bitline.physics.faults import stuck_levels
 from bitline.physics.program import effective_levels, exact_levels
 from bitline.physics.verify import most_sensitive
-from bitline.programming.cells import written_cells
+from bitline.programming.cells import program_cells
 from bitline.programming.nearest import nearest_levels
 from bitline.programming.remap import MEAN_SQUARE, _tile_errors, arrange
 from bitline.programming.residual import Residuals
@@ -139,11 +139,11 @@ def test_faults_of_crossbars_that_are_not_built_move_no_kernel(make_chip, encodi
         return stuck
 
     monkeypatch.setattr("bitline.programming.cells.stuck_levels", elsewhere)
-    written = written_cells(q, placement, chip.cell, 1)
+    written = program_cells(q, placement, chip.cell, 1)
     assert torch.equal(written.order, torch.arange(10)[None])
     assert not written.turned.any()
     monkeypatch.setattr("bitline.programming.cells.stuck_levels", lambda *_, **__: None)
-    assert torch.equal(written.levels, written_cells(q, placement, chip.cell, 1).levels)
+    assert torch.equal(written.levels, program_cells(q, placement, chip.cell, 1).levels)
 
 
 def test_the_share_that_is_verified_is_of_cells_that_are_built(make_chip):
@@ -153,7 +153,7 @@ def test_the_share_that_is_verified_is_of_cells_that_are_built(make_chip):
     q = torch.randint(-32, 32, (1, 160, 20), generator=torch.Generator().manual_seed(0))
     q[:, 16:] = 0
     unverified = dataclasses.replace(absent, chip=replace(chip, "mitigation.verify=0.0"))
-    verified, plain = (written_cells(q, p, chip.cell, 1).levels[..., :16, :] for p in (absent, unverified))
+    verified, plain = (program_cells(q, p, chip.cell, 1).levels[..., :16, :] for p in (absent, unverified))
     assert 0.05 < float((verified != plain).double().mean()) < 0.25
 
 
@@ -161,7 +161,7 @@ def test_the_chip_decides_and_nothing_else(make_chip):
     chip = chip_with(make_chip, remap=True, flip=True, sigma=0.2, verify=0.3)
     placement = dense(Matmul("it", "linear", 20, 30), chip)
     q = torch.randint(-32, 32, (1, 20, 30), generator=torch.Generator().manual_seed(0))
-    first, again, other = (written_cells(q, placement, chip.cell, seed) for seed in (1, 1, 2))
+    first, again, other = (program_cells(q, placement, chip.cell, seed) for seed in (1, 1, 2))
     assert torch.equal(first.levels, again.levels)
     assert torch.equal(first.order, again.order)
     assert not torch.equal(first.order, other.order)
@@ -176,15 +176,15 @@ def test_nothing_is_drawn_otherwise_where_nothing_is_mitigated(make_chip):
     levels = encode(q, placement)
     stuck = stuck_levels(levels.shape, chip.cell, generator=seeds.generator(7, "it", "faults"))
     wanted = effective_levels(levels, stuck, chip.cell, generator=seeds.generator(7, "it", "programming"))
-    assert torch.equal(written_cells(q, placement, chip.cell, 7).levels, wanted)
+    assert torch.equal(program_cells(q, placement, chip.cell, 7).levels, wanted)
 
 
 def test_verified_cells_are_close_to_their_level_and_the_share_is_kept(make_chip):
     chip = chip_with(make_chip, faults={}, sigma=0.3, verify=0.25, tolerance=0.1)
     placement = dense(Matmul("it", "linear", 160, 100), chip)
     q = torch.randint(-32, 32, (1, 160, 100), generator=torch.Generator().manual_seed(0))
-    written = written_cells(q, placement, chip.cell, 1)
-    plain = written_cells(q, dense(placement.matmul, replace(chip, "mitigation.verify=0.0")), chip.cell, 1)
+    written = program_cells(q, placement, chip.cell, 1)
+    plain = program_cells(q, dense(placement.matmul, replace(chip, "mitigation.verify=0.0")), chip.cell, 1)
     off = (written.levels - exact_levels(chip.cell)[written.targets.int()]).abs()
     moved = written.levels != plain.levels
     assert float((off[moved] <= 0.1).double().mean()) > 0.999
@@ -217,18 +217,18 @@ def test_verification_takes_some_of_the_error_of_programming_and_moves_no_stuck_
     chip = chip_with(make_chip, sigma=0.2, verify=1.0)
     placement = dense(Matmul("it", "linear", 40, 24), chip)
     q = torch.zeros(1, 40, 24)
-    plain = written_cells(q, dense(placement.matmul, replace(chip, "mitigation.verify=0.0")), chip.cell, 1)
+    plain = program_cells(q, dense(placement.matmul, replace(chip, "mitigation.verify=0.0")), chip.cell, 1)
     stuck = (plain.levels == 3) | (plain.levels == 0)
-    assert torch.equal(written_cells(q, placement, chip.cell, 1).levels[stuck], plain.levels[stuck])
+    assert torch.equal(program_cells(q, placement, chip.cell, 1).levels[stuck], plain.levels[stuck])
 
 
 def test_a_pair_leaves_the_cells_of_zero_weights_empty_and_free_of_programming_error(make_chip):
     chip = chip_with(make_chip, "pair", faults={}, sigma=0.5)
     placement = dense(Matmul("it", "linear", 40, 24), chip)
-    assert not written_cells(torch.zeros(1, 40, 24), placement, chip.cell, 1).levels.any()
+    assert not program_cells(torch.zeros(1, 40, 24), placement, chip.cell, 1).levels.any()
     offset = chip_with(make_chip, "offset", faults={}, sigma=0.5)
     placement = dense(Matmul("it", "linear", 40, 24), offset)
-    assert written_cells(torch.zeros(1, 40, 24), placement, offset.cell, 1).levels.any()
+    assert program_cells(torch.zeros(1, 40, 24), placement, offset.cell, 1).levels.any()
 
 
 @torch.no_grad()

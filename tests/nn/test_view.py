@@ -101,7 +101,7 @@ def test_a_batch_norm_that_cannot_be_folded_is_named(images):
 def test_a_linear_view_learns_under_autocast_as_without(network, images):
     labels, found = torch.arange(16) % 4, {}
     for bf16 in (False, True):
-        view = ChipView(network, CHIP, images, linear=True, recentred=True)
+        view = ChipView(network, CHIP, images, linear=True, bias_correction=True)
         view.calibrate([images])
         program(view.on_chip, 3)
         network.zero_grad()

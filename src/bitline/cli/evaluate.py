@@ -48,7 +48,7 @@ def command(
     in_turn: Annotated[
         bool, typer.Option("--in-turn", help="Fit ADC ranges layer after layer, on what the chip gives so far.")
     ] = False,
-    recentre: Annotated[
+    bias_correction: Annotated[
         bool | None,
         typer.Option(help="Set biases anew on each programmed chip, on the same images; default: as the recipe says."),
     ] = None,
@@ -75,7 +75,7 @@ def command(
         batch_size=batch_size,
         calibration_images=calibration_images,
         in_turn=in_turn,
-        recentre=on.recentred if recentre is None else recentre,
+        bias_correction=on.bias_correction if bias_correction is None else bias_correction,
         cause_chips=cause_chips,
         progress=json_file != "-",
     )

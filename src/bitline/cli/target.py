@@ -17,13 +17,13 @@ class Target:
         chip: with what `--set` says.
         mapping: strategies as on the command line.
         ranges: trained ADC ranges, where the chip wants them.
-        recentred: whether biases are set anew for each programmed chip.
+        bias_correction: whether biases are set anew for each programmed chip.
     """
 
     chip: Chip
     mapping: Sequence[str]
     ranges: Path | None
-    recentred: bool
+    bias_correction: bool
 
 
 def target(
@@ -50,4 +50,4 @@ def target(
     found = replace(made.chip, *keys) if own and made is not None else load(chip or DEFAULT, keys)
     layout = mapping or ([f"{key}={value}" for key, value in made.mapping.items()] if made is not None else [])
     ranges = made.ranges if own and made is not None and found.adc.policy == "trained" else None
-    return Target(found, layout, ranges, made is not None and made.recentred)
+    return Target(found, layout, ranges, made is not None and made.bias_correction)

@@ -36,7 +36,7 @@ class Traffic:
 
 
 def traffic(layer: LayerPlacement) -> Traffic:
-    """Walk the crossbars of all groups of a layer as written out."""
+    """Reconstruction the crossbars of all groups of a layer as written out."""
     groups = layer.written.groups
     if not layer.absent:
         one = group_traffic(layer, 0)
@@ -46,7 +46,7 @@ def traffic(layer: LayerPlacement) -> Traffic:
 
 
 def group_traffic(layer: LayerPlacement, group: int) -> Traffic:
-    """Walk the crossbars of one group of a layer as written out."""
+    """Reconstruction the crossbars of one group of a layer as written out."""
     system = layer.chip.system
     per_macro = system.crossbars_per_macro
     per_tile = per_macro * system.macros_per_tile

@@ -23,7 +23,7 @@ from bitline.integer.stored import store
 from bitline.network.copy import copied
 from bitline.network.trace import poolings
 from bitline.nn import IDEAL, calibrate, crossbar_layers, placement, set_chip, to_crossbar
-from bitline.nn.bias_correction import recentre
+from bitline.nn.bias_correction import correct_biases
 from bitline.nn.convert import ConversionReport
 from bitline.nn.range_training import load_ranges
 from bitline.train.hardware import git_commit
@@ -43,7 +43,7 @@ class Settings:
         batch_size: images at once; no influence on any result but that of the `batch_minmax` policy.
         calibration_images: training images that set the input and ADC ranges.
         in_turn: fit the ADC ranges of one layer after the other, see `bitline.nn.calibrate`.
-        recentre: set the biases of each programmed chip on these images, see `bitline.nn.bias_correction`.
+        bias_correction: set the biases of each programmed chip on these images, see `bitline.nn.bias_correction`.
         diagnose_images: test images for the layer-by-layer statistics.
         cause_chips: chips on which the loss is split by cause; at most `chips`.
         progress: show bars.
@@ -55,7 +55,7 @@ class Settings:
     batch_size: int = 64
     calibration_images: int = 256
     in_turn: bool = False
-    recentre: bool = False
+    bias_correction: bool = False
     diagnose_images: int = 16
     cause_chips: int = 5
     progress: bool = False
@@ -101,18 +101,18 @@ class OnChip:
         for layer in crossbar_layers(self.model).values():
             layer.chip = chip
             layer.program(seed)
-        with self._recentred(seed):
+        with self._biases_corrected(seed):
             return accuracy(
                 self.model, self.data, images=self.settings.images, batch_size=self.settings.batch_size, tick=tick
             )
 
     @contextmanager
-    def _recentred(self, seed: int) -> Generator[None]:
+    def _biases_corrected(self, seed: int) -> Generator[None]:
         """Keep the biases set for a programmed chip, where the settings say so; ideal cells need none."""
-        if not self.settings.recentre or seed == IDEAL:
+        if not self.settings.bias_correction or seed == IDEAL:
             yield
             return
-        before = recentre(self.model, calibration_batches(self.data, self.settings))
+        before = correct_biases(self.model, calibration_batches(self.data, self.settings))
         try:
             yield
         finally:
@@ -235,7 +235,7 @@ def evaluate(
         "ranges": None if ranges is None else ranges.name,
         "data": {"name": data.title, "split": "test", "count": settings.images or len(data.test_images)},
         "seeds": settings.seeds,
-        "recentred": settings.recentre,
+        "recentred": settings.bias_correction,
         **accuracies,
         "cost": {key: value for key, value in priced.items() if key != "layers"},
         "layers": [_layer_json(layer, layers[str(layer["name"])]) for layer in priced["layers"]],

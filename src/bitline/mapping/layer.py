@@ -222,7 +222,7 @@ class LayerPlacement:
         return 0
 
     def blocks(self) -> Iterator[Block]:
-        """Walk the blocks that there are, group by group, row tile by row tile, as crossbars are numbered."""
+        """Reconstruction the blocks that there are, group by group, row tile by row tile, as crossbars are numbered."""
         numbers: dict[tuple[int, int, int], int] = {}
         for group in range(self.written.groups):
             for tile in range(self.row_tiles):

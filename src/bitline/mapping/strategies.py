@@ -114,7 +114,7 @@ class Packed(LayerPlacement):
         return self._in_turn(self.per_crossbar * self.stored_columns)
 
     def blocks(self) -> Iterator[Block]:
-        """Walk the groups."""
+        """Reconstruction the groups."""
         m = self.matmul
         for group in range(m.groups):
             crossbar, slot = divmod(group, self.per_crossbar)
@@ -184,7 +184,7 @@ class Strip(LayerPlacement):
         return (self.height + (crossbar.cols + crossbar.rows) / 2) / crossbar.rows
 
     def blocks(self) -> Iterator[Block]:
-        """Walk the groups: the first lane of every strip, then the second."""
+        """Reconstruction the groups: the first lane of every strip, then the second."""
         m = self.matmul
         for group in range(m.groups):
             crossbar, slot = divmod(group, self.per_crossbar)

@@ -1,7 +1,7 @@
 """Networks on crossbars."""
 
 from bitline.network.trace import matmuls
-from bitline.nn.bias_correction import Recentred, recentre
+from bitline.nn.bias_correction import BiasCorrection, correct_biases
 from bitline.nn.calibrate import calibrate
 from bitline.nn.convert import (
     ConversionReport,
@@ -18,22 +18,22 @@ from bitline.nn.range_training import keep_ranges, load_ranges, save_ranges, tra
 
 __all__ = [
     "IDEAL",
+    "BiasCorrection",
     "ConversionReport",
     "CrossbarConv1d",
     "CrossbarConv2d",
     "CrossbarLayer",
     "CrossbarLinear",
     "DigitalOperation",
-    "Recentred",
     "calibrate",
     "cheapest_mapping",
+    "correct_biases",
     "crossbar_layers",
     "keep_ranges",
     "load_ranges",
     "matmuls",
     "placement",
     "program",
-    "recentre",
     "save_ranges",
     "set_chip",
     "to_crossbar",

@@ -17,7 +17,7 @@ from bitline.nn.convert import crossbar_layers
 from bitline.nn.layers import IDEAL, CrossbarLayer
 
 
-class Recentred:
+class BiasCorrection:
     """What the biases of a network were before they were set for one chip.
 
     Args:
@@ -38,8 +38,8 @@ class Recentred:
                 layer.bias.copy_(bias)
 
 
-class BatchRecentre:
-    """Output channels that keep a mean while a network trains on programmed chips, as after `recentre`.
+class BatchBiasCorrection:
+    """Output channels that keep a mean while a network trains on programmed chips, as after `correct_biases`.
 
     The mean is taken over each batch, with its gradient, as a batch norm does. Ideal cells are left as they are.
 
@@ -62,7 +62,7 @@ class BatchRecentre:
 
 
 @torch.no_grad()
-def recentre(model: nn.Module, batches: Iterable[Tensor | Sequence[Tensor]]) -> Recentred:
+def correct_biases(model: nn.Module, batches: Iterable[Tensor | Sequence[Tensor]]) -> BiasCorrection:
     """Let the bias of every layer take the difference of channel means between ideal cells and this chip.
 
     The batches pass twice, through ideal cells and through the chip. On the second way the output of every layer is
@@ -109,11 +109,11 @@ def recentre(model: nn.Module, batches: Iterable[Tensor | Sequence[Tensor]]) -> 
             layer.program(seed)
             layer.reads = reads
     if not any(moved.values()):
-        raise ConversionError("recentre has no data: no batch passed any layer on crossbars")
+        raise ConversionError("correct_biases has no data: no batch passed any layer on crossbars")
     return _take(moved)
 
 
-def _take(moved: dict[CrossbarLayer, list[tuple[Tensor, int]]]) -> Recentred:
+def _take(moved: dict[CrossbarLayer, list[tuple[Tensor, int]]]) -> BiasCorrection:
     """Add to each bias the mean of what its layer was moved by."""
     before: dict[CrossbarLayer, Tensor | None] = {}
     for layer, shifts in moved.items():
@@ -127,7 +127,7 @@ def _take(moved: dict[CrossbarLayer, list[tuple[Tensor, int]]]) -> Recentred:
             _describe(layer)
         else:
             bias.add_(shift.to(bias))
-    return Recentred(before)
+    return BiasCorrection(before)
 
 
 @contextmanager

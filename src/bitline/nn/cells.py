@@ -18,7 +18,7 @@ from bitline.mvm.effective import effective_weights
 from bitline.mvm.gradient import Quantized, fake_quantize
 from bitline.mvm.product import Product
 from bitline.nn.state import KeepsRanges
-from bitline.programming.cells import written_cells
+from bitline.programming.cells import program_cells
 from bitline.programming.mean_error import correction
 
 IDEAL = -1
@@ -98,7 +98,7 @@ class HoldsWeights(KeepsRanges):
         placement = self._placed(chip, q)
         cell = (with_cells(chip) if seed == IDEAL else chip).cell
         with torch.autocast("cpu", enabled=False):  # cells are the same whatever precision their network has
-            written = written_cells(q.cpu(), placement, cell, seed)
+            written = program_cells(q.cpu(), placement, cell, seed)
             away = correction(written.levels, written.targets, placement, cell)
         levels = written.levels.to(self.weight.device)
         crossbars = Crossbars(Product(placement.wired), levels, away, written.flipped)

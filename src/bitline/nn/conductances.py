@@ -14,7 +14,7 @@ from bitline.chip.variants import with_cells
 from bitline.errors import ExportError
 from bitline.nn.convert import crossbar_layers
 from bitline.nn.layers import IDEAL, CrossbarLayer
-from bitline.programming.cells import Written, written_cells
+from bitline.programming.cells import ProgrammedCells, program_cells
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ def blocks(layer: CrossbarLayer, seed: int = IDEAL) -> Iterator[Block]:
     placement, chip = layer.placement, layer.chip
     wired, absent = placement.wired, placement.absent
     cell = (with_cells(chip) if seed == IDEAL else chip).cell
-    written = written_cells(layer.integer_weights().cpu(), placement, cell, seed)
+    written = program_cells(layer.integer_weights().cpu(), placement, cell, seed)
     kernels, flipped = _on_chip(written, wired.matmul.groups, wired.matmul.cols)
     leak = chip.cell.g_min if chip.cell.leak == "cancelled" else 0.0
     for group in range(wired.matmul.groups):
@@ -86,7 +86,7 @@ def blocks(layer: CrossbarLayer, seed: int = IDEAL) -> Iterator[Block]:
                 )
 
 
-def _on_chip(written: Written, groups: int, cols: int) -> tuple[Tensor, Tensor]:
+def _on_chip(written: ProgrammedCells, groups: int, cols: int) -> tuple[Tensor, Tensor]:
     """Kernel in each column of a chip, and whether it is held with the other sign, both (groups, cols)."""
     order = torch.arange(cols).repeat(groups, 1) if written.order is None else written.order
     kernels = order.argsort(1)

@@ -22,7 +22,7 @@ from bitline.programming.remap import arrange, flip
 
 
 @dataclass(frozen=True)
-class Written:
+class ProgrammedCells:
     """The cells of one layer on one chip, column by column in the order of the kernels.
 
     Args:
@@ -46,7 +46,7 @@ class Written:
     turned: Tensor | None = None
 
 
-def written_cells(q: Tensor, placement: LayerPlacement, cell: Cell, seed: int) -> Written:
+def program_cells(q: Tensor, placement: LayerPlacement, cell: Cell, seed: int) -> ProgrammedCells:
     """Write integer weights into the cells of one chip, as its mitigation of faults and errors says.
 
     Args:
@@ -62,7 +62,7 @@ def written_cells(q: Tensor, placement: LayerPlacement, cell: Cell, seed: int) -
     where = arrange(targets, stuck, placement)
     if where is None:
         asked, real = _programmed(targets, stuck, placement, cell, seed)
-        return Written(clear_(real, placement), targets, asked, real)
+        return ProgrammedCells(clear_(real, placement), targets, asked, real)
     cols, pair = placement.wired.matmul.cols, isinstance(placement.chip.weights.encoding, Pair)
     kernels = flip(targets[..., :cols], where.flipped, placement)
     on_chip = torch.cat([where.onto(kernels), targets[..., cols:]], -1)
@@ -75,7 +75,7 @@ def written_cells(q: Tensor, placement: LayerPlacement, cell: Cell, seed: int) -
         torch.cat([x, rest], -1) for x, rest in ((levels, real[..., cols:]), (kernels, targets[..., cols:]))
     )
     flipped = where.flipped if not pair and bool(where.flipped.any()) else None
-    return Written(clear_(levels, placement), targets, asked, real, flipped, where.order, where.flipped)
+    return ProgrammedCells(clear_(levels, placement), targets, asked, real, flipped, where.order, where.flipped)
 
 
 def _programmed(

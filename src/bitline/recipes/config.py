@@ -269,7 +269,7 @@ class RecipeConfig(StrictConfig):
         return 2 if self.chip_epochs is None else self.chip_epochs
 
     @property
-    def recentres(self) -> bool:
+    def corrects_biases(self) -> bool:
         """Whether biases are set anew for each programmed chip."""
         return self.recipe == "crimp" and self.compensate
 

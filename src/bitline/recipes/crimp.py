@@ -149,7 +149,7 @@ class Zerorize:
             example,
             mapping=config.mapping or None,
             linear=config.simulation == "linear",
-            recentred=config.compensate,
+            bias_correction=config.compensate,
         )
         alternating = Alternating(network, view)
         schedule = Schedule.of(train.epochs, start=config.zero_start, interval=config.zero_interval)

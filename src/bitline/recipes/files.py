@@ -104,13 +104,13 @@ class Made:
         chip: that it runs on.
         mapping: strategies, layer name or kind -> strategy.
         ranges: trained ADC ranges; None where calibration sets them.
-        recentred: whether biases are set anew for each programmed chip.
+        bias_correction: whether biases are set anew for each programmed chip.
     """
 
     chip: Chip
     mapping: dict[str, str]
     ranges: Path | None
-    recentred: bool = False
+    bias_correction: bool = False
 
     @classmethod
     def of(cls, folder: Path | None) -> Self | None:
@@ -125,5 +125,5 @@ class Made:
         chip = check(read_json(folder / CHIP), str(folder / CHIP))
         settings = read_json(folder / RECIPE)["settings"] if (folder / RECIPE).is_file() else {}
         ranges = folder / RANGES if (folder / RANGES).is_file() else None
-        recentred = settings.get("recipe") == "crimp" and bool(settings.get("compensate"))
-        return cls(chip, dict(settings.get("mapping", {})), ranges, recentred)
+        bias_correction = settings.get("recipe") == "crimp" and bool(settings.get("compensate"))
+        return cls(chip, dict(settings.get("mapping", {})), ranges, bias_correction)

@@ -258,7 +258,7 @@ class _Flow:
         mapping = self.config.mapping
         if name == BEFORE:
             chip, mapping, ranges = self._as_it_was(chip)
-        settings = replace(self.settings, recentre=name == AFTER and self.config.recentres)
+        settings = replace(self.settings, bias_correction=name == AFTER and self.config.corrects_biases)
         if name == BEFORE:
             settings = replace(settings, chips=min(settings.chips, self.config.chips_before or settings.chips))
         found = evaluate(

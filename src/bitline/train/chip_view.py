@@ -18,7 +18,7 @@ from bitline.integer.stored import store
 from bitline.network.batch_norm import BatchNorm, folded, order_of
 from bitline.network.copy import copied, without_parametrizations
 from bitline.nn.base import CrossbarLayer
-from bitline.nn.bias_correction import BatchRecentre
+from bitline.nn.bias_correction import BatchBiasCorrection
 from bitline.nn.calibrate import calibrate
 from bitline.nn.convert import to_crossbar
 
@@ -32,8 +32,8 @@ class ChipView(nn.Module):
         example: one batch, which shows what follows what.
         mapping: as `bitline.nn.to_crossbar` takes it.
         linear: conversions neither round nor clip, see `bitline.mvm.effective`; for a lossless ADC.
-        recentred: biases follow the errors of each programmed chip: what a batch norm reads has, over each batch, the
-            mean that its statistics say, see `bitline.nn.recentre`.
+        bias_correction: biases follow the errors of each programmed chip: what a batch norm reads has, over each
+            batch, the mean that its statistics say, see `bitline.nn.correct_biases`.
 
     Raises:
         ConversionError: a batch norm that cannot be folded, whose statistics the view would not follow, or `linear` for
@@ -48,7 +48,7 @@ class ChipView(nn.Module):
         *,
         mapping: Mapping[str, str] | None = None,
         linear: bool = False,
-        recentred: bool = False,
+        bias_correction: bool = False,
     ) -> None:
         super().__init__()
         if linear and chip.adc.policy != "lossless":
@@ -66,8 +66,8 @@ class ChipView(nn.Module):
                 raise ConversionError(f"a {layer.strategy} layer shares bitlines between groups; simulate it directly")
             layer.mode = "linear"
         self._follow()
-        normed = {self._layers[name]: name for name in self._norms} if recentred else {}
-        BatchRecentre({layer: partial(self._offset, name) for layer, name in normed.items()})
+        normed = {self._layers[name]: name for name in self._norms} if bias_correction else {}
+        BatchBiasCorrection({layer: partial(self._offset, name) for layer, name in normed.items()})
         self.on_chip.eval()
         if self._stores:
             self.calibrate([example])  # so that a checkpoint finds the grids of stored values in place

@@ -1,4 +1,4 @@
-"""A walk through a network, layer by layer: what the dense layer gave, and what the network rewritten so far gives it.
+"""A network reconstructed layer by layer: what the dense layer gave, and what the network rewritten so far gives it.
 
 Inputs come from the network as rewritten so far and wanted outputs from the dense one, so that a layer makes good what
 those before it lost (asymmetric reconstruction: X. Zhang et al., TPAMI 2016, doi:10.1109/TPAMI.2015.2502579).
@@ -71,13 +71,13 @@ class Sample:
     y: Tensor
 
 
-class Walk:
+class Reconstruction:
     """Layers of a network in the order they run; each is looked at, and perhaps replaced, before the next.
 
     Args:
         model: any network; it is not changed.
         batches: that decide, inputs of the network or pairs of inputs and labels.
-        names: of the layers to walk over.
+        names: of the layers to reconstruct.
         sampling: which positions to look at.
         norms: whether batch norms are to follow what changes before them.
 
@@ -143,7 +143,7 @@ class Walk:
         return next(layers, "")
 
     def _watching(self, name: str, layer: Dense | None, number: int) -> Callable[..., None]:
-        """Make a hook that notes that a layer ran and, for one to walk over, what it was given and what it gave."""
+        """Make a hook that notes that a layer ran and, for one to reconstruct, what it was given and what it gave."""
 
         def saw(_: nn.Module, args: tuple[Tensor, ...], kwargs: dict[str, Tensor], y: Tensor) -> None:
             if name not in self._order:

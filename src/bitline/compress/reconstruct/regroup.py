@@ -14,7 +14,7 @@ from torch.nn.functional import channel_shuffle
 from bitline.compress.reconstruct.assignment import KINDS, Kind, assign, check_kind
 from bitline.compress.reconstruct.choose import Dense, Limit, candidates, channels, positions
 from bitline.compress.reconstruct.fitted import Fitted
-from bitline.compress.reconstruct.layer_by_layer import Sampling, Seen, Walk
+from bitline.compress.reconstruct.layer_by_layer import Reconstruction, Sampling, Seen
 from bitline.compress.reconstruct.least_squares import fit, measured
 from bitline.compress.reconstruct.two_stage import TwoStage, fit_both
 from bitline.compress.result import LayerReport, Left, Report, Rewritten
@@ -62,23 +62,23 @@ def regroup(
     check_kind(assignment)
     limit = Limit(rows, row_tiles)
     chosen = candidates(model, limit.inputs, leave)
-    walk = Walk(model, batches, chosen.names, sampling or Sampling(), norms=recalibrate_norms)
-    left = [*chosen.left, *(Left(n, "never ran on the batches") for n in chosen.names if n not in walk.seen)]
+    reconstruction = Reconstruction(model, batches, chosen.names, sampling or Sampling(), norms=recalibrate_norms)
+    left = [*chosen.left, *(Left(n, "never ran on the batches") for n in chosen.names if n not in reconstruction.seen)]
     done: list[tuple[Rewrite, LayerReport]] = []
-    for name, seen in walk.seen.items():
-        groups = limit.groups(name, walk.layer(name))
-        why = _why_not(walk, name, seen, linear=linear)
+    for name, seen in reconstruction.seen.items():
+        groups = limit.groups(name, reconstruction.layer(name))
+        why = _why_not(reconstruction, name, seen, linear=linear)
         if groups is None or why:
-            left.append(Left(name, why or _undivided(walk.layer(name), limit)))
+            left.append(Left(name, why or _undivided(reconstruction.layer(name), limit)))
         else:
-            done.append(_grouped(walk, name, groups, limit, assignment, refit=refit, mix=mix))
+            done.append(_grouped(reconstruction, name, groups, limit, assignment, refit=refit, mix=mix))
     reports = tuple(report for _, report in done)
-    return Rewritten(walk.finish(), tuple(rewrite for rewrite, _ in done), Report(reports, tuple(left)))
+    return Rewritten(reconstruction.finish(), tuple(rewrite for rewrite, _ in done), Report(reports, tuple(left)))
 
 
-def _why_not(walk: Walk, name: str, seen: Seen, *, linear: bool) -> str:
-    layer = walk.layer(name)
-    if isinstance(layer, nn.Linear) and name == walk.last:
+def _why_not(reconstruction: Reconstruction, name: str, seen: Seen, *, linear: bool) -> str:
+    layer = reconstruction.layer(name)
+    if isinstance(layer, nn.Linear) and name == reconstruction.last:
         return "the last layer"
     if isinstance(layer, nn.Linear) and not linear:
         return "a linear layer; linear=True rewrites it"
@@ -95,13 +95,13 @@ def _undivided(layer: Dense, limit: Limit) -> str:
 
 
 def _grouped(
-    walk: Walk, name: str, groups: int, limit: Limit, kind: Kind, *, refit: bool, mix: bool
+    reconstruction: Reconstruction, name: str, groups: int, limit: Limit, kind: Kind, *, refit: bool, mix: bool
 ) -> tuple[Rewrite, LayerReport]:
     """Put a layer of groups in the place of a dense one."""
-    layer, factors, free = walk.layer(name), walk.factors(name), walk.offset_is_free(name)
+    layer, factors, free = reconstruction.layer(name), reconstruction.factors(name), reconstruction.offset_is_free(name)
     kernels = layer.weight.detach().double().reshape(*layer.weight.shape[:2], -1)
-    importance = kernels.square().sum(2) * walk.seen[name].power * factors.square().unsqueeze(1)
-    found = {k: assign(importance.cpu(), groups, k, seed=walk.sampling.seed) for k in KINDS}
+    importance = kernels.square().sum(2) * reconstruction.seen[name].power * factors.square().unsqueeze(1)
+    found = {k: assign(importance.cpu(), groups, k, seed=reconstruction.sampling.seed) for k in KINDS}
     inputs, order = (places.to(kernels.device) for places in (found[kind].inputs, found[kind].outputs))
     block = (
         GroupLinear(layer, groups)
@@ -110,13 +110,15 @@ def _grouped(
     )
     block.inputs.copy_(inputs)
 
-    folds = measured((_parts(s.x[:, inputs], groups), _parts(s.y[:, order], groups)) for s in walk.samples(name))
+    folds = measured(
+        (_parts(s.x[:, inputs], groups), _parts(s.y[:, order], groups)) for s in reconstruction.samples(name)
+    )
     start = _diagonal(kernels[order][:, inputs], groups)
     weight = fit(folds, start, offset=free) if refit else start
     _set(block.conv, weight, layer)
     first, last = Fitted(folds.all, start, order), Fitted(folds.all, weight, order)
     if isinstance(block, GroupConv2d) and block.mix is not None:
-        both, last = _mixed(walk, name, block, last, refit=refit)
+        both, last = _mixed(reconstruction, name, block, last, refit=refit)
         _set(block.conv, both.first, layer)
         _set(block.mix, both.second, layer)
     block.outputs.copy_(last.order.argsort())
@@ -135,26 +137,28 @@ def _grouped(
         groups=groups,
         mix=rewrite.mix,
         kept={k: assignment.kept for k, assignment in found.items()},
-        error_before=first.error(factors, offset=walk.follows(name)),
+        error_before=first.error(factors, offset=reconstruction.follows(name)),
         error_after=last.error(factors, offset=free) if refit else None,
     )
-    walk.put(name, block, last.wanted(), last.given(), refit=refit)
+    reconstruction.put(name, block, last.wanted(), last.given(), refit=refit)
     return rewrite, report
 
 
-def _mixed(walk: Walk, name: str, block: GroupConv2d, before: Fitted, *, refit: bool) -> tuple[TwoStage, Fitted]:
+def _mixed(
+    reconstruction: Reconstruction, name: str, block: GroupConv2d, before: Fitted, *, refit: bool
+) -> tuple[TwoStage, Fitted]:
     """Fit a group convolution and the 1x1 convolution that ends it, which starts as the identity."""
     assert block.mix is not None
     size = block.conv.out_channels // block.mix.groups
     between = channel_shuffle(torch.arange(len(before.order)).view(1, -1, 1, 1), block.conv.groups).flatten()
     between = between.to(before.order.device)
-    order, free = before.order[between], walk.offset_is_free(name)
-    samples = ((_parts(s.x[:, block.inputs], 1), s.y[:, order].unsqueeze(1)) for s in walk.samples(name))
+    order, free = before.order[between], reconstruction.offset_is_free(name)
+    samples = ((_parts(s.x[:, block.inputs], 1), s.y[:, order].unsqueeze(1)) for s in reconstruction.samples(name))
     folds = measured(samples)
     second = torch.eye(size, dtype=torch.float64, device=order.device).repeat(block.mix.groups, 1, 1)
     both = TwoStage(before.weight, second, between)
     if refit:
-        both = fit_both(folds, both, walk.factors(name)[order], offset=free)
+        both = fit_both(folds, both, reconstruction.factors(name)[order], offset=free)
     return both, Fitted(folds.all, both.whole, order)
 
 

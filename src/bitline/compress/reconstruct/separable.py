@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from bitline.compress.reconstruct.choose import Limit, candidates, channels, positions
 from bitline.compress.reconstruct.fitted import Fitted
-from bitline.compress.reconstruct.layer_by_layer import Sampling, Walk
+from bitline.compress.reconstruct.layer_by_layer import Reconstruction, Sampling
 from bitline.compress.reconstruct.least_squares import measured
 from bitline.compress.reconstruct.products import approximated, fit_products
 from bitline.compress.result import LayerReport, Left, Report, Rewritten
@@ -65,11 +65,11 @@ def separate(
         raise ConversionError(f"multiplier is {multiplier}; allowed: 1 or more")
     limit = Limit(rows)
     chosen = candidates(model, 0 if all_layers else rows, leave)
-    walk = Walk(model, batches, chosen.names, sampling or Sampling(), norms=recalibrate_norms)
-    left = [*chosen.left, *(Left(n, "never ran on the batches") for n in chosen.names if n not in walk.seen)]
+    reconstruction = Reconstruction(model, batches, chosen.names, sampling or Sampling(), norms=recalibrate_norms)
+    left = [*chosen.left, *(Left(n, "never ran on the batches") for n in chosen.names if n not in reconstruction.seen)]
     done: list[tuple[Rewrite, LayerReport]] = []
-    for name, seen in walk.seen.items():
-        layer = walk.layer(name)
+    for name, seen in reconstruction.seen.items():
+        layer = reconstruction.layer(name)
         if not isinstance(layer, nn.Conv2d) or positions(layer) == 1 or seen.axes != layer.weight.dim():
             if channels(layer) * positions(layer) > rows:
                 left.append(Left(name, "has no kernel to separate" if seen.axes != 3 else "its input has 3 axes"))
@@ -78,16 +78,16 @@ def separate(
         most = min(positions(layer), channels(layer))
         if multiplier > most:
             raise ConversionError(f"multiplier is {multiplier}; layer {name} allows 1 to {most}")
-        done.append(_separated(walk, name, layer, limit, multiplier, refit=refit))
+        done.append(_separated(reconstruction, name, layer, limit, multiplier, refit=refit))
     reports = tuple(report for _, report in done)
-    return Rewritten(walk.finish(), tuple(rewrite for rewrite, _ in done), Report(reports, tuple(left)))
+    return Rewritten(reconstruction.finish(), tuple(rewrite for rewrite, _ in done), Report(reports, tuple(left)))
 
 
 def _separated(
-    walk: Walk, name: str, layer: nn.Conv2d, limit: Limit, multiplier: int, *, refit: bool
+    reconstruction: Reconstruction, name: str, layer: nn.Conv2d, limit: Limit, multiplier: int, *, refit: bool
 ) -> tuple[Rewrite, LayerReport]:
-    factors, free = walk.factors(name), walk.offset_is_free(name)
-    folds = measured((s.x.flatten(1).unsqueeze(1), s.y.unsqueeze(1)) for s in walk.samples(name))
+    factors, free = reconstruction.factors(name), reconstruction.offset_is_free(name)
+    folds = measured((s.x.flatten(1).unsqueeze(1), s.y.unsqueeze(1)) for s in reconstruction.samples(name))
     moments = folds.all
     kernels = layer.weight.detach().double().flatten(2)
     start, kept = approximated(kernels, moments.centred() if free else moments, factors, multiplier)
@@ -98,7 +98,7 @@ def _separated(
     block.pointwise.weight.copy_(fitted.pointwise.reshape(block.pointwise.weight.shape))
     block.depthwise.weight.copy_(fitted.depthwise.reshape(block.depthwise.weight.shape))
     block.requires_grad_(layer.weight.requires_grad)
-    walk.put(name, block, last.wanted(), last.given(), refit=refit)
+    reconstruction.put(name, block, last.wanted(), last.given(), refit=refit)
     report = LayerReport(
         name=name,
         kind="separable",
@@ -108,7 +108,7 @@ def _separated(
         groups=1,
         mix=0,
         kept={f"rank {multiplier}": kept},
-        error_before=first.error(factors, offset=walk.follows(name)),
+        error_before=first.error(factors, offset=reconstruction.follows(name)),
         error_after=last.error(factors, offset=free) if refit else None,
     )
     return Rewrite(kind="separable", module=name, multiplier=multiplier, pointwise_first=True), report

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 
 from bitline.errors import ConversionError
-from bitline.nn import IDEAL, calibrate, crossbar_layers, program, recentre, to_crossbar
+from bitline.nn import IDEAL, calibrate, correct_biases, crossbar_layers, program, to_crossbar
 
 SIGMA = {"programming": {"kind": "lognormal", "sigma": 0.3}, "faults": {"stuck_off": 0.05, "stuck_on": 0.02}}
 
@@ -47,7 +47,7 @@ def outputs(model: nn.Module, batches: list[Tensor], seed: int) -> Tensor:
 def test_channel_means_are_those_of_ideal_cells_and_the_error_is_less(make_chip, bias):
     model, batches = on_chip(make_chip, bias)
     ideal, before = outputs(model, batches, IDEAL), outputs(model, batches, 3)
-    recentre(model, batches)
+    correct_biases(model, batches)
     after = outputs(model, batches, 3)
     shift = (after.mean(0) - ideal.mean(0)).abs().max()
     assert float(shift) < 0.1 * float((before.mean(0) - ideal.mean(0)).abs().max())
@@ -58,7 +58,7 @@ def test_channel_means_are_those_of_ideal_cells_and_the_error_is_less(make_chip,
 def test_what_was_moved_comes_back_bit_for_bit(make_chip, bias):
     model, batches = on_chip(make_chip, bias)
     before, state = outputs(model, batches, 3), {k: v.clone() for k, v in model.state_dict().items()}
-    recentre(model, batches).restore()
+    correct_biases(model, batches).restore()
     assert state.keys() == model.state_dict().keys()
     assert torch.equal(outputs(model, batches, 3), before)
 
@@ -67,7 +67,7 @@ def test_ideal_cells_move_no_bias(make_chip):
     model, batches = on_chip(make_chip)
     program(model, IDEAL)
     before = [layer.bias.detach().clone() for layer in crossbar_layers(model).values()]
-    recentre(model, batches)
+    correct_biases(model, batches)
     assert all(map(torch.equal, before, (layer.bias for layer in crossbar_layers(model).values())))
 
 
@@ -75,7 +75,7 @@ def test_the_chip_and_the_reads_counted_stay(make_chip):
     model, batches = on_chip(make_chip, read_noise={"kind": "absolute", "sigma": "1 uS"})
     model.train()
     model(batches[0])
-    recentre(model, batches)
+    correct_biases(model, batches)
     assert model.training
     for layer in crossbar_layers(model).values():
         assert int(layer.chip_seed) == 3
@@ -85,4 +85,4 @@ def test_the_chip_and_the_reads_counted_stay(make_chip):
 def test_data_are_needed(make_chip):
     model, _ = on_chip(make_chip)
     with pytest.raises(ConversionError, match="no data"):
-        recentre(model, [])
+        correct_biases(model, [])
