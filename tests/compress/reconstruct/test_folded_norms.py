@@ -1,6 +1,6 @@
 import pytest
 import torch
-from compress_samples import ROWS, batches, network, trained
+from reconstruct_samples import ROWS, batches, network, trained
 from safetensors.torch import load_model, save_model
 from torch import nn
 

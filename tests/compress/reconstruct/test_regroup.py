@@ -1,8 +1,8 @@
 import pytest
 import torch
-from compress_samples import ROWS, batches, images, network, trained
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from reconstruct_samples import ROWS, batches, images, network, trained
 from safetensors.torch import load_model, save_model
 from torch import nn
 
