@@ -10,7 +10,6 @@ mapping but strip is priced on rram-22nm.
 """
 
 import argparse
-import json
 import re
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from output import add_json_option, write
 
 from bitline.chip import load, replace
 from bitline.cost.model import price
+from bitline.files import write_json, write_text
 from bitline.mapping.lower import Matmul
 from bitline.mapping.place import place
 from bitline.mapping.strategies import STRATEGIES
@@ -114,8 +114,8 @@ def main() -> None:
         print(table(result))
     write(result, options.json)
     if options.write:
-        RESULTS.write_text(json.dumps(result, indent=1) + "\n")
-        PAGE.write_text(page(PAGE.read_text(), result))
+        write_json(RESULTS, result)
+        write_text(PAGE, page(PAGE.read_text(), result))
 
 
 if __name__ == "__main__":

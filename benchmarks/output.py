@@ -2,9 +2,10 @@
 
 import argparse
 import json
-import sys
 from pathlib import Path
 from typing import Any
+
+from bitline.files import write_json
 
 
 def add_json_option(parser: argparse.ArgumentParser) -> None:
@@ -14,8 +15,7 @@ def add_json_option(parser: argparse.ArgumentParser) -> None:
 
 def write(result: dict[str, Any], target: str | None) -> None:
     """Write a result as JSON to a file, to standard output for "-", or nowhere."""
-    text = json.dumps(result, indent=1) + "\n"
     if target == "-":
-        sys.stdout.write(text)
+        print(json.dumps(result, indent=1))
     elif target:
-        Path(target).write_text(text)
+        write_json(Path(target), result)

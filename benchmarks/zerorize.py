@@ -9,7 +9,6 @@ python benchmarks/zerorize.py [--model resnet20] [--width 1.0] [--batch-size 128
 """
 
 import argparse
-import json
 import statistics
 import time
 from collections.abc import Callable
@@ -20,6 +19,7 @@ import torch
 from torch import nn
 
 from bitline import chip as chips
+from bitline.files import write_json
 from bitline.models import build
 from bitline.nn import program
 from bitline.recipes import RecipeConfig, checked
@@ -107,7 +107,7 @@ def main() -> None:
         "batch": options.batch_size,
         "hardware": describe(),
     }
-    options.json.write_text(json.dumps(content, indent=1) + "\n")
+    write_json(options.json, content)
 
 
 if __name__ == "__main__":

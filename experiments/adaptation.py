@@ -9,8 +9,6 @@ simulation. Hardware, runtime, n, mean, std and worst: written into the result.
 """
 
 import argparse
-import json
-import os
 import time
 from pathlib import Path
 from typing import Any
@@ -20,6 +18,7 @@ import torch
 from bitline import chip as chips
 from bitline import data as datasets
 from bitline.evaluate import Settings, evaluate
+from bitline.files import read_json, write_json
 from bitline.models.files import load_run
 from bitline.train import checked
 from bitline.train.hardware import describe, git_commit
@@ -97,7 +96,7 @@ def main() -> None:
     data = datasets.load("digits")
     setting = {"chips": options.chips, "images": len(data.test_images), "test_accuracy": run.metrics["test_accuracy"]}
     result: dict[str, Any] = {"setting": setting, "points": []}
-    if options.result.is_file() and (earlier := json.loads(options.result.read_text()))["setting"] == setting:
+    if options.result.is_file() and (earlier := read_json(options.result))["setting"] == setting:
         result = earlier
     done = {(point["condition"], point["switches"]) for point in result["points"]}
     for condition, overrides in CONDITIONS.items():
@@ -112,16 +111,8 @@ def main() -> None:
             point["seconds"] = round(time.perf_counter() - start, 1)
             result["points"].append(point)
             result |= {"hardware": describe(), "commit": git_commit()}
-            save(result, options.result)
+            write_json(options.result, result)
             print(f"{condition}; {name}: {a['mean']:.1f} ± {a['std']:.1f} % (worst {a['worst']:.1f})", flush=True)
-
-
-def save(result: dict[str, Any], path: Path) -> None:
-    """Write the result whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix(".part")
-    part.write_text(json.dumps(result, indent=1) + "\n")
-    os.replace(part, path)
 
 
 if __name__ == "__main__":

@@ -34,13 +34,12 @@ from bitline.chip.description import Chip, Faults
 from bitline.compress.prune.sparsity import placement, sparsity, weights
 from bitline.cost.computing import compare, computing, multiplies
 from bitline.evaluate import Settings, evaluate
-from bitline.models.files import load_run, read_json
+from bitline.files import AFTER, BEFORE, MANIFEST, METRICS, PRUNING, RECIPE, read_json, write_json
+from bitline.models.files import load_run
 from bitline.recipes import checked
 from bitline.recipes.files import Made
-from bitline.recipes.names import AFTER, BEFORE, PRUNING, RECIPE
 from bitline.recipes.run import optimize
 from bitline.train import checked as checked_training
-from bitline.train.checkpoint import write_json
 from bitline.train.hardware import describe, git_commit
 from bitline.train.run import train
 
@@ -305,7 +304,7 @@ class Study:
             "after": network.after,
             "images": start["data"]["count"],
             "seeds": list(range(self.options.chips)),
-            "training_s": {p.parent.name: read_json(p).get("seconds") for p in folder.glob("*/metrics.json")},
+            "training_s": {p.parent.name: read_json(p).get("seconds") for p in folder.glob(f"*/{METRICS}")},
             "onnx": self.onnx(folder),
             "before": before,
             "chip": made.chip.model_dump(mode="json"),
@@ -318,7 +317,7 @@ class Study:
         out, check = self.options.out / "onnx" / folder.parent.name, str(self.options.onnx_images)
         command = [sys.executable, "-m", "bitline", "export", folder, "--to", "onnx", "--check", check, "--out", out]
         subprocess.run(command, check=True)
-        return read_json(out / "manifest.json")["check"]
+        return read_json(out / MANIFEST)["check"]
 
     def prices(self, before: torch.nn.Module, folder: Path, data: str) -> dict[str, float]:
         """Compare the computing power and area of two networks: crossbars, multipliers and sparsity tables.

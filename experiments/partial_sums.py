@@ -15,7 +15,6 @@ Every step is a run directory below --out, or a point of the result; a run that 
 import argparse
 import itertools
 import json
-import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -26,10 +25,10 @@ import torch
 from bitline import chip as chips
 from bitline import data as datasets
 from bitline.evaluate import Settings, accuracy, evaluate, put_on_chip, sweep
-from bitline.models.files import load_run, read_json
+from bitline.files import AFTER, BEFORE, FRONT, METRICS, UNTRAINED, read_json, write_json
+from bitline.models.files import load_run
 from bitline.recipes import RecipeConfig, checked
 from bitline.recipes.files import Made
-from bitline.recipes.names import AFTER, BEFORE, FRONT, UNTRAINED
 from bitline.recipes.run import optimize
 from bitline.recipes.structure import restructure
 from bitline.train.hardware import describe, git_commit
@@ -98,7 +97,7 @@ class Study:
         }
         self.result: dict[str, Any] = {"setting": self.setting, **{key: {} for key in SECTIONS}}
         if options.result.is_file():
-            earlier = json.loads(options.result.read_text())
+            earlier = read_json(options.result)
             if earlier["setting"] == self.setting:
                 self.result |= earlier
 
@@ -106,7 +105,7 @@ class Study:
         """Keep what was measured, and write the result; of its file, what other processes measured meanwhile stays."""
         self.result[section][name] = value
         path = self.options.result
-        if path.is_file() and (other := json.loads(path.read_text()))["setting"] == self.setting:
+        if path.is_file() and (other := read_json(path))["setting"] == self.setting:
             for key in SECTIONS:
                 self.result[key] |= other.get(key, {})
             self.result[section][name] = value
@@ -116,10 +115,7 @@ class Study:
         """Write the result whole or not at all."""
         path = self.options.result
         self.result |= {"hardware": describe(), "commit": git_commit(), "summary": self.summary()}
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_suffix(f".part{os.getpid()}")
-        part.write_text(json.dumps(self.result, indent=1) + "\n")
-        os.replace(part, path)
+        write_json(path, self.result)
         if "conventional" in self.result["summary"] and self.result["table"]:
             draw(self.result, path.with_suffix(".svg"))
 
@@ -156,7 +152,7 @@ class Study:
         taken = {key: point(evaluation) for key, evaluation in found.items()} | {
             "run": folder.name,
             "settings": config.model_dump(mode="json", exclude={"run", "out", "data_dir", "threads"}),
-            "training_s": {path.parent.name: read_json(path).get("seconds") for path in folder.glob("*/metrics.json")},
+            "training_s": {path.parent.name: read_json(path).get("seconds") for path in folder.glob(f"*/{METRICS}")},
         }
         if (folder / FRONT).is_file():
             taken["front"] = read_json(folder / FRONT)

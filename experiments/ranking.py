@@ -10,8 +10,6 @@ columns of crossbars, by magnitude, whose sparsity tables are priced with the cr
 
 import argparse
 import itertools
-import json
-import os
 from pathlib import Path
 
 import torch
@@ -26,6 +24,7 @@ from bitline.compress.prune.repack import repack
 from bitline.compress.prune.sparsity import crossbars
 from bitline.cost.computing import component_table
 from bitline.evaluate.accuracy import accuracy
+from bitline.files import write_json
 from bitline.models.files import load_run
 from bitline.recipes.crimp import RANK_BATCH, RANK_IMAGES
 from bitline.train.hardware import describe, git_commit
@@ -100,9 +99,7 @@ def main() -> None:
         "hardware": describe(),
         "commit": git_commit(),
     }
-    part = options.result.with_suffix(".part")
-    part.write_text(json.dumps(result, indent=1) + "\n")
-    os.replace(part, options.result)
+    write_json(options.result, result)
 
 
 if __name__ == "__main__":

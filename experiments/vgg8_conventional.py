@@ -13,7 +13,6 @@ A run that was stopped goes on where it was: points already in the result are ke
 
 import argparse
 import hashlib
-import json
 import multiprocessing
 import os
 import statistics
@@ -28,6 +27,7 @@ import torch
 from bitline import chip as chips
 from bitline import data as datasets
 from bitline.evaluate import Settings, accuracy, put_on_chip
+from bitline.files import WEIGHTS, read_json, write_json
 from bitline.models.files import load_run
 from bitline.train.hardware import describe, git_commit
 
@@ -118,12 +118,12 @@ def main() -> None:
     parser.add_argument("--figure", action="store_true", help="only draw the points that are there")
     options = parser.parse_args()
     if options.figure:
-        draw(json.loads(options.out.read_text()), options.out.with_suffix(".svg"))
+        draw(read_json(options.out), options.out.with_suffix(".svg"))
         return
     run = load_run(options.run)
     data = datasets.load(run.record.data)
     base = chips.load("rram-22nm")
-    weights = hashlib.sha256((options.run / "model.safetensors").read_bytes()).hexdigest()
+    weights = hashlib.sha256((options.run / WEIGHTS).read_bytes()).hexdigest()
     varied = options.varied_images
     setting = {
         "network": run.record.model_dump(mode="json", include={"model", "kwargs", "title"}),
@@ -138,7 +138,7 @@ def main() -> None:
     }
     result: dict[str, Any] = {"setting": setting, "points": [], "cpu_seconds": 0.0}
     if options.out.is_file():
-        earlier = json.loads(options.out.read_text())
+        earlier = read_json(options.out)
         if earlier["setting"] == setting:
             result = earlier
             print(f"going on after {len(result['points'])} points")
@@ -166,21 +166,13 @@ def main() -> None:
             result["points"].append(point)
             result["points"].sort(key=lambda p: order.index((p["policy"], p["bits"], p["sigma"])))
             result["cpu_seconds"] = round(result["cpu_seconds"] + point["seconds"], 1)
-            save(result, options.out)
+            write_json(options.out, result)
             print(
                 f"{len(result['points'])}/{len(wanted)}  {point['policy']}, {point['bits']} bits, "
                 f"sigma {point['sigma']:g}: {point['mean']:.2f} ± {point['std']:.2f} %  ({point['seconds']:.0f} s)",
                 flush=True,
             )
     draw(result, options.out.with_suffix(".svg"))
-
-
-def save(result: dict[str, Any], path: Path) -> None:
-    """Write the result whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix(".part")
-    part.write_text(json.dumps(result, indent=1) + "\n")
-    os.replace(part, path)
 
 
 def draw(result: dict[str, Any], path: Path) -> None:

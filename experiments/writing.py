@@ -22,6 +22,7 @@ from torch import Tensor
 
 from bitline import chip as chips
 from bitline.chip.description import Cell, Chip, Faults
+from bitline.files import write_json
 from bitline.mapping.encode import decode, encode, worth
 from bitline.mapping.lower import Matmul
 from bitline.mapping.place import dense
@@ -29,7 +30,6 @@ from bitline.physics.faults import stuck_levels
 from bitline.physics.program import effective_levels, exact_levels, outcomes
 from bitline.physics.readback import write_in_turn
 from bitline.physics.verify import verify
-from bitline.train.checkpoint import write_json
 from bitline.train.hardware import describe, git_commit
 
 RESULT = Path(__file__).parent / "results" / "writing.json"

@@ -35,9 +35,9 @@ def command(
     else:
         _show(found)
         if json_file is not None:
-            from bitline.cli.output import write_json
+            from bitline.files import write_json
 
-            write_json(found, Path(json_file))
+            write_json(Path(json_file), found)
             typer.echo(f"comparison: {json_file}")
     for difference in found["differences"]:
         typer.echo(f"warning: not the same conditions: {difference}", err=True)

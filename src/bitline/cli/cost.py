@@ -72,9 +72,9 @@ def command(
     alone = compute(where, fp_multipliers=multiplies(on.chip)) if computing else None
     content = {"model": model, **cost.to_json()} | ({} if alone is None else {"computing": alone.to_json()})
     if file is not None:
-        from bitline.cli.output import write_json
+        from bitline.files import write_json
 
-        write_json(content, file)
+        write_json(file, content)
         typer.echo(f"cost: {file}")
     elif as_json:
         import json
@@ -114,9 +114,10 @@ def placed_network(
     import torch
 
     from bitline.errors import ConversionError
+    from bitline.files import RECORD
     from bitline.mapping.place import place
     from bitline.mapping.strategies import choose
-    from bitline.models.files import RECORD, is_file_spec, load_run, make
+    from bitline.models.files import is_file_spec, load_run, make
     from bitline.network.trace import matmuls, poolings
     from bitline.nn.mapping import resolve
     from bitline.programming.cells import absent_blocks

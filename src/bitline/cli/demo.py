@@ -33,9 +33,9 @@ def command(
 
     from bitline import data as datasets
     from bitline.chip import files as chips_files
-    from bitline.cli.output import write_json
     from bitline.evaluate import Settings, cheapest, evaluate, put_on_chip
     from bitline.evaluate import sweep as measure
+    from bitline.files import write_json
     from bitline.models.files import load_run
     from bitline.recipes import checked as checked_recipe
     from bitline.recipes.run import optimize
@@ -54,7 +54,7 @@ def command(
     chip = chips_files.load(CHIP, CONVENTIONAL)
     before = evaluate(network, digits, chip, Settings(chips=chips), name="vgg8 width 0.125")
     tables.print_evaluation(before, console)
-    write_json(before, out / "conventional.json")
+    write_json(out / "conventional.json", before)
 
     console.rule("3  other ADCs: more bits, or ranges of their own for each slice and digit")
     on_chip = put_on_chip(network, digits, chip, Settings(chips=min(3, chips)))
@@ -98,6 +98,6 @@ def command(
     tables.print_sheet(compare.summary(found), console)
     for line in compare.lead(found):
         console.print(line, markup=False)
-    write_json({"conventional": before, "sweep": rows, "comparison": found}, out / "demo.json")
+    write_json(out / "demo.json", {"conventional": before, "sweep": rows, "comparison": found})
     pages = html.write(before, out / "conventional.html", sweep=rows), compare.write(entries, out / "compare.html")
     console.print(f"pages: {pages[0]}, {pages[1]}\nnumbers: {out / 'demo.json'}\n{time.perf_counter() - began:.0f} s")

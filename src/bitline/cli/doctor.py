@@ -82,9 +82,9 @@ def command(
     if json_file is not None:
         from pathlib import Path
 
-        from bitline.cli.output import write_json
+        from bitline.files import write_json
 
-        write_json(found, Path(json_file))
+        write_json(Path(json_file), found)
         typer.echo(f"doctor: {json_file}")
 
 

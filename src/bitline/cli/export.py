@@ -59,11 +59,11 @@ def command(
         raise ExportError(f"--to {to!r}{nearest(to, allowed)}; allowed: {', '.join(allowed)}")
     if seed is not None and to != "conductances":
         raise ExportError(f"--seed {seed} belongs to --to conductances; integers have no cells")
-    from bitline.cli.output import write_json
     from bitline.cli.subject import subject
     from bitline.cli.target import target
     from bitline.evaluate import Settings
     from bitline.evaluate.run import put_on_chip
+    from bitline.files import MANIFEST, write_json
     from bitline.models.files import load_run
     from bitline.network.trace import matmuls
     from bitline.nn.mapping import resolve
@@ -83,13 +83,13 @@ def command(
         from bitline.nn import conductances
 
         manifest |= conductances.write(on_chip.model, folder, seed)
-        write_json(manifest, folder / "manifest.json")
+        write_json(folder / MANIFEST, manifest)
         typer.echo(f"{len(manifest['crossbars'])} blocks of cells: {folder}")
         return
     example = next(dataset.batches("train", batch_size=min(64, calibration_images)))[0]
     manifest |= _integers(on_chip.model, example, dataset, folder, to, check, accumulator_bits)
     manifest["chip"] = on.chip.model_dump(mode="json")
-    write_json(manifest, folder / "manifest.json")
+    write_json(folder / MANIFEST, manifest)
     typer.echo(f"{manifest['file']}: {folder}")
     found = manifest["check"]
     if found is not None:

@@ -160,12 +160,10 @@ def command(
     import json
     import sys
 
-    from bitline.cli.output import write_json
     from bitline.errors import DataError
-    from bitline.models.files import read_json
+    from bitline.files import AFTER, BEFORE, UNTRAINED, read_json, write_json
     from bitline.nn.mapping import parse
     from bitline.recipes import checked
-    from bitline.recipes.names import AFTER, BEFORE, UNTRAINED
     from bitline.recipes.run import optimize
 
     if resume and overwrite:
@@ -262,7 +260,7 @@ def command(
         _show(found, recipe)
         typer.echo(f"network, chip, evaluations: {folder}")
         if json_file is not None:
-            write_json(found, Path(json_file))
+            write_json(Path(json_file), found)
 
 
 def _untold(ctx: typer.Context, file: Path) -> dict[str, object]:

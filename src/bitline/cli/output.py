@@ -1,7 +1,6 @@
 """Where results go: terminal, JSON, page."""
 
 import json
-import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -9,22 +8,7 @@ from typing import Any
 
 import typer
 
-from bitline.errors import ExportError
-
-
-def write_json(content: object, path: Path) -> None:
-    """Write JSON whole or not at all.
-
-    Raises:
-        ExportError: the file cannot be written.
-    """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_name(path.name + ".part")
-        part.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-        os.replace(part, path)
-    except OSError as error:
-        raise ExportError(f"cannot write {path}: {error}") from error
+from bitline.files import write_json
 
 
 def emit(
@@ -45,7 +29,7 @@ def emit(
         if sweep:
             tables.print_sweep(sweep)
         if json_file is not None:
-            write_json(evaluation, Path(json_file))
+            write_json(Path(json_file), evaluation)
             typer.echo(f"evaluation: {json_file}")
     if html is not None:
         from bitline.report import html as page

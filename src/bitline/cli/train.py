@@ -67,7 +67,7 @@ def command(
 ) -> None:
     """Train a network and write a run directory."""
     from bitline.errors import DataError
-    from bitline.models.files import read_json
+    from bitline.files import METRICS, read_json
     from bitline.train import checked
 
     if resume and overwrite:
@@ -108,7 +108,7 @@ def command(
     except KeyboardInterrupt:
         typer.echo("stopped; the same command with --resume goes on from the last checkpoint", err=True)
         raise typer.Exit(130) from None
-    metrics = read_json(run / "metrics.json")
+    metrics = read_json(run / METRICS)
     typer.echo(
         f"{metrics['test_accuracy']:.2%} of {metrics['test_images']} test images of {metrics['data']}  ->  {run}"
     )

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from bitline.errors import ConversionError, DataError, MappingError
+from bitline.files import read_tensors, write_tensors
 from bitline.integer.operations import KINDS, Operation
 from bitline.integer.requantize import Format, derive, sum_bits, with_requantization
 from bitline.integer.stored import must_store, readers_of
@@ -111,8 +112,6 @@ class IntegerNetwork:
         Raises:
             DataError: another suffix.
         """
-        from safetensors.torch import save_file
-
         path = _checked(Path(path))
         tensors: dict[str, Tensor] = {}
         described = [_described(operation, tensors) for operation in self.operations]
@@ -124,9 +123,7 @@ class IntegerNetwork:
             "exponent": self.exponent,
             "sum_bits": dict(self.sum_bits),
         }
-        part = path.with_name(path.name + ".part")
-        save_file(tensors, str(part), {"format": _FORMAT, "network": json.dumps(about)})
-        part.replace(path)
+        write_tensors(path, tensors, {"format": _FORMAT, "network": json.dumps(about)})
 
     @classmethod
     def load(cls, path: Path | str) -> Self:
@@ -135,17 +132,8 @@ class IntegerNetwork:
         Raises:
             DataError: an absent or damaged file, or another kind of file.
         """
-        from safetensors import SafetensorError, safe_open
-
         path = _checked(Path(path))
-        if not path.is_file():
-            raise DataError(f"no such file: {path}")
-        try:
-            with safe_open(str(path), framework="pt") as file:
-                metadata: dict[str, str] = file.metadata() or {}
-                tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-        except (SafetensorError, OSError) as error:
-            raise DataError(f"{path} is damaged: {' '.join(str(error).split())[:200]}") from error
+        tensors, metadata = read_tensors(path)
         if metadata.get("format") != _FORMAT:
             raise DataError(f"{path} holds no integer network; expected a file of IntegerNetwork.save")
         try:

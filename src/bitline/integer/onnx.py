@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from bitline.errors import ExportError
+from bitline.files import new_file
 from bitline.integer.network import IntegerNetwork
 from bitline.integer.operations import (
     Add,
@@ -72,13 +73,8 @@ def export(network: IntegerNetwork, path: Path | str) -> None:
         },
     )
     onnx.checker.check_model(model, full_check=True)
-    path = Path(path)
-    part = path.with_name(path.name + ".part")
-    try:
+    with new_file(Path(path)) as part:
         part.write_bytes(model.SerializeToString())
-        part.replace(path)
-    except OSError as error:
-        raise ExportError(f"cannot write {path}: {error}") from error
 
 
 def run(path: Path | str, images: Tensor, *, at_once: int = 64) -> Tensor:

@@ -4,21 +4,19 @@ Weights are read from safetensors only; nothing is unpickled.
 """
 
 import importlib.util
-import json
 import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 from torch import nn
 
 from bitline.errors import DataError, nearest
+from bitline.files import CONFIG, METRICS, RECORD, WEIGHTS, read_json
 from bitline.models import build, names
 from bitline.models.rewrite import Rewrite, apply
-
-WEIGHTS, RECORD = "model.safetensors", "model.json"
 
 
 class ModelRecord(BaseModel):
@@ -199,7 +197,7 @@ def load_run(path: Path | str, *, trust_code: bool = False) -> Run:
     folder = Path(path)
     if not folder.is_dir():
         raise DataError(f"no such run directory: {folder}")
-    missing = [name for name in (RECORD, WEIGHTS, "config.json", "metrics.json") if not (folder / name).is_file()]
+    missing = [name for name in (RECORD, WEIGHTS, CONFIG, METRICS) if not (folder / name).is_file()]
     if missing:
         raise DataError(
             f"{folder} is not a finished run (no {', '.join(missing)}); finish it with bitline train --resume"
@@ -213,19 +211,4 @@ def load_run(path: Path | str, *, trust_code: bool = False) -> Run:
         raise DataError(f"{folder} was trained from {record.model}; loading it runs that file, which needs trust_code")
     model = apply(make(record.model, **record.kwargs), record.rewrites)
     load_weights(model, folder / WEIGHTS)
-    return Run(model.eval(), record, read_json(folder / "config.json"), read_json(folder / "metrics.json"))
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON object.
-
-    Raises:
-        DataError: absent, damaged, or not an object.
-    """
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise DataError(f"cannot read {path}: {error}") from error
-    if not isinstance(content, dict):
-        raise DataError(f"{path} holds a {type(content).__name__}; expected an object")
-    return cast("dict[str, Any]", content)
+    return Run(model.eval(), record, read_json(folder / CONFIG), read_json(folder / METRICS))

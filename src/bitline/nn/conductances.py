@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from bitline.chip.variants import with_cells
-from bitline.errors import ExportError
+from bitline.files import write_tensors
 from bitline.nn.convert import crossbar_layers
 from bitline.nn.layers import IDEAL, CrossbarLayer
 from bitline.programming.cells import ProgrammedCells, program_cells
@@ -114,31 +114,23 @@ def write(model: nn.Module, folder: Path, seed: int | None = None) -> dict[str, 
     Raises:
         ExportError: the folder cannot be written.
     """
-    from safetensors.torch import save_file
-
     layers = crossbar_layers(model)
     listed: list[dict[str, Any]] = []
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        for name, layer in layers.items():
-            tensors: dict[str, Tensor] = {}
-            for block in blocks(layer, IDEAL if seed is None else seed):
-                key = f"{block.group}.{block.row_tile}.{block.column_tile}"
-                parts = {
-                    "levels": block.levels,
-                    "conductances": block.conductances,
-                    "kernels": block.kernels,
-                    "flipped": block.flipped,
-                }
-                tensors |= {f"{key}.{part}": tensor.contiguous() for part, tensor in parts.items()}
-                listed.append({**_described(block), "layer": name, "file": f"{name}.safetensors", "key": key})
-            if tensors:
-                about = {"layer": name, "seed": json.dumps(seed)}
-                part = folder / f"{name}.safetensors.part"
-                save_file(tensors, str(part), about)
-                part.replace(folder / f"{name}.safetensors")
-    except OSError as error:
-        raise ExportError(f"cannot write {folder}: {error}") from error
+    for name, layer in layers.items():
+        tensors: dict[str, Tensor] = {}
+        for block in blocks(layer, IDEAL if seed is None else seed):
+            key = f"{block.group}.{block.row_tile}.{block.column_tile}"
+            parts = {
+                "levels": block.levels,
+                "conductances": block.conductances,
+                "kernels": block.kernels,
+                "flipped": block.flipped,
+            }
+            tensors |= {f"{key}.{part}": tensor.contiguous() for part, tensor in parts.items()}
+            listed.append({**_described(block), "layer": name, "file": f"{name}.safetensors", "key": key})
+        if tensors:
+            about = {"layer": name, "seed": json.dumps(seed)}
+            write_tensors(folder / f"{name}.safetensors", tensors, about)
     chip = next(iter(layers.values())).chip
     digital = [name for name, layer in layers.items() if not layer.converts]
     return {"chip": chip.model_dump(mode="json"), "seed": seed, "digital": digital, "crossbars": listed}

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from bitline.chip.description import Chip, Record
 from bitline.errors import ConversionError, DataError
+from bitline.files import read_tensors, write_tensors
 from bitline.mvm import adc
 from bitline.mvm.product import Product
 from bitline.nn.convert import crossbar_layers
@@ -86,8 +87,6 @@ def save_ranges(model: nn.Module, path: Path | str) -> None:
     Raises:
         ConversionError: ranges that are unknown, or a chip whose ADCs keep none.
     """
-    from safetensors.torch import save_file
-
     layers = crossbar_layers(model)
     tensors: dict[str, Tensor] = {}
     for name, layer in layers.items():
@@ -101,9 +100,7 @@ def save_ranges(model: nn.Module, path: Path | str) -> None:
     metadata |= {"layouts": json.dumps(_layouts(layers), sort_keys=True)}
     path = Path(path)
     _check_suffix(path)
-    temporary = path.with_name(path.name + ".tmp")
-    save_file(tensors, str(temporary), metadata)
-    temporary.replace(path)
+    write_tensors(path, tensors, metadata)
 
 
 def load_ranges(model: nn.Module, path: Path | str) -> None:
@@ -139,17 +136,8 @@ def load_ranges(model: nn.Module, path: Path | str) -> None:
 
 
 def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    from safetensors import SafetensorError, safe_open
-
     _check_suffix(path)
-    if not path.is_file():
-        raise DataError(f"no such file: {path}")
-    try:
-        with safe_open(str(path), framework="pt") as file:
-            metadata: dict[str, str] = file.metadata() or {}
-            tensors: dict[str, Tensor] = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError) as error:
-        raise DataError(f"{path} is damaged: {' '.join(str(error).split())[:200]}") from error
+    tensors, metadata = read_tensors(path)
     if metadata.get("format") != _FORMAT:
         raise DataError(f"{path} holds no ADC ranges; expected a file of save_ranges(model, path)")
     return tensors, metadata

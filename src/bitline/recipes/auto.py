@@ -25,14 +25,13 @@ from bitline.cost.model import Cost
 from bitline.data import DataSet
 from bitline.errors import BitlineError, DataError
 from bitline.evaluate.run import CALIBRATION_BATCH, OnChip, Settings
-from bitline.models.files import Run, load_run, read_json
+from bitline.files import AFTER, BEFORE, FRONT, JOURNAL, TRIALS, read_json, write_json
+from bitline.models.files import Run, load_run
 from bitline.network.trace import matmuls
 from bitline.nn import calibrate, to_crossbar
 from bitline.recipes.config import RecipeConfig, Varied, used_by
 from bitline.recipes.files import Say
-from bitline.recipes.names import AFTER, BEFORE, FRONT, JOURNAL, TRIALS
 from bitline.recipes.structure import CHOICES, restructure
-from bitline.train.checkpoint import write_json
 from bitline.train.loader import TrainBatches
 from bitline.train.module import distillation
 

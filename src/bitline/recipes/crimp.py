@@ -24,12 +24,11 @@ from bitline.data import DataSet
 from bitline.errors import ChipError, ConversionError, DataError
 from bitline.evaluate import Settings
 from bitline.evaluate.run import calibration_batches
+from bitline.files import LEFT, write_json
 from bitline.models.files import ModelRecord
 from bitline.network.trace import MAPPED
 from bitline.recipes.config import RecipeConfig
-from bitline.recipes.names import LEFT
 from bitline.train import TrainConfig
-from bitline.train.checkpoint import write_json
 from bitline.train.chip_view import ChipView
 from bitline.train.run import train_network
 from bitline.train.zerorize import Alternating, Schedule, ZerorizeRecover

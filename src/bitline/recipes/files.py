@@ -11,29 +11,35 @@ from torch import nn
 
 from bitline.chip.description import Chip, check
 from bitline.errors import DataError
-from bitline.models.files import RECORD, WEIGHTS, ModelRecord, read_json
-from bitline.recipes.config import RecipeConfig, checked
-from bitline.recipes.names import (
+from bitline.files import (
     AFTER,
     BEFORE,
     CHIP,
+    CONFIG,
     CROSSBARS,
     FLOAT,
     FRONT,
     JOURNAL,
     KERNELS,
+    METRICS,
     ON_CHIP,
     PACKED,
     PRUNING,
     RANGES,
     RECIPE,
+    RECORD,
     START,
     TRIALS,
     UNTRAINED,
+    WEIGHTS,
+    new_file,
+    read_json,
+    write_json,
 )
-from bitline.train.checkpoint import replace_file, write_json
+from bitline.models.files import ModelRecord
+from bitline.recipes.config import RecipeConfig, checked
 from bitline.train.hardware import describe
-from bitline.train.rundir import CONFIG, METRICS, IfExists
+from bitline.train.rundir import IfExists
 
 RESULT = (WEIGHTS, RECORD, CONFIG, METRICS, CHIP, RANGES, AFTER)
 """everything about the network that a recipe ends with"""
@@ -82,7 +88,8 @@ def copy(source: Path, target: Path, names: tuple[str, ...]) -> None:
     """Copy those of some files that there are, each whole or not at all."""
     for name in names:
         if (source / name).is_file():
-            replace_file(target / name, lambda temporary, name=name: shutil.copyfile(source / name, temporary))
+            with new_file(target / name) as part:
+                shutil.copyfile(source / name, part)
 
 
 def write_run(
@@ -90,7 +97,8 @@ def write_run(
 ) -> None:
     """Write a network that was not trained as a run directory; ``metrics.json`` comes last."""
     folder.mkdir(parents=True, exist_ok=True)
-    replace_file(folder / WEIGHTS, lambda temporary: save_model(network, str(temporary)))
+    with new_file(folder / WEIGHTS) as part:
+        save_model(network, str(part))
     write_json(folder / RECORD, record.model_dump(mode="json"))
     write_json(folder / CONFIG, config)
     write_json(folder / METRICS, {**metrics, "hardware": describe()})

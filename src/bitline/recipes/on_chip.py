@@ -11,14 +11,13 @@ from bitline.compress import fold_norms
 from bitline.data import DataSet
 from bitline.evaluate import Settings
 from bitline.evaluate.run import calibration_batches
+from bitline.files import CHIP, RANGES, write_json
 from bitline.models.files import ModelRecord
 from bitline.nn import calibrate, crossbar_layers, to_crossbar
 from bitline.nn.range_training import keep_ranges, save_ranges, train_ranges
 from bitline.recipes.config import RecipeConfig
-from bitline.recipes.names import CHIP, RANGES
 from bitline.train import TrainConfig
 from bitline.train.bound import BoundedGradient
-from bitline.train.checkpoint import write_json
 from bitline.train.reprogram import Reprogram
 from bitline.train.run import train_network
 

@@ -21,36 +21,41 @@ from bitline.data import DataSet, load
 from bitline.errors import DataError
 from bitline.evaluate import Settings, accuracy, evaluate
 from bitline.evaluate.run import CALIBRATION_BATCH
-from bitline.models.files import RECORD, WEIGHTS, Run, load_run, read_json
-from bitline.network.trace import matmuls
-from bitline.recipes.auto import Search, chosen, train_front
-from bitline.recipes.config import RecipeConfig
-from bitline.recipes.crimp import Phase, Zerorize, chip_of, write_left
-from bitline.recipes.files import RESULT, Made, Say, clear, copy, prepare, write_run
-from bitline.recipes.names import (
+from bitline.files import (
     AFTER,
     BEFORE,
     CHIP,
+    CONFIG,
     CROSSBARS,
     FLOAT,
     KERNELS,
     LEFT,
+    METRICS,
     ON_CHIP,
     PACKED,
     PRUNING,
     RANGES,
     RECIPE,
+    RECORD,
     START,
     UNTRAINED,
+    WEIGHTS,
+    read_json,
+    write_json,
 )
+from bitline.models.files import Run, load_run
+from bitline.network.trace import matmuls
+from bitline.recipes.auto import Search, chosen, train_front
+from bitline.recipes.config import RecipeConfig
+from bitline.recipes.crimp import Phase, Zerorize, chip_of, write_left
+from bitline.recipes.files import RESULT, Made, Say, clear, copy, prepare, write_run
 from bitline.recipes.on_chip import OnChipTraining
 from bitline.recipes.structure import check_layers, restructure
 from bitline.train import TrainConfig
 from bitline.train import checked as checked_training
-from bitline.train.checkpoint import write_json
 from bitline.train.config import Precision
 from bitline.train.run import check_counts, train_network
-from bitline.train.rundir import CONFIG, METRICS, IfExists
+from bitline.train.rundir import IfExists
 from bitline.train.rundir import prepare as prepare_training
 
 

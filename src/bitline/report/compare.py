@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from bitline.files import write_text
 from bitline.report import bars, facts, figures, page, plot, runs, text
 from bitline.report.plot import Figure, Json
 from bitline.report.runs import Entry
@@ -42,7 +43,8 @@ def write(entries: Sequence[Entry], path: Path) -> Path:
     Returns:
         The path written.
     """
-    return page.write_whole(render(entries), path)
+    write_text(path, render(entries))
+    return path
 
 
 def render(entries: Sequence[Entry]) -> str:

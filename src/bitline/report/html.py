@@ -4,9 +4,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from bitline.files import write_text
 from bitline.report import cost_figures, facts, figures, histograms, page, sheets, text
 from bitline.report.facts import Evaluation
-from bitline.report.page import script_json, write_whole
+from bitline.report.page import script_json
 
 __all__ = ["OPEN_HISTOGRAMS", "chip_unit", "render", "script_json", "write"]
 
@@ -29,7 +30,8 @@ def write(
     Returns:
         The path written.
     """
-    return write_whole(render(evaluation, title=title, sweep=sweep), path)
+    write_text(path, render(evaluation, title=title, sweep=sweep))
+    return path
 
 
 def render(

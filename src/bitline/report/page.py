@@ -2,9 +2,7 @@
 
 import json
 import math
-import os
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bitline.report import text
@@ -12,26 +10,6 @@ from bitline.report.plot import Figure
 
 if TYPE_CHECKING:
     from jinja2 import Environment
-
-
-def write_whole(page: str, path: Path) -> Path:
-    """Write a page; the file is whole or absent.
-
-    Args:
-        page: its text.
-        path: file to write; its folder is created.
-
-    Returns:
-        The path written.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_text(page, encoding="utf-8")
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    return path
 
 
 def render(template: str, figures: Mapping[str, Figure | None], **content: Any) -> str:

@@ -7,8 +7,7 @@ from typing import Any
 
 from bitline.chip.description import check
 from bitline.errors import ChipError, DataError
-from bitline.models.files import read_json
-from bitline.recipes.names import AFTER, BEFORE, RECIPE
+from bitline.files import AFTER, BEFORE, RECIPE, read_json
 from bitline.report import facts, text
 from bitline.report.facts import Evaluation
 

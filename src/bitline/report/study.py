@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from bitline.files import write_text
 from bitline.report import facts, page, study_figures, study_sheets, text
 
 Study = Mapping[str, Any]
@@ -19,7 +20,8 @@ def write(study: Study, path: Path) -> Path:
     Returns:
         The path written.
     """
-    return page.write_whole(render(study), path)
+    write_text(path, render(study))
+    return path
 
 
 def render(study: Study) -> str:

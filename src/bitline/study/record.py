@@ -1,13 +1,12 @@
 """A result that grows point by point in one file, so that a killed study goes on where it was."""
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
-from bitline.errors import DataError, ExportError
-from bitline.models.files import read_json
+from bitline.errors import DataError
+from bitline.files import read_json, write_json
 
 
 class Record:
@@ -67,13 +66,7 @@ class Record:
         Raises:
             ExportError: it cannot be written.
         """
-        temporary = self.path.with_name(f".{self.path.name}.tmp")
-        try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            temporary.write_text(json.dumps(self.content, indent=1) + "\n", encoding="utf-8")
-            os.replace(temporary, self.path)
-        except OSError as error:
-            raise ExportError(f"cannot write {self.path}: {error}") from error
+        write_json(self.path, self.content)
 
 
 def flat(tree: object, prefix: str = "") -> dict[str, Any]:

@@ -9,8 +9,8 @@ from torch import nn
 from bitline.chip.description import Chip, check
 from bitline.data import DataSet
 from bitline.errors import DataError
-from bitline.models.files import WEIGHTS, load_run, read_json
-from bitline.recipes.names import CHIP, RANGES
+from bitline.files import CHIP, RANGES, WEIGHTS, read_json
+from bitline.models.files import load_run
 from bitline.study.record import differences
 
 _FORMATS = ("cell.bits", "cell.leak", "crossbar.", "dac.", "adc.bits", "adc.levels", "weights.", "inputs.")

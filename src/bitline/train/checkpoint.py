@@ -1,8 +1,5 @@
-"""Files that are either whole or absent, whenever the process is killed."""
+"""Checkpoints of a training that can be killed at any time."""
 
-import json
-import os
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +9,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from bitline.errors import DataError
+from bitline.files import new_file
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -19,7 +17,8 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
         """Write a checkpoint so that a killed process leaves the old one or the new one."""
-        replace_file(Path(path), lambda temporary: torch.save(checkpoint, temporary))
+        with new_file(Path(path)) as part:
+            torch.save(checkpoint, part)
 
     def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
         """Read tensors and plain values only, whatever the caller asks for.
@@ -51,27 +50,3 @@ class WithinEpoch(ModelCheckpoint):
         """Save if it is time to."""
         if batch_idx + 1 < trainer.num_training_batches:
             super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
-
-
-def replace_file(path: Path, write: Callable[[Path], object]) -> None:
-    """Write a file beside its place, flush it to disk and rename it.
-
-    Args:
-        path: where the file goes; its folder is created.
-        write: writes the path it is given.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        write(temporary)
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def write_json(path: Path, content: dict[str, Any]) -> None:
-    """Write a JSON object, whole or not at all."""
-    text = json.dumps(content, indent=2) + "\n"
-    replace_file(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))

@@ -19,13 +19,14 @@ from torch import Tensor, nn
 
 from bitline.data import DataSet, load
 from bitline.errors import DataError
-from bitline.models.files import RECORD, WEIGHTS, ModelRecord, check_spec, is_file_spec, load_run, load_weights, make
-from bitline.train.checkpoint import AtomicCheckpointIO, WithinEpoch, replace_file, write_json
+from bitline.files import CHECKPOINT, CONFIG, LOGS, METRICS, RECORD, WEIGHTS, new_file, write_json
+from bitline.models.files import ModelRecord, check_spec, is_file_spec, load_run, load_weights, make
+from bitline.train.checkpoint import AtomicCheckpointIO, WithinEpoch
 from bitline.train.config import TrainConfig
 from bitline.train.hardware import best_precision, describe, git_commit
 from bitline.train.loader import TestBatches, TrainBatches
 from bitline.train.module import Classifier
-from bitline.train.rundir import CHECKPOINT, CONFIG, METRICS, IfExists, clear, prepare
+from bitline.train.rundir import IfExists, clear, prepare
 
 
 def train(config: TrainConfig, *, if_exists: IfExists = "refuse") -> Path:
@@ -224,7 +225,7 @@ def _fit(
     steps = config.epochs * len(batches)
     module = Classifier(network, config, steps=steps, teacher=teacher, rates=rates, penalty=penalty, say=say)
     checkpoint = out / CHECKPOINT
-    part = len(list((out / "logs").glob("csv/part_*")))  # a resumed run writes its own table beside the earlier ones
+    part = len(list((out / LOGS).glob("csv/part_*")))  # a resumed run writes its own table beside the earlier ones
     with _quiet():
         trainer = Trainer(
             accelerator="gpu" if torch.cuda.is_available() else "cpu",
@@ -234,8 +235,8 @@ def _fit(
             callbacks=[*callbacks, *_checkpoints(checkpoint, config.checkpoint_every)],
             plugins=[AtomicCheckpointIO()],
             logger=[
-                CSVLogger(out / "logs", name="csv", version=f"part_{part}"),
-                TensorBoardLogger(out / "logs", name="tensorboard", version=""),
+                CSVLogger(out / LOGS, name="csv", version=f"part_{part}"),
+                TensorBoardLogger(out / LOGS, name="tensorboard", version=""),
             ],
             log_every_n_steps=max(1, min(50, len(batches))),
             num_sanity_val_steps=0,
@@ -280,7 +281,8 @@ def _finish(module: Classifier, network: nn.Module, config: TrainConfig, data: D
     with torch.inference_mode():
         for images, labels in data.batches("test", batch_size=256):
             correct += int((network(images).argmax(1) == labels).sum())
-    replace_file(out / WEIGHTS, lambda temporary: save_model(network, str(temporary)))
+    with new_file(out / WEIGHTS) as part:
+        save_model(network, str(part))
     write_json(out / RECORD, record.model_dump(mode="json"))
     write_json(
         out / METRICS,

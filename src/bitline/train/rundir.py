@@ -1,14 +1,13 @@
-"""The run directory: what is in it, and when it may be written again."""
+"""When a run directory may be written again."""
 
 import shutil
 from pathlib import Path
 from typing import Literal
 
 from bitline.errors import DataError
-from bitline.models.files import RECORD, WEIGHTS, read_json
+from bitline.files import CHECKPOINT, CONFIG, LOGS, METRICS, RECORD, WEIGHTS, read_json, remove_parts
 from bitline.train.config import TrainConfig, checked
 
-CONFIG, METRICS, CHECKPOINT = "config.json", "metrics.json", Path("checkpoints") / "last.ckpt"
 IfExists = Literal["refuse", "resume", "overwrite"]
 
 
@@ -28,9 +27,8 @@ def prepare(out: Path, config: TrainConfig, if_exists: IfExists) -> TrainConfig 
     """
     if out.exists() and not out.is_dir():
         raise DataError(f"{out} is a file; choose another --out")
-    for name in (CONFIG, METRICS, RECORD, WEIGHTS, CHECKPOINT.name):
-        for half_written in (*out.glob(f".{name}.*.tmp"), *out.glob(f"checkpoints/.{name}.*.tmp")):  # of a killed run
-            half_written.unlink(missing_ok=True)
+    remove_parts(out, (CONFIG, METRICS, RECORD, WEIGHTS))
+    remove_parts(out / CHECKPOINT.parent, (CHECKPOINT.name,))
     if not out.exists() or not any(out.iterdir()):
         return None
     if not (out / CONFIG).is_file():
@@ -45,7 +43,7 @@ def clear(out: Path) -> None:
     """Take away what an earlier run left, if there was one; after everything that can be refused has been."""
     for name in (METRICS, WEIGHTS, RECORD):
         (out / name).unlink(missing_ok=True)
-    for name in ("checkpoints", "logs"):
+    for name in (CHECKPOINT.parent, LOGS):
         shutil.rmtree(out / name, ignore_errors=True)
     (out / CONFIG).unlink(missing_ok=True)
 

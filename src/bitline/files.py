@@ -1,0 +1,147 @@
+"""Files that are whole or absent, JSON objects, tensors, and the names of what a run directory holds."""
+
+import json
+import os
+from collections.abc import Generator, Iterable, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
+
+from bitline.errors import DataError, ExportError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+WEIGHTS, RECORD, CONFIG, METRICS = "model.safetensors", "model.json", "config.json", "metrics.json"
+"""what training leaves: weights, what rebuilds and feeds the network, how it was trained, what came of it"""
+CHECKPOINT, LOGS = Path("checkpoints") / "last.ckpt", "logs"
+"""what a training goes on from, and its curves"""
+RECIPE, CHIP, RANGES = "recipe.json", "chip.json", "ranges.safetensors"
+"""what a recipe adds: its settings, the chip that the network is made for, its trained input and ADC ranges"""
+BEFORE, UNTRAINED, AFTER = "evaluation_before.json", "evaluation_untrained.json", "evaluation.json"
+"""evaluations: of the network that a recipe begins with, of its new structure without training, of the result"""
+START, FLOAT, ON_CHIP, KERNELS, PACKED, CROSSBARS = "start", "float", "chip", "kernels", "packed", "crossbars"
+"""stages of a recipe, each a run directory in that of the recipe"""
+PRUNING, LEFT = "pruning.json", "left.json"
+"""what was pruned in all, and what one stage could not prune"""
+TRIALS, JOURNAL, FRONT = "trials.json", "trials.journal", "front.json"
+"""what a search tried, what it goes on from, and the points of its front"""
+MANIFEST = "manifest.json"
+"""what an export folder holds"""
+
+
+class Tensors(NamedTuple):
+    """A safetensors file.
+
+    Args:
+        tensors: by name.
+        metadata: of the file's header.
+    """
+
+    tensors: "dict[str, Tensor]"
+    metadata: dict[str, str]
+
+
+@contextmanager
+def new_file(path: Path) -> Generator[Path]:
+    """Give a path to write to; once that file is complete it is flushed to disk and takes its place at `path`.
+
+    A killed process leaves the file that was there before, or none.
+
+    Args:
+        path: where the file goes; its folder is created.
+
+    Raises:
+        ExportError: it cannot be written.
+    """
+    part = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield part
+        with part.open("rb") as file:
+            os.fsync(file.fileno())
+        os.replace(part, path)
+    except OSError as error:
+        raise ExportError(f"cannot write {path}: {error}") from error
+    finally:
+        with suppress(OSError):
+            part.unlink(missing_ok=True)
+
+
+def remove_parts(folder: Path, names: Iterable[str]) -> None:
+    """Remove what killed processes were writing in a folder, of files with these names."""
+    for name in names:
+        for part in folder.glob(f".{name}.*.tmp"):
+            part.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file in UTF-8, whole or not at all.
+
+    Raises:
+        ExportError: it cannot be written.
+    """
+    with new_file(path) as part:
+        part.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Write a JSON object, whole or not at all.
+
+    Raises:
+        ExportError: it cannot be written.
+    """
+    write_text(path, json.dumps(content, indent=1) + "\n")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON object.
+
+    Raises:
+        DataError: absent, damaged, or not an object.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise DataError(f"cannot read {path}: {error}") from error
+    if not isinstance(content, dict):
+        raise DataError(f"{path} holds a {type(content).__name__}; expected an object")
+    return cast("dict[str, Any]", content)
+
+
+def write_tensors(path: Path, tensors: "Mapping[str, Tensor]", metadata: Mapping[str, str]) -> None:
+    """Write a safetensors file, whole or not at all.
+
+    Args:
+        path: where the file goes.
+        tensors: by name; contiguous, and none shares memory with another.
+        metadata: for the file's header.
+
+    Raises:
+        ExportError: it cannot be written.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import save_file
+
+    try:
+        with new_file(path) as part:
+            save_file(dict(tensors), str(part), dict(metadata))
+    except SafetensorError as error:
+        raise ExportError(f"cannot write {path}: {error}") from error
+
+
+def read_tensors(path: Path) -> Tensors:
+    """Read a safetensors file.
+
+    Raises:
+        DataError: absent or damaged.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    if not path.is_file():
+        raise DataError(f"no such file: {path}")
+    try:
+        with safe_open(str(path), framework="pt") as file:
+            return Tensors({key: file.get_tensor(key) for key in file.keys()}, file.metadata() or {})  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise DataError(f"{path} is damaged: {' '.join(str(error).split())[:200]}") from error

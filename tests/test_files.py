@@ -1,0 +1,93 @@
+"""Files are whole or absent, and damaged ones are told."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from bitline import files
+from bitline.errors import DataError, ExportError
+
+
+def test_a_new_file_takes_its_place_only_when_it_is_complete(tmp_path):
+    path = tmp_path / "folder" / "text"
+    files.write_text(path, "old")
+    with files.new_file(path) as part:
+        part.write_text("new")
+        assert path.read_text() == "old"
+    assert path.read_text() == "new"
+    assert os.listdir(path.parent) == ["text"]
+
+
+def test_an_error_while_writing_leaves_the_old_file_and_nothing_else(tmp_path):
+    path = tmp_path / "text"
+    files.write_text(path, "old")
+
+    def fail() -> None:
+        with files.new_file(path) as part:
+            part.write_text("half")
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        fail()
+    assert path.read_text() == "old"
+    assert os.listdir(tmp_path) == ["text"]
+
+
+def test_what_a_killed_process_left_is_removed_by_name(tmp_path):
+    for name in (".config.json.1.tmp", ".other.json.1.tmp", "config.json"):
+        (tmp_path / name).write_text("half")
+    files.remove_parts(tmp_path, ["config.json"])
+    assert sorted(os.listdir(tmp_path)) == [".other.json.1.tmp", "config.json"]
+
+
+def test_a_file_below_a_file_cannot_be_written(tmp_path):
+    (tmp_path / "file").write_text("")
+    tensors = {"a": torch.ones(2)}
+    for write in (
+        lambda path: files.write_json(path, {}),
+        lambda path: files.write_text(path, ""),
+        lambda path: files.write_tensors(path, tensors, {}),
+    ):
+        with pytest.raises(ExportError, match=r"cannot write .*below"):
+            write(tmp_path / "file" / "below")
+
+
+def test_json_comes_back_as_it_was_written(tmp_path):
+    files.write_json(tmp_path / "a.json", {"b": [1, 2.5, None], "µ": "Ω"})
+    assert files.read_json(tmp_path / "a.json") == {"b": [1, 2.5, None], "µ": "Ω"}
+
+
+@pytest.mark.parametrize(
+    ("content", "message"), [("{", "cannot read"), ("[]", "holds a list; expected an object"), (None, "cannot read")]
+)
+def test_what_is_no_json_object_is_refused(tmp_path, content, message):
+    path = tmp_path / "a.json"
+    if content is not None:
+        path.write_text(content)
+    with pytest.raises(DataError, match=message):
+        files.read_json(path)
+
+
+def test_tensors_come_back_with_the_header_of_their_file(tmp_path):
+    path = tmp_path / "a.safetensors"
+    files.write_tensors(path, {"a": torch.arange(3)}, {"format": "test"})
+    read = files.read_tensors(path)
+    assert torch.equal(read.tensors["a"], torch.arange(3))
+    assert read.metadata == {"format": "test"}
+
+
+def test_absent_and_damaged_tensors_are_told_apart(tmp_path):
+    with pytest.raises(DataError, match="no such file"):
+        files.read_tensors(tmp_path / "a.safetensors")
+    (tmp_path / "a.safetensors").write_bytes(b"damaged")
+    with pytest.raises(DataError, match="is damaged"):
+        files.read_tensors(tmp_path / "a.safetensors")
+
+
+def test_the_module_does_not_load_torch():
+    program = "import sys, bitline.files; print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
