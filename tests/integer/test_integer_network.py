@@ -12,10 +12,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from bitline.errors import ConversionError, DataError, MappingError
+from bitline.integer.bounds import Bounds, Format
 from bitline.integer.network import IntegerNetwork, integer_network
-from bitline.integer.operations import Product, Requantize, SumPool
-from bitline.integer.requantize import REQUANTIZE, Format, Value, rounded
-from bitline.integer.trace import Step
+from bitline.integer.operations import Requantize, SumPool
+from bitline.integer.product import Product
+from bitline.integer.requantize import requantize
+from bitline.integer.trace import Kind, Step
 from bitline.nn import calibrate, to_crossbar
 
 
@@ -103,19 +105,19 @@ def test_a_requantization_is_the_exact_quotient_rounded_half_to_even(shift, divi
     if 0 < shift < 20:  # ties, and what lies beside them
         ties = (2 * torch.randint(-(2**bits), 2**bits, (60, 1), generator=generator) + 1) * divisor << (shift - 1)
         x = torch.cat([x, *((ties + n).clamp(-(2**width), 2**width) for n in (-1, 0, 1))])
-    value = Value(torch.zeros(1).long(), torch.tensor([-(2**width)]), torch.tensor([2**width]), divisor)
-    step = Step(REQUANTIZE, "y", ("x",), (1,), settings={"format": Format(shift, low, high)})
-    operation = rounded(step, value).operation
+    bounds = Bounds(torch.zeros(1).long(), torch.tensor([-(2**width)]), torch.tensor([2**width]), divisor)
+    step = Step(Kind.REQUANTIZE, "y", ("x",), (1,), settings={"format": Format(shift, low, high)})
+    operation = requantize(step, bounds).operation
     assert isinstance(operation, Requantize)
     expected = [max(low, min(high, round(Fraction(n) / divisor / Fraction(2) ** shift))) for n in x.flatten().tolist()]
     assert operation.run(x.int()).flatten().tolist() == expected
 
 
 def test_a_division_that_its_reciprocal_does_not_make_exact_is_refused():
-    value = Value(torch.zeros(1).long(), torch.tensor([-(2**40)]), torch.tensor([2**40]), 49)
-    step = Step(REQUANTIZE, "y", ("x",), (1,), where="pool", settings={"format": Format(20, -128, 127)})
+    bounds = Bounds(torch.zeros(1).long(), torch.tensor([-(2**40)]), torch.tensor([2**40]), 49)
+    step = Step(Kind.REQUANTIZE, "y", ("x",), (1,), where="pool", settings={"format": Format(20, -128, 127)})
     with pytest.raises(MappingError, match="pool: dividing by 49 takes 35 bits; at most 31 can be exact"):
-        rounded(step, value)
+        requantize(step, bounds)
 
 
 def test_an_average_over_a_window_of_a_power_of_two_only_changes_the_unit(make_chip):
@@ -141,7 +143,7 @@ def test_a_computer_whose_byte_products_saturate_gives_the_same_integers(make_ch
     x = torch.randn(3, 2, 8, 9)
     network = integer_network(on_chip(Mixed(), powers(make_chip), x), x)
     fast = network(network.quantize(x)).integers
-    monkeypatch.setattr("bitline.integer.operations.exact_bytes", lambda: False)
+    monkeypatch.setattr("bitline.integer.product.exact_bytes", lambda: False)
     assert torch.equal(network(network.quantize(x)).integers, fast)
 
 

@@ -16,16 +16,21 @@ from torch import Tensor, nn
 
 from bitline.errors import ConversionError, DataError, MappingError
 from bitline.files import read_tensors, write_tensors
-from bitline.integer.operations import KINDS, Operation
-from bitline.integer.requantize import Format, derive, sum_bits, with_requantization
+from bitline.integer.bounds import Format
+from bitline.integer.lower import lower
+from bitline.integer.operations import Add, Concat, MaxPool, Operation, Relu, Requantize, Reshape, SumPool, Take
+from bitline.integer.product import Product
 from bitline.integer.stored import must_store, readers_of
-from bitline.integer.trace import steps
+from bitline.integer.trace import trace
 from bitline.mapping.quantize import quantize, widen
 from bitline.nn.grid import grid_of
 
 _FORMAT = "bitline integer network 1"
 _AT_ONCE = 32
 """images"""
+_KINDS: dict[str, type[Operation]] = {
+    cls.kind: cls for cls in (Product, Relu, MaxPool, SumPool, Add, Concat, Reshape, Take, Requantize)
+}
 
 
 class Scores(NamedTuple):
@@ -112,11 +117,11 @@ class IntegerNetwork:
         Raises:
             DataError: another suffix.
         """
-        path = _checked(Path(path))
+        path = _check_suffix(Path(path))
         tensors: dict[str, Tensor] = {}
-        described = [_described(operation, tensors) for operation in self.operations]
+        operations = [_to_json(operation, tensors) for operation in self.operations]
         about = {
-            "operations": described,
+            "operations": operations,
             "source": self.source,
             "source_format": vars(self.source_format),
             "shape": self.shape,
@@ -132,13 +137,13 @@ class IntegerNetwork:
         Raises:
             DataError: an absent or damaged file, or another kind of file.
         """
-        path = _checked(Path(path))
+        path = _check_suffix(Path(path))
         tensors, metadata = read_tensors(path)
         if metadata.get("format") != _FORMAT:
             raise DataError(f"{path} holds no integer network; expected a file of IntegerNetwork.save")
         try:
             about = json.loads(metadata["network"])
-            operations = tuple(_built(each, tensors) for each in about["operations"])
+            operations = tuple(_from_json(each, tensors) for each in about["operations"])
             form, shape = Format(**about["source_format"]), tuple(about["shape"])
             return cls(operations, about["source"], form, shape, about["exponent"], about["sum_bits"])
         except (KeyError, TypeError, ValueError) as error:
@@ -158,30 +163,29 @@ def integer_network(model: nn.Module, example: Tensor, *, accumulator_bits: int 
         ConversionError: an operation without integer form, real scales or biases, or values that are not stored.
         MappingError: a sum that can exceed the accumulator.
     """
-    found = steps(model, example)
-    readers = readers_of(found)
-    for step in found:
+    steps = trace(model, example)
+    readers = readers_of(steps)
+    for step in steps:
         if must_store(step, readers) and grid_of(step.module) is None:
             raise ConversionError(f"{step.where} makes a value that has to be stored; call store(model, example) first")
-    derived = derive(with_requantization(found), accumulator_bits)
-    result = derived.operations[-1].name
+    graph = lower(steps, accumulator_bits)
     return IntegerNetwork(
-        tuple(derived.operations),
-        derived.source,
-        derived.source_format,
+        tuple(graph.operations),
+        graph.source,
+        graph.source_format,
         tuple(example.shape[1:]),
-        int(derived.values[result].exponents[0]),
-        sum_bits(derived),
+        graph.exponent,
+        graph.sum_bits,
     )
 
 
-def _checked(path: Path) -> Path:
+def _check_suffix(path: Path) -> Path:
     if path.suffix != ".safetensors":
         raise DataError(f"{path}: integer networks are kept in .safetensors files only")
     return path
 
 
-def _described(operation: Operation, tensors: dict[str, Tensor]) -> dict[str, Any]:
+def _to_json(operation: Operation, tensors: dict[str, Tensor]) -> dict[str, Any]:
     """An operation as plain data; its tensors go to `tensors`."""
 
     def plain(key: str, value: object) -> object:
@@ -196,7 +200,7 @@ def _described(operation: Operation, tensors: dict[str, Tensor]) -> dict[str, An
     return {"kind": operation.kind, **parts}
 
 
-def _built(described: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Operation:
+def _from_json(about: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Operation:
     def real(value: Any) -> Any:
         if isinstance(value, Mapping):
             return tensors[str(cast("Mapping[str, object]", value)["tensor"])]
@@ -204,5 +208,5 @@ def _built(described: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Opera
             return tuple(real(each) for each in cast("Sequence[object]", value))
         return value
 
-    parts = {key: real(value) for key, value in described.items() if key != "kind"}
-    return KINDS[described["kind"]](**parts)
+    parts = {key: real(value) for key, value in about.items() if key != "kind"}
+    return _KINDS[about["kind"]](**parts)

@@ -18,20 +18,9 @@ from torch import Tensor
 from bitline.errors import ExportError
 from bitline.files import new_file
 from bitline.integer.network import IntegerNetwork
-from bitline.integer.operations import (
-    Add,
-    Concat,
-    MaxPool,
-    Operation,
-    Product,
-    Relu,
-    Requantize,
-    Reshape,
-    SumPool,
-    Take,
-    halves,
-    reciprocal,
-)
+from bitline.integer.operations import Add, Concat, MaxPool, Operation, Relu, Requantize, Reshape, SumPool, Take
+from bitline.integer.product import Product
+from bitline.integer.rounding import right_shift
 
 OPSET = 18
 IMAGE, SCORES = "image", "scores"
@@ -307,7 +296,7 @@ def _take(graph: _Graph, op: Take, inputs: Sequence[str]) -> None:
 
 def _requantize(graph: _Graph, op: Requantize, inputs: Sequence[str]) -> None:
     dtype, shape = graph.read(op)
-    right, half, some = halves(op.shift)
+    right, half, some = right_shift(op.shift)
     lift = -(op.floor >> (right + 1)).clamp(max=0) << (right + 1)
     most = int((torch.maximum(op.ceiling, torch.zeros_like(lift)) + lift + half).max()) + 1
     wide = torch.int64 if op.wide or dtype == torch.int64 or most >= 2**31 else torch.int32
@@ -340,7 +329,7 @@ def _requantize(graph: _Graph, op: Requantize, inputs: Sequence[str]) -> None:
 
 def _divided(graph: _Graph, op: Requantize, x: str, vector: Callable[..., str]) -> str:
     """Divide by multiplying with a reciprocal, as `Requantize` does."""
-    r = reciprocal(op)
+    r = op.reciprocal
     two = graph.number(2, torch.int64)
     lifted = graph.node("Add", [graph.node("Mul", [x, vector(1 << r.left)]), vector(r.above * r.whole)])
     twice = graph.node("Add", [graph.node("Mul", [lifted, two]), vector(r.whole)])

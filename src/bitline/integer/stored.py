@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from bitline.errors import ConversionError
-from bitline.integer.trace import AVERAGE_POOL, INPUT, LAYER, RESHAPE, SAME, TAKE, Step, steps
+from bitline.integer.trace import Kind, Step, trace
 from bitline.mapping.quantize import RangeHistogram
 from bitline.nn.convert import crossbar_layers
 from bitline.nn.grid import Grid, grid_of, grids, put_on
@@ -66,11 +66,11 @@ def store(model: nn.Module, example: Tensor) -> tuple[StoredValue, ...]:
             )
         if not bool(layer.input_scale.isfinite()):
             raise ConversionError(f"layer {name}: input range unknown; call calibrate(model, batches) before store")
-    found = steps(model, example)
-    readers = readers_of(found)
-    wanted = [step for step in found if must_store(step, readers)]
+    steps = trace(model, example)
+    readers = readers_of(steps)
+    wanted = [step for step in steps if must_store(step, readers)]
     for step in wanted:
-        _check(step, found, readers[step.name])
+        _check(step, steps, readers[step.name])
     inputs = next(iter(crossbar_layers(model).values())).chip.inputs
     unread: list[Grid] = []
     for step in wanted:
@@ -90,6 +90,10 @@ def store(model: nn.Module, example: Tensor) -> tuple[StoredValue, ...]:
     return tuple(_report(step, readers[step.name]) for step in wanted)
 
 
+_PASSES = (Kind.SAME, Kind.RESHAPE, Kind.TAKE)
+"""what gives the integers it reads"""
+
+
 def must_store(step: Step, readers: Mapping[str, Sequence[Step | None]]) -> bool:
     """Whether a value has to be kept as integers.
 
@@ -97,8 +101,8 @@ def must_store(step: Step, readers: Mapping[str, Sequence[Step | None]]) -> bool
         step: that makes it.
         readers: of every value, from `readers_of`.
     """
-    crossbars = [reader is not None and reader.kind == LAYER for reader in readers[step.name]]
-    if step.kind == AVERAGE_POOL and step.settings["divisor"].bit_count() != 1 and not all(crossbars):
+    crossbars = [reader is not None and reader.kind == Kind.LAYER for reader in readers[step.name]]
+    if step.kind == Kind.AVERAGE_POOL and step.settings["divisor"].bit_count() != 1 and not all(crossbars):
         return step.module is not None or not _for_crossbars(step.name, readers)
     return len(crossbars) > 1 and not all(crossbars)
 
@@ -107,47 +111,47 @@ def _for_crossbars(name: str, readers: Mapping[str, Sequence[Step | None]]) -> b
     """Whether crossbars alone read a value in the end."""
     return all(
         reader is not None
-        and (reader.kind == LAYER or (reader.kind in (SAME, RESHAPE, TAKE) and _for_crossbars(reader.name, readers)))
+        and (reader.kind == Kind.LAYER or (reader.kind in _PASSES and _for_crossbars(reader.name, readers)))
         for reader in readers[name]
     )
 
 
-def readers_of(found: Sequence[Step]) -> dict[str, list[Step | None]]:
+def readers_of(steps: Sequence[Step]) -> dict[str, list[Step | None]]:
     """What reads each value, as often as it does; None stands for the result of the network."""
-    readers: dict[str, list[Step | None]] = {step.name: [] for step in found}
-    for step in found:
+    readers: dict[str, list[Step | None]] = {step.name: [] for step in steps}
+    for step in steps:
         for name in step.inputs:
             readers[name].append(step)
-    readers[found[-1].name].append(None)
+    readers[steps[-1].name].append(None)
     return readers
 
 
 def _crossbars(name: str, readers: Mapping[str, Sequence[Step | None]]) -> list[CrossbarLayer]:
     """Layers that read a value as it is."""
-    found: list[CrossbarLayer] = []
+    layers: list[CrossbarLayer] = []
     for reader in readers[name]:
         if reader is not None and isinstance(reader.module, CrossbarLayer):
-            found.append(reader.module)
-        elif reader is not None and reader.kind in (SAME, RESHAPE, TAKE) and grid_of(reader.module) is None:
-            found += _crossbars(reader.name, readers)
-    return found
+            layers.append(reader.module)
+        elif reader is not None and reader.kind in _PASSES and grid_of(reader.module) is None:
+            layers += _crossbars(reader.name, readers)
+    return layers
 
 
-def _check(step: Step, found: Sequence[Step], readers: Sequence[Step | None]) -> None:
+def _check(step: Step, steps: Sequence[Step], readers: Sequence[Step | None]) -> None:
     """Raise ConversionError where no module can keep a value."""
     names = ", ".join(_names(readers))
-    if step.kind == INPUT:
+    if step.kind == Kind.INPUT:
         raise ConversionError(f"the input has several readers ({names}); pass it through nn.Identity() first")
     if step.module is None:
         instead = (
             "use a module, as nn.AdaptiveAvgPool2d"
-            if step.kind == AVERAGE_POOL
+            if step.kind == Kind.AVERAGE_POOL
             else "pass its result through nn.Identity()"
         )
         raise ConversionError(
             f"{step.where} makes a value that is to be stored (read by {names}), outside of modules; {instead}"
         )
-    calls = sum(other.module is step.module for other in found)
+    calls = sum(other.module is step.module for other in steps)
     if calls > 1:
         raise ConversionError(
             f"{step.where} ({type(step.module).__name__}) makes {calls} values, one of them to be stored (read by "

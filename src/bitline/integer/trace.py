@@ -4,6 +4,7 @@ import operator
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from enum import StrEnum
 from typing import Any
 
 import torch
@@ -17,72 +18,76 @@ from bitline.nn.convert import crossbar_layers
 from bitline.nn.grid import Grid, grids
 from bitline.nn.layers import CrossbarLayer
 
-LAYER, RELU, MAX_POOL, AVERAGE_POOL, ADD, CONCAT, RESHAPE, TAKE, SAME, INPUT = (
-    "layer",
-    "relu",
-    "max pool",
-    "average pool",
-    "add",
-    "concat",
-    "reshape",
-    "take",
-    "same",
-    "input",
-)
 
-_MODULES: dict[type[nn.Module], str] = {
-    nn.ReLU: RELU,
-    nn.MaxPool1d: MAX_POOL,
-    nn.MaxPool2d: MAX_POOL,
-    nn.AvgPool1d: AVERAGE_POOL,
-    nn.AvgPool2d: AVERAGE_POOL,
-    nn.AdaptiveAvgPool1d: AVERAGE_POOL,
-    nn.AdaptiveAvgPool2d: AVERAGE_POOL,
-    nn.Flatten: RESHAPE,
-    nn.Identity: SAME,
-    nn.Dropout: SAME,
-    nn.Dropout1d: SAME,
-    nn.Dropout2d: SAME,
+class Kind(StrEnum):
+    """What a step does."""
+
+    LAYER = "layer"
+    RELU = "relu"
+    MAX_POOL = "max pool"
+    AVERAGE_POOL = "average pool"
+    ADD = "add"
+    CONCAT = "concat"
+    RESHAPE = "reshape"
+    TAKE = "take"
+    SAME = "same"
+    INPUT = "input"
+    REQUANTIZE = "requantize"
+
+
+_MODULES: dict[type[nn.Module], Kind] = {
+    nn.ReLU: Kind.RELU,
+    nn.MaxPool1d: Kind.MAX_POOL,
+    nn.MaxPool2d: Kind.MAX_POOL,
+    nn.AvgPool1d: Kind.AVERAGE_POOL,
+    nn.AvgPool2d: Kind.AVERAGE_POOL,
+    nn.AdaptiveAvgPool1d: Kind.AVERAGE_POOL,
+    nn.AdaptiveAvgPool2d: Kind.AVERAGE_POOL,
+    nn.Flatten: Kind.RESHAPE,
+    nn.Identity: Kind.SAME,
+    nn.Dropout: Kind.SAME,
+    nn.Dropout1d: Kind.SAME,
+    nn.Dropout2d: Kind.SAME,
 }
-_FUNCTIONS: dict[object, str] = {
-    F.relu: RELU,
-    torch.relu: RELU,
-    "relu": RELU,
-    "relu_": RELU,
-    operator.add: ADD,
-    operator.iadd: ADD,
-    torch.add: ADD,
-    "add": ADD,
-    "add_": ADD,
-    torch.cat: CONCAT,
-    torch.concat: CONCAT,
-    torch.flatten: RESHAPE,
-    "flatten": RESHAPE,
-    "view": RESHAPE,
-    "reshape": RESHAPE,
-    torch.reshape: RESHAPE,
-    "squeeze": RESHAPE,
-    "unsqueeze": RESHAPE,
-    torch.squeeze: RESHAPE,
-    torch.unsqueeze: RESHAPE,
-    F.max_pool1d: MAX_POOL,
-    F.max_pool2d: MAX_POOL,
-    torch.max_pool1d: MAX_POOL,
-    torch.max_pool2d: MAX_POOL,
-    F.avg_pool1d: AVERAGE_POOL,
-    F.avg_pool2d: AVERAGE_POOL,
-    F.adaptive_avg_pool1d: AVERAGE_POOL,
-    F.adaptive_avg_pool2d: AVERAGE_POOL,
-    "mean": AVERAGE_POOL,
-    torch.mean: AVERAGE_POOL,
-    blocks.taken: TAKE,
-    "index_select": TAKE,
-    torch.index_select: TAKE,
-    F.channel_shuffle: TAKE,
-    torch.channel_shuffle: TAKE,
-    F.dropout: SAME,
-    "contiguous": SAME,
-    "clone": SAME,
+_FUNCTIONS: dict[object, Kind] = {
+    F.relu: Kind.RELU,
+    torch.relu: Kind.RELU,
+    "relu": Kind.RELU,
+    "relu_": Kind.RELU,
+    operator.add: Kind.ADD,
+    operator.iadd: Kind.ADD,
+    torch.add: Kind.ADD,
+    "add": Kind.ADD,
+    "add_": Kind.ADD,
+    torch.cat: Kind.CONCAT,
+    torch.concat: Kind.CONCAT,
+    torch.flatten: Kind.RESHAPE,
+    "flatten": Kind.RESHAPE,
+    "view": Kind.RESHAPE,
+    "reshape": Kind.RESHAPE,
+    torch.reshape: Kind.RESHAPE,
+    "squeeze": Kind.RESHAPE,
+    "unsqueeze": Kind.RESHAPE,
+    torch.squeeze: Kind.RESHAPE,
+    torch.unsqueeze: Kind.RESHAPE,
+    F.max_pool1d: Kind.MAX_POOL,
+    F.max_pool2d: Kind.MAX_POOL,
+    torch.max_pool1d: Kind.MAX_POOL,
+    torch.max_pool2d: Kind.MAX_POOL,
+    F.avg_pool1d: Kind.AVERAGE_POOL,
+    F.avg_pool2d: Kind.AVERAGE_POOL,
+    F.adaptive_avg_pool1d: Kind.AVERAGE_POOL,
+    F.adaptive_avg_pool2d: Kind.AVERAGE_POOL,
+    "mean": Kind.AVERAGE_POOL,
+    torch.mean: Kind.AVERAGE_POOL,
+    blocks.taken: Kind.TAKE,
+    "index_select": Kind.TAKE,
+    torch.index_select: Kind.TAKE,
+    F.channel_shuffle: Kind.TAKE,
+    torch.channel_shuffle: Kind.TAKE,
+    F.dropout: Kind.SAME,
+    "contiguous": Kind.SAME,
+    "clone": Kind.SAME,
 }
 _ALLOWED = (
     "layers on crossbars, ReLU, max and average pooling, addition, concatenation of channels, flatten, a permutation "
@@ -95,7 +100,7 @@ class Step:
     """One operation of one image batch.
 
     Args:
-        kind: one of the kinds of this module.
+        kind: what it does.
         name: of the value it makes.
         inputs: names of the values it reads.
         shape: of the value, without the batch.
@@ -105,7 +110,7 @@ class Step:
             a permutation `index`.
     """
 
-    kind: str
+    kind: Kind
     name: str
     inputs: tuple[str, ...]
     shape: tuple[int, ...]
@@ -114,7 +119,7 @@ class Step:
     settings: dict[str, Any] = field(default_factory=dict[str, Any])
 
 
-def steps(model: nn.Module, example: Tensor) -> list[Step]:
+def trace(model: nn.Module, example: Tensor) -> list[Step]:
     """List what a converted network does to one image, in the order it runs; the last step makes its result.
 
     Args:
@@ -125,21 +130,20 @@ def steps(model: nn.Module, example: Tensor) -> list[Step]:
         ConversionError: nothing on crossbars, code that depends on values, or an operation without integer form.
     """
     graph = _Tracer.graph_of(model)
-    with _plain(model):
+    with _in_floating_point(model):
         values = _Values(fx.GraphModule(model, graph)).of(example[:1])
-    found = [
+    steps = [
         step for node in graph.nodes if isinstance(values.get(node), Tensor) for step in _steps(model, node, values)
     ]
     result = next(node for node in graph.nodes if node.op == "output").args[0]
-    if not isinstance(result, fx.Node) or sum(step.kind == INPUT for step in found) != 1:
+    if not isinstance(result, fx.Node) or sum(step.kind == Kind.INPUT for step in steps) != 1:
         raise ConversionError(f"{type(model).__name__} must turn one tensor into one tensor to run on integers")
     used = {result.name}
-    for step in reversed(found):
+    for step in reversed(steps):
         if step.name in used:
             used.update(step.inputs)
-    kept = [step for step in found if step.name in used]
-    last = next(step for step in kept if step.name == result.name)
-    return [*(step for step in kept if step is not last), last]
+    last = next(step for step in steps if step.name == result.name)
+    return [*(step for step in steps if step.name in used and step is not last), last]
 
 
 class _Tracer(fx.Tracer):
@@ -161,7 +165,7 @@ class _Tracer(fx.Tracer):
 
 
 @contextmanager
-def _plain(model: nn.Module) -> Generator[None]:
+def _in_floating_point(model: nn.Module) -> Generator[None]:
     """Let layers compute in floating point, in evaluation mode, for a while."""
     layers: list[CrossbarLayer | Grid] = [*crossbar_layers(model).values(), *grids(model).values()]
     modes = [layer.mode for layer in layers]
@@ -183,32 +187,32 @@ class _Values(fx.Interpreter):
     """What every node gives for one image."""
 
     def of(self, image: Tensor) -> dict[fx.Node, object]:
-        self.found: dict[fx.Node, object] = {}
+        self.values: dict[fx.Node, object] = {}
         try:
             self.run(image)
         except (RuntimeError, ValueError, TypeError, IndexError) as error:
             raise ConversionError(
                 f"the network does not run on a batch of shape {tuple(image.shape)}: {error}"
             ) from error
-        return self.found
+        return self.values
 
     def run_node(self, n: fx.Node) -> object:
         result = super().run_node(n)
         if n.op not in ("output", "get_attr"):
-            self.found[n] = result
+            self.values[n] = result
         return result
 
 
 def _steps(model: nn.Module, node: fx.Node, values: dict[fx.Node, object]) -> list[Step]:
     """One step, or two where a mean also leaves out the axes that it is over."""
     step = _step(model, node, values)
-    if step.kind != AVERAGE_POOL or len(step.shape) > 1:
+    if step.kind != Kind.AVERAGE_POOL or len(step.shape) > 1:
         return [step]
     averaged = f"{step.name}_averaged"
     shape = (*step.shape, *(1 for _ in step.settings["kernel"]))
     return [
         replace(step, name=averaged, shape=shape),
-        Step(RESHAPE, step.name, (averaged,), step.shape, None, step.where),
+        Step(Kind.RESHAPE, step.name, (averaged,), step.shape, None, step.where),
     ]
 
 
@@ -217,18 +221,18 @@ def _step(model: nn.Module, node: fx.Node, values: dict[fx.Node, object]) -> Ste
     assert isinstance(value, Tensor)
     shape = tuple(value.shape[1:])
     if node.op == "placeholder":
-        return Step(INPUT, node.name, (), shape, where="the input")
+        return Step(Kind.INPUT, node.name, (), shape, where="the input")
     module = model.get_submodule(str(node.target)) if node.op == "call_module" else None
-    where = str(node.target) if module is not None else _called(node)
-    kind = LAYER if isinstance(module, CrossbarLayer) else None
+    where = str(node.target) if module is not None else _call_name(node)
+    kind = Kind.LAYER if isinstance(module, CrossbarLayer) else None
     kind = kind or (_MODULES.get(type(module)) if module is not None else _FUNCTIONS.get(node.target))
     if kind is None:
         what = f"{where} ({type(module).__name__})" if module is not None else where
         raise ConversionError(f"{what} has no integer form; allowed: {_ALLOWED}")
     inputs = tuple(n for n in node.all_input_nodes if isinstance(values.get(n), Tensor))
-    if kind == CONCAT:  # in its order, and as often as it reads each
+    if kind == Kind.CONCAT:  # in its order, and as often as it reads each
         inputs = tuple(n for n in _argument(node, 0, "tensors") if isinstance(n, fx.Node))
-    if kind == ADD:
+    if kind == Kind.ADD:
         inputs = tuple(n for n in node.args if isinstance(n, fx.Node))
     before = [values[n] for n in inputs]
     read = [x for x in before if isinstance(x, Tensor)]
@@ -236,7 +240,7 @@ def _step(model: nn.Module, node: fx.Node, values: dict[fx.Node, object]) -> Ste
     return Step(kind, node.name, tuple(n.name for n in inputs), shape, module, where, settings)
 
 
-def _called(node: fx.Node) -> str:
+def _call_name(node: fx.Node) -> str:
     target = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", str(node.target))
     return f"{target} (in the network's code, {node.name})"
 
@@ -256,7 +260,7 @@ class _Call:
     read: list[Tensor]
     value: Tensor
 
-    def given(self, place: int, name: str, default: Any = None) -> Any:
+    def argument(self, place: int, name: str, default: Any = None) -> Any:
         """An argument of a module or of a function."""
         if self.module is not None:
             return getattr(self.module, name, default)
@@ -272,18 +276,18 @@ class _Call:
 
 
 def _max_pool(call: _Call) -> dict[str, Any]:
-    if call.given(5, "ceil_mode", False) or any(d != 1 for d in call.axes(call.given(4, "dilation", 1))):
+    if call.argument(5, "ceil_mode", False) or any(d != 1 for d in call.axes(call.argument(4, "dilation", 1))):
         raise call.refuse("has ceil_mode or dilation, which has no integer form here")
     return _window(call)
 
 
 def _window(call: _Call) -> dict[str, Any]:
-    kernel = call.axes(call.given(1, "kernel_size"))
-    stride = call.given(2, "stride")
+    kernel = call.axes(call.argument(1, "kernel_size"))
+    stride = call.argument(2, "stride")
     return {
         "kernel": kernel,
         "stride": kernel if stride in (None, ()) else call.axes(stride),
-        "padding": call.axes(call.given(3, "padding", 0)),
+        "padding": call.axes(call.argument(3, "padding", 0)),
     }
 
 
@@ -292,14 +296,14 @@ def _average_pool(call: _Call) -> dict[str, Any]:
     function = "" if call.module is not None else getattr(call.node.target, "__name__", str(call.node.target))
     if isinstance(call.module, nn.AvgPool1d | nn.AvgPool2d) or function.startswith("avg_pool"):
         window = _window(call)
-        if call.given(4, "ceil_mode", False) or (
-            any(window["padding"]) and not call.given(5, "count_include_pad", True)
+        if call.argument(4, "ceil_mode", False) or (
+            any(window["padding"]) and not call.argument(5, "count_include_pad", True)
         ):
             raise call.refuse("averages over windows of several sizes, which has no integer form here")
-        divisor = call.given(6, "divisor_override")
+        divisor = call.argument(6, "divisor_override")
         return {**window, "divisor": int(divisor or torch.Size(window["kernel"]).numel())}
     if function == "mean":
-        axes = call.given(1, "dim", call.given(1, "axis")) or ()
+        axes = call.argument(1, "dim", call.argument(1, "axis")) or ()
         axes = {a % x.dim() for a in (axes if isinstance(axes, tuple | list) else (axes,))}
         if axes != set(range(2, x.dim())) or x.dim() == 2:
             raise call.refuse("is a mean over other axes than all of space")
@@ -337,7 +341,7 @@ def _take(call: _Call) -> dict[str, Any]:
     channels = call.read[0].shape[1]
     # Channels are numbered and sent the way the network sends them.
     numbers = torch.arange(channels, dtype=torch.float64).view(1, -1, *[1] * (call.read[0].dim() - 2))
-    env: dict[fx.Node, Any] = {n: _fetched(call.model, n) for n in call.node.all_input_nodes if n.op == "get_attr"}
+    env: dict[fx.Node, Any] = {n: _attribute(call.model, n) for n in call.node.all_input_nodes if n.op == "get_attr"}
     given = map_arg(call.node.args, lambda n: env.get(n, numbers))
     rest = map_arg(call.node.kwargs, lambda n: env.get(n, numbers))
     function: Callable[..., Tensor] = (
@@ -349,18 +353,18 @@ def _take(call: _Call) -> dict[str, Any]:
     return {"index": sent.flatten().long()}
 
 
-def _fetched(model: nn.Module, node: fx.Node) -> object:
-    found: Any = model
+def _attribute(model: nn.Module, node: fx.Node) -> object:
+    value: Any = model
     for part in str(node.target).split("."):
-        found = getattr(found, part)
-    return found.cpu() if isinstance(found, Tensor) else found
+        value = getattr(value, part)
+    return value.cpu() if isinstance(value, Tensor) else value
 
 
-_SETTINGS: dict[str, Callable[[_Call], dict[str, Any]]] = {
-    MAX_POOL: _max_pool,
-    AVERAGE_POOL: _average_pool,
-    ADD: _add,
-    CONCAT: _concat,
-    RESHAPE: _reshape,
-    TAKE: _take,
+_SETTINGS: dict[Kind, Callable[[_Call], dict[str, Any]]] = {
+    Kind.MAX_POOL: _max_pool,
+    Kind.AVERAGE_POOL: _average_pool,
+    Kind.ADD: _add,
+    Kind.CONCAT: _concat,
+    Kind.RESHAPE: _reshape,
+    Kind.TAKE: _take,
 }
