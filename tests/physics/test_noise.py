@@ -3,6 +3,7 @@ import math
 import pytest
 import torch
 
+from bitline import seeds
 from bitline.chip.description import Cell
 from bitline.mapping.lower import Matmul
 from bitline.mapping.place import dense
@@ -11,7 +12,7 @@ from bitline.mvm.crossbars import Crossbars
 from bitline.mvm.product import Product
 from bitline.mvm.torch_fast import crossbar_mvm
 from bitline.physics.noise import ReadNoise
-from bitline.physics.normal import SIGMA, key, normals, quantiles
+from bitline.physics.normal import SIGMA, normals, quantiles
 
 CELL = {"bits": 2, "g_min": "10 uS", "g_max": "100 uS", "read_voltage": 0.2}
 STEP = 30e-6
@@ -105,7 +106,7 @@ def test_quantiles_are_those_of_a_normal_distribution_to_a_hundredth():
 
 def test_numbers_of_neighbouring_conversions_and_vectors_are_uncorrelated():
     vectors = torch.arange(4096)
-    keys = key(2**62 + 5, vectors // 64, vectors % 64, 3)
+    keys = seeds.read_keys(2**62 + 5, vectors // 64, vectors % 64, 3)
     z = normals(torch.arange(64).view(1, 64, 1), [k[:] for k in keys]).double() / SIGMA
     z = z.flatten(0, 2)  # conversions, vectors
     assert float(z.mean()) == pytest.approx(0, abs=5 / math.sqrt(z.numel()))

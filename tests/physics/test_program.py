@@ -193,14 +193,3 @@ def test_effective_levels_are_distributed_as_conductances_in_steps(programming):
         assert float(mine.std()) == pytest.approx(spread, rel=0.02, abs=RESOLUTION / 2)
         neighbours = (mine[1:] - mine.mean()) * (mine[:-1] - mine.mean())
         assert abs(float(neighbours.mean())) < 5 * spread**2 / math.sqrt(len(mine)) + RESOLUTION**2
-
-
-def test_a_seed_depends_on_every_part_and_on_their_borders():
-    parts = [(0, "a", "b"), (1, "a", "b"), (0, "ab"), (0, "a", "c"), ("0", "a", "b", ""), ("0a", "b")]
-    assert len({seeds.derive(*p) for p in parts}) == len(parts)
-    assert all(0 <= seeds.derive(*p) < 2**63 for p in parts)
-    # Written down so that chips of old stay the chips they were.
-    assert seeds.derive(0, "conv2", "programming") == 2175580904999792198
-    assert torch.equal(
-        torch.rand(3, generator=seeds.generator(1, "x")), torch.rand(3, generator=seeds.generator(1, "x"))
-    )

@@ -5,7 +5,7 @@ import torch
 
 from bitline.data import DataSet, load
 from bitline.train.augment import cutout, flip_and_crop
-from bitline.train.loader import TestBatches, TrainBatches, derived_seed
+from bitline.train.loader import TestBatches, TrainBatches
 from bitline.train.module import factor
 
 
@@ -136,14 +136,6 @@ def test_test_batches_hold_every_image_once_in_order(digits):
 
     assert torch.equal(torch.cat([y for _, y in batches]), digits.test_labels)
     assert len(list(batches)) == len(batches) == 4
-
-
-def test_derived_seeds_differ_for_neighbours_and_orders():
-    seeds = {derived_seed(seed, epoch, batch) for seed in range(20) for epoch in range(20) for batch in range(20)}
-
-    assert len(seeds) == 8000
-    assert all(0 <= seed < 2**63 for seed in seeds)
-    assert derived_seed(1, 2) != derived_seed(2, 1)
 
 
 def test_schedules_begin_and_end_where_they_should():

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from bitline.chip.description import AbsoluteReadNoise, Cell, ProportionalReadNoise
-from bitline.physics.normal import SIGMA, key, normals
+from bitline.physics.normal import SIGMA, normals
+from bitline.seeds import read_keys
 
 _VARIANCE_BITS = 24
 
@@ -42,7 +43,7 @@ class ReadNoise:
         """
         groups, digits, slices, sides, columns = shape
         image = vectors.div(positions, rounding_mode="floor")
-        keys = key(self.seed, image + self.first_image, vectors - image * positions, tile)
+        keys = read_keys(self.seed, image + self.first_image, vectors - image * positions, tile)
         pairs = math.ceil(digits / 2)
         # Two digits share a counter; it runs over pairs of digits, sides, slices, columns and groups.
         counter = torch.arange(groups * columns * slices * sides * pairs, device=vectors.device)

@@ -22,37 +22,12 @@ _SCALE = 4086.66
 _MASK = 0xFFFF
 
 
-def key(seed: int, image: Tensor, position: Tensor, tile: int) -> list[Tensor]:
-    """Hash what a read is known by to four 16-bit keys, int32, each the shape of `image`.
-
-    Args:
-        seed: of the layer on its chip, below 2**63.
-        image: its number since the chip was programmed, int64.
-        position: of the input vector within its image, int64.
-        tile: number of the row tile.
-    """
-    h = _mix(_mix(image * _signed(0x9E3779B97F4A7C15) + position) ^ seed)
-    h = _mix(h + _signed(tile * 0xD1B54A32D192ED03 % 2**64))
-    return [(h >> shift & _MASK).int() for shift in (0, 16, 32, 48)]
-
-
-def _signed(x: int) -> int:
-    return x - 2**64 if x >= 2**63 else x
-
-
-def _mix(x: Tensor) -> Tensor:
-    """Finalizer of splitmix64 (Steele et al., OOPSLA 2014); int64 products wrap."""
-    x = (x ^ (x >> 30 & 2**34 - 1)) * _signed(0xBF58476D1CE4E5B9)
-    x = (x ^ (x >> 27 & 2**37 - 1)) * _signed(0x94D049BB133111EB)
-    return x ^ (x >> 31 & 2**33 - 1)
-
-
 def normals(counter: Tensor, keys: Sequence[Tensor]) -> Tensor:
     """Return pairs of normal numbers in units of 1 / SIGMA.
 
     Args:
         counter: below 2**32, int64; its shape broadcasts against the keys, and begins with two axes of its own.
-        keys: four of 16 bits, int32.
+        keys: four of 16 bits, int32, from `bitline.seeds.read_keys`.
 
     Returns:
         int16, (first axis, second axis, 2, remaining axes).

@@ -6,25 +6,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from bitline import seeds
 from bitline.data import DataSet
 from bitline.train.augment import cutout, flip_and_crop
 
 Batch = tuple[Tensor, Tensor]
-
-
-def derived_seed(*parts: int) -> int:
-    """Mix integers to one seed, so that neighbouring epochs and batches have unrelated random numbers.
-
-    The finalizer of SplitMix64 (G. Steele et al., OOPSLA 2014, doi:10.1145/2660193.2660195), applied after each part.
-    """
-    mask = (1 << 64) - 1
-    state = 0
-    for part in parts:
-        state = (state + part + 0x9E3779B97F4A7C15) & mask
-        state = ((state ^ (state >> 30)) * 0xBF58476D1CE4E5B9) & mask
-        state = ((state ^ (state >> 27)) * 0x94D049BB133111EB) & mask
-        state ^= state >> 31
-    return state >> 1  # torch takes signed 64-bit seeds
 
 
 class TrainBatches:
@@ -109,7 +95,7 @@ class TrainBatches:
         self.epoch, self.position = int(state["epoch"]), int(state["position"])
 
     def _generator(self, *parts: int) -> torch.Generator:
-        return torch.Generator().manual_seed(derived_seed(self.seed, *parts))
+        return torch.Generator().manual_seed(seeds.of_step(self.seed, *parts))
 
 
 class TestBatches:

@@ -10,9 +10,10 @@ from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 from torch.nn import functional
 
+from bitline import seeds
 from bitline.errors import DataError
 from bitline.train.config import Schedule, TrainConfig
-from bitline.train.loader import Batch, derived_seed
+from bitline.train.loader import Batch
 
 
 def factor(step: int, total: int, schedule: Schedule) -> float:
@@ -91,7 +92,7 @@ class Classifier(LightningModule):
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Seed what draws from the global generator (dropout), so that a resume draws the same."""
-        torch.manual_seed(derived_seed(self.config.seed, -1, self.global_step))
+        torch.manual_seed(seeds.of_step(self.config.seed, -1, self.global_step))
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Return the loss of one batch."""

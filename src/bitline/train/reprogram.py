@@ -5,8 +5,8 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import nn
 
+from bitline import seeds
 from bitline.nn import IDEAL, program
-from bitline.train.loader import derived_seed
 
 
 class Reprogram(Callback):
@@ -29,7 +29,7 @@ class Reprogram(Callback):
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Program the chip of this step."""
-        self._program(derived_seed(self.seed, -2, trainer.global_step // self.every) if self.every else IDEAL)
+        self._program(seeds.of_step(self.seed, -2, trainer.global_step // self.every) if self.every else IDEAL)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Test on ideal cells."""

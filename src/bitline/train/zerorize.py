@@ -15,11 +15,11 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.swa_utils import update_bn
 
+from bitline import seeds
 from bitline.nn import program
 from bitline.nn.base import IDEAL
 from bitline.train.bound import bound
 from bitline.train.chip_view import ChipView
-from bitline.train.loader import derived_seed
 
 
 class Factors(Protocol):
@@ -127,7 +127,7 @@ class ZerorizeRecover(Callback):
             self.network.view.calibrate(self.batches)
             self.network.calibrated.fill_(epoch)
             self.current = None
-        self._program(derived_seed(self.seed, -2, trainer.global_step // self.every) if self.every else IDEAL)
+        self._program(seeds.of_step(self.seed, -2, trainer.global_step // self.every) if self.every else IDEAL)
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
         """Bound the steps of a zero epoch: a chip with many faults may answer far from anything seen before."""

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
+from bitline import seeds
 from bitline.compress.reconstruct.choose import Dense
 from bitline.compress.reconstruct.statistics import Enough, Statistics, follow, recalibrate
 from bitline.errors import ConversionError
@@ -170,7 +171,7 @@ class Reconstruction:
         positions = math.prod(y.shape[2:])
         if positions <= self._each:
             return torch.arange(positions, device=y.device).expand(len(y), -1)
-        rng = torch.Generator().manual_seed((self.sampling.seed * 100_003 + call[0]) * 1_009 + call[1])
+        rng = torch.Generator().manual_seed(seeds.of_call(self.sampling.seed, *call))
         return torch.rand(len(y), positions, generator=rng).argsort(1)[:, : self._each].to(y.device)
 
     def layer(self, name: str) -> Dense:
