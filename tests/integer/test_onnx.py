@@ -13,7 +13,8 @@ from bitline.integer.network import integer_network
 from bitline.integer.onnx import export, operators, run
 
 onnx = pytest.importorskip("onnx")
-pytest.importorskip("onnxruntime")
+onnxruntime = pytest.importorskip("onnxruntime")
+pytest.importorskip("onnxscript")
 
 
 def made(net: nn.Module, chip, shape, images=3):
@@ -45,6 +46,18 @@ def test_other_widths_and_zero_points_give_the_same_integers(make_chip, tmp_path
     assert torch.equal(run(tmp_path / "net.onnx", q), network(q).integers)
 
 
+@pytest.mark.parametrize("name", ["mixed", "averages", "group"])
+def test_without_graph_optimizations_the_integers_are_the_same(make_chip, tmp_path, name):
+    build, shape = NETWORKS[name]
+    network, q = made(build(), powers(make_chip), shape)
+    export(network, tmp_path / "net.onnx")
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    session = onnxruntime.InferenceSession(tmp_path / "net.onnx", options, providers=["CPUExecutionProvider"])
+    (scores,) = session.run(["scores"], {"image": q.numpy()})
+    assert torch.equal(torch.from_numpy(scores), network(q).integers)
+
+
 def test_a_file_holds_integers_only_and_says_its_units(make_chip, tmp_path):
     network, _ = made(Mixed(), powers(make_chip), (2, 8, 9))
     export(network, tmp_path / "net.onnx")
@@ -70,8 +83,9 @@ def test_integers_of_more_than_eight_bits_are_refused(make_chip, tmp_path):
         assert not list(tmp_path.iterdir())
 
 
-def test_without_onnx_the_extra_is_named(make_chip, tmp_path, monkeypatch):
+@pytest.mark.parametrize("name", ["onnx", "onnxscript"])
+def test_without_a_library_the_extra_is_named(make_chip, tmp_path, monkeypatch, name):
     network, _ = made(Mixed(), powers(make_chip), (2, 8, 9))
-    monkeypatch.setitem(sys.modules, "onnx", None)
-    with pytest.raises(ExportError, match=r"onnx is not installed; .*bitline\[export\]"):
+    monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(ExportError, match=rf"{name} is not installed; .*bitline\[export\]"):
         export(network, tmp_path / "net.onnx")
