@@ -9,12 +9,13 @@ import pytest
 
 from bitline import chip as chips
 from bitline.chip.variants import ideal, with_cells
+from bitline.differences import differences
 from bitline.errors import ChipError, DataError
 from bitline.evaluate import put_on_chip, sweep
 from bitline.nn import crossbar_layers
 from bitline.nn.range_training import save_ranges
 from bitline.study import Plan, Runs, grid, layers, partial_sums, training
-from bitline.study.record import Record, differences
+from bitline.study.record import Record
 from bitline.study.runs import chip_for
 from bitline.study.subject import Subject
 from study_samples import CHIP, network

@@ -23,6 +23,7 @@ from bitline.chip.description import Chip
 from bitline.chip.files import replace
 from bitline.cost.model import Cost
 from bitline.data import DataSet
+from bitline.differences import differences
 from bitline.errors import BitlineError, DataError
 from bitline.evaluate.run import CALIBRATION_BATCH, OnChip, Settings
 from bitline.files import AFTER, BEFORE, FRONT, JOURNAL, TRIALS, read_json, write_json
@@ -157,8 +158,11 @@ class Search:
         }
         if not study.get_trials(deepcopy=False):
             study.set_user_attr("choices", mine)
-        elif study.user_attrs.get("choices", mine) != mine:
-            raise DataError(f"the search in {self.out} chose among other values; start again with --overwrite")
+        elif other := differences(mine, study.user_attrs.get("choices", mine)):
+            listed = ", ".join(map(str, other))
+            raise DataError(
+                f"the search in {self.out} chose among other values; start again with --overwrite: {listed}"
+            )
 
     def _values(self, key: Varied) -> list[Any]:
         """What trials choose from."""

@@ -10,6 +10,7 @@ from safetensors.torch import save_model
 from torch import nn
 
 from bitline.chip.description import Chip, check
+from bitline.differences import differences
 from bitline.errors import DataError
 from bitline.files import (
     AFTER,
@@ -66,11 +67,11 @@ def prepare(out: Path, config: RecipeConfig, if_exists: IfExists) -> bool:
         raise DataError(f"{out} holds {state}; add --resume to go on with it, or --overwrite to start again")
     if if_exists == "overwrite":
         return False
-    saved = checked(**read_json(out / RECIPE)["settings"]).model_dump()
-    asked, free = config.model_dump(), {"out", "data_dir", "threads", "checkpoint_every"}
-    other = [key for key in asked if key not in free and asked[key] != saved[key]]
+    saved = checked(**read_json(out / RECIPE)["settings"])
+    free = ("out", "data_dir", "threads", "checkpoint_every")
+    other = differences(config.model_dump(), saved.model_dump(), free=free)
     if other:
-        listed = ", ".join(f"{key} {asked[key]!r} (was {saved[key]!r})" for key in other)
+        listed = ", ".join(map(str, other))
         raise DataError(f"cannot resume {out} with another configuration: {listed}; or start again with --overwrite")
     return True
 

@@ -1,10 +1,10 @@
 """A result that grows point by point in one file, so that a killed study goes on where it was."""
 
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
+from bitline.differences import differences
 from bitline.errors import DataError
 from bitline.files import read_json, write_json
 
@@ -43,7 +43,7 @@ class Record:
             raise DataError(f"{path} holds {state} study; add --resume to go on with it, or choose another --out")
         other = differences(head["settings"], content.get("settings", {}))
         if other:
-            listed = "; ".join(f"{key} {_short(asked)} (was {_short(was)})" for key, asked, was in other)
+            listed = "; ".join(map(str, other))
             raise DataError(f"cannot resume {path} with other settings: {listed}; choose another --out")
         return cls(path, content)
 
@@ -67,30 +67,3 @@ class Record:
             ExportError: it cannot be written.
         """
         write_json(self.path, self.content)
-
-
-def flat(tree: object, prefix: str = "") -> dict[str, Any]:
-    """Flatten nested mappings: ``{"adc": {"bits": 5}}`` to ``{"adc.bits": 5}``."""
-    if not isinstance(tree, Mapping):
-        return {prefix: tree}
-    found: dict[str, Any] = {}
-    for key, value in cast("Mapping[str, object]", tree).items():
-        found |= flat(value, f"{prefix}.{key}" if prefix else key)
-    return found
-
-
-def differences(asked: object, was: object) -> list[tuple[str, Any, Any]]:
-    """Return (key, asked, was) for every value that differs, keys of nested mappings joined by dots."""
-    a, b = flat(_plain(asked)), flat(_plain(was))
-    return [(key, a.get(key), b.get(key)) for key in dict.fromkeys([*a, *b]) if a.get(key) != b.get(key)]
-
-
-def _plain(tree: object) -> object:
-    """Return what JSON makes of it: tuples are lists."""
-    return json.loads(json.dumps(tree))
-
-
-def _short(value: object) -> str:
-    if isinstance(value, Sequence) and not isinstance(value, str):
-        return "[" + ", ".join(str(item) for item in cast("Sequence[object]", value)) + "]"
-    return repr(value) if isinstance(value, str) else str(value)

@@ -8,10 +8,10 @@ from torch import nn
 
 from bitline.chip.description import Chip, check
 from bitline.data import DataSet
+from bitline.differences import differences
 from bitline.errors import DataError
 from bitline.files import CHIP, RANGES, WEIGHTS, read_json
 from bitline.models.files import load_run
-from bitline.study.record import differences
 
 _FORMATS = ("cell.bits", "cell.leak", "crossbar.", "dac.", "adc.bits", "adc.levels", "weights.", "inputs.")
 _OF_RANGES = ("policy", "granularity", "calibration", "percentile", "range")
@@ -82,12 +82,9 @@ def chip_for(network: Network, chip: Chip) -> tuple[Chip, list[str]]:
         adc = adc.model_copy(update={key: getattr(trained.adc, key) for key in _OF_RANGES})
     if trained is None:
         return chip.model_copy(update={"adc": adc}), []
-    other = [
-        (key, asked, was)
-        for key, asked, was in differences(chip.model_dump(mode="json"), trained.model_dump(mode="json"))
-        if key not in _WORDS and not key.startswith(tuple(f"adc.{name}" for name in _OF_RANGES))
-    ]
-    apart = [difference for difference in other if difference[0].startswith(_FORMATS)]
+    free = (*_WORDS, *(f"adc.{name}" for name in _OF_RANGES))
+    other = differences(chip.model_dump(mode="json"), trained.model_dump(mode="json"), free=free)
+    apart = [difference for difference in other if difference.key.startswith(_FORMATS)]
     if network.ranges is not None and apart:
         listed = "; ".join(f"{key} {was} (the study's chip: {asked})" for key, asked, was in apart)
         raise DataError(f"{network.name}: its ADC ranges were trained for another chip: {listed}")

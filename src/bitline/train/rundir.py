@@ -4,6 +4,7 @@ import shutil
 from pathlib import Path
 from typing import Literal
 
+from bitline.differences import differences
 from bitline.errors import DataError
 from bitline.files import CHECKPOINT, CONFIG, LOGS, METRICS, RECORD, WEIGHTS, read_json, remove_parts
 from bitline.train.config import TrainConfig, checked
@@ -54,12 +55,12 @@ def _saved(out: Path, config: TrainConfig) -> TrainConfig:
     for key in ("commit", "version"):
         content.pop(key, None)
     saved = checked(**content)
-    asked, kept = config.model_dump(), saved.model_dump()
+    asked = config.model_dump()
     free = {"out", "data_dir", "threads", "test_every", "checkpoint_every"}  # not what is trained
     rules = {key for key, value in asked.items() if value is None} - {"epoch_images"}  # whose value was chosen then
-    other = [key for key in asked if key not in free | rules and asked[key] != kept[key]]
+    other = differences(asked, saved.model_dump(), free=free | rules)
     if other:
-        listed = ", ".join(f"{key} {asked[key]!r} (was {kept[key]!r})" for key in other)
+        listed = ", ".join(map(str, other))
         raise DataError(f"cannot resume {out} with another configuration: {listed}; or start again with --overwrite")
     chosen = {"out", "data_dir"} | {key for key in free if asked[key] is not None}
     return saved.model_copy(update={key: asked[key] for key in chosen})
