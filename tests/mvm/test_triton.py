@@ -23,7 +23,7 @@ from bitline.mapping.encode import encode
 from bitline.mapping.lower import Matmul
 from bitline.mapping.place import dense
 from bitline.mapping.quantize import weight_limits
-from bitline.mvm import adc, reference, torch_fast, triton
+from bitline.mvm import adc, reference, torch_fast, triton, triton_kernel
 from bitline.mvm.adc import AdcScale
 from bitline.mvm.crossbars import Crossbars
 from bitline.mvm.product import Product
@@ -327,7 +327,7 @@ def test_the_kernel_compiles_for_a_gpu_that_is_not_there(capability, ones, tall,
     constants |= dict.fromkeys(("by_group", "by_column", "shifted", "clips_low", "clips_high"), not ones)
     # Triton turns arguments that are 1 into constants.
     constants |= dict.fromkeys(ones, 1)
-    kernel = triton._product
+    kernel = triton_kernel.product_kernel
     signature = {name: types.get(name, "constexpr" if name in constants else "i32") for name in kernel.arg_names}
     options = {"num_warps": 4, "num_stages": 3, "enable_fp_fusion": False}
     source, target = ASTSource(kernel, signature, constants), GPUTarget("cuda", capability, 32)
