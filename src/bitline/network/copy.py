@@ -1,6 +1,8 @@
 """Copies of a network that can be changed while it stays as it is."""
 
 import copy
+from collections.abc import Generator
+from contextlib import contextmanager
 
 from torch import nn
 from torch.nn.utils import parametrize
@@ -34,3 +36,15 @@ def without_parametrizations(model: nn.Module) -> nn.Module:
             for key, value in values.items():
                 module.register_parameter(key, nn.Parameter(value))
     return model
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Generator[None]:
+    """Have every module of a network in evaluation mode, and afterwards in the mode that it had."""
+    before = {module: module.training for module in model.modules()}
+    try:
+        model.eval()
+        yield
+    finally:
+        for module, training in before.items():
+            module.training = training

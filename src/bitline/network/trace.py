@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from bitline.errors import ConversionError
 from bitline.mapping.lower import Lowerable, Matmul, lower
+from bitline.network.copy import evaluating
 
 MAPPED = (nn.Linear, nn.Conv1d, nn.Conv2d)
 """plain layers that crossbars can hold"""
@@ -41,13 +42,9 @@ def matmuls(model: nn.Module, input_shape: Sequence[int]) -> list[Matmul]:
         ConversionError: the network does not accept such an image.
     """
     layers = {name: m for name, m in modules(model) if isinstance(m, MAPPED)}
-    training = {module: module.training for module in model.modules()}
     parameter = next(model.parameters(), torch.empty(0))
-    try:
-        return trace(model.eval(), parameter.new_zeros(1, *input_shape), layers)
-    finally:
-        for module, mode in training.items():
-            module.training = mode
+    with evaluating(model):
+        return trace(model, parameter.new_zeros(1, *input_shape), layers)
 
 
 def trace(model: nn.Module, example: Tensor, layers: dict[str, Lowerable]) -> list[Matmul]:

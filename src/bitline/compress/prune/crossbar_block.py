@@ -19,6 +19,7 @@ from bitline.errors import ConversionError, nearest
 from bitline.mapping.layer import LayerPlacement
 from bitline.mapping.lower import Lowerable, Matmul
 from bitline.mapping.strategies import choose, placed
+from bitline.network.copy import evaluating
 from bitline.network.trace import MAPPED, modules, trace
 
 Rank = Literal["factor", "norm"]
@@ -249,12 +250,8 @@ def _stored(layer: nn.Module) -> nn.Parameter:
 
 def _running(model: nn.Module, example: Tensor, layers: Mapping[str, Lowerable]) -> list[Matmul]:
     """List the layers that run on an example, in order, without changing the statistics of batch norms."""
-    training = {module: module.training for module in model.modules()}
-    try:
-        return trace(model.eval(), example.to(next(model.parameters()).device), dict(layers))
-    finally:
-        for module, mode in training.items():
-            module.training = mode
+    with evaluating(model):
+        return trace(model, example.to(next(model.parameters()).device), dict(layers))
 
 
 def _masked(name: str, layer: nn.Module, placement: LayerPlacement) -> BlockMask:

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from bitline.network.copy import evaluating
+
 
 def changes(
     model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], parameters: Sequence[Tensor]
@@ -21,16 +23,11 @@ def changes(
         batches: images and labels.
         parameters: of the model.
     """
-    training = {module: module.training for module in model.modules()}
     device = parameters[0].device
-    try:
-        model.eval()
+    with evaluating(model):
         for images, labels in batches:
             with torch.inference_mode(False), torch.enable_grad():
                 images, labels = images.to(device).clone(), labels.to(device).clone()  # of inference mode, perhaps
                 loss = F.cross_entropy(model(images).float(), labels)
                 gradients = torch.autograd.grad(loss, parameters)
             yield [p.detach().double() * g.double() for p, g in zip(parameters, gradients, strict=True)]
-    finally:
-        for module, mode in training.items():
-            module.training = mode
