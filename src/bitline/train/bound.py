@@ -11,7 +11,9 @@ NORM = 1.0
 def bound(optimizer: Optimizer, norm: float = NORM) -> None:
     """Scale the gradient of every parameter group down to a norm, where it is larger.
 
-    Each by itself: the gradients of weights and of ADC ranges or of pruning factors are not of one size.
+    Each by itself: the gradients of weights and of ADC ranges or of pruning factors are not of one size. Lightning's
+    ``gradient_clip_val`` takes the norm of all groups together, and a large gradient of the ranges would stop the
+    weights; it also bounds every step, where zerorize-recover bounds those of zero epochs alone.
     """
     for group in optimizer.param_groups:
         nn.utils.clip_grad_norm_(group["params"], norm)
