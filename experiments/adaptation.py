@@ -106,13 +106,20 @@ def main() -> None:
             start = time.perf_counter()
             keys = [*overrides, *(key for key in switches if key != RECENTRE)]
             settings = Settings(chips=options.chips, cause_chips=1, bias_correction=RECENTRE in switches)
-            a = evaluate(run.model, data, chips.load("crimp-32nm", keys), settings)["accuracy"]
-            point = {"condition": condition, "switches": name, **{k: a[k] for k in ("mean", "std", "worst", "chips")}}
+            a = evaluate(run.model, data, chips.load("crimp-32nm", keys), settings).accuracy
+            point = {
+                "condition": condition,
+                "switches": name,
+                "mean": a.mean,
+                "std": a.std,
+                "worst": a.worst,
+                "chips": list(a.chips),
+            }
             point["seconds"] = round(time.perf_counter() - start, 1)
             result["points"].append(point)
             result |= {"hardware": describe(), "commit": git_commit()}
             write_json(options.result, result)
-            print(f"{condition}; {name}: {a['mean']:.1f} ± {a['std']:.1f} % (worst {a['worst']:.1f})", flush=True)
+            print(f"{condition}; {name}: {a.mean:.1f} ± {a.std:.1f} % (worst {a.worst:.1f})", flush=True)
 
 
 if __name__ == "__main__":

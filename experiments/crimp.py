@@ -18,7 +18,6 @@ import argparse
 import fcntl
 import math
 import os
-import statistics
 import subprocess
 import sys
 from collections.abc import Callable
@@ -33,7 +32,7 @@ from bitline import data as datasets
 from bitline.chip.description import Chip, Faults
 from bitline.compress.prune.sparsity import placement, sparsity, weights
 from bitline.cost.computing import compare, computing, multiplies
-from bitline.evaluate import Settings, evaluate
+from bitline.evaluate import Evaluation, Settings, Spread, evaluate, load
 from bitline.files import AFTER, BEFORE, MANIFEST, METRICS, PRUNING, RECIPE, read_json, write_json
 from bitline.models.files import load_run
 from bitline.recipes import checked
@@ -152,12 +151,11 @@ NETWORKS = {
 quick schedule, for comparisons"""
 
 
-def figures(evaluation: dict[str, Any], origin: float, count: int | None = None) -> dict[str, Any]:
+def figures(evaluation: Evaluation, origin: float, count: int | None = None) -> dict[str, Any]:
     """Accuracy of a recipe's network on its first programmed chips, and how far it is below the float network's."""
-    chips = evaluation["accuracy"]["chips"][:count]
-    mean = statistics.fmean(chips)
-    std = statistics.stdev(chips) if len(chips) > 1 else 0.0
-    return {"mean": mean, "std": std, "worst": min(chips), "chips": chips, "drop": origin - mean}
+    chips = list(evaluation.accuracy.chips[:count])
+    spread = Spread.of(chips)
+    return {**spread.to_json(), "chips": chips, "drop": origin - spread.mean}
 
 
 def without_faults(chip: Chip) -> Chip:
@@ -175,7 +173,7 @@ def once(chip: Chip, *, readback: bool = True) -> Chip:
 
 def ideal(folder: Path) -> float:
     """Accuracy of a recipe's network in integers, on cells without errors."""
-    return read_json(folder / AFTER)["accuracy"]["ideal_integer"]
+    return load(folder / AFTER).accuracy.ideal_integer
 
 
 class Study:
@@ -255,7 +253,7 @@ class Study:
             config = config.model_copy(update={"images": None})
         return optimize(config, if_exists="resume", say=lambda line: print(f"{name}, {label}: {line}", flush=True))
 
-    def measured(self, folder: Path, label: str, chip: Chip, chips: int) -> dict[str, Any]:
+    def measured(self, folder: Path, label: str, chip: Chip, chips: int) -> Evaluation:
         """Evaluate a recipe's network on another chip, once."""
         path = folder / f"evaluation_{label}.json"
         if not path.is_file():
@@ -264,21 +262,21 @@ class Study:
             settings = Settings(
                 chips=chips, images=min(self.options.images, len(data.test_images)), bias_correction=True, cause_chips=1
             )
-            write_json(path, evaluate(run.model, data, chip, settings, name=run.record.model))
-        return read_json(path)
+            write_json(path, evaluate(run.model, data, chip, settings, name=run.record.model).to_json())
+        return load(path)
 
     def network(self, name: str) -> None:
         """Take a network from float training to its figures."""
         folder, network = self.recipe(name, "crimp"), NETWORKS[name]
         whole = self.options.out / (network.after or name)
         origin, pruning = load_run(self.start(name)), read_json(folder / PRUNING)
-        start = read_json(whole / "crimp" / BEFORE)
-        before = start["accuracy"]
+        start = load(whole / "crimp" / BEFORE)
+        before = start.accuracy
         made = Made.of(folder)
         assert made is not None
         chip, count = made.chip, self.options.chips
         evaluations = {
-            FAULTS: read_json(folder / AFTER),
+            FAULTS: load(folder / AFTER),
             "eps0.5": self.measured(folder, "eps0.5", without_faults(chip), count),
             **{
                 f"{key}_{name}": self.measured(folder, f"{key}_{name}", once(of, readback=name == "once"), COMPARED)
@@ -286,10 +284,10 @@ class Study:
                 for name in ("once", "at_once")
             },
         }
-        found = {key: figures(evaluation, before["float"]) for key, evaluation in evaluations.items()}
+        found = {key: figures(evaluation, before.float) for key, evaluation in evaluations.items()}
         prices = self.prices(origin.model, folder, origin.record.data)
         entry = {
-            "float_accuracy": before["float"],
+            "float_accuracy": before.float,
             "sparsity": 100 * sparsity(origin.model, load_run(folder).model),
             "clean_accuracy": ideal(folder),
             **found,
@@ -302,11 +300,11 @@ class Study:
                 "chip": network.chip_epochs,
             },
             "after": network.after,
-            "images": start["data"]["count"],
+            "images": start.data.count,
             "seeds": list(range(self.options.chips)),
             "training_s": {p.parent.name: read_json(p).get("seconds") for p in folder.glob(f"*/{METRICS}")},
             "onnx": self.onnx(folder),
-            "before": before,
+            "before": before.model_dump(mode="json"),
             "chip": made.chip.model_dump(mode="json"),
             "run": str(folder.relative_to(self.options.out)),
         }
@@ -345,7 +343,7 @@ class Study:
             if label not in self.result["ablation"]:
                 different = {"chips": FEW, **changes} if changes else {}
                 folder = self.recipe("resnet20", label.replace(" ", "_") if changes else "crimp", **different)
-                found = figures(read_json(folder / AFTER), read_json(folder / BEFORE)["accuracy"]["float"], FEW)
+                found = figures(load(folder / AFTER), load(folder / BEFORE).accuracy.float, FEW)
                 found |= read_json(folder / PRUNING) | {
                     "clean_accuracy": ideal(folder),
                     "options": read_json(folder / RECIPE)["settings"],

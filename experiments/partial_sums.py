@@ -24,7 +24,7 @@ import torch
 
 from bitline import chip as chips
 from bitline import data as datasets
-from bitline.evaluate import Settings, accuracy, evaluate, put_on_chip, sweep
+from bitline.evaluate import Evaluation, Settings, accuracy, evaluate, load, put_on_chip, sweep
 from bitline.files import AFTER, BEFORE, FRONT, METRICS, UNTRAINED, read_json, write_json
 from bitline.models.files import load_run
 from bitline.recipes import RecipeConfig, checked
@@ -145,7 +145,7 @@ class Study:
         config = self.config(name)
         folder = optimize(config, if_exists="resume", say=lambda line: print(f"{name}: {line}", flush=True))
         found = {
-            key: read_json(folder / file)
+            key: load(folder / file)
             for key, file in (("before", BEFORE), ("untrained", UNTRAINED), ("after", AFTER))
             if (folder / file).is_file()
         }
@@ -168,10 +168,10 @@ class Study:
                     chips=self.options.table_chips, images=self.options.images, cause_chips=1, in_turn=True
                 )
                 found = evaluate(run.model, self.data, chip, settings, mapping={**FIRST, "depthwise": name})
-                deep = [layer for layer in found["layers"] if layer["groups"] > 1 or layer["strategy"] != "dense"]
+                deep = [layer for layer in found.layers if layer.groups > 1 or layer.strategy != "dense"]
                 parts = ("conversions", "energy_J", "area_m2", "crossbars")
-                share = {key: sum(layer[key] for layer in deep) for key in parts}
-                print(f"mapping {name}: {found['accuracy']['mean']:.1f} %, {share}", flush=True)
+                share = {key: sum(getattr(layer, key) for layer in deep) for key in parts}
+                print(f"mapping {name}: {found.accuracy.mean:.1f} %, {share}", flush=True)
                 self.take("mappings", name, point(found) | {"depthwise": share})
 
     def untrained(self) -> None:
@@ -185,7 +185,7 @@ class Study:
                 settings = replace(self.settings, in_turn=in_turn)
                 mapping = FIRST if name.endswith("digital") else None
                 found = evaluate(self.origin.model, self.data, chips.load(CHIP, overrides), settings, mapping=mapping)
-                print(f"{name}: {found['accuracy']['mean']:.1f} %", flush=True)
+                print(f"{name}: {found.accuracy.mean:.1f} %", flush=True)
                 self.take("untrained", name, point(found))
 
     def assignment(self) -> None:
@@ -212,9 +212,10 @@ class Study:
             name = f"{policy}, {bits} bits, sigma {sigma:g}"
             if name not in self.result["table"]:
                 cells = "cell.programming={kind='ideal'}" if sigma == 0 else f"cell.programming.sigma={sigma}"
-                (row,) = sweep(on_chip, base, [[*overrides, f"adc.bits={bits}", cells]])
-                kept = {key: row[key] for key in ("chips", "mean", "std", "worst", "energy_J", "tops_per_watt")}
-                print(f"{name}: {row['mean']:.1f} %", flush=True)
+                (variant,) = sweep(on_chip, base, [[*overrides, f"adc.bits={bits}", cells]])
+                content = variant.to_json()
+                kept = {key: content[key] for key in ("chips", "mean", "std", "worst", "energy_J", "tops_per_watt")}
+                print(f"{name}: {variant.mean:.1f} %", flush=True)
                 self.take("table", name, {"policy": policy, "bits": bits, "sigma": sigma, **kept})
 
     def fewer_bits(self) -> None:
@@ -231,7 +232,7 @@ class Study:
                 chip = chips.replace(chip, f"adc.bits={bits}", "adc.policy=calibrated")
                 mapping = None if made is None else made.mapping or None
                 found = evaluate(load_run(folder).model, self.data, chip, settings, mapping=mapping)
-                print(f"{key}: {found['accuracy']['mean']:.1f} %", flush=True)
+                print(f"{key}: {found.accuracy.mean:.1f} %", flush=True)
                 self.take("fewer_bits", key, point(found))
 
     def overrides(self, recipe: str) -> list[str]:
@@ -345,21 +346,21 @@ def draw(result: dict[str, Any], path: Path) -> None:
     plt.close(figure)
 
 
-def point(evaluation: dict[str, Any]) -> dict[str, Any]:
+def point(evaluation: Evaluation) -> dict[str, Any]:
     """Take from an evaluation what the claim is about."""
-    a, cost, layers = evaluation["accuracy"], evaluation["cost"], evaluation["layers"]
+    a, layers = evaluation.accuracy, evaluation.layers
     return {
-        "float": a["float"],
-        "ideal_integer": a["ideal_integer"],
-        "chips": a["chips"],
-        "accuracy_mean": a["mean"],
-        "accuracy_std": a["std"],
-        "accuracy_worst": a["worst"],
-        **{key: cost[key] for key in ("tops_per_watt", "energy_J", "area_m2", "latency_s")},
-        "conversions": sum(layer["conversions"] for layer in layers),
-        "crossbars": sum(layer["crossbars"] for layer in layers),
-        "row_tiles_in_convolutions": max((x["row_tiles"] for x in layers if x["kind"] == "conv2d"), default=0),
-        "commit": evaluation["commit"],
+        "float": a.float,
+        "ideal_integer": a.ideal_integer,
+        "chips": list(a.chips),
+        "accuracy_mean": a.mean,
+        "accuracy_std": a.std,
+        "accuracy_worst": a.worst,
+        **{key: getattr(evaluation.cost, key) for key in ("tops_per_watt", "energy_J", "area_m2", "latency_s")},
+        "conversions": sum(layer.conversions for layer in layers),
+        "crossbars": sum(layer.crossbars for layer in layers),
+        "row_tiles_in_convolutions": max((x.row_tiles for x in layers if x.kind == "conv2d"), default=0),
+        "commit": evaluation.commit,
     }
 
 

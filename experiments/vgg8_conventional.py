@@ -15,7 +15,6 @@ import argparse
 import hashlib
 import multiprocessing
 import os
-import statistics
 import time
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import replace
@@ -26,7 +25,7 @@ import torch
 
 from bitline import chip as chips
 from bitline import data as datasets
-from bitline.evaluate import Settings, accuracy, put_on_chip
+from bitline.evaluate import Settings, Spread, accuracy, put_on_chip
 from bitline.files import WEIGHTS, read_json, write_json
 from bitline.models.files import load_run
 from bitline.train.hardware import describe, git_commit
@@ -85,9 +84,7 @@ class Bench:
             "bits": bits,
             "sigma": sigma,
             "chips": found,
-            "mean": statistics.fmean(found),
-            "std": statistics.stdev(found) if len(found) > 1 else 0.0,
-            "worst": min(found),
+            **Spread.of(found).to_json(),
             "images": self.on_chip.settings.images,
             "seconds": round(time.perf_counter() - start, 1),
         }

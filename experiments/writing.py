@@ -22,6 +22,7 @@ from torch import Tensor
 
 from bitline import chip as chips
 from bitline.chip.description import Cell, Chip, Faults
+from bitline.evaluate import Spread
 from bitline.files import write_json
 from bitline.mapping.encode import decode, encode, worth
 from bitline.mapping.lower import Matmul
@@ -93,11 +94,12 @@ def main() -> None:
                 draws[name].append((rms, largest, *(count / weights.numel() for count in writes)))
         for name, drawn in draws.items():
             rms, largest, writes, again = zip(*drawn, strict=True)
+            spread = Spread.of(rms)
             point = {
                 "condition": condition,
                 "way": name,
-                "rms": statistics.fmean(rms),
-                "rms_std": statistics.stdev(rms),
+                "rms": spread.mean,
+                "rms_std": spread.std,
                 "largest": max(largest),
                 "writes": statistics.fmean(writes),
                 "again": statistics.fmean(again),

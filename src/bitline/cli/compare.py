@@ -27,19 +27,19 @@ def command(
     from bitline.report.runs import read
 
     entries = read(runs)
-    found = compare.comparison(entries)
+    compared = compare.comparison(entries)
     if json_file == "-":
         import json
 
-        typer.echo(json.dumps(found, indent=1))
+        typer.echo(json.dumps(compared, indent=1))
     else:
-        _show(found)
+        _show(compared)
         if json_file is not None:
             from bitline.files import write_json
 
-            write_json(Path(json_file), found)
+            write_json(Path(json_file), compared)
             typer.echo(f"comparison: {json_file}")
-    for difference in found["differences"]:
+    for difference in compared["differences"]:
         typer.echo(f"warning: not the same conditions: {difference}", err=True)
     if html is not None:
         typer.echo(f"page: {compare.write(entries, html)}", err=json_file == "-")
@@ -48,13 +48,13 @@ def command(
 command.__doc__ = f"{command.__doc__}\n{EXAMPLES}"
 
 
-def _show(found: dict[str, object]) -> None:
+def _show(compared: dict[str, object]) -> None:
     from rich.console import Console
 
     from bitline.report import compare, tables
 
     console = Console(highlight=False)
-    for sheet in (compare.summary(found), compare.recipes(found)):
+    for sheet in (compare.summary(compared), compare.recipes(compared)):
         tables.print_sheet(sheet, console)
-    for line in compare.lead(found):
+    for line in compare.lead(compared):
         console.print(line, markup=False)

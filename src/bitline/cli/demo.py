@@ -33,7 +33,7 @@ def command(
 
     from bitline import data as datasets
     from bitline.chip import files as chips_files
-    from bitline.evaluate import Settings, cheapest, evaluate, put_on_chip
+    from bitline.evaluate import Settings, Variant, cheapest, evaluate, put_on_chip
     from bitline.evaluate import sweep as measure
     from bitline.files import write_json
     from bitline.models.files import load_run
@@ -54,7 +54,7 @@ def command(
     chip = chips_files.load(CHIP, CONVENTIONAL)
     before = evaluate(network, digits, chip, Settings(chips=chips), name="vgg8 width 0.125")
     tables.print_evaluation(before, console)
-    write_json(out / "conventional.json", before)
+    write_json(out / "conventional.json", before.to_json())
 
     console.rule("3  other ADCs: more bits, or ranges of their own for each slice and digit")
     on_chip = put_on_chip(network, digits, chip, Settings(chips=min(3, chips)))
@@ -63,15 +63,14 @@ def command(
         for granularity in ("layer", "slice_digit")
         for bits in ADC_BITS
     ]
-    rows: list[dict[str, Any]] = []
     with console.status("") as status:
 
-        def done(row: dict[str, Any]) -> None:
-            status.update(f"{row['label']}: {row['mean']:.1f} %")
+        def done(variant: Variant) -> None:
+            status.update(f"{variant.label}: {variant.mean:.1f} %")
 
-        rows = measure(on_chip, chip, overrides, done=done)
-    tables.print_sweep(rows, console)
-    console.print(f"least energy within one point of the best: [bold]{cheapest(rows, within=1.0)['label']}[/]")
+        variants = measure(on_chip, chip, overrides, done=done)
+    tables.print_sweep(variants, console)
+    console.print(f"least energy within one point of the best: [bold]{cheapest(variants, within=1.0).label}[/]")
 
     console.rule("4  the same chip, another network: partial sums avoided, or known in training")
     folders = [out / "conventional.json"]
@@ -94,10 +93,11 @@ def command(
         folders.append(optimize(config, if_exists="overwrite", say=lambda line: console.print(line, style="dim")))
 
     console.rule("what happened")
-    found = compare.comparison(entries := read(folders))
-    tables.print_sheet(compare.summary(found), console)
-    for line in compare.lead(found):
+    compared = compare.comparison(entries := read(folders))
+    tables.print_sheet(compare.summary(compared), console)
+    for line in compare.lead(compared):
         console.print(line, markup=False)
-    write_json(out / "demo.json", {"conventional": before, "sweep": rows, "comparison": found})
-    pages = html.write(before, out / "conventional.html", sweep=rows), compare.write(entries, out / "compare.html")
+    sweep = [variant.to_json() for variant in variants]
+    write_json(out / "demo.json", {"conventional": before.to_json(), "sweep": sweep, "comparison": compared})
+    pages = html.write(before, out / "conventional.html", sweep=variants), compare.write(entries, out / "compare.html")
     console.print(f"pages: {pages[0]}, {pages[1]}\nnumbers: {out / 'demo.json'}\n{time.perf_counter() - began:.0f} s")

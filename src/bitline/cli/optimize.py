@@ -1,10 +1,16 @@
 """``bitline optimize``."""
 
-from collections.abc import Sequence
+from __future__ import annotations
+
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from bitline.evaluate import Evaluation
 
 EXAMPLES = """
 [bold]Examples[/]
@@ -161,7 +167,8 @@ def command(
     import sys
 
     from bitline.errors import DataError
-    from bitline.files import AFTER, BEFORE, UNTRAINED, read_json, write_json
+    from bitline.evaluate import load
+    from bitline.files import AFTER, BEFORE, UNTRAINED, write_json
     from bitline.nn.mapping import parse
     from bitline.recipes import checked
     from bitline.recipes.run import optimize
@@ -248,19 +255,20 @@ def command(
     except KeyboardInterrupt:
         typer.echo("stopped; the same command with --resume goes on from the last checkpoint", err=True)
         raise typer.Exit(130) from None
-    found = {
-        name.removesuffix(".json"): read_json(folder / name)
+    evaluations = {
+        name.removesuffix(".json"): load(folder / name)
         for name in (BEFORE, UNTRAINED, AFTER)
         if (folder / name).is_file()
     }
+    content = {name: evaluation.to_json() for name, evaluation in evaluations.items()}
     if quiet:
-        json.dump(found, sys.stdout, indent=1)
+        json.dump(content, sys.stdout, indent=1)
         sys.stdout.write("\n")
     else:
-        _show(found, recipe)
+        _show(evaluations, recipe)
         typer.echo(f"network, chip, evaluations: {folder}")
         if json_file is not None:
-            write_json(Path(json_file), found)
+            write_json(Path(json_file), content)
 
 
 def _untold(ctx: typer.Context, file: Path) -> dict[str, object]:
@@ -287,7 +295,7 @@ def _layers(texts: Sequence[str]) -> dict[str, str]:
     return {name: structure for name, _, structure in pairs}
 
 
-def _show(found: dict[str, dict[str, object]], recipe: str) -> None:
+def _show(evaluations: Mapping[str, Evaluation], recipe: str) -> None:
     from rich.console import Console
     from rich.table import Table
 
@@ -295,19 +303,16 @@ def _show(found: dict[str, dict[str, object]], recipe: str) -> None:
     table = Table(box=None, pad_edge=False)
     for head in ("", "float\n[%]", "on the chip\n[%]", "worst\n[%]", "conversions", "energy\n[uJ]", "TOPS/W"):
         table.add_column(head, justify="left" if not head else "right", no_wrap=True)
-    for name, evaluation in found.items():
-        a, cost, layers = (evaluation[key] for key in ("accuracy", "cost", "layers"))
-        assert isinstance(a, dict)
-        assert isinstance(cost, dict)
-        assert isinstance(layers, list)
+    for name, evaluation in evaluations.items():
+        accuracy, cost = evaluation.accuracy, evaluation.cost
         table.add_row(
             words[name],
-            f"{a['float']:.2f}",
-            f"{a['mean']:.2f} ± {a['std']:.2f}",
-            f"{a['worst']:.2f}",
-            f"{sum(layer['conversions'] for layer in layers):,}",
-            f"{cost['energy_J'] * 1e6:.3g}",
-            f"{cost['tops_per_watt']:.3g}",
+            f"{accuracy.float:.2f}",
+            f"{accuracy.mean:.2f} ± {accuracy.std:.2f}",
+            f"{accuracy.worst:.2f}",
+            f"{cost.conversions:,}",
+            f"{cost.energy_J * 1e6:.3g}",
+            f"{cost.tops_per_watt:.3g}",
         )
     Console(highlight=False).print(table)
 

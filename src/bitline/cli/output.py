@@ -1,37 +1,33 @@
 """Where results go: terminal, JSON, page."""
 
+from __future__ import annotations
+
 import json
 import sys
-from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import typer
 
 from bitline.files import write_json
 
+if TYPE_CHECKING:
+    from bitline.evaluate import Evaluation
 
-def emit(
-    evaluation: Mapping[str, Any],
-    *,
-    json_file: str | None,
-    html: Path | None,
-    sweep: Sequence[Mapping[str, Any]] | None = None,
-) -> None:
+
+def emit(evaluation: Evaluation, *, json_file: str | None, html: Path | None) -> None:
     """Show an evaluation: tables unless JSON goes to the terminal, and the files asked for."""
     if json_file == "-":
-        json.dump(evaluation, sys.stdout, indent=1)
+        json.dump(evaluation.to_json(), sys.stdout, indent=1)
         sys.stdout.write("\n")
     else:
         from bitline.report import tables
 
         tables.print_evaluation(evaluation)
-        if sweep:
-            tables.print_sweep(sweep)
         if json_file is not None:
-            write_json(Path(json_file), evaluation)
+            write_json(Path(json_file), evaluation.to_json())
             typer.echo(f"evaluation: {json_file}")
     if html is not None:
         from bitline.report import html as page
 
-        typer.echo(f"page: {page.write(evaluation, html, sweep=sweep)}", err=json_file == "-")
+        typer.echo(f"page: {page.write(evaluation, html)}", err=json_file == "-")

@@ -4,8 +4,7 @@ from dataclasses import dataclass
 
 from bitline.chip.description import Chip, Ideal, NoReadNoise
 from bitline.chip.variants import ideal, with_cells
-
-CAUSES = ("quantization", "adc", "programming", "faults", "read_noise")
+from bitline.evaluate.record import Cause
 
 
 @dataclass(frozen=True)
@@ -13,12 +12,12 @@ class Stage:
     """One more departure than the stage before it.
 
     Args:
-        cause: what is new: ``quantization``, ``adc``, ``programming``, ``faults`` or ``read_noise``.
+        cause: what is new.
         chip: the chip with all departures so far.
         seeded: whether the answer depends on the chip seed.
     """
 
-    cause: str
+    cause: Cause
     chip: Chip
     seeded: bool
 
@@ -33,11 +32,11 @@ def stages(chip: Chip) -> list[Stage]:
     programming = not isinstance(cell.programming, Ideal)
     faults = cell.faults.stuck_off > 0 or cell.faults.stuck_on > 0
     read_noise = not isinstance(cell.read_noise, NoReadNoise)
-    found = [Stage("quantization", ideal(chip), False), Stage("adc", with_cells(chip), False)]
+    steps = [Stage("quantization", ideal(chip), False), Stage("adc", with_cells(chip), False)]
     if programming:
-        found.append(Stage("programming", with_cells(chip, programming=True), True))
+        steps.append(Stage("programming", with_cells(chip, programming=True), True))
     if faults:
-        found.append(Stage("faults", with_cells(chip, programming=programming, faults=True), True))
+        steps.append(Stage("faults", with_cells(chip, programming=programming, faults=True), True))
     if read_noise:
-        found.append(Stage("read_noise", chip, True))
-    return found
+        steps.append(Stage("read_noise", chip, True))
+    return steps

@@ -4,12 +4,12 @@ import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from bitline.evaluate.causes import Stage
+from bitline.evaluate.record import Cause, NoSums, PartialSums
 from bitline.evaluate.visit import on_each_layer
 from bitline.mapping.encode import in_use
 from bitline.mvm.adc import AdcScale
@@ -76,7 +76,7 @@ class SumStatistics:
         """Power of the sums over that of their conversion error; None where every conversion is exact."""
         return 10 * math.log10(self.signal / self.error) if self.error > 0 and self.signal > 0 else None
 
-    def histogram(self, scale: AdcScale) -> dict[str, Any]:
+    def histogram(self, scale: AdcScale) -> PartialSums:
         """Counts in few enough bins to plot, with the range of the ADCs."""
         used = self.counts.nonzero().flatten()
         first, last = (int(used[0]), int(used[-1])) if len(used) else (0, 0)
@@ -87,18 +87,35 @@ class SumStatistics:
         if scale.low is not None and scale.high is not None:
             low = float((scale.offset + scale.low * scale.lsb).min())
             high = float((scale.offset + scale.high * scale.lsb).max())
-        return {
-            "bin_low": float(self.least + first),
-            "bin_width": float(width),
-            "counts": inside.view(-1, width).sum(1).tolist(),
-            "range_low": low,
-            "range_high": high,
-            "lsb": float(scale.lsb.median()),
-            "ranges": scale.lsb.numel(),
-        }
+        return PartialSums(
+            bin_low=float(self.least + first),
+            bin_width=float(width),
+            counts=tuple(inside.view(-1, width).sum(1).tolist()),
+            range_low=low,
+            range_high=high,
+            lsb=float(scale.lsb.median()),
+            ranges=scale.lsb.numel(),
+        )
 
 
-def diagnose(model: nn.Module, images: Tensor, stages: Sequence[Stage], seed: int) -> dict[str, dict[str, Any]]:
+@dataclass(frozen=True)
+class Diagnosis:
+    """What one layer's conversions and errors are.
+
+    Args:
+        error_parts: power of the error that each cause adds to the layer's output, over the power of the output.
+        adc_clip_fraction: conversions outside the range, [0, 1].
+        partial_sum_sqnr_dB: power of the sums over that of their conversion error; None where every one is exact.
+        partial_sums: their histogram and range.
+    """
+
+    error_parts: dict[Cause, float]
+    adc_clip_fraction: float
+    partial_sum_sqnr_dB: float | None  # noqa: N815
+    partial_sums: PartialSums | NoSums
+
+
+def diagnose(model: nn.Module, images: Tensor, stages: Sequence[Stage], seed: int) -> dict[str, Diagnosis]:
     """Measure every layer alone: exact inputs, one cause after the other.
 
     Args:
@@ -108,19 +125,18 @@ def diagnose(model: nn.Module, images: Tensor, stages: Sequence[Stage], seed: in
         seed: of the programmed chip.
 
     Returns:
-        By layer: ``error_parts`` (power of the error that a cause adds to the layer's output, over the power of
-        the output), ``adc_clip_fraction``, ``partial_sum_sqnr_dB``, ``partial_sums`` (histogram and range).
+        The diagnosis of each layer, by name.
     """
     return on_each_layer(model, images, lambda layer, x: _one_layer(layer, x, stages, seed))
 
 
-def _one_layer(layer: CrossbarLayer, x: Tensor, stages: Sequence[Stage], seed: int) -> dict[str, Any]:
+def _one_layer(layer: CrossbarLayer, x: Tensor, stages: Sequence[Stage], seed: int) -> Diagnosis:
     per_image = max(1, layer.arranged.conversions_per_vector) * max(1, math.prod(x.shape[2:]))
     x = x[: max(1, _MOST_SUMS // per_image)]
     q = layer.integers(x)
     plain = layer.plain_product(x).double()
     power = float(plain.square().mean()) or 1.0
-    last, parts = plain, dict[str, float]()
+    last, parts = plain, dict[Cause, float]()
     for stage in stages[:-1]:
         y = layer.real_product(layer.multiply(q, stage.chip, seed if stage.seeded else IDEAL), x).double()
         parts[stage.cause] = float((y - last).square().mean()) / power
@@ -141,9 +157,5 @@ def _one_layer(layer: CrossbarLayer, x: Tensor, stages: Sequence[Stage], seed: i
 
     y = layer.real_product(layer.multiply(q, final.chip, chip_seed, observer=observer), x).double()
     parts[final.cause] = float((y - last).square().mean()) / power
-    return {
-        "error_parts": parts,
-        "adc_clip_fraction": statistics.clip_fraction,
-        "partial_sum_sqnr_dB": statistics.sqnr_dB,
-        "partial_sums": statistics.histogram(scale) if statistics.total else {},
-    }
+    sums = statistics.histogram(scale) if statistics.total else NoSums()
+    return Diagnosis(parts, statistics.clip_fraction, statistics.sqnr_dB, sums)

@@ -1,24 +1,27 @@
 """One network on many programmed chips: accuracy with spread, loss by cause, cost, layer by layer."""
 
-import statistics
 import time
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
+from pydantic import ValidationError
 from torch import Tensor, nn
 
 from bitline.chip.description import Chip
 from bitline.cost.model import Cost, price
+from bitline.cost.result import LayerCost
 from bitline.data import DataSet
 from bitline.errors import DataError
-from bitline.evaluate.accuracy import Tick, accuracy
-from bitline.evaluate.causes import CAUSES, Stage, stages
+from bitline.evaluate import record
+from bitline.evaluate.causes import Stage, stages
 from bitline.evaluate.densities import measure
-from bitline.evaluate.diagnose import diagnose
+from bitline.evaluate.diagnose import Diagnosis, diagnose
+from bitline.evaluate.record import CAUSES, FORMAT, Accuracy, Evaluation, Layer, Loss, Timing
+from bitline.evaluate.score import Tick, accuracy
+from bitline.evaluate.spread import Spread
 from bitline.integer.stored import store
 from bitline.network.copy import copied
 from bitline.network.trace import poolings
@@ -121,8 +124,8 @@ class OnChip:
     def price(self) -> Cost:
         """Price the network where it is placed, with bit densities measured on test images."""
         images = next(self.data.batches("test", batch_size=self.settings.diagnose_images))[0]
-        where, found = placement(self.model), measure(self.model, images)
-        return price(where, densities=found, poolings=poolings(self.plain, images[:1], found))
+        where, densities = placement(self.model), measure(self.model, images)
+        return price(where, densities=densities, poolings=poolings(self.plain, images[:1], densities))
 
     def placed_on(self, chip: Chip) -> None:
         """Move to a chip with other ADCs, crossbars or cells, and calibrate where it asks for ranges not known."""
@@ -191,7 +194,7 @@ def evaluate(
     name: str = "",
     ranges: Path | None = None,
     mapping: Mapping[str, str] | None = None,
-) -> dict[str, Any]:
+) -> Evaluation:
     """Evaluate a trained network on programmed chips.
 
     Losses by cause come from paired seeds: the same chips, with one more departure from ideal switched on at a time.
@@ -207,51 +210,60 @@ def evaluate(
         mapping: how layers of several groups are laid out, see `bitline.nn.to_crossbar`.
 
     Returns:
-        The evaluation as plain data; accuracies in percent, energies in joule per image.
+        The evaluation; accuracies in percent, energies in joule per image.
 
     Raises:
         ConversionError: the network cannot be put on a chip, not as `mapping` says, or the ranges are not for it.
-        DataError: more images asked for than there are, or an absent or damaged file of ranges.
+        DataError: more images asked for than there are, an absent or damaged file of ranges, or a network whose
+            answers are not finite.
     """
     settings = settings or Settings()
     began = time.perf_counter()
     on_chip = put_on_chip(model, data, chip, settings, ranges=ranges, mapping=mapping)
-    timing = {"calibration_s": time.perf_counter() - began}
+    calibration_s = time.perf_counter() - began
     steps = stages(chip)
     with _ticking(settings, data, _runs(steps, settings)) as tick:
-        accuracies = _accuracies(on_chip, steps, tick)
-    timing["accuracy_s"] = time.perf_counter() - began - timing["calibration_s"]
-    images = next(data.batches("test", batch_size=settings.diagnose_images))[0]
-    layers = diagnose(on_chip.model, images, steps, settings.seed)
-    on_chip.placed_on(chip)
-    cost = on_chip.price()
-    timing["evaluation_s"] = time.perf_counter() - began
-    priced = cost.to_json()
-    return {
-        "bitline": version("bitline"),
-        "commit": git_commit() or None,
-        "chip": chip.model_dump(mode="json"),
-        "model": name or type(model).__name__,
-        "ranges": None if ranges is None else ranges.name,
-        "data": {"name": data.title, "split": "test", "count": settings.images or len(data.test_images)},
-        "seeds": settings.seeds,
-        "recentred": settings.bias_correction,
-        **accuracies,
-        "cost": {key: value for key, value in priced.items() if key != "layers"},
-        "layers": [_layer_json(layer, layers[str(layer["name"])]) for layer in priced["layers"]],
-        "digital": [{"name": d.name, "op": d.op, "why": d.why} for d in on_chip.report.digital],
-        "folded": on_chip.report.folded,
-        "timing": timing,
-    }
+        accuracies, causes = _accuracies(on_chip, steps, tick)
+    accuracy_s = time.perf_counter() - began - calibration_s
+    name = name or type(model).__name__
+    try:
+        images = next(data.batches("test", batch_size=settings.diagnose_images))[0]
+        diagnoses = diagnose(on_chip.model, images, steps, settings.seed)
+        on_chip.placed_on(chip)
+        cost = on_chip.price()
+        timing = Timing(calibration_s=calibration_s, accuracy_s=accuracy_s, evaluation_s=time.perf_counter() - began)
+        return Evaluation(
+            format=FORMAT,
+            bitline=version("bitline"),
+            commit=git_commit() or None,
+            chip=chip,
+            model=name,
+            ranges=None if ranges is None else ranges.name,
+            data=record.Data(name=data.title, split="test", count=settings.images or len(data.test_images)),
+            seeds=tuple(settings.seeds),
+            bias_correction=settings.bias_correction,
+            accuracy=accuracies,
+            causes=causes,
+            cause_seeds=tuple(settings.seeds[: settings.cause_chips]),
+            cost=record.Cost.model_validate({k: v for k, v in cost.to_json().items() if k != "layers"}),
+            layers=tuple(_layer(layer, diagnoses[layer.name]) for layer in cost.layers),
+            digital=tuple(record.DigitalOperation(name=d.name, op=d.op, why=d.why) for d in on_chip.report.digital),
+            folded=on_chip.report.folded,
+            timing=timing,
+        )
+    except ValidationError as error:
+        problem = error.errors()[0]
+        key = ".".join(map(str, problem["loc"]))
+        raise DataError(f"{name} on {chip.name}: {key} = {problem['input']!r}: {problem['msg'].lower()}") from error
 
 
-def _accuracies(on_chip: OnChip, steps: Sequence[Stage], tick: Tick) -> dict[str, Any]:
-    """Accuracy of the float network, of ideal integers and of every chip, and the loss by cause."""
+def _accuracies(on_chip: OnChip, steps: Sequence[Stage], tick: Tick) -> tuple[Accuracy, tuple[Loss, ...]]:
+    """Accuracy of the float network, of ideal integers and of every chip; and the loss by cause."""
     settings = on_chip.settings
     plain = accuracy(on_chip.plain, on_chip.data, images=settings.images, batch_size=settings.batch_size, tick=tick)
     fixed = {s.cause: on_chip.accuracy(s.chip, IDEAL, tick) for s in steps if not s.seeded}
     seeded = [s for s in steps if s.seeded]
-    by_cause: dict[str, list[float]] = {cause: [value] for cause, value in fixed.items()}
+    by_cause = {cause: [value] for cause, value in fixed.items()}
     chips: list[float] = []
     for number, seed in enumerate(settings.seeds):
         for stage in seeded:
@@ -259,28 +271,17 @@ def _accuracies(on_chip: OnChip, steps: Sequence[Stage], tick: Tick) -> dict[str
                 value = on_chip.accuracy(stage.chip, seed, tick)
                 by_cause.setdefault(stage.cause, []).append(value)
         chips.append(by_cause[steps[-1].cause][-1])
-    result: dict[str, Any] = {"float": plain, "ideal_integer": fixed["quantization"], "chips": chips}
-    if chips:
-        std = statistics.stdev(chips) if len(chips) > 1 else 0.0
-        result |= {"mean": statistics.fmean(chips), "std": std, "worst": min(chips)}
-    causes: list[dict[str, Any]] = []
+    causes: list[Loss] = []
     before = [plain]
     for stage in steps:
         after = by_cause.get(stage.cause, [])[: max(1, settings.cause_chips)]
         if not after:
             continue
         lost = [b - a for a, b in zip(after, before * len(after) if len(before) == 1 else before, strict=False)]
-        std = statistics.stdev(lost) if len(lost) > 1 else 0.0
-        causes.append(
-            {
-                "cause": stage.cause,
-                "points": statistics.fmean(lost),
-                "std": std,
-                "accuracy_after": statistics.fmean(after),
-            }
-        )
+        points, reached = Spread.of(lost), Spread.of(after)
+        causes.append(Loss(cause=stage.cause, points=points.mean, std=points.std, accuracy_after=reached.mean))
         before = after
-    return {"accuracy": result, "causes": causes, "cause_seeds": settings.seeds[: settings.cause_chips]}
+    return Accuracy.of(plain, fixed["quantization"], chips), tuple(causes)
 
 
 def _runs(steps: Sequence[Stage], settings: Settings) -> int:
@@ -308,7 +309,6 @@ def _ticking(settings: Settings, data: DataSet, runs: int) -> Generator[Tick]:
         yield lambda count: progress.advance(task, count)
 
 
-def _layer_json(priced: dict[str, Any], measured: dict[str, Any]) -> dict[str, Any]:
-    keep = ("adc_clip_fraction", "partial_sum_sqnr_dB", "partial_sums")
-    found = {key: measured[key] for key in keep}
-    return {**priced, **found, "error_parts": dict.fromkeys(CAUSES, 0.0) | measured["error_parts"]}
+def _layer(cost: LayerCost, diagnosis: Diagnosis) -> Layer:
+    errors = dict.fromkeys(CAUSES, 0.0) | diagnosis.error_parts
+    return Layer.model_validate({**cost.to_json(), **vars(diagnosis), "error_parts": errors})

@@ -25,8 +25,10 @@ from bitline.cost.model import Cost
 from bitline.data import DataSet
 from bitline.differences import differences
 from bitline.errors import BitlineError, DataError
+from bitline.evaluate.files import load as load_evaluation
+from bitline.evaluate.record import Evaluation
 from bitline.evaluate.run import CALIBRATION_BATCH, OnChip, Settings
-from bitline.files import AFTER, BEFORE, FRONT, JOURNAL, TRIALS, read_json, write_json
+from bitline.files import AFTER, BEFORE, FRONT, JOURNAL, TRIALS, write_json
 from bitline.models.files import Run, load_run
 from bitline.network.trace import matmuls
 from bitline.nn import calibrate, to_crossbar
@@ -298,9 +300,9 @@ def train_front(search: Search, front: Sequence[FrozenTrial], train: Callable[[R
         point = used_by(config, "mixed", layers=layers, overrides=overrides, out=folder)
         if config.epochs_on_chip and set(layers.values()) <= {"dense"}:  # floating point has nothing to mend
             point = used_by(config, "psum-aware", epochs=0, overrides=overrides, out=folder)
-        evaluation = read_json(train(point) / AFTER)
+        evaluation = load_evaluation(train(point) / AFTER)
         points.append(_point(trial, evaluation, folder.name))
-    goal = float(read_json(out / BEFORE)["accuracy"]["float"]) - WITHIN
+    goal = load_evaluation(out / BEFORE).accuracy.float - WITHIN
     near = [point for point in points if point["accuracy"] >= goal]
     best = min(near, key=lambda p: p["energy"]) if near else max(points, key=lambda p: p["accuracy"])
     for point in points:
@@ -309,18 +311,18 @@ def train_front(search: Search, front: Sequence[FrozenTrial], train: Callable[[R
     return out / best["run"]
 
 
-def _point(trial: FrozenTrial, evaluation: dict[str, Any], run: str) -> dict[str, Any]:
-    accuracy, cost = evaluation["accuracy"], evaluation["cost"]
+def _point(trial: FrozenTrial, evaluation: Evaluation, run: str) -> dict[str, Any]:
+    accuracy, cost = evaluation.accuracy, evaluation.cost
     return {
         "run": run,
         "trial": trial.number,
-        "accuracy": accuracy["mean"],
-        "std": accuracy["std"],
-        "worst": accuracy["worst"],
-        "energy": cost["energy_J"],
-        "area": cost["area_m2"],
-        "latency": cost["latency_s"],
-        "tops_per_watt": cost["tops_per_watt"],
+        "accuracy": accuracy.mean,
+        "std": accuracy.std,
+        "worst": accuracy.worst,
+        "energy": cost.energy_J,
+        "area": cost.area_m2,
+        "latency": cost.latency_s,
+        "tops_per_watt": cost.tops_per_watt,
         "layers": trial.user_attrs["layers"],
         "overrides": trial.user_attrs["overrides"],
     }

@@ -266,14 +266,14 @@ class _Flow:
         settings = replace(self.settings, bias_correction=name == AFTER and self.config.corrects_biases)
         if name == BEFORE:
             settings = replace(settings, chips=min(settings.chips, self.config.chips_before or settings.chips))
-        found = evaluate(
+        evaluation = evaluate(
             run.model, self.data, chip, settings, name=run.record.model, mapping=mapping or None, ranges=ranges
         )
-        write_json(path, found)
-        a = found["accuracy"]
+        write_json(path, evaluation.to_json())
+        a = evaluation.accuracy
         self.say(
-            f"{name}: float {a['float']:.2f} %, on the chip {a['mean']:.2f} ± {a['std']:.2f} %, "
-            f"{found['cost']['energy_J'] * 1e6:.3g} uJ"
+            f"{name}: float {a.float:.2f} %, on the chip {a.mean:.2f} ± {a.std:.2f} %, "
+            f"{evaluation.cost.energy_J * 1e6:.3g} uJ"
         )
 
     def _as_it_was(self, chip: Chip) -> tuple[Chip, dict[str, str], Path | None]:

@@ -1,15 +1,15 @@
 """Several runs on one page: accuracy, energy, area, and layer by layer."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from bitline.evaluate.record import Layer
 from bitline.files import write_text
-from bitline.report import bars, facts, figures, page, plot, runs, text
+from bitline.report import bars, figures, page, plot, quantities, runs, sentences, text
 from bitline.report.plot import Figure, Json
 from bitline.report.runs import Entry
-from bitline.report.sheets import Cell, Head, Sheet, columns
+from bitline.report.sheets import Cell, Columns, Head, Sheet, of
 
 _COLORS = 14  # of parts in the style sheet
 _SMALL = 0.02  # components below this share in every run are drawn as one
@@ -49,9 +49,9 @@ def write(entries: Sequence[Entry], path: Path) -> Path:
 
 def render(entries: Sequence[Entry]) -> str:
     """Return the page as text; see `write`."""
-    found = comparison(entries)
-    rows = found["runs"]
-    made = {
+    compared = comparison(entries)
+    rows = compared["runs"]
+    drawings = {
         "accuracy": bars.accuracies(
             "accuracy",
             [row["run"] for row in rows],
@@ -59,26 +59,27 @@ def render(entries: Sequence[Entry]) -> str:
             "Accuracy of each run, from float to programmed chips; whiskers are one standard deviation over the chips.",
         ),
         "energy": _energy(entries),
-        "scatter": _scatter(rows),
+        "scatter": _scatter(entries),
         "layers": _layers(entries),
     }
-    shown = {"runs": summary(found), "recipes": recipes(found), "layers": layers(entries)}
+    shown = {"runs": summary(compared), "recipes": recipes(compared), "layers": layers(entries)}
+    first = entries[0].evaluation
     return page.render(
         "compare.html",
-        made,
+        drawings,
         title=f"{len(entries)} runs compared",
-        about=[facts.data(entries[0].evaluation), f"on {facts.chip_name(entries[0].evaluation)}"],
-        lead=lead(found),
-        differences=found["differences"],
-        first=found["first"],
+        about=[sentences.images(first.data), f"on {first.chip.name}"],
+        lead=lead(compared),
+        differences=compared["differences"],
+        first=compared["first"],
         sheets={key: sheet if sheet.rows else None for key, sheet in shown.items()},
         provenance=[(entry.name, _provenance(entry)) for entry in entries],
     )
 
 
-def lead(found: Mapping[str, Any]) -> list[str]:
+def lead(compared: Mapping[str, Any]) -> list[str]:
     """Say which run is the most accurate and which does the same work for least energy."""
-    rows = [row for row in found["runs"] if row["mean"] is not None]
+    rows = [row for row in compared["runs"] if row["mean"] is not None]
     if len(rows) < 2:
         return []
     best = max(rows, key=lambda row: row["mean"])
@@ -89,50 +90,47 @@ def lead(found: Mapping[str, Any]) -> list[str]:
         if cheap["work_efficiency"] > 1:
             ratio = text.decimal(cheap["work_efficiency"])
             said.append(
-                f"Most images per joule: {cheap['run']}, {ratio} times those of {found['first']}, at "
+                f"Most images per joule: {cheap['run']}, {ratio} times those of {compared['first']}, at "
                 f"{text.spread(cheap['mean'], cheap['std'])} %."
             )
         else:
-            said.append(f"No run does more images per joule than {found['first']}.")
+            said.append(f"No run does more images per joule than {compared['first']}.")
     return said
 
 
-def summary(found: Mapping[str, Any]) -> Sheet:
+def summary(compared: Mapping[str, Any]) -> Sheet:
     """One line a run."""
-    records = found["runs"]
-    table = columns(records)
-    table.words(Head("run", numeric=False), "run")
-    table.words(Head("recipe", numeric=False, rank=2), "recipe")
-    table.figures(Head("float", "%", rank=1), "float", text.decimal)
-    means = [text.finite(record["mean"]) for record in records]
-    cells = [
-        Cell(text.spread(record["mean"], record["std"]), mean) for record, mean in zip(records, means, strict=True)
-    ]
+    records = compared["runs"]
+    table = Columns()
+    table.words(Head("run", numeric=False), of(records, "run"))
+    table.words(Head("recipe", numeric=False, rank=2), of(records, "recipe"))
+    table.figures(Head("float", "%", rank=1), of(records, "float"), text.decimal)
+    cells = [Cell(text.spread(record["mean"], record["std"]), record["mean"]) for record in records]
     table.add(Head("on the chip", "%", meaning="mean ± standard deviation over the programmed chips"), cells)
-    table.figures(Head("worst", "%", rank=3), "worst", text.decimal)
+    table.figures(Head("worst", "%", rank=3), of(records, "worst"), text.decimal)
     meaning = "most row tiles of a convolution: partial sums per output, input digit and slice"
-    table.figures(Head("row tiles", meaning=meaning, rank=4), "row_tiles", text.number)
-    table.figures(Head("conversions", rank=5, meaning="per image"), "conversions", text.number)
-    table.physical(Head("energy", meaning="per image"), "energy_J", "J")
+    table.figures(Head("row tiles", meaning=meaning, rank=4), of(records, "row_tiles"), text.number)
+    table.figures(Head("conversions", rank=5, meaning="per image"), of(records, "conversions"), text.number)
+    table.physical(Head("energy", meaning="per image"), of(records, "energy_J"), "J")
     meaning = "per operation performed: a run that performs fewer is not the better for it"
-    table.ratio(Head("efficiency", "TOPS/W", meaning=meaning, rank=3), "tops_per_watt")
-    meaning = f"images per joule over those of {found['first']}"
-    cells = [Cell(_times(value), value) for value in table.values("work_efficiency")]
+    table.ratio(Head("efficiency", "TOPS/W", meaning=meaning, rank=3), of(records, "tops_per_watt"))
+    meaning = f"images per joule over those of {compared['first']}"
+    cells = [Cell(_times(value), value) for value in of(records, "work_efficiency")]
     table.add(Head("at equal work", "×", meaning=meaning, rank=1), cells)
-    table.physical(Head("area", rank=6), "area_m2", "m2")
-    table.physical(Head("latency", rank=7), "latency_s", "s")
-    return table.sheet(f"Runs; equal work: images per joule over those of {found['first']}")
+    table.physical(Head("area", rank=6), of(records, "area_m2"), "m2")
+    table.physical(Head("latency", rank=7), of(records, "latency_s"), "s")
+    return table.sheet(f"Runs; equal work: images per joule over those of {compared['first']}")
 
 
-def recipes(found: Mapping[str, Any]) -> Sheet:
+def recipes(compared: Mapping[str, Any]) -> Sheet:
     """What each recipe changed of the network that it began with."""
-    records = found["recipes"]
-    table = columns(records)
-    table.words(Head("run", numeric=False), "run")
-    table.words(Head("recipe", numeric=False, rank=1), "recipe")
-    table.figures(Head("before", "%", "on the chip"), "before", text.decimal)
-    table.figures(Head("after", "%", "on the chip"), "after", text.decimal)
-    signed = [Cell(text.decimal(value, sign=True), value) for value in table.values("points")]
+    records = compared["recipes"]
+    table = Columns()
+    table.words(Head("run", numeric=False), of(records, "run"))
+    table.words(Head("recipe", numeric=False, rank=1), of(records, "recipe"))
+    table.figures(Head("before", "%", "on the chip"), of(records, "before"), text.decimal)
+    table.figures(Head("after", "%", "on the chip"), of(records, "after"), text.decimal)
+    signed = [Cell(text.decimal(value, sign=True), value) for value in of(records, "points")]
     table.add(Head("gain", "points", "on the chip"), signed)
     group = "after / before"
     for key, name in (
@@ -141,22 +139,24 @@ def recipes(found: Mapping[str, Any]) -> Sheet:
         ("work_efficiency", "images per joule"),
         ("tops_per_watt", "TOPS/W"),
     ):
-        table.add(Head(name, "×", group), [Cell(_times(value), value) for value in table.values(key)])
+        table.add(Head(name, "×", group), [Cell(_times(value), value) for value in of(records, key)])
     return table.sheet("Each recipe against the network it began with")
 
 
 def layers(entries: Sequence[Entry]) -> Sheet:
     """Every layer of every run, side by side."""
-    names, found = _by_layer(entries)
-    table = columns([{"layer": name} for name in names])
-    table.words(Head("layer", numeric=False), "layer")
-    for entry, known in zip(entries, found, strict=True):
-        for key, name in (("row_tiles", "row tiles"), ("conversions", "conversions")):
-            values = [text.finite(known.get(layer, {}).get(key)) for layer in names]
-            table.add(Head(name, group=entry.name), [Cell(text.number(value), value) for value in values])
-        energies = [text.finite(known.get(layer, {}).get("energy_J")) for layer in names]
+    names, known = _by_layer(entries)
+    table = Columns()
+    table.words(Head("layer", numeric=False), names)
+    for entry, own in zip(entries, known, strict=True):
+        every = [own.get(name) for name in names]
+        tiles = [None if layer is None else layer.row_tiles for layer in every]
+        conversions = [None if layer is None else layer.conversions for layer in every]
+        for name, counts in (("row tiles", tiles), ("conversions", conversions)):
+            table.add(Head(name, group=entry.name), [Cell(text.number(count), count) for count in counts])
+        energies = [None if layer is None else layer.energy_J for layer in every]
         column = text.column(energies, "J")
-        cells = [Cell(written, value) for written, value in zip(column.texts, energies, strict=True)]
+        cells = [Cell(figure, value) for figure, value in zip(column.texts, energies, strict=True)]
         table.add(Head("energy", column.unit, entry.name), cells)
     return table.sheet("Layers of each run; a dash: the run has no such layer")
 
@@ -165,29 +165,30 @@ def _times(value: float | None) -> str:
     return text.ABSENT if value is None else text.number(value, 3)
 
 
-def _by_layer(entries: Sequence[Entry]) -> tuple[list[str], list[dict[str, Mapping[str, Any]]]]:
-    """Names of the layers of all runs in the order of the network, and the records of each run by name."""
-    found = [{str(r.get("name", "?")): r for r in facts.rows(entry.evaluation, "layers")} for entry in entries]
+def _by_layer(entries: Sequence[Entry]) -> tuple[list[str], list[dict[str, Layer]]]:
+    """Names of the layers of all runs in the order of the network, and the layers of each run by name."""
+    known = [{layer.name: layer for layer in entry.evaluation.layers} for entry in entries]
     names: list[str] = []
-    for known in found:
+    for own in known:
         place = 0
-        for name in known:
+        for name in own:
             if name in names:
                 place = names.index(name) + 1
             else:
                 names.insert(place, name)
                 place += 1
-    return names, found
+    return names, known
 
 
 def _energy(entries: Sequence[Entry]) -> Figure | None:
     """Draw the energy of an image by component, one bar a run."""
-    parts = [facts.part(facts.part(entry.evaluation, "cost"), "energy_parts") for entry in entries]
-    totals = [sum(found.values()) for found in parts]
+    parts = [quantities.parts(entry.evaluation.cost)["energy"] for entry in entries]
+    totals = [part.total for part in parts]
     if not any(totals):
         return None
-    keys = list(dict.fromkeys(key for found in parts for key, share in facts.shares(found).items() if share))
-    small = [key for key in keys if max(facts.shares(found).get(key, 0.0) for found in parts) < _SMALL]
+    shares = [part.shares for part in parts]
+    keys = list(dict.fromkeys(key for share in shares for key, value in share.items() if value))
+    small = [key for key in keys if max(share.get(key, 0.0) for share in shares) < _SMALL]
     shown = [
         (text.label(key), f"--part-{i % _COLORS}", [key]) for i, key in enumerate(k for k in keys if k not in small)
     ]
@@ -197,7 +198,7 @@ def _energy(entries: Sequence[Entry]) -> Figure | None:
     column = text.column(totals, "J")
     data: list[Json] = []
     for name, color, members in shown:
-        values = [sum(found.get(key, 0.0) for key in members) for found in parts]
+        values = [sum(part.values.get(key, 0.0) for key in members) for part in parts]
         data.append(
             {
                 "type": "bar",
@@ -233,35 +234,35 @@ def _energy(entries: Sequence[Entry]) -> Figure | None:
     return Figure("energy", caption, data, layout)
 
 
-def _scatter(rows: Sequence[Mapping[str, Any]]) -> Figure | None:
+def _scatter(entries: Sequence[Entry]) -> Figure | None:
     """Draw accuracy against energy."""
-    drawn = figures.sweep([{**row, "label": row["run"]} for row in rows])
+    points: list[figures.Point] = []
+    for entry in entries:
+        accuracy, energy = entry.evaluation.accuracy, entry.evaluation.cost.energy_J
+        points.append(figures.Point(entry.name, entry.name, energy, accuracy.mean, accuracy.std or 0.0))
     caption = (
         "Accuracy against energy; whiskers are one standard deviation over the programmed chips. The line joins the "
         "runs that no other beats in both."
     )
-    return None if drawn is None else replace(drawn, key="scatter", caption=caption)
+    return figures.scatter("scatter", points, caption)
 
 
-def _layers(entries: Sequence[Entry]) -> Figure | None:
+def _layers(entries: Sequence[Entry]) -> Figure:
     """Draw row tiles and energy of each layer, one colour a run."""
-    names, found = _by_layer(entries)
+    names, known = _by_layer(entries)
+    every = [[own.get(name) for name in names] for own in known]
     panels = [
-        (title, key, unit)
-        for title, key, unit in (("row tiles", "row_tiles", ""), ("energy", "energy_J", "J"))
-        if any(text.finite(record.get(key)) is not None for known in found for record in known.values())
+        ("row tiles", "", [[None if layer is None else float(layer.row_tiles) for layer in run] for run in every]),
+        ("energy", "J", [[None if layer is None else layer.energy_J for layer in run] for run in every]),
     ]
-    if not panels:
-        return None
     data: list[Json] = []
     axes: Json = {}
     safe = [plot.safe(name) for name in names]
-    for i, (title, key, unit) in enumerate(panels):
+    for i, (title, unit, figures_of) in enumerate(panels):
         suffix, top = str(i + 1) if i else "", 1 - i / len(panels)
-        every = [[text.finite(known.get(name, {}).get(key)) for name in names] for known in found]
-        column = text.column([value for values in every for value in values], unit) if unit else None
+        column = text.column([value for values in figures_of for value in values], unit) if unit else None
         factor = column.factor if column else 1.0
-        most = max((value for values in every for value in values if value is not None), default=1.0)
+        most = max((value for values in figures_of for value in values if value is not None), default=1.0)
         whole = {} if unit else {"dtick": max(1, round(most / 4))}
         axes[f"yaxis{suffix}"] = plot.axis(
             f"{title} [{column.unit}]" if column else title,
@@ -271,7 +272,7 @@ def _layers(entries: Sequence[Entry]) -> Figure | None:
             fixedrange=True,
             **whole,
         )
-        for j, (entry, values) in enumerate(zip(entries, every, strict=True)):
+        for j, (entry, values) in enumerate(zip(entries, figures_of, strict=True)):
             data.append(
                 {
                     "type": "bar",
@@ -287,7 +288,7 @@ def _layers(entries: Sequence[Entry]) -> Figure | None:
                     "hovertemplate": f"%{{x}}: %{{customdata}}<extra>{plot.safe(entry.name)}</extra>",
                 }
             )
-    anchor = f"y{len(panels)}" if len(panels) > 1 else "y"
+    anchor = f"y{len(panels)}"
     layout = plot.layout(
         140 + 150 * len(panels),
         showlegend=True,
@@ -304,9 +305,9 @@ def _provenance(entry: Entry) -> str:
     evaluation = entry.evaluation
     said = [
         entry.recipe,
-        str(evaluation.get("model", "")),
-        facts.data(evaluation),
-        f"{len(facts.chips(evaluation))} programmed chips",
-        f"commit {str(evaluation['commit'])[:12]}" if evaluation.get("commit") else "",
+        evaluation.model,
+        sentences.images(evaluation.data),
+        f"{len(evaluation.accuracy.chips)} programmed chips",
+        *([f"commit {evaluation.commit[:12]}"] if evaluation.commit else []),
     ]
-    return ", ".join(item for item in said if item)
+    return ", ".join(said)

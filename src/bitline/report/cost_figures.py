@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from bitline.report import facts, plot, text
-from bitline.report.facts import Evaluation
+from bitline.evaluate.record import Cost, Evaluation
+from bitline.report import plot, quantities, text
 from bitline.report.plot import Figure, Json
 
 _PARTS = 14  # colours for components in the style sheet
@@ -25,30 +25,27 @@ class _Slices:
         return [*drawn, (f"{len(self.small)} smaller", "--other", rest)] if self.small else drawn
 
 
-def _slices(evaluation: Evaluation) -> _Slices:
-    cost = facts.part(evaluation, "cost")
-    shares = [facts.shares(facts.part(cost, f"{name}_parts")) for name, _, _ in facts.COST]
-    keys = dict.fromkeys(key for found in shares for key, share in found.items() if share)
-    small = [key for key in keys if max(found.get(key, 0.0) for found in shares) < _SMALL]
+def _slices(cost: Cost) -> _Slices:
+    shares = [part.shares for part in quantities.parts(cost).values()]
+    keys = dict.fromkeys(key for one in shares for key, share in one.items() if share)
+    small = [key for key in keys if max(one.get(key, 0.0) for one in shares) < _SMALL]
     small = small if len(small) > 1 else []
     return _Slices([key for key in keys if key not in small], small)
 
 
-def parts(evaluation: Evaluation) -> Figure | None:
+def parts(cost: Cost) -> Figure | None:
     """Draw energy, latency and area as three bars of shares, one colour a component."""
-    cost, slices = facts.part(evaluation, "cost"), _slices(evaluation)
-    drawn = {name: (facts.part(cost, f"{name}_parts"), unit) for name, _, unit in facts.COST}
-    drawn = {name: (found, unit) for name, (found, unit) in drawn.items() if any(found.values())}
+    slices = _slices(cost)
+    drawn = {name: part for name, part in quantities.parts(cost).items() if any(part.values.values())}
     if not drawn:
         return None
     names = list(drawn)
-    totals = {name: sum(found.values()) for name, (found, _) in drawn.items()}
-    sliced = {name: slices.of(found) for name, (found, _) in drawn.items()}
+    sliced = {name: slices.of(part.values) for name, part in drawn.items()}
     data: list[Json] = []
     for i, (component, color, _) in enumerate(sliced[names[0]]):
         component = plot.safe(component)
         values = {name: sliced[name][i][2] for name in names if sliced[name][i][2]}
-        shares = [100 * value / totals[name] for name, value in values.items()]
+        shares = [100 * value / drawn[name].total for name, value in values.items()]
         data.append(
             {
                 "type": "bar",
@@ -57,7 +54,7 @@ def parts(evaluation: Evaluation) -> Figure | None:
                 "x": shares,
                 "y": list(values),
                 "text": [f"{component} {share:.0f} %" if share >= 5 else "" for share in shares],
-                "customdata": [text.quantity(value, drawn[name][1]) for name, value in values.items()],
+                "customdata": [text.quantity(value, drawn[name].unit) for name, value in values.items()],
                 "textposition": "inside",
                 "insidetextanchor": "middle",
                 "textangle": 0,
@@ -65,7 +62,7 @@ def parts(evaluation: Evaluation) -> Figure | None:
                 "hovertemplate": f"%{{y}}: %{{customdata}}, %{{x:.1f}} %<extra>{component}</extra>",
             }
         )
-    ticks = [f"<b>{name}</b><br>{text.quantity(totals[name], drawn[name][1])}" for name in names]
+    ticks = [f"<b>{name}</b><br>{text.quantity(drawn[name].total, drawn[name].unit)}" for name in names]
     layout = plot.layout(
         110 + 62 * len(names) + 24 * (len(data) // 6),
         barmode="stack",
@@ -90,18 +87,22 @@ def parts(evaluation: Evaluation) -> Figure | None:
 
 def layer_cost(evaluation: Evaluation) -> Figure | None:
     """Draw each layer's energy, latency and area, one panel each; energy by component where that is known."""
-    layers = facts.rows(evaluation, "layers")
-    panels = [(name, key, unit) for name, key, unit in facts.COST if any(text.finite(r.get(key)) for r in layers)]
+    layers = evaluation.layers
+    figures = (
+        ("energy", "J", [layer.energy_J for layer in layers]),
+        ("latency", "s", [layer.latency_s for layer in layers]),
+        ("area", "m2", [layer.area_m2 for layer in layers]),
+    )
+    panels = [(name, unit, values) for name, unit, values in figures if any(values)]
     if not panels:
         return None
-    slices = _slices(evaluation)
-    split = slices.keys and all(facts.part(layer, "energy_parts") for layer in layers)
-    names = plot.layer_names(layers)
+    slices = _slices(evaluation.cost)
+    split = slices.keys and all(layer.energy_parts for layer in layers)
+    names = [plot.safe(layer.name) for layer in layers]
     gap, share = 0.07, 1 / len(panels)
     data: list[Json] = []
     axes: Json = {}
-    for i, (name, key, unit) in enumerate(panels):
-        values = [text.finite(layer.get(key)) for layer in layers]
+    for i, (name, unit, values) in enumerate(panels):
         column = text.column(values, unit)
         suffix = str(i + 1) if i else ""
         bottom = 1 - (i + 1) * share + (gap if i < len(panels) - 1 else 0)
@@ -109,14 +110,14 @@ def layer_cost(evaluation: Evaluation) -> Figure | None:
             f"{name} [{column.unit}]", domain=[bottom, 1 - i * share], rangemode="tozero", nticks=4, fixedrange=True
         )
         stacks = [(name, "--accent", values)]
-        if key == "energy_J" and split:
-            sliced = [slices.of(facts.part(layer, "energy_parts")) for layer in layers]
+        if name == "energy" and split:
+            sliced = [slices.of(layer.energy_parts) for layer in layers]
             stacks = [(kind, color, [one[j][2] for one in sliced]) for j, (kind, color, _) in enumerate(sliced[0])]
         data += [
             {
                 "type": "bar",
                 "x": names,
-                "y": [None if value is None else value / column.factor for value in stack],
+                "y": [value / column.factor for value in stack],
                 "yaxis": f"y{suffix}",
                 "customdata": [text.quantity(value, unit) for value in stack],
                 "marker": {"color": color},

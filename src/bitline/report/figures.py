@@ -1,32 +1,30 @@
 """What the network loses and why, chip by chip and layer by layer; and accuracy against energy."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass
 
-from bitline.report import facts, plot, text
-from bitline.report.facts import Evaluation
+from bitline.evaluate.record import CAUSES, Evaluation, Variant
+from bitline.report import plot, sweeps, text
 from bitline.report.plot import Figure, Json
 
-_CAUSE_COLORS = ("quantization", "adc", "programming", "faults", "read_noise")  # in the style sheet
 
-
-def _color(key: str) -> str:
-    return f"--{key.replace('_', '-')}" if key in _CAUSE_COLORS else "--other"
+def _color(cause: str) -> str:
+    return f"--{cause.replace('_', '-')}" if cause in CAUSES else "--other"
 
 
 def loss(evaluation: Evaluation) -> Figure | None:
     """Draw accuracy falling from the float network to the chips, one bar a cause."""
-    steps = facts.steps(evaluation)
+    steps = evaluation.steps
     if not steps:
         return None
-    accuracy, programmed = facts.accuracy(evaluation), facts.chips(evaluation)
+    accuracy, programmed = evaluation.accuracy, evaluation.accuracy.chips
     start, end = steps[0].before, steps[-1].after
     last = f"{len(programmed)} chips, mean" if len(programmed) > 1 else "chip"
-    spread = text.spread(accuracy.get("mean"), accuracy.get("std")) if programmed else text.decimal(end)
+    spread = text.spread(accuracy.mean, accuracy.std) if programmed else text.decimal(end)
     ticks = [f"<b>float</b><br>{text.decimal(start)} %"]
     for step in steps:
         points = text.decimal(-step.points, sign=True) + (f" ± {text.decimal(step.std)}" if step.std else "")
-        ticks.append(f"<b>{plot.safe(step.name)}</b><br>{points}")
+        ticks.append(f"<b>{plot.safe(text.cause(step.cause))}</b><br>{points}")
     ticks.append(f"<b>{last}</b><br>{spread} %")
     data: list[Json] = [
         {
@@ -37,7 +35,7 @@ def loss(evaluation: Evaluation) -> Figure | None:
             "x": [abs(step.points)],
             "width": 0.56,
             "marker": {
-                "color": _color(step.key),
+                "color": _color(step.cause),
                 "pattern": {
                     "shape": "/" if step.points < 0 else "",
                     "fillmode": "overlay",
@@ -46,7 +44,7 @@ def loss(evaluation: Evaluation) -> Figure | None:
                 },
             },
             "hovertemplate": f"{text.decimal(step.before)} % → {text.decimal(step.after)} %"
-            f"<extra>{plot.safe(step.name)}</extra>",
+            f"<extra>{plot.safe(text.cause(step.cause))}</extra>",
         }
         for i, step in enumerate(steps, start=1)
     ]
@@ -103,7 +101,7 @@ def loss(evaluation: Evaluation) -> Figure | None:
     )
     caption = (
         "From the float network to the programmed chips: each bar is what one cause takes, applied in this order"
-        + (f", whiskers are its standard deviation over {facts.split_on(evaluation)} chips" if uncertain else "")
+        + (f", whiskers are its standard deviation over {len(evaluation.cause_seeds)} chips" if uncertain else "")
         + (". Hatched: a gain" if any(step.points < 0 for step in steps) else "")
         + ". The axis does not start at zero."
     )
@@ -112,25 +110,21 @@ def loss(evaluation: Evaluation) -> Figure | None:
 
 def chips(evaluation: Evaluation) -> Figure | None:
     """Draw one dot a chip, stacked where they meet, beside float, ideal and mean."""
-    programmed = facts.chips(evaluation)
+    accuracy = evaluation.accuracy
+    programmed = accuracy.chips
     if not programmed:
         return None
-    accuracy = facts.accuracy(evaluation)
-    seeds = [*(evaluation.get("seeds") or []), *["?"] * len(programmed)]
-    lines = [
-        value for value in map(text.finite, (accuracy.get("float"), accuracy.get("ideal_integer"))) if value is not None
-    ]
-    low, high = min([*programmed, *lines]), max([*programmed, *lines])
+    lines = (accuracy.float, accuracy.ideal_integer)
+    low, high = min(*programmed, *lines), max(*programmed, *lines)
     span = (high - low) or 1.0
     heights = _apart(programmed, 0.014 * span)
     top = max(map(abs, heights)) + 1
     data: list[Json] = []
-    for key, name, color, dash in (
-        ("float", "float", "--ink", "dash"),
-        ("ideal_integer", "ideal integer", "--quantization", "dashdot"),
-        ("mean", "mean of the chips", "--accent", "solid"),
+    for value, name, color, dash in (
+        (accuracy.float, "float", "--ink", "dash"),
+        (accuracy.ideal_integer, "ideal integer", "--quantization", "dashdot"),
+        (accuracy.mean, "mean of the chips", "--accent", "solid"),
     ):
-        value = text.finite(accuracy.get(key))
         if value is not None:
             line = {"color": color, "width": 1.6, "dash": dash}
             data.append(plot.line([value, value], [-top, top], name=f"{name} {text.decimal(value)} %", line=line))
@@ -139,14 +133,14 @@ def chips(evaluation: Evaluation) -> Figure | None:
             "type": "scatter",
             "mode": "markers",
             "name": "one chip",
-            "x": programmed,
+            "x": list(programmed),
             "y": heights,
-            "customdata": [plot.safe(seed) for seed in seeds[: len(programmed)]],
+            "customdata": [plot.safe(seed) for seed in evaluation.seeds],
             "marker": {"size": 10, "color": "--accent", "opacity": 0.75, "line": {"color": "--paper", "width": 1}},
             "hovertemplate": "%{x:.2f} %<extra>seed %{customdata}</extra>",
         }
     )
-    mean, std = text.finite(accuracy.get("mean")), text.finite(accuracy.get("std"))
+    mean, std = accuracy.mean, accuracy.std
     shapes: list[Json] = []
     if mean is not None and std:
         box = {"type": "rect", "x0": mean - std, "x1": mean + std, "yref": "paper", "y0": 0, "y1": 1}
@@ -177,24 +171,23 @@ def _apart(values: Sequence[float], width: float) -> list[float]:
 
 def layer_error(evaluation: Evaluation) -> Figure | None:
     """Draw each layer's relative noise power by cause."""
-    layers = facts.rows(evaluation, "layers")
-    names = plot.layer_names(layers)
+    layers = evaluation.layers
+    names = [plot.safe(layer.name) for layer in layers]
     data: list[Json] = []
-    for key in facts.causes_of_error(evaluation):
-        values = [text.finite(facts.part(layer, "error_parts").get(key)) for layer in layers]
-        if any(values):
-            data.append(
-                {
-                    "type": "scatter",
-                    "mode": "lines+markers",
-                    "name": plot.safe(text.cause(key)),
-                    "x": names,
-                    "y": [value if value and value > 0 else None for value in values],
-                    "marker": {"size": 7, "color": _color(key)},
-                    "line": {"width": 1, "color": _color(key)},
-                    "hovertemplate": "%{x}: %{y:.3g}<extra>" + plot.safe(text.cause(key)) + "</extra>",
-                }
-            )
+    for cause in evaluation.active_causes:
+        values = [layer.error_parts.get(cause) for layer in layers]
+        data.append(
+            {
+                "type": "scatter",
+                "mode": "lines+markers",
+                "name": plot.safe(text.cause(cause)),
+                "x": names,
+                "y": [value or None for value in values],
+                "marker": {"size": 7, "color": _color(cause)},
+                "line": {"width": 1, "color": _color(cause)},
+                "hovertemplate": "%{x}: %{y:.3g}<extra>" + plot.safe(text.cause(cause)) + "</extra>",
+            }
+        )
     if not data:
         return None
     layout = plot.layout(
@@ -217,21 +210,56 @@ def layer_error(evaluation: Evaluation) -> Figure | None:
     return Figure("layer-error", caption, data, layout)
 
 
-def sweep(records: Sequence[Mapping[str, Any]]) -> Figure | None:
-    """Draw accuracy against energy, with the frontier of chips that no other beats in both."""
-    points = [(text.finite(row.get("energy_J")), text.finite(row.get("mean"))) for row in records]
-    known = [i for i, (energy, mean) in enumerate(points) if energy is not None and mean is not None]
+@dataclass(frozen=True)
+class Point:
+    """Something that was measured, by its energy and accuracy.
+
+    Args:
+        label: what it is.
+        short: the same in few words.
+        energy_J: of one image; None is drawn nowhere.
+        mean: accuracy, %; None is drawn nowhere.
+        std: of the accuracy over the chips, points.
+    """
+
+    label: str
+    short: str
+    energy_J: float | None  # noqa: N815
+    mean: float | None
+    std: float
+
+
+def sweep(variants: Sequence[Variant]) -> Figure | None:
+    """Draw accuracy against energy of the chips of a sweep."""
+    short = sweeps.short_labels(variants)
+    points = [Point(v.label, name, v.energy_J, v.mean, v.std) for v, name in zip(variants, short, strict=True)]
+    caption = (
+        "Accuracy against energy of the chips tried; whiskers are one standard deviation over the programmed chips. "
+        "The line joins those that no other chip beats in both."
+    )
+    return scatter("sweep", points, caption)
+
+
+def scatter(key: str, points: Sequence[Point], caption: str) -> Figure | None:
+    """Draw accuracy against energy, with the frontier of points that no other beats in both.
+
+    Args:
+        key: of the figure.
+        points: to draw.
+        caption: of the figure.
+    """
+    places = [(point.energy_J, point.mean) for point in points]
+    known = [i for i, (energy, mean) in enumerate(places) if energy is not None and mean is not None]
     if not known:
         return None
-    energies = [points[i][0] or 0.0 for i in known]
+    energies = [places[i][0] or 0.0 for i in known]
     column = text.column(energies, "J")
-    best = facts.frontier(records)
+    best = sweeps.frontier(places)
 
     def place(rows: Sequence[int]) -> Json:
-        return {"x": [(points[i][0] or 0.0) / column.factor for i in rows], "y": [points[i][1] for i in rows]}
+        return {"x": [(places[i][0] or 0.0) / column.factor for i in rows], "y": [places[i][1] for i in rows]}
 
     named = set(best) if len(known) > 6 else set(known)
-    short = [plot.safe(label) for label in facts.short_labels(records)]
     middle = (min(energies) + max(energies)) / 2
     data: list[Json] = [
         {
@@ -246,12 +274,12 @@ def sweep(records: Sequence[Mapping[str, Any]]) -> Figure | None:
             "mode": "markers+text",
             **place(known),
             "cliponaxis": False,
-            "text": [short[i] if i in named else "" for i in known],
+            "text": [plot.safe(points[i].short) if i in named else "" for i in known],
             "textposition": [f"bottom {'left' if energy > middle else 'right'}" for energy in energies],
-            "customdata": [plot.safe(records[i].get("label", i)) for i in known],
+            "customdata": [plot.safe(points[i].label) for i in known],
             "error_y": {
                 "type": "data",
-                "array": [text.finite(records[i].get("std")) or 0.0 for i in known],
+                "array": [points[i].std for i in known],
                 "color": "--muted",
                 "thickness": 1.2,
                 "width": 4,
@@ -270,8 +298,4 @@ def sweep(records: Sequence[Mapping[str, Any]]) -> Figure | None:
         xaxis=plot.axis(title=f"energy per input [{column.unit}]", type="log" if wide else "linear"),
         yaxis=plot.axis(title="accuracy [%]"),
     )
-    caption = (
-        "Accuracy against energy of the chips tried; whiskers are one standard deviation over the programmed chips. "
-        "The line joins those that no other chip beats in both."
-    )
-    return Figure("sweep", caption, data, layout)
+    return Figure(key, caption, data, layout)

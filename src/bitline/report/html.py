@@ -4,10 +4,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from bitline.chip.description import Chip
+from bitline.evaluate.record import Cost, Evaluation, Variant
 from bitline.files import write_text
-from bitline.report import cost_figures, facts, figures, histograms, page, sheets, text
-from bitline.report.facts import Evaluation
+from bitline.report import cost_figures, figures, histograms, page, sentences, sheets, text
 from bitline.report.page import script_json
+from bitline.report.quantities import quantities
 
 __all__ = ["OPEN_HISTOGRAMS", "chip_unit", "render", "script_json", "write"]
 
@@ -16,114 +18,100 @@ OPEN_HISTOGRAMS = 24
 
 
 def write(
-    evaluation: Evaluation, path: Path, *, title: str | None = None, sweep: Sequence[Mapping[str, Any]] | None = None
+    evaluation: Evaluation, path: Path, *, title: str | None = None, sweep: Sequence[Variant] | None = None
 ) -> Path:
     """Write the page of one evaluation; the file is whole or absent.
 
     Args:
-        evaluation: what `bitline evaluate --json` writes; keys that are missing leave their section out, and the page
-            says which.
+        evaluation: to show; the page says what it does not hold.
         path: file to write; its folder is created.
         title: heading of the page; model and chip where absent.
-        sweep: other chips tried, ``{"label", "chip overrides", "mean", "std", "energy_J", ...}`` each.
+        sweep: other chips tried.
 
     Returns:
-        The path written.
+        The path of the page.
     """
     write_text(path, render(evaluation, title=title, sweep=sweep))
     return path
 
 
-def render(
-    evaluation: Evaluation, *, title: str | None = None, sweep: Sequence[Mapping[str, Any]] | None = None
-) -> str:
+def render(evaluation: Evaluation, *, title: str | None = None, sweep: Sequence[Variant] | None = None) -> str:
     """Return the page as text; see `write`."""
-    made = {
+    drawings = {
         "loss": figures.loss(evaluation),
         "chips": figures.chips(evaluation),
-        "parts": cost_figures.parts(evaluation),
+        "parts": cost_figures.parts(evaluation.cost),
         "layer_cost": cost_figures.layer_cost(evaluation),
         "layer_error": figures.layer_error(evaluation),
         "sweep": figures.sweep(sweep or []),
     }
     pictures = histograms.pictures(evaluation)
+    chip = evaluation.chip
     return page.render(
         "report.html",
-        made,
-        title=title or facts.title(evaluation),
+        drawings,
+        title=title or evaluation.title,
         about=_about(evaluation),
-        lead=facts.lead(evaluation),
-        accuracy=facts.accuracy(evaluation),
-        programmed=facts.chips(evaluation),
-        quantities=facts.quantities(evaluation),
-        cost=_more_cost(evaluation),
+        lead=sentences.lead(evaluation),
+        accuracy=evaluation.accuracy,
+        quantities=quantities(evaluation.cost),
+        cost=_more_cost(evaluation.cost),
         sheets=_sheets(evaluation, sweep or []),
-        many_ranges=any(
-            (facts.part(r, "partial_sums").get("ranges") or 1) > 1 for r in facts.rows(evaluation, "layers")
-        ),
+        many_ranges=any(layer.sums is not None and layer.sums.ranges > 1 for layer in evaluation.layers),
         pictures=pictures[:OPEN_HISTOGRAMS],
         folded=pictures[OPEN_HISTOGRAMS:],
         size=(histograms.WIDTH, histograms.HEIGHT),
-        chip=facts.part(evaluation, "chip"),
-        records=_chip(evaluation),
-        doi=_doi(facts.part(evaluation, "chip").get("doi")),
-        notes=facts.part(evaluation, "cost").get("notes") or [],
-        merged=facts.part(evaluation, "folded"),
-        facts=_provenance(evaluation),
-        absent=facts.absent(evaluation),
+        chip=chip,
+        records=_chip(chip),
+        doi=_doi(chip.doi),
+        notes=evaluation.cost.notes,
+        merged=evaluation.folded,
+        provenance=_provenance(evaluation),
+        absent=sentences.absent(evaluation),
     )
 
 
-def _sheets(evaluation: Evaluation, sweep: Sequence[Mapping[str, Any]]) -> dict[str, sheets.Sheet | None]:
-    made = {
+def _sheets(evaluation: Evaluation, sweep: Sequence[Variant]) -> dict[str, sheets.Sheet | None]:
+    every = {
         "causes": sheets.causes(evaluation),
         "chips": sheets.chips(evaluation),
-        "parts": sheets.parts(evaluation),
-        "adc_models": sheets.adc_models(evaluation),
+        "parts": sheets.parts(evaluation.cost),
+        "adc_models": sheets.adc_models(evaluation.cost),
         "layers": sheets.layers(evaluation),
         "digital": sheets.digital(evaluation),
         "sweep": sheets.sweep(sweep),
     }
-    return {key: sheet if sheet.rows else None for key, sheet in made.items()}
+    return {key: sheet if sheet.rows else None for key, sheet in every.items()}
 
 
 def _about(evaluation: Evaluation) -> list[str]:
-    programmed = len(facts.chips(evaluation))
-    said = [
-        facts.data(evaluation),
-        f"{programmed} programmed chip{'s' if programmed > 1 else ''}" if programmed else "no chip programmed",
-        f"commit {str(evaluation['commit'])[:12]}" if evaluation.get("commit") else "",
-        f"bitline {evaluation['bitline']}" if evaluation.get("bitline") else "",
+    chips = len(evaluation.accuracy.chips)
+    return [
+        sentences.images(evaluation.data),
+        f"{chips} programmed chip{'s' if chips > 1 else ''}" if chips else "no chip programmed",
+        *([f"commit {evaluation.commit[:12]}"] if evaluation.commit else []),
+        f"bitline {evaluation.bitline}",
     ]
-    return [item for item in said if item]
 
 
-def _more_cost(evaluation: Evaluation) -> list[tuple[str, str]]:
-    cost = facts.part(evaluation, "cost")
+def _more_cost(cost: Cost) -> list[tuple[str, str]]:
     known = (
-        ("crossbars", "crossbars", ""),
-        ("conversions per input", "conversions", ""),
-        ("MACs per input", "macs", ""),
-        ("throughput", "tops", "TOPS"),
-        ("leakage", "leakage_W", "W"),
-        ("crossbars built without a layer", "unused_area_m2", "m2"),
+        ("crossbars", cost.crossbars, text.number(cost.crossbars)),
+        ("conversions per input", cost.conversions, text.number(cost.conversions)),
+        ("MACs per input", cost.macs, text.number(cost.macs)),
+        ("throughput", cost.tops, f"{text.number(cost.tops)} TOPS"),
+        ("leakage", cost.leakage_W, text.quantity(cost.leakage_W, "W")),
+        ("crossbars built without a layer", cost.unused_area_m2, text.quantity(cost.unused_area_m2, "m2")),
     )
-    found: list[tuple[str, str]] = []
-    for name, key, unit in known:
-        if text.finite(cost.get(key)):
-            written = (
-                text.quantity(cost[key], unit) if unit in {"W", "m2"} else f"{text.number(cost[key])} {unit}".strip()
-            )
-            found.append((name, written))
-    return found
+    return [(name, words) for name, value, words in known if value]
 
 
 def _doi(doi: object) -> str | None:
     """Return the link of a DOI; anything else is shown as text only."""
-    written = str(doi or "")
-    registrant, _, suffix = written.partition("/")
+    name = str(doi or "")
+    registrant, _, suffix = name.partition("/")
     sound = registrant.startswith("10.") and registrant[3:].isdigit() and suffix and not set(suffix) & set(" <>\"'")
-    return f"https://doi.org/{written}" if sound else None
+    return f"https://doi.org/{name}" if sound else None
 
 
 _UNITS = {
@@ -149,28 +137,29 @@ def chip_unit(key: str, chip: Mapping[str, Any]) -> str | None:
     return _UNITS.get(key)
 
 
-def _chip(evaluation: Evaluation) -> list[sheets.Sheet]:
+def _chip(chip: Chip) -> list[sheets.Sheet]:
     """Return one table for each record of the chip, and a first one for the keys outside any."""
-    chip = facts.part(evaluation, "chip")
     apart = {"name", "about", "doi", "deviations"}  # told in words above the tables
     lines: dict[str, list[list[sheets.Cell]]] = {}
-    flat = facts.settings({key: chip[key] for key in chip if key not in apart})
-    for key, value in flat:
+    keys = text.flat(chip.model_dump(mode="json", exclude=apart))
+    for key, value in keys.items():
         record, _, name = key.rpartition(".") if key.count(".") == 0 else key.partition(".")
-        unit = chip_unit(key, dict(flat))
-        written = text.quantity(value, unit) if unit and text.finite(value) is not None else text.plain(value)
-        lines.setdefault(record, []).append([sheets.Cell(name), sheets.Cell(written)])
+        unit = chip_unit(key, keys)
+        words = text.quantity(value, unit) if unit and text.finite(value) is not None else text.plain(value)
+        lines.setdefault(record, []).append([sheets.Cell(name), sheets.Cell(words)])
     heads = [sheets.Head("key", numeric=False), sheets.Head("value", numeric=False)]
     return [sheets.Sheet(record or "the whole chip", heads, rows) for record, rows in lines.items()]
 
 
 def _provenance(evaluation: Evaluation) -> list[tuple[str, str]]:
     said = [
-        ("model", text.plain(evaluation.get("model"))),
-        ("data", facts.data(evaluation)),
-        ("seeds", text.plain(evaluation.get("seeds"))),
-        ("commit", text.plain(evaluation.get("commit"))),
-        ("bitline", text.plain(evaluation.get("bitline"))),
+        ("model", evaluation.model),
+        ("data", sentences.images(evaluation.data)),
+        ("seeds", text.plain(evaluation.seeds)),
+        ("commit", text.plain(evaluation.commit)),
+        ("bitline", evaluation.bitline),
+        ("calibration", text.quantity(evaluation.timing.calibration_s, "s")),
+        ("accuracy", text.quantity(evaluation.timing.accuracy_s, "s")),
+        ("evaluation", text.quantity(evaluation.timing.evaluation_s, "s")),
     ]
-    said += [(text.stem(key), text.by_suffix(key, value)) for key, value in facts.part(evaluation, "timing").items()]
     return [(name, value) for name, value in said if value not in ("", text.ABSENT)]

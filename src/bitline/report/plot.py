@@ -1,7 +1,7 @@
 """What all figures share: plotly as plain dictionaries, colours as names that the page's style sheet resolves."""
 
 import html
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -71,11 +71,6 @@ def line(x: Sequence[float | None], y: Sequence[float | None], **options: Any) -
         "hoverinfo": "skip",
         **options,
     }
-
-
-def layer_names(layers: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Return the layers' names, safe in a figure."""
-    return [safe(layer.get("name", i)) for i, layer in enumerate(layers)]
 
 
 def layer_axis(names: Sequence[str], **options: Any) -> Json:

@@ -1,17 +1,17 @@
 """Evaluations of several runs, and what keeps them from being compared."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bitline.chip.description import check
-from bitline.errors import ChipError, DataError
+from bitline.errors import DataError
+from bitline.evaluate.files import load
+from bitline.evaluate.record import Evaluation
 from bitline.files import AFTER, BEFORE, RECIPE, read_json
-from bitline.report import facts, text
-from bitline.report.facts import Evaluation
+from bitline.report import text
 
-_WORDS = ("name", "about", "doi", "deviations")
+_WORDS = {"name", "about", "doi", "deviations"}
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ def read(paths: Sequence[Path]) -> list[Entry]:
     """Read the evaluations of runs.
 
     Args:
-        paths: run directories, or files that ``bitline evaluate --json`` wrote.
+        paths: run directories, or files of ``bitline evaluate --json``.
 
     Raises:
         DataError: fewer than two, no such run, a run without an evaluation, a damaged file, or other data.
@@ -46,7 +46,7 @@ def read(paths: Sequence[Path]) -> list[Entry]:
     first = entries[0]
     for entry in entries[1:]:
         for key in ("name", "split"):
-            mine, theirs = (facts.part(e.evaluation, "data").get(key) for e in (entry, first))
+            mine, theirs = (getattr(each.evaluation.data, key) for each in (entry, first))
             if mine != theirs:
                 raise DataError(
                     f"{first.name} was evaluated on data {key} {theirs!r}, {entry.name} on {mine!r}; their accuracies "
@@ -57,31 +57,35 @@ def read(paths: Sequence[Path]) -> list[Entry]:
 
 def _read(path: Path, name: str) -> Entry:
     if path.is_file():
-        return Entry(name, "evaluated", _evaluation(path))
+        return Entry(name, "evaluated", load(path))
+    evaluation = load(evaluation_of(path))
+    recipe = str(read_json(path / RECIPE).get("recipe", "recipe")) if (path / RECIPE).is_file() else "trained"
+    before = load(path / BEFORE) if (path / BEFORE).is_file() else None
+    return Entry(name, recipe, evaluation, before)
+
+
+def evaluation_of(path: Path) -> Path:
+    """Return the file of an evaluation: that of a run directory, or the path itself.
+
+    Raises:
+        DataError: no such run, or one that was not evaluated.
+    """
+    if path.is_file():
+        return path
     if not path.is_dir():
         raise DataError(f"no such run directory: {path}")
     if not (path / AFTER).is_file():
         raise DataError(
             f"{path} has no {AFTER}; make it with: bitline evaluate {path} --chip NAME --json {path / AFTER}"
         )
-    recipe = str(read_json(path / RECIPE).get("recipe", "recipe")) if (path / RECIPE).is_file() else "trained"
-    before = _evaluation(path / BEFORE) if (path / BEFORE).is_file() else None
-    return Entry(name, recipe, _evaluation(path / AFTER), before)
-
-
-def _evaluation(path: Path) -> Evaluation:
-    found = read_json(path)
-    absent = [key for key in ("accuracy", "cost", "layers") if key not in found]
-    if absent:
-        raise DataError(f"{path} is no evaluation: it has no {', '.join(absent)}")
-    return found
+    return path / AFTER
 
 
 def _names(paths: Sequence[Path]) -> list[str]:
     """Name each run by its directory, and by its parents too where names meet."""
     parts = [path.resolve().parts for path in paths]
     for depth in range(1, max(map(len, parts)) + 1):
-        names = ["/".join(found[-depth:]) for found in parts]
+        names = ["/".join(part[-depth:]) for part in parts]
         if len(set(names)) == len(names):
             return names
     return [f"{path} ({i + 1})" for i, path in enumerate(paths)]
@@ -89,7 +93,7 @@ def _names(paths: Sequence[Path]) -> list[str]:
 
 def differences(entries: Sequence[Entry]) -> list[str]:
     """Name everything but the network in which the evaluations differ; empty where they compare as they are."""
-    told: list[dict[str, Any]] = [_conditions(entry.evaluation) for entry in entries]
+    told = [_conditions(entry.evaluation) for entry in entries]
     said: list[str] = []
     for key in dict.fromkeys(key for conditions in told for key in conditions):
         values = [text.plain(conditions.get(key)) for conditions in told]
@@ -102,28 +106,19 @@ def differences(entries: Sequence[Entry]) -> list[str]:
 
 
 def _conditions(evaluation: Evaluation) -> dict[str, Any]:
-    chip = {key: value for key, value in _with_defaults(facts.part(evaluation, "chip")).items() if key not in _WORDS}
+    chip = evaluation.chip.model_dump(mode="json", exclude=_WORDS)
     return {
-        "images": facts.part(evaluation, "data").get("count"),
-        "seeds of the chips": _seeds(evaluation.get("seeds")),
-        **{f"chip, {key}": value for key, value in facts.settings(chip)},
-        "bitline": evaluation.get("bitline"),
+        "images": evaluation.data.count,
+        "seeds of the chips": _seeds(evaluation.seeds),
+        **{f"chip, {key}": value for key, value in text.flat(chip).items()},
+        "bitline": evaluation.bitline,
     }
 
 
-def _with_defaults(chip: Mapping[str, Any]) -> Mapping[str, Any]:
-    """A chip with the keys that its evaluation is too old to have; as it is where it is no chip."""
-    try:
-        return check(dict(chip)).model_dump(mode="json")
-    except ChipError:
-        return chip
-
-
-def _seeds(seeds: Any) -> str:
-    known = list(seeds or [])
-    if len(known) > 2 and known == list(range(known[0], known[0] + len(known))):
-        return f"{known[0]} to {known[-1]}"
-    return text.plain(known)
+def _seeds(seeds: Sequence[int]) -> str:
+    if len(seeds) > 2 and list(seeds) == list(range(seeds[0], seeds[0] + len(seeds))):
+        return f"{seeds[0]} to {seeds[-1]}"
+    return text.plain(seeds)
 
 
 def row(entry: Entry, first: Entry) -> dict[str, Any]:
@@ -141,26 +136,23 @@ def row(entry: Entry, first: Entry) -> dict[str, Any]:
 
 def figures(evaluation: Evaluation, first: Evaluation) -> dict[str, Any]:
     """Return the figures of one evaluation; see `row`."""
-    accuracy, cost, layers = (
-        facts.accuracy(evaluation),
-        facts.part(evaluation, "cost"),
-        facts.rows(evaluation, "layers"),
-    )
-    convolutions = [
-        int(r["row_tiles"]) for r in layers if str(r.get("kind", "")).startswith("conv") and "row_tiles" in r
-    ]
-    energy, unit = text.finite(cost.get("energy_J")), text.finite(facts.part(first, "cost").get("energy_J"))
+    accuracy, cost = evaluation.accuracy, evaluation.cost
+    convolutions = [layer.row_tiles for layer in evaluation.layers if layer.kind.startswith("conv")]
     return {
-        **{key: accuracy.get(key) for key in ("float", "ideal_integer", "mean", "std", "worst")},
-        "chips": len(facts.chips(evaluation)),
+        "float": accuracy.float,
+        "ideal_integer": accuracy.ideal_integer,
+        "mean": accuracy.mean,
+        "std": accuracy.std,
+        "worst": accuracy.worst,
+        "chips": len(accuracy.chips),
         "row_tiles": max(convolutions, default=None),
-        "conversions": cost.get("conversions", sum(int(r.get("conversions", 0)) for r in layers)),
-        "macs": cost.get("macs"),
-        "energy_J": energy,
-        "tops_per_watt": cost.get("tops_per_watt"),
-        "work_efficiency": unit / energy if energy and unit else None,
-        "area_m2": cost.get("area_m2"),
-        "latency_s": cost.get("latency_s"),
+        "conversions": cost.conversions,
+        "macs": cost.macs,
+        "energy_J": cost.energy_J,
+        "tops_per_watt": cost.tops_per_watt,
+        "work_efficiency": _ratio(first.cost.energy_J, cost.energy_J),
+        "area_m2": cost.area_m2,
+        "latency_s": cost.latency_s,
     }
 
 
@@ -171,31 +163,26 @@ def gains(entries: Sequence[Entry]) -> list[dict[str, Any]]:
         For each run that has both evaluations: ``before`` and ``after`` (accuracy on chips, %), ``points``, and
         ``conversions``, ``energy`` (after over before) and ``work_efficiency`` (images per joule, after over before).
     """
-    found: list[dict[str, Any]] = []
+    told: list[dict[str, Any]] = []
     for entry in entries:
         if entry.before is not None:
-            old, new = figures(entry.before, entry.before), figures(entry.evaluation, entry.before)
-            before, after = (_reached(each) for each in (old, new))
-            found.append(
+            old, new = entry.before, entry.evaluation
+            before, after = old.accuracy.on_chip, new.accuracy.on_chip
+            told.append(
                 {
                     "run": entry.name,
                     "recipe": entry.recipe,
                     "before": before,
                     "after": after,
-                    "points": after - before if after is not None and before is not None else None,
-                    "conversions": _ratio(new["conversions"], old["conversions"]),
-                    "energy": _ratio(new["energy_J"], old["energy_J"]),
-                    "work_efficiency": new["work_efficiency"],
-                    "tops_per_watt": _ratio(new["tops_per_watt"], old["tops_per_watt"]),
+                    "points": after - before,
+                    "conversions": _ratio(new.cost.conversions, old.cost.conversions),
+                    "energy": _ratio(new.cost.energy_J, old.cost.energy_J),
+                    "work_efficiency": _ratio(old.cost.energy_J, new.cost.energy_J),
+                    "tops_per_watt": _ratio(new.cost.tops_per_watt, old.cost.tops_per_watt),
                 }
             )
-    return found
+    return told
 
 
-def _reached(record: Mapping[str, Any]) -> float | None:
-    return text.finite(record["mean"]) if record["mean"] is not None else text.finite(record["ideal_integer"])
-
-
-def _ratio(a: object, b: object) -> float | None:
-    over, under = text.finite(a), text.finite(b)
-    return over / under if over is not None and under else None
+def _ratio(over: float, under: float) -> float | None:
+    return over / under if under else None

@@ -4,8 +4,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from bitline.evaluate.record import Data
 from bitline.files import write_text
-from bitline.report import facts, page, study_figures, study_sheets, text
+from bitline.report import page, sentences, study_figures, study_sheets, text
 
 Study = Mapping[str, Any]
 
@@ -45,7 +46,7 @@ def render(study: Study) -> str:
     return page.render(
         "study.html",
         figures,
-        title=f"Partial sums: {facts.title(study)}",
+        title=f"Partial sums: {study.get('model', 'network')} on {_chip_name(study)}",
         about=_about(study),
         lead=[],
         findings=_findings(study),
@@ -59,7 +60,7 @@ def _about(study: Study) -> list[str]:
     chips = len(study.get("seeds") or [])
     commits = [str(commit)[:12] for commit in study.get("commits") or [] if commit]
     said = [
-        facts.data(study),
+        sentences.images(Data.model_validate(study["data"])) if "data" in study else "",
         f"{chips} programmed chip{'s' if chips != 1 else ''}" if chips else "no chip programmed",
         f"commit {', '.join(commits)}" if commits else "",
         f"bitline {study['bitline']}" if study.get("bitline") else "",
@@ -70,14 +71,18 @@ def _about(study: Study) -> list[str]:
 
 def _findings(study: Study) -> dict[int, list[str]]:
     """Group the sentences by lesson."""
-    found: dict[int, list[str]] = {}
+    lessons: dict[int, list[str]] = {}
     for finding in study.get("findings") or []:
-        found.setdefault(int(finding["lesson"]), []).append(str(finding["text"]))
-    return found
+        lessons.setdefault(int(finding["lesson"]), []).append(str(finding["text"]))
+    return lessons
 
 
 def _settings(study: Study) -> list[tuple[str, str]]:
-    known = {key: value for key, value in facts.part(study, "settings").items() if key not in ("chip", "data")}
-    said = [("chip", facts.chip_name(study)), ("adc", text.plain(facts.part(study, "chip").get("adc")))]
+    known = {key: value for key, value in (study.get("settings") or {}).items() if key not in ("chip", "data")}
+    said = [("chip", _chip_name(study)), ("adc", text.plain((study.get("chip") or {}).get("adc")))]
     said += [(text.label(key), text.plain(value)) for key, value in known.items()]
     return [(name, value) for name, value in said if value not in ("", text.ABSENT)]
+
+
+def _chip_name(study: Study) -> str:
+    return str((study.get("chip") or {}).get("name", "unnamed chip"))

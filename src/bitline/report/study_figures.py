@@ -5,7 +5,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from bitline.report import bars, facts, plot, text
+from bitline.report import bars, plot, sweeps, text
 from bitline.report.plot import Figure, Json
 
 Study = Mapping[str, Any]
@@ -75,7 +75,7 @@ def _by_row_tiles(points: Sequence[Mapping[str, Any]]) -> list[tuple[int, float,
 def sqnr(study: Study) -> Figure | None:
     """Draw the SQNR of each layer's output over its row tiles, by cause."""
     layers = study.get("layers") or []
-    names = plot.layer_names([{"name": layer["layer"]} for layer in layers])
+    names = [plot.safe(layer["layer"]) for layer in layers]
     data: list[Json] = []
     for key, name, color in _CAUSES:
         values = [text.finite(layer["sqnr_dB"].get(key)) for layer in layers]
@@ -281,7 +281,7 @@ def energy(study: Study) -> Figure | None:
     if len(points) < 2:
         return None
     column = text.column([point["energy_J"] for point in points], "J")
-    best = facts.frontier(points)
+    best = sweeps.frontier([(point["energy_J"], point["mean"]) for point in points])
     data: list[Json] = [
         {
             "type": "scatter",

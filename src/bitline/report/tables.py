@@ -1,12 +1,13 @@
 """An evaluation in the terminal: what fits its width, and a word on what did not."""
 
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
-from bitline.report import facts, sheets, text
-from bitline.report.facts import Evaluation
+from bitline.evaluate.record import Cost, Evaluation, Variant
+from bitline.report import sentences, sheets, text
+from bitline.report.quantities import quantities
 from bitline.report.sheets import Head, Sheet
 
 if TYPE_CHECKING:
@@ -21,35 +22,35 @@ def print_evaluation(evaluation: Evaluation, console: "Console | None" = None) -
     """Print the headline, the loss by cause, the cost with its span, and each layer.
 
     Args:
-        evaluation: what `bitline evaluate --json` writes; keys that are missing leave their table out.
+        evaluation: to print.
         console: where to print; standard output where absent.
     """
     console = console or _console()
-    _say(console, facts.title(evaluation), "bold")
-    _say(console, facts.data(evaluation), "dim")
+    _say(console, evaluation.title, "bold")
+    _say(console, sentences.images(evaluation.data), "dim")
     _say(console, _headline(evaluation))
     for sheet in (
         sheets.causes(evaluation),
-        _cost(evaluation),
-        sheets.parts(evaluation),
+        _cost(evaluation.cost),
+        sheets.parts(evaluation.cost),
         sheets.layers(evaluation),
         sheets.digital(evaluation),
     ):
         _show(console, sheet)
-    for note in facts.part(evaluation, "cost").get("notes") or ():
+    for note in evaluation.cost.notes:
         _say(console, f"cost: {note}", "dim")
-    for missing in facts.absent(evaluation):
+    for missing in sentences.absent(evaluation):
         _say(console, f"not in this evaluation: {missing}", "dim")
 
 
-def print_sweep(rows: Sequence[Mapping[str, Any]], console: "Console | None" = None) -> None:
+def print_sweep(variants: Sequence[Variant], console: "Console | None" = None) -> None:
     """Print the chips of a sweep; a dot marks those that no other beats in both accuracy and energy.
 
     Args:
-        rows: ``{"label", "chip overrides", "mean", "std", "energy_J", ...}`` each.
+        variants: of one chip.
         console: where to print; standard output where absent.
     """
-    _show(console or _console(), sheets.sweep(rows))
+    _show(console or _console(), sheets.sweep(variants))
 
 
 def print_sheet(sheet: Sheet, console: "Console | None" = None) -> None:
@@ -74,21 +75,17 @@ def _say(console: "Console", words: str, style: str = "") -> None:
 
 
 def _headline(evaluation: Evaluation) -> str:
-    accuracy, programmed = facts.accuracy(evaluation), facts.chips(evaluation)
-    stops = [
-        f"{name} {text.decimal(accuracy[key])} %"
-        for name, key in (("float", "float"), ("ideal integer", "ideal_integer"))
-        if key in accuracy
-    ]
-    if len(programmed) == 1:
-        stops.append(f"one chip {text.decimal(programmed[0])} %")
-    elif programmed:
-        spread = text.spread(accuracy["mean"], accuracy["std"])
-        stops.append(f"{len(programmed)} chips {spread} %, worst {text.decimal(accuracy['worst'])} %")
+    accuracy = evaluation.accuracy
+    stops = [f"float {text.decimal(accuracy.float)} %", f"ideal integer {text.decimal(accuracy.ideal_integer)} %"]
+    if len(accuracy.chips) == 1:
+        stops.append(f"one chip {text.decimal(accuracy.mean)} %")
+    elif accuracy.chips:
+        spread = text.spread(accuracy.mean, accuracy.std)
+        stops.append(f"{len(accuracy.chips)} chips {spread} %, worst {text.decimal(accuracy.worst)} %")
     return " → ".join(stops)
 
 
-def _cost(evaluation: Evaluation) -> Sheet:
+def _cost(cost: Cost) -> Sheet:
     """Each figure beside what other ADC models make of it."""
     heads = [
         Head("cost", numeric=False),
@@ -98,7 +95,7 @@ def _cost(evaluation: Evaluation) -> Sheet:
     ]
     lines = [
         [sheets.Cell(q.name), sheets.Cell(q.text), sheets.Cell(q.span or text.ABSENT), sheets.Cell(q.note)]
-        for q in facts.quantities(evaluation)
+        for q in quantities(cost)
     ]
     return Sheet("Cost of one inference", heads, lines)
 

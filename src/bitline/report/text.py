@@ -1,8 +1,9 @@
 """Numbers and names as a reader wants them; a dash stands for what was not measured."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, cast
 
 from bitline import units
 
@@ -111,6 +112,16 @@ def stem(key: str) -> str:
     """Name a key without the unit it ends with: ``evaluation_s`` is "evaluation"."""
     head, _, unit = key.rpartition("_")
     return label(head if head and unit in {"J", "s", "m2", "W", "V", "S", "Hz"} else key)
+
+
+def flat(record: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return nested keys as ``adc.bits``."""
+    keys: dict[str, Any] = {}
+    for key, value in record.items():
+        nested = isinstance(value, Mapping) and bool(value)
+        below = cast("Mapping[str, Any]", value)
+        keys |= flat(below, f"{prefix}{key}.") if nested else {f"{prefix}{key}": value}
+    return keys
 
 
 def plain(value: object) -> str:

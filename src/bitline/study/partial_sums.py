@@ -14,7 +14,7 @@ from typing import Any
 
 from bitline.chip.description import Chip
 from bitline.errors import DataError
-from bitline.evaluate.accuracy import Tick
+from bitline.evaluate.score import Tick
 from bitline.nn import crossbar_layers
 from bitline.study import grid, layers, lesson_tiles, tiles, training
 from bitline.study.findings import findings

@@ -1,6 +1,5 @@
 """The network under study, moved from chip to chip and never calibrated twice for the same one."""
 
-import statistics
 from collections.abc import Mapping
 from typing import Any
 
@@ -8,8 +7,8 @@ from torch import Tensor
 
 from bitline.chip.description import Chip, Ideal
 from bitline.chip.variants import ideal, with_cells
-from bitline.evaluate import OnChip, accuracy, put_on_chip
-from bitline.evaluate.accuracy import Tick
+from bitline.evaluate import OnChip, Spread, accuracy, put_on_chip
+from bitline.evaluate.score import Tick
 from bitline.evaluate.visit import on_each_layer
 from bitline.nn import IDEAL, crossbar_layers
 from bitline.study.plan import Plan
@@ -84,8 +83,7 @@ def spread(chips: list[float]) -> dict[str, Any]:
     """Return accuracies with their mean, standard deviation and worst; only the empty list of none."""
     if not chips:
         return {"chips": chips}
-    std = statistics.stdev(chips) if len(chips) > 1 else 0.0
-    return {"chips": chips, "mean": statistics.fmean(chips), "std": std, "worst": min(chips)}
+    return {"chips": chips, **Spread.of(chips).to_json()}
 
 
 def programs(chip: Chip) -> bool:

@@ -1,0 +1,334 @@
+"""What an evaluation says: the content of ``evaluation.json``, typed and checked.
+
+Keys that end with a unit (``energy_J``) are in that unit; accuracies are in percent, energies and counts for one image.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, Self, get_args
+
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
+
+from bitline.chip.description import Chip
+from bitline.chip.records import Record
+from bitline.evaluate.spread import Spread
+
+FORMAT = 2
+"""of the files that this version writes; files of format 1 have no number"""
+
+Cause = Literal["quantization", "adc", "programming", "faults", "read_noise"]
+"""a departure from the exact product"""
+
+CAUSES: tuple[Cause, ...] = get_args(Cause)
+"""in the order that they are added"""
+
+Percent = Annotated[float, Field(ge=0, le=100)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Amount = Annotated[float, Field(ge=0)]
+Count = Annotated[int, Field(ge=0)]
+
+_VISIBLE = 0.005  # points that two decimals show
+
+
+class Data(Record):
+    """The images that the accuracy is of."""
+
+    name: str
+    split: str
+    count: Count
+
+
+class Accuracy(Record):
+    """Share of images that are classified correctly, %; no mean, std and worst where no chip was programmed."""
+
+    float: Percent
+    """of the network without a chip"""
+    ideal_integer: Percent
+    """of exact products of integers"""
+    chips: tuple[Percent, ...]
+    """of each programmed chip, in the order of the seeds"""
+    mean: Percent | None = None
+    std: Amount | None = None
+    """points"""
+    worst: Percent | None = None
+
+    @classmethod
+    def of(cls, plain: Percent, ideal_integer: Percent, chips: Sequence[Percent]) -> Self:
+        """Return the accuracies with the spread of the chips.
+
+        Args:
+            plain: of the network without a chip.
+            ideal_integer: of exact products of integers.
+            chips: of each programmed chip.
+        """
+        spread = Spread.of(chips).to_json() if chips else {}
+        return cls.model_validate({"float": plain, "ideal_integer": ideal_integer, "chips": chips, **spread})
+
+    @property
+    def spread(self) -> Spread | None:
+        """Of the chips; None where none was programmed."""
+        return Spread.of(self.chips) if self.chips else None
+
+    @property
+    def on_chip(self) -> Percent:
+        """Mean of the chips, or that of exact integers where none was programmed."""
+        return self.ideal_integer if self.mean is None else self.mean
+
+    @model_validator(mode="after")
+    def _spread_of_the_chips(self) -> Self:
+        for name in ("mean", "std", "worst"):
+            if (getattr(self, name) is None) == bool(self.chips):
+                raise ValueError(f"{name} is {getattr(self, name)} with {len(self.chips)} chips")
+        return self
+
+    @model_serializer(mode="wrap")
+    def _without_absent(self, to_json: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return {key: value for key, value in to_json(self).items() if value is not None}
+
+
+class Loss(Record):
+    """What one cause takes, on the same chips as the cause before it."""
+
+    cause: Cause
+    points: float
+    """mean over the chips; negative: a gain"""
+    std: Amount
+    """of the points over the chips"""
+    accuracy_after: Percent
+
+
+@dataclass(frozen=True)
+class Step:
+    """The accuracy before and after one cause.
+
+    Args:
+        cause: one of `CAUSES`; or ``other_chips``, which the loss was not split on, or ``not_attributed`` to any cause.
+        before: accuracy, %.
+        after: accuracy, %.
+        points: lost.
+        std: of the points over the chips.
+    """
+
+    cause: Cause | Literal["other_chips", "not_attributed"]
+    before: float
+    after: float
+    points: float
+    std: float = 0.0
+
+
+class AdcEstimate(Record):
+    """The chip under one model of its ADC."""
+
+    energy_J: Amount  # noqa: N815
+    area_m2: Amount
+    tops_per_watt: Amount
+    adc_energy_J: Amount  # noqa: N815
+    """of all conversions"""
+    adc_area_m2: Amount
+    """of all ADCs"""
+    conversion_J: Amount  # noqa: N815
+    """of one conversion"""
+
+
+class Cost(Record):
+    """What an image costs on the chip; see `bitline.cost.result.Cost`."""
+
+    chip: str
+    data: Literal["measured", "assumed", "fixed"]
+    """where bit densities come from"""
+    energy_J: Amount  # noqa: N815
+    latency_s: Amount
+    interval_s: Amount
+    """between images in a pipeline of layers"""
+    area_m2: Amount
+    unused_area_m2: Amount
+    """of crossbars that hold no layer"""
+    leakage_W: Amount  # noqa: N815
+    tops: Amount
+    """10^12 operations a second, pipelined"""
+    tops_per_watt: Amount
+    macs: Count
+    conversions: Count
+    crossbars: Count
+    crossbars_built: Count
+    tiles: Count
+    energy_parts: dict[str, float]
+    """J, by component"""
+    area_parts: dict[str, float]
+    """m2, by component"""
+    latency_parts: dict[str, float]
+    """s, by component"""
+    adc_model: str
+    """that the figures hold for"""
+    adc_range: dict[str, AdcEstimate]
+    """the same chip under every ADC model that covers its bits"""
+    notes: tuple[str, ...]
+    """what was assumed, scaled or left out"""
+
+
+class PartialSums(Record):
+    """Histogram of a layer's analog sums and the range of its ADCs, level units."""
+
+    bin_low: float
+    """lower end of the first bin"""
+    bin_width: Annotated[float, Field(gt=0)]
+    counts: tuple[Count, ...]
+    range_low: float
+    range_high: float
+    """of several ranges, the envelope"""
+    lsb: Amount
+    """of several, the median"""
+    ranges: Count
+
+
+class NoSums(Record):
+    """A layer that makes no analog sums, since it stays digital."""
+
+
+class Layer(Record):
+    """One layer of the placement."""
+
+    name: str
+    kind: str
+    rows: Count
+    """inputs of one product"""
+    cols: Count
+    """outputs of one product"""
+    groups: Count
+    """products"""
+    strategy: str
+    """how the groups are laid out"""
+    row_tiles: Count
+    """partial sums of an output, for each input digit and slice"""
+    crossbars: Count
+    crossbars_removed: Count
+    """that are not built, since all of their weights are zero"""
+    steps: Count
+    """reads of the fullest crossbar for one input digit"""
+    utilization: Share
+    """cells in use"""
+    conversions: Count
+    macs: Count
+    energy_J: Amount  # noqa: N815
+    energy_parts: dict[str, float]
+    """J, by component"""
+    latency_s: Amount
+    area_m2: Amount
+    adc_clip_fraction: Share
+    """conversions outside the range"""
+    partial_sum_sqnr_dB: float | None  # noqa: N815
+    """power of the sums over that of their conversion error; none where every conversion is exact"""
+    partial_sums: PartialSums | NoSums
+    error_parts: dict[Cause, Amount]
+    """power of the error that a cause adds to the output, over the power of the output, with exact inputs"""
+
+    @property
+    def sums(self) -> PartialSums | None:
+        """The histogram, where the layer makes analog sums."""
+        return self.partial_sums if isinstance(self.partial_sums, PartialSums) else None
+
+
+class DigitalOperation(Record):
+    """A weighted operation that no crossbar does."""
+
+    name: str
+    op: str
+    why: str
+
+
+class Timing(Record):
+    """How long the evaluation took."""
+
+    calibration_s: Amount
+    accuracy_s: Amount
+    evaluation_s: Amount
+    """all of it"""
+
+
+class Evaluation(Record):
+    """One network on programmed chips: accuracy with spread, loss by cause, cost, layer by layer."""
+
+    format: Literal[2]
+    """of the file"""
+    bitline: str
+    """version that evaluated"""
+    commit: str | None
+    """of the source; none outside a repository"""
+    chip: Chip
+    model: str
+    ranges: str | None
+    """file that input and ADC ranges came from; none: from calibration"""
+    data: Data
+    seeds: tuple[int, ...]
+    """of the programmed chips"""
+    bias_correction: bool
+    """whether biases were set anew for each programmed chip"""
+    accuracy: Accuracy
+    causes: tuple[Loss, ...]
+    """in the order that they were added"""
+    cause_seeds: tuple[int, ...]
+    """of the chips on which the loss was split"""
+    cost: Cost
+    layers: tuple[Layer, ...]
+    """in the order that they run"""
+    digital: tuple[DigitalOperation, ...]
+    folded: dict[str, str]
+    """batch norm -> layer that it went into"""
+    timing: Timing
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain data: the content of the file."""
+        return self.model_dump(mode="json")
+
+    @model_validator(mode="after")
+    def _one_seed_a_chip(self) -> Self:
+        if len(self.seeds) != len(self.accuracy.chips):
+            raise ValueError(f"{len(self.seeds)} seeds for {len(self.accuracy.chips)} chips")
+        return self
+
+    @property
+    def title(self) -> str:
+        """What was evaluated."""
+        return f"{self.model} on {self.chip.name}"
+
+    @property
+    def steps(self) -> tuple[Step, ...]:
+        """The causes from the float network to the chips; what they leave unexplained comes last, where it shows."""
+        before, steps = self.accuracy.float, list[Step]()
+        for loss in self.causes:
+            steps.append(Step(loss.cause, before, loss.accuracy_after, loss.points, loss.std))
+            before = loss.accuracy_after
+        mean = self.accuracy.mean
+        if steps and mean is not None and abs(before - mean) >= _VISIBLE:
+            whole = len(self.cause_seeds) == len(self.accuracy.chips)
+            steps.append(Step("not_attributed" if whole else "other_chips", before, mean, before - mean))
+        return tuple(steps)
+
+    @property
+    def active_causes(self) -> tuple[Cause, ...]:
+        """Causes that add error to any layer, in the order that they act."""
+        return tuple(cause for cause in CAUSES if any(layer.error_parts.get(cause) for layer in self.layers))
+
+
+class Variant(Record):
+    """One network on one chip of a sweep."""
+
+    label: str
+    overrides: tuple[str, ...]
+    """what was changed of the chip, ``adc.bits=6`` and the like"""
+    chips: tuple[Percent, ...]
+    """accuracy of each programmed chip"""
+    mean: Percent
+    std: Amount
+    """points"""
+    worst: Percent
+    energy_J: Amount  # noqa: N815
+    latency_s: Amount
+    area_m2: Amount
+    tops_per_watt: Amount
+    crossbars: Count
+    conversions: Count
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain data."""
+        return self.model_dump(mode="json")

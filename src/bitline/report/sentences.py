@@ -1,0 +1,52 @@
+"""What an evaluation says in words, for the page and the terminal alike."""
+
+from bitline.evaluate.record import Data, Evaluation
+from bitline.report import text
+from bitline.report.quantities import parts, quantities
+
+
+def images(data: Data) -> str:
+    """Name the images: ``cifar10 test, 500 images``."""
+    return f"{data.name} {data.split}, {text.number(data.count)} images"
+
+
+def lead(evaluation: Evaluation) -> list[str]:
+    """Say the result in two sentences."""
+    return [f"{_accuracy(evaluation)}.", f"{_cost(evaluation)}."]
+
+
+def _accuracy(evaluation: Evaluation) -> str:
+    accuracy = evaluation.accuracy
+    said = f"The float network answers {text.decimal(accuracy.float)} % of the images right"
+    if accuracy.chips:
+        some = "one programmed chip" if len(accuracy.chips) == 1 else f"{len(accuracy.chips)} programmed chips"
+        said += f", {some} {text.spread(accuracy.mean, accuracy.std)} %"
+    else:
+        said += f", an ideal chip in integers {text.decimal(accuracy.ideal_integer)} %"
+    worst = max(evaluation.causes, key=lambda loss: loss.points, default=None)
+    if worst is not None and worst.points > 0:
+        cause = f"{'the ' if worst.cause == 'adc' else ''}{text.cause(worst.cause)}"
+        said += f". Most is lost to {cause}: {text.decimal(worst.points)} points"
+    return said
+
+
+def _cost(evaluation: Evaluation) -> str:
+    energy, latency, *_ = quantities(evaluation.cost)
+    said = f"One inference costs {energy.text}" + (f" ({energy.span} across ADC models)" if energy.span else "")
+    said += f" and {latency.text}"
+    for name, share in list(parts(evaluation.cost)["energy"].shares.items())[:1]:
+        said += f"; {text.label(name)} takes {100 * share:.0f} % of the energy"
+    return said
+
+
+def absent(evaluation: Evaluation) -> list[str]:
+    """Name what this evaluation does not hold, so that a short page is not taken for a whole one."""
+    missing: list[str] = []
+    if not evaluation.accuracy.chips:
+        missing.append("accuracy of programmed chips: no chip was programmed")
+    analog = [layer for layer in evaluation.layers if layer.strategy != "digital"]
+    without = [layer.name for layer in analog if layer.sums is None]
+    if without:
+        whole = len(without) == len(evaluation.layers)
+        missing.append(f"partial sums of {'every layer' if whole else ', '.join(without)}")
+    return missing
