@@ -1,6 +1,5 @@
 """`bitline evaluate` as a user starts it."""
 
-import json
 import subprocess
 import sys
 from pathlib import Path
@@ -8,6 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import save_model
+
+from evaluation_files import check_file
 
 NET = """
 from torch import nn
@@ -58,7 +59,8 @@ def test_a_model_of_the_users_own_is_evaluated(files: Path, tmp_path: Path):
         "--html",
         tmp_path / "page.html",
     )
-    result = json.loads(out)
+    (tmp_path / "evaluation.json").write_text(out)
+    result = check_file(tmp_path / "evaluation.json")
     assert result["chip"]["adc"]["bits"] == 4
     assert len(result["accuracy"]["chips"]) == 2
     assert result["folded"] == {"norm": "conv"}

@@ -44,13 +44,15 @@ def lsbs(on_chip) -> list[Tensor]:
 def test_an_evaluation_takes_its_ranges_from_the_file_and_says_so(ranges):
     calibrated = evaluate(network(), digits(), CHIP, SETTINGS)
     brought = evaluate(network(), digits(), CHIP, SETTINGS, ranges=ranges)
-    assert (calibrated["ranges"], brought["ranges"]) == (None, "ranges.safetensors")
-    assert brought["accuracy"]["ideal_integer"] == calibrated["accuracy"]["ideal_integer"]
-    for mine, theirs in zip(brought["layers"], calibrated["layers"], strict=True):
-        assert mine["partial_sums"]["lsb"] == pytest.approx(theirs["partial_sums"]["lsb"] * 2**0.7, rel=0.01)
-    assert brought["cost"]["energy_J"] == pytest.approx(calibrated["cost"]["energy_J"])
+    assert (calibrated.ranges, brought.ranges) == (None, "ranges.safetensors")
+    assert brought.accuracy.ideal_integer == calibrated.accuracy.ideal_integer
+    for mine, theirs in zip(brought.layers, calibrated.layers, strict=True):
+        assert mine.sums is not None
+        assert theirs.sums is not None
+        assert mine.sums.lsb == pytest.approx(theirs.sums.lsb * 2**0.7, rel=0.01)
+    assert brought.cost.energy_J == pytest.approx(calibrated.cost.energy_J)
     again = evaluate(network(), digits(), CHIP, SETTINGS, ranges=ranges)
-    assert again["accuracy"] == brought["accuracy"]
+    assert again.accuracy == brought.accuracy
 
 
 def test_a_sweep_keeps_the_ranges_where_they_hold_and_calibrates_where_they_do_not(ranges):

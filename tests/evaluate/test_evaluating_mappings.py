@@ -1,6 +1,5 @@
 """One network under every mapping: what an evaluation says, and that cost and arithmetic count alike."""
 
-import json
 from functools import cache
 
 import pytest
@@ -15,6 +14,7 @@ from bitline.evaluate.densities import measure
 from bitline.mapping.strategies import STRATEGIES
 from bitline.nn import crossbar_layers
 from bitline.report import html
+from evaluation_files import check
 
 CHIP = load("strip-22nm", ["cell_cost=conductance"])
 SETTINGS = Settings(chips=1, cause_chips=1, images=32, calibration_images=64, diagnose_images=4)
@@ -43,18 +43,18 @@ def network() -> nn.Module:
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_an_evaluation_says_how_each_layer_is_mapped(strategy, tmp_path):
     result = evaluate(network(), digits(), CHIP, SETTINGS, mapping={"depthwise": strategy})
-    json.dumps(result, allow_nan=False)
-    assert [layer["strategy"] for layer in result["layers"]] == ["dense", strategy, "dense", "dense"]
-    layer = result["layers"][1]
-    assert (layer["conversions"] == 0) == (strategy == "digital")
-    assert (result["cost"]["energy_parts"]["digital_mac"] > 0) == (strategy == "digital")
+    check(result, tmp_path)
+    assert [layer.strategy for layer in result.layers] == ["dense", strategy, "dense", "dense"]
+    layer = result.layers[1]
+    assert (layer.conversions == 0) == (strategy == "digital")
+    assert (result.cost.energy_parts["digital_mac"] > 0) == (strategy == "digital")
     if strategy == "digital":
-        assert layer["partial_sums"] == {}
-        assert layer["adc_clip_fraction"] == 0
-        assert layer["error_parts"]["programming"] == 0
+        assert layer.sums is None
+        assert layer.adc_clip_fraction == 0
+        assert layer.error_parts["programming"] == 0
     else:
-        counted = sum(layer["partial_sums"]["counts"])
-        assert counted == 4 * layer["conversions"]
+        assert layer.sums is not None
+        assert sum(layer.sums.counts) == 4 * layer.conversions
     page = html.write(result, tmp_path / "page.html")
     assert page.is_file()
 

@@ -1,17 +1,20 @@
 """An evaluation says what it claims: paired seeds, causes that add up, parts that sum, no trace of the batch size."""
 
+import io
 import math
 from functools import cache
-from typing import Any
 
 import pytest
 import torch
+from rich.console import Console
 from torch import nn
 
 from bitline import chip as chips
 from bitline import data as datasets
 from bitline.errors import ChipError, DataError
-from bitline.evaluate import Settings, accuracy, cheapest, evaluate, put_on_chip, stages, sweep
+from bitline.evaluate import Evaluation, Settings, accuracy, cheapest, evaluate, load, put_on_chip, stages, sweep
+from bitline.report import html, print_evaluation
+from evaluation_files import check
 
 CHIP = chips.load("example-128", ["adc.bits=4", "cell.programming.sigma=0.1"])
 SETTINGS = Settings(chips=3, cause_chips=2, images=100, calibration_images=100, diagnose_images=4)
@@ -46,67 +49,86 @@ def network() -> nn.Module:
 
 
 @cache
-def evaluated() -> dict[str, Any]:
+def evaluated() -> Evaluation:
     return evaluate(network(), digits(), CHIP, SETTINGS, name="small")
 
 
 def test_the_losses_by_cause_add_up_to_the_whole_loss_on_the_same_chips():
     result = evaluated()
-    same_chips = result["accuracy"]["chips"][: SETTINGS.cause_chips]
-    lost = result["accuracy"]["float"] - sum(same_chips) / len(same_chips)
-    assert math.isclose(sum(cause["points"] for cause in result["causes"]), lost, abs_tol=1e-9)
-    assert [cause["cause"] for cause in result["causes"]] == [
-        "quantization",
-        "adc",
-        "programming",
-        "faults",
-        "read_noise",
-    ]
+    same_chips = result.accuracy.chips[: SETTINGS.cause_chips]
+    lost = result.accuracy.float - sum(same_chips) / len(same_chips)
+    assert math.isclose(sum(loss.points for loss in result.causes), lost, abs_tol=1e-9)
+    assert [loss.cause for loss in result.causes] == ["quantization", "adc", "programming", "faults", "read_noise"]
     assert lost > 1, "the chip spoils nothing, so this test shows nothing"
 
 
 def test_mean_spread_and_worst_are_those_of_the_chips():
-    found = evaluated()["accuracy"]
-    values = torch.tensor(found["chips"], dtype=torch.float64)
+    accuracies = evaluated().accuracy
+    values = torch.tensor(accuracies.chips, dtype=torch.float64)
     assert len(values) == SETTINGS.chips
-    assert math.isclose(found["mean"], float(values.mean()))
-    assert math.isclose(found["std"], float(values.std()))
-    assert found["worst"] == float(values.min())
+    assert math.isclose(accuracies.mean, float(values.mean()))
+    assert math.isclose(accuracies.std, float(values.std()))
+    assert accuracies.worst == float(values.min())
 
 
 def test_cost_parts_and_layers_sum_to_the_total():
     result = evaluated()
-    total = result["cost"]["energy_J"]
-    assert math.isclose(sum(result["cost"]["energy_parts"].values()), total, rel_tol=1e-9)
-    assert math.isclose(sum(layer["energy_J"] for layer in result["layers"]), total, rel_tol=1e-9)
-    assert math.isclose(sum(result["cost"]["area_parts"].values()), result["cost"]["area_m2"], rel_tol=1e-9)
+    total = result.cost.energy_J
+    assert math.isclose(sum(result.cost.energy_parts.values()), total, rel_tol=1e-9)
+    assert math.isclose(sum(layer.energy_J for layer in result.layers), total, rel_tol=1e-9)
+    assert math.isclose(sum(result.cost.area_parts.values()), result.cost.area_m2, rel_tol=1e-9)
 
 
 def test_each_layer_has_its_statistics_and_one_error_part_a_cause():
     result = evaluated()
     causes = {"quantization", "adc", "programming", "faults", "read_noise"}
-    for layer in result["layers"]:
-        assert set(layer["error_parts"]) == causes
-        assert all(part >= 0 for part in layer["error_parts"].values())
-        assert 0 <= layer["adc_clip_fraction"] <= 1
-        assert layer["partial_sum_sqnr_dB"] > 0
-        assert sum(layer["partial_sums"]["counts"]) > 0
-        assert len(layer["partial_sums"]["counts"]) <= 96
+    for layer in result.layers:
+        assert set(layer.error_parts) == causes
+        assert all(part >= 0 for part in layer.error_parts.values())
+        assert 0 <= layer.adc_clip_fraction <= 1
+        assert layer.partial_sum_sqnr_dB > 0
+        assert sum(layer.partial_sums.counts) > 0
+        assert len(layer.partial_sums.counts) <= 96
 
 
 def test_the_histogram_counts_every_conversion_of_the_images_looked_at():
-    for layer in evaluated()["layers"]:
-        assert sum(layer["partial_sums"]["counts"]) == SETTINGS.diagnose_images * layer["conversions"]
+    for layer in evaluated().layers:
+        assert sum(layer.partial_sums.counts) == SETTINGS.diagnose_images * layer.conversions
 
 
-def test_an_evaluation_is_plain_data_and_repeatable_with_another_batch_size():
+def test_an_evaluation_is_repeatable_with_another_batch_size():
     import dataclasses
-    import json
 
-    first = json.loads(json.dumps(evaluated()))
+    first = evaluated()
     other = evaluate(network(), digits(), CHIP, dataclasses.replace(SETTINGS, batch_size=7), name="small")
-    assert first["accuracy"] == other["accuracy"]
-    assert first["causes"] == other["causes"]
+    assert first.accuracy == other.accuracy
+    assert first.causes == other.causes
+
+
+def test_its_file_fits_the_schema_and_shows_as_what_was_just_evaluated(tmp_path):
+    content = check(evaluated(), tmp_path)
+    assert list(content)[:4] == ["format", "bitline", "commit", "chip"]
+    read = load(tmp_path / "checked.json")
+    assert html.render(read) == html.render(evaluated())
+    assert printed(read) == printed(evaluated())
+
+
+def printed(evaluation: Evaluation) -> str:
+    console = Console(record=True, width=120, file=io.StringIO())
+    print_evaluation(evaluation, console)
+    return console.export_text()
+
+
+def test_a_figure_that_is_not_finite_is_refused_and_named(monkeypatch):
+    import dataclasses
+
+    from bitline.evaluate import run
+
+    price = run.price
+    monkeypatch.setattr(run, "price", lambda *a, **k: dataclasses.replace(price(*a, **k), energy_J=math.inf))
+    settings = dataclasses.replace(SETTINGS, chips=0, images=10)
+    with pytest.raises(DataError, match="small on example-128: energy_J = inf: input should be a finite number"):
+        evaluate(network(), digits(), CHIP, settings, name="small")
 
 
 def test_the_model_given_is_not_changed():
@@ -124,13 +146,13 @@ def test_a_chip_without_departures_answers_as_ideal_integers_do():
         "cell.faults={stuck_off=0.0, stuck_on=0.0}",
     )
     result = evaluate(network(), digits(), ideal, SETTINGS)
-    assert [cause["cause"] for cause in result["causes"]] == ["quantization", "adc"]
-    assert set(result["accuracy"]["chips"]) == {result["accuracy"]["ideal_integer"]}
-    assert result["causes"][1]["points"] == 0
-    for layer in result["layers"]:
-        assert layer["error_parts"]["adc"] == 0
-        assert layer["partial_sum_sqnr_dB"] is None
-        assert layer["adc_clip_fraction"] == 0
+    assert [loss.cause for loss in result.causes] == ["quantization", "adc"]
+    assert set(result.accuracy.chips) == {result.accuracy.ideal_integer}
+    assert result.causes[1].points == 0
+    for layer in result.layers:
+        assert layer.error_parts["adc"] == 0
+        assert layer.partial_sum_sqnr_dB is None
+        assert layer.adc_clip_fraction == 0
 
 
 def test_stages_end_with_the_chip_itself():
@@ -142,19 +164,20 @@ def test_zero_chips_leave_out_what_they_would_have_shown():
     import dataclasses
 
     result = evaluate(network(), digits(), CHIP, dataclasses.replace(SETTINGS, chips=0))
-    assert result["accuracy"]["chips"] == []
-    assert "mean" not in result["accuracy"]
-    assert [cause["cause"] for cause in result["causes"]] == ["quantization", "adc"]
+    assert result.accuracy.chips == ()
+    assert result.accuracy.mean is None
+    assert "mean" not in result.to_json()["accuracy"]
+    assert [loss.cause for loss in result.causes] == ["quantization", "adc"]
 
 
 def test_more_adc_bits_cost_more_and_lose_less():
     on_chip = put_on_chip(network(), digits(), CHIP, Settings(chips=2, images=100, calibration_images=100))
     rows = sweep(on_chip, CHIP, [["adc.bits=2"], ["adc.bits=7"], ["crossbar.rows=16", "crossbar.active_rows=16"]])
-    assert rows[0]["mean"] < rows[1]["mean"]
-    assert rows[0]["energy_J"] < rows[1]["energy_J"]
-    assert rows[2]["conversions"] > rows[1]["conversions"]
-    assert cheapest(rows, within=0.0)["mean"] == max(row["mean"] for row in rows)
-    assert cheapest(rows, within=100.0)["energy_J"] == min(row["energy_J"] for row in rows)
+    assert rows[0].mean < rows[1].mean
+    assert rows[0].energy_J < rows[1].energy_J
+    assert rows[2].conversions > rows[1].conversions
+    assert cheapest(rows, within=0.0).mean == max(row.mean for row in rows)
+    assert cheapest(rows, within=100.0).energy_J == min(row.energy_J for row in rows)
 
 
 def test_sweeping_back_and_forth_gives_the_same_rows():

@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from report_samples import VGG8, evaluation
 from test_report_html import EVIL, Page, strings
 
 from bitline import chip as chips
 from bitline.errors import DataError
 from bitline.report import compare, runs
+from evaluation_samples import VGG8, evaluation, record
 
 
 def folder(path: Path, after: dict[str, Any], *, before: dict[str, Any] | None = None, recipe: str = "") -> Path:
@@ -61,7 +61,7 @@ def test_equal_work_is_images_per_joule_over_the_first_run(three: list[Path]):
 def test_row_tiles_are_those_of_the_convolution_that_has_most(three: list[Path]):
     assert compare.comparison(runs.read(three))["runs"][0]["row_tiles"] == 36, "64 of the linear layer do not count"
     assert max(layer["row_tiles"] for layer in evaluation()["layers"]) == 64
-    without = evaluation(VGG8[-2:])
+    without = record(evaluation(VGG8[-2:]))
     assert runs.figures(without, without)["row_tiles"] is None
 
 
@@ -76,7 +76,7 @@ def test_each_recipe_is_set_against_the_network_it_began_with(three: list[Path])
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"seeds": [0, 1, 2]}, "seeds of the chips: 0 to 19 in plain, separable; 0 to 2 in group"),
+        ({"seeds": list(range(1, 21))}, "seeds of the chips: 0 to 19 in plain, separable; 1 to 20 in group"),
         ({"data": {"name": "cifar10", "split": "test", "count": 9}}, "images: 500 in plain, separable; 9 in group"),
         ({"bitline": "0.2.0"}, "bitline: 0.1.0 in plain, separable; 0.2.0 in group"),
     ],
@@ -177,11 +177,12 @@ def test_no_run_is_praised_for_energy_that_the_first_already_has(three: list[Pat
     assert compare.lead(found)[1] == "No run does more images per joule than group."
 
 
-def test_runs_without_chips_or_energy_still_compare(tmp_path: Path):
-    bare = {"accuracy": {"float": 90.0, "ideal_integer": 89.0, "chips": []}, "cost": {}, "layers": []}
+def test_runs_without_chips_still_compare(tmp_path: Path):
+    accuracy = {"float": 90.0, "ideal_integer": 89.0, "chips": []}
+    bare = {**evaluation(), "accuracy": accuracy, "seeds": [], "cause_seeds": []}
     entries = runs.read([folder(tmp_path / name, bare, before=bare) for name in ("a", "b")])
     shown = Page(compare.render(entries))
-    assert set(shown.figures) == {"accuracy"}
+    assert set(shown.figures) == {"accuracy", "energy", "layers"}
     assert compare.lead(compare.comparison(entries)) == []
 
 
@@ -189,7 +190,7 @@ def test_names_cannot_become_markup(tmp_path: Path):
     found = evaluation()
     found["layers"][0]["name"] = found["model"] = found["commit"] = EVIL
     found["cost"]["energy_parts"][EVIL] = 1e-5
-    entries = [runs.Entry(EVIL, EVIL, found, found), runs.Entry("b", "b", evaluation())]
+    entries = [runs.Entry(EVIL, EVIL, record(found), record(found)), runs.Entry("b", "b", record())]
     shown = Page(compare.render(entries))
     assert not shown.all("img")
     drawn = [words for words in strings(shown.figures) if "alert" in words]

@@ -2,15 +2,18 @@ import re
 from typing import Any
 
 import pytest
-from report_samples import layer
 
+from bitline.evaluate.record import Layer
 from bitline.report.histograms import WIDTH, picture
+from evaluation_samples import layer
 
 
 def drawn(**sums: Any) -> Any:
-    record = layer("conv", 128, 32, 64, seed=0)
-    record["partial_sums"] |= sums
-    return picture(record)
+    content = layer("conv", 128, 32, 64, seed=0)
+    content["partial_sums"] |= sums
+    record = Layer.model_validate(content)
+    assert record.sums is not None
+    return picture(record, record.sums)
 
 
 def bars(path: str) -> list[tuple[float, float]]:
@@ -45,6 +48,5 @@ def test_codes_show_only_where_they_can_be_told_apart():
     assert not fine.codes
 
 
-def test_an_empty_or_range_less_histogram_is_drawn_without_complaint():
+def test_an_empty_histogram_is_drawn_without_complaint():
     assert not bars(drawn(counts=[0, 0, 0]).inside)
-    assert drawn(range_low=None, range_high=None, lsb=None).notes[0].startswith("clipped")

@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from report_samples import deep, evaluation, sweep
 
 from bitline import chip, units
-from bitline.report import facts, html, text, write
+from bitline.errors import ExportError
+from bitline.report import html, text, write
+from evaluation_samples import deep, evaluation, record, sweep
 
 EVIL = '</script><script>alert(1)</script><img src="http://evil.example/x.png">&amp;\u2028'
 
@@ -57,7 +58,7 @@ class Page(HTMLParser):
 
 
 def page(found: dict[str, Any], **options: Any) -> Page:
-    return Page(html.render(found, **options))
+    return Page(html.render(record(found), **options))
 
 
 @pytest.fixture(scope="module")
@@ -126,8 +127,8 @@ def test_every_number_of_the_evaluation_is_on_the_page(vgg8):
     expected += text.column([layer["latency_s"] for layer in found["layers"]], "s").texts
     for part, unit in (("energy_parts", "J"), ("area_parts", "m2"), ("latency_parts", "s")):
         expected += with_total([value for value in found["cost"][part].values() if value], unit)
-    for row in sweep():
-        expected += [row["label"], f"{text.decimal(row['mean'])} ± {text.decimal(row['std'])}"]
+    for variant in sweep():
+        expected += [variant.label, f"{text.decimal(variant.mean)} ± {text.decimal(variant.std)}"]
     expected += ["4f2c1e9d7b60a5c3e8f1", "cifar10 test, 500 images", "212.4 s", "g_max 10 µS", "programming.sigma 0.05"]
     expected += [*found["chip"]["deviations"], *(item["why"] for item in found["digital"])]
     missing = [words for words in expected if words not in vgg8.words]
@@ -135,7 +136,7 @@ def test_every_number_of_the_evaluation_is_on_the_page(vgg8):
 
 
 def test_a_hundred_layers_stay_under_six_megabytes_and_fold_their_histograms(tmp_path):
-    path = write(evaluation(deep(100)), tmp_path / "new folder" / "deep.html")
+    path = write(record(evaluation(deep(100))), tmp_path / "new folder" / "deep.html")
     assert path.stat().st_size < 6_000_000
     found = Page(path.read_text(encoding="utf-8"))
     assert len(found.all("svg")) == 100
@@ -146,14 +147,13 @@ def test_names_cannot_become_markup_anywhere():
     found = evaluation()
     found["model"] = found["commit"] = found["layers"][0]["name"] = found["layers"][1]["kind"] = EVIL
     found["chip"] |= {"name": EVIL, "about": EVIL, "deviations": [EVIL], "doi": f"10.1109/{EVIL}"}
-    found["seeds"] = [EVIL] * 20
     found["digital"] = [{"name": EVIL, "op": EVIL, "why": EVIL}]
-    found["causes"].append({"cause": EVIL, "points": 0.0, "std": 0.1})
     found["cost"]["energy_parts"][EVIL] = 1e-6
     found["cost"]["notes"] = [EVIL]
-    found["layers"][2]["error_parts"][EVIL] = 1e-3
-    rows = [{"label": EVIL, "chip overrides": {EVIL: EVIL}, "mean": 1.0, "energy_J": 1.0, EVIL: EVIL}]
-    clean, soiled = page(evaluation(), sweep=sweep()), page(found, title=EVIL, sweep=rows)
+    found["ranges"] = found["data"]["name"] = EVIL
+    found["folded"] = {EVIL: EVIL}
+    variants = [sweep()[0].model_copy(update={"label": EVIL, "overrides": (f"{EVIL}={EVIL}",)})]
+    clean, soiled = page(evaluation(), sweep=sweep()), page(found, title=EVIL, sweep=variants)
     assert len(soiled.scripts) == len(clean.scripts)
     assert not soiled.all("img")
     assert '</script><script>alert(1)</script><img src="http://evil.example/x.png">&amp;' in soiled.words
@@ -177,56 +177,33 @@ def test_only_a_sound_doi_becomes_a_link():
         assert all((a["href"] or "").startswith("#") for a in page(found).all("a"))
 
 
-@pytest.mark.parametrize(
-    ("removed", "said"),
-    [
-        (["cost"], "cost"),
-        (["causes"], "loss by cause"),
-        (["layers"], "layers on crossbars"),
-        (["layers.partial_sums"], "partial sums of every layer"),
-        (["cost.adc_range"], "cost under other ADC models"),
-        (["chip", "commit", "seeds", "timing", "digital", "data", "model", "bitline"], None),
-        (["layers.error_parts", "layers.energy_J", "layers.energy_parts", "layers.latency_s"], None),
-        (["cost.energy_parts", "cost.area_parts"], None),
-        (["accuracy.mean", "accuracy.std", "accuracy.worst", "accuracy.float"], None),
-    ],
-)
-def test_a_missing_key_leaves_its_section_out_and_is_told(removed, said):
+def test_layers_without_sums_are_told_unless_they_are_digital():
     found = evaluation()
-    for key in removed:
-        section, _, name = key.partition(".")
-        if not name:
-            del found[section]
-        for record in found[section] if section == "layers" and name else [found.get(section)] if name else []:
-            del record[name]
-    words = page(found).words
-    if said is not None:
-        assert f"Not in this evaluation: {said}" in words
+    found["layers"][0] |= {"strategy": "digital", "partial_sums": {}}
+    assert "Not in this evaluation" not in page(found).words
+    found["layers"][1]["partial_sums"] = {}
+    assert "Not in this evaluation: partial sums of features.3" in page(found).words
+    for layer in found["layers"]:
+        layer |= {"strategy": "dense", "partial_sums": {}}
+    shown = page(found)
+    assert "partial sums of every layer" in shown.words
+    assert not shown.all("svg")
 
 
 def test_an_ideal_only_evaluation_shows_no_chips():
     found = evaluation()
     found["accuracy"] = {"float": 91.2, "ideal_integer": 91.0, "chips": []}
-    found["causes"] = found["causes"][:1]
+    found["causes"], found["seeds"], found["cause_seeds"] = found["causes"][:1], [], []
     shown = page(found)
     assert "chips" not in shown.figures
     assert "no chip was programmed" in shown.words
     assert "an ideal chip in integers 91.00 %" in shown.words
 
 
-def test_an_empty_evaluation_is_still_a_page():
-    assert "network on unnamed chip" in page({}).words
-    assert not page({}).all("svg")
-
-
-def test_numbers_that_json_lacks_neither_break_the_figures_nor_hide():
+def test_a_layer_whose_conversions_are_all_exact_has_no_sqnr():
     found = evaluation()
-    found["layers"][0] |= {"partial_sum_sqnr_dB": None, "energy_J": math.inf}
-    found["layers"][1]["partial_sum_sqnr_dB"] = math.nan
-    found["layers"][1]["error_parts"]["adc"] = math.nan
-    shown = page(found)
-    assert shown.figures
-    assert "every conversion exact" in shown.words
+    found["layers"][0]["partial_sum_sqnr_dB"] = None
+    assert "every conversion exact" in page(found).words
 
 
 def test_the_figures_are_valid_plotly():
@@ -258,20 +235,23 @@ def test_the_waterfall_ends_where_the_chips_are():
 
 
 def test_long_labels_of_a_sweep_are_cut_to_what_sets_the_chips_apart():
-    rows = [
-        {"label": f"crossbar.rows={r}, crossbar.active_rows={r}, adc.bits={b}", "mean": b, "energy_J": b * 1e-6}
-        | {"overrides": [f"crossbar.rows={r}", f"crossbar.active_rows={r}", f"adc.bits={b}", "adc.policy=full"]}
+    keys = [
+        (f"crossbar.rows={r}", f"crossbar.active_rows={r}", f"adc.bits={b}", "adc.policy=full")
         for r, b in ((128, 4), (64, 5))
     ]
-    points = page({}, sweep=rows).figures["sweep"]["data"][1]
+    variants = [
+        variant.model_copy(update={"label": ", ".join(changed[:3]), "overrides": changed})
+        for variant, changed in zip(sweep(), keys, strict=False)
+    ]
+    points = page(evaluation(), sweep=variants).figures["sweep"]["data"][1]
     assert points["text"] == ["rows 128, bits 4", "rows 64, bits 5"]
-    assert points["customdata"] == [row["label"] for row in rows]
+    assert points["customdata"] == [variant.label for variant in variants]
 
 
 def test_every_chip_key_that_a_file_gives_with_a_unit_is_written_with_one():
     seen = set[str]()
     for path in (Path(chip.__file__).parent / "presets").glob("*.toml"):
-        keys = dict(facts.settings(tomllib.loads(path.read_text(encoding="utf-8"))))
+        keys = text.flat(tomllib.loads(path.read_text(encoding="utf-8")))
         for key, value in keys.items():
             if isinstance(value, str) and re.fullmatch(r"[\d.]+ [A-Za-z]+", value):
                 assert units.parse(value, str(html.chip_unit(key, keys))) >= 0
@@ -301,14 +281,14 @@ def test_a_failed_write_leaves_the_old_page_and_no_other_file(tmp_path, monkeypa
         raise OSError("disk full")
 
     monkeypatch.setattr("os.replace", fail)
-    with pytest.raises(OSError, match="disk full"):
-        write({}, path)
+    with pytest.raises(ExportError, match="disk full"):
+        write(record(), path)
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
 
 
 def test_the_same_evaluation_gives_the_same_page():
-    assert html.render(evaluation(), sweep=sweep()) == html.render(evaluation(), sweep=sweep())
+    assert html.render(record(), sweep=sweep()) == html.render(record(), sweep=sweep())
 
 
 def test_importing_the_report_loads_neither_plotly_nor_jinja_nor_rich():

@@ -2,16 +2,16 @@ import io
 from typing import Any
 
 import pytest
-from report_samples import deep, evaluation, sweep
 from rich.cells import cell_len
 from rich.console import Console
 
 from bitline.report import print_evaluation, print_sweep
+from evaluation_samples import deep, evaluation, record, sweep
 
 
 def printed(found: dict[str, Any], width: int = 120) -> str:
     console = Console(record=True, width=width, file=io.StringIO())
-    print_evaluation(found, console)
+    print_evaluation(record(found), console)
     return console.export_text()
 
 
@@ -47,9 +47,11 @@ def test_names_are_never_read_as_markup():
     assert printed(found).count("[red]x[/red]") == 3
 
 
-@pytest.mark.parametrize("found", [{}, {"accuracy": {"float": 91.0, "chips": []}}, {"layers": [{"name": "conv1"}]}])
-def test_what_was_not_evaluated_is_told(found):
-    assert "not in this evaluation: cost" in printed(found)
+def test_what_was_not_evaluated_is_told():
+    found = evaluation()
+    found["accuracy"] = {"float": 91.2, "ideal_integer": 91.0, "chips": []}
+    found["seeds"] = []
+    assert "not in this evaluation: accuracy of programmed chips" in printed(found)
 
 
 def test_every_layer_of_a_deep_network_is_listed():
@@ -66,12 +68,12 @@ def test_a_sweep_marks_the_chips_that_no_other_beats():
 
 def test_overrides_written_as_settings_become_columns():
     console = Console(record=True, width=120, file=io.StringIO())
-    rows = [
-        {"label": f"adc.bits={bits}, adc.policy=full", "overrides": [f"adc.bits={bits}", "adc.policy=full"]}
-        | {"chips": [90.0, 91.0], "mean": 90.5, "std": 0.5, "energy_J": bits * 1e-6}
-        for bits in (4, 5)
+    variants = [
+        variant.model_copy(update={"label": ", ".join(keys), "overrides": keys})
+        for variant in sweep()[:2]
+        for keys in [(*variant.overrides, "adc.policy=full")]
     ]
-    print_sweep(rows, console)
+    print_sweep(variants, console)
     words = console.export_text()
     assert "adc.policy" in words
     assert "adc.bits=4" not in words, "the columns say it already"

@@ -5,7 +5,7 @@ import sys
 
 import typer
 
-from bitline.cli import chips, compare, cost, demo, doctor, evaluate, export, optimize, study, train
+from bitline.cli import chips, compare, cost, demo, doctor, evaluate, export, optimize, report, study, train
 from bitline.errors import BitlineError
 
 app = typer.Typer(
@@ -30,6 +30,7 @@ app.command(name="evaluate")(evaluate.command)
 app.command(name="cost")(cost.command)
 app.command(name="optimize")(optimize.command)
 app.command(name="compare")(compare.command)
+app.command(name="report")(report.command)
 app.command(name="demo")(demo.command)
 app.command(name="export")(export.command)
 app.command(name="doctor")(doctor.command)

@@ -8,12 +8,12 @@ from pydantic import ValidationError
 
 from bitline.chip.description import Chip, check
 from bitline.errors import ChipError, DataError, nearest
-from bitline.evaluate.record import FORMAT, Accuracy, Cost, Data, Evaluation, Layer, NoSums, PartialSums, Timing
+from bitline.evaluate.record import FORMAT, Accuracy, Cost, Data, Evaluation, Layer, NoSums, PartialSums, Times
 from bitline.files import read_json
 
 _TELLING = ("accuracy", "cost", "layers")  # a file without all of them is something else
 _UNIONS = {record.__name__ for record in (PartialSums, NoSums)}
-_PARTS = {"accuracy": Accuracy, "cost": Cost, "data": Data, "layers": Layer, "timing": Timing}
+_PARTS = {"accuracy": Accuracy, "cost": Cost, "data": Data, "layers": Layer, "timing": Times}
 
 
 def load(path: Path) -> Evaluation:

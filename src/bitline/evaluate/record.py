@@ -236,7 +236,7 @@ class DigitalOperation(Record):
     why: str
 
 
-class Timing(Record):
+class Times(Record):
     """How long the evaluation took."""
 
     calibration_s: Amount
@@ -274,7 +274,7 @@ class Evaluation(Record):
     digital: tuple[DigitalOperation, ...]
     folded: dict[str, str]
     """batch norm -> layer that it went into"""
-    timing: Timing
+    timing: Times
 
     def to_json(self) -> dict[str, Any]:
         """Return plain data: the content of the file."""

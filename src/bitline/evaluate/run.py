@@ -19,7 +19,7 @@ from bitline.evaluate import record
 from bitline.evaluate.causes import Stage, stages
 from bitline.evaluate.densities import measure
 from bitline.evaluate.diagnose import Diagnosis, diagnose
-from bitline.evaluate.record import CAUSES, FORMAT, Accuracy, Evaluation, Layer, Loss, Timing
+from bitline.evaluate.record import CAUSES, FORMAT, Accuracy, Evaluation, Layer, Loss, Times
 from bitline.evaluate.score import Tick, accuracy
 from bitline.evaluate.spread import Spread
 from bitline.integer.stored import store
@@ -231,7 +231,7 @@ def evaluate(
         diagnoses = diagnose(on_chip.model, images, steps, settings.seed)
         on_chip.placed_on(chip)
         cost = on_chip.price()
-        timing = Timing(calibration_s=calibration_s, accuracy_s=accuracy_s, evaluation_s=time.perf_counter() - began)
+        timing = Times(calibration_s=calibration_s, accuracy_s=accuracy_s, evaluation_s=time.perf_counter() - began)
         return Evaluation(
             format=FORMAT,
             bitline=version("bitline"),

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from bitline.chip import load
+from bitline.evaluate import Evaluation, Variant
 
 VGG8 = [
     ("features.0", 27, 128, 1024),
@@ -62,10 +63,14 @@ def layer(name: str, rows: int, cols: int, positions: int, seed: int) -> dict[st
         "rows": rows,
         "cols": cols,
         "groups": 1,
+        "strategy": "dense",
         "row_tiles": row_tiles,
         "crossbars": crossbars,
+        "crossbars_removed": 0,
+        "steps": 1,
         "utilization": rows * cols * 4 / (crossbars * 128 * 128),
         "conversions": conversions,
+        "macs": positions * rows * cols,
         "adc_clip_fraction": 0.0015 * wobble,
         "partial_sum_sqnr_dB": 19.7 + 3.1 * wobble,
         "error_parts": {
@@ -91,12 +96,15 @@ def evaluation(shapes: list[tuple[str, int, int, int]] = VGG8, *, chips: int = 2
     energy, area = sum(r["energy_J"] for r in layers), sum(r["area_m2"] for r in layers)
     latency = sum(r["latency_s"] for r in layers)
     return {
+        "format": 2,
         "bitline": "0.1.0",
         "commit": "4f2c1e9d7b60a5c3e8f1",
         "chip": load("rram-22nm").model_dump(mode="json"),
         "model": "vgg8 width 0.5",
+        "ranges": None,
         "data": {"name": "cifar10", "split": "test", "count": 500},
         "seeds": list(range(chips)),
+        "bias_correction": False,
         "accuracy": {
             "float": 91.2,
             "ideal_integer": 91.0,
@@ -111,16 +119,23 @@ def evaluation(shapes: list[tuple[str, int, int, int]] = VGG8, *, chips: int = 2
             {"cause": "programming", "points": 89.06 - mean + 0.06, "std": 0.29, "accuracy_after": mean - 0.06},
             {"cause": "read_noise", "points": -0.06, "std": 0.11, "accuracy_after": mean},
         ],
+        "cause_seeds": list(range(chips)),
         "cost": {
+            "chip": "rram-22nm",
+            "data": "measured",
             "energy_J": energy,
             "latency_s": latency,
             "interval_s": 0.37 * latency,
             "area_m2": area,
             "tops": 0.846,
             "tops_per_watt": 25.72,
+            "unused_area_m2": 0.0,
             "leakage_W": 8.17e-4,
+            "macs": sum(r["macs"] for r in layers),
             "conversions": sum(r["conversions"] for r in layers),
             "crossbars": sum(r["crossbars"] for r in layers),
+            "crossbars_built": sum(r["crossbars"] for r in layers),
+            "tiles": 40,
             "energy_parts": split(energy, ENERGY),
             "area_parts": split(
                 area,
@@ -138,6 +153,7 @@ def evaluation(shapes: list[tuple[str, int, int, int]] = VGG8, *, chips: int = 2
             "latency_parts": split(latency, {"read": 83, "merge": 3, "transfer": 14}),
             "adc_range": {
                 name: {"energy_J": e * energy, "area_m2": a * area, "tops_per_watt": 25.72 / e, "conversion_J": one}
+                | {"adc_energy_J": 0.46 * e * energy, "adc_area_m2": 0.32 * a * area}
                 for name, e, a, one in (
                     ("isaac", 2.9, 0.9, 9.05e-13),
                     ("survey", 1.7, 2.6, 4.629e-13),
@@ -146,14 +162,21 @@ def evaluation(shapes: list[tuple[str, int, int, int]] = VGG8, *, chips: int = 2
                 )
             },
             "adc_model": "table",
+            "notes": ["wires between tiles are as long as a tile"],
         },
         "layers": layers,
         "digital": [
             {"name": "features.1", "op": "BatchNorm2d", "why": "folded into the per-channel scale of features.0"},
             {"name": "features.6", "op": "MaxPool2d", "why": "no weights"},
         ],
-        "timing": {"evaluation_s": 212.4, "calibration_s": 9.81},
+        "folded": {"features.1": "features.0"},
+        "timing": {"evaluation_s": 212.4, "accuracy_s": 190.2, "calibration_s": 9.81},
     }
+
+
+def record(content: dict[str, Any] | None = None) -> Evaluation:
+    """The evaluation as the record that it is the content of."""
+    return Evaluation.model_validate(evaluation() if content is None else content)
 
 
 def split(total: float, weights: dict[str, float]) -> dict[str, float]:
@@ -166,20 +189,23 @@ def deep(count: int) -> list[tuple[str, int, int, int]]:
     ]
 
 
-def sweep() -> list[dict[str, Any]]:
+def sweep() -> list[Variant]:
     energies = {4: 27.1e-6, 5: 38.9e-6, 6: 61.0e-6, 7: 104.0e-6}
     accuracies = {4: 71.3, 5: 88.4, 6: 90.1, 7: 90.05}
     return [
-        {
-            "label": f"{bits}-bit ADC",
-            "chip overrides": {"adc": {"bits": bits}},
-            "mean": accuracies[bits],
-            "std": 2.1 / bits,
-            "worst": accuracies[bits] - 1,
-            "energy_J": energy,
-            "latency_s": 1.5e-3,
-            "area_m2": 45e-6 + bits * 1e-6,
-            "tops_per_watt": 1e-3 / energy,
-        }
+        Variant(
+            label=f"{bits}-bit ADC",
+            overrides=(f"adc.bits={bits}",),
+            chips=(accuracies[bits] - 1, accuracies[bits] + 1),
+            mean=accuracies[bits],
+            std=2.1 / bits,
+            worst=accuracies[bits] - 1,
+            energy_J=energy,
+            latency_s=1.5e-3,
+            area_m2=45e-6 + bits * 1e-6,
+            tops_per_watt=1e-3 / energy,
+            crossbars=3176,
+            conversions=157_288_960,
+        )
         for bits, energy in energies.items()
     ]

@@ -1,0 +1,59 @@
+"""``bitline report``."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+EXAMPLES = """
+[bold]Examples[/]
+
+bitline report runs/group-vgg8-cifar10
+
+bitline report runs/group-vgg8-cifar10 --html group.html
+
+bitline report vgg8.json --html vgg8.html   [dim]# of bitline evaluate --json vgg8.json[/]
+
+bitline report --schema > evaluation.schema.json
+"""
+
+
+def _schema(wanted: bool) -> None:
+    if not wanted:
+        return
+    import json
+
+    from bitline.evaluate import Evaluation
+
+    typer.echo(json.dumps(Evaluation.model_json_schema(), indent=1))
+    raise typer.Exit
+
+
+def command(
+    evaluation: Annotated[
+        Path, typer.Argument(metavar="RUN|FILE", help="A run directory with an evaluation.json, or such a file.")
+    ],
+    html: Annotated[Path | None, typer.Option(help="Write a page here instead.")] = None,
+    schema: Annotated[
+        bool,
+        typer.Option(
+            "--schema", callback=_schema, is_eager=True, help="Print the JSON schema of evaluations, and end."
+        ),
+    ] = False,
+) -> None:
+    """Show an evaluation that was made before: tables, or a page; nothing is measured again."""
+    from bitline.evaluate import load
+    from bitline.report.runs import evaluation_of
+
+    content = load(evaluation_of(evaluation))
+    if html is None:
+        from bitline.report import tables
+
+        tables.print_evaluation(content)
+    else:
+        from bitline.report import html as page
+
+        typer.echo(f"page: {page.write(content, html)}")
+
+
+command.__doc__ = f"{command.__doc__}\n{EXAMPLES}"
