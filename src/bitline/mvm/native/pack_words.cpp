@@ -1,0 +1,140 @@
+#include <algorithm>
+#include <cmath>
+#include <stdexcept>
+
+#include "pack.hpp"
+#include "rules.hpp"
+
+namespace bitline {
+namespace {
+
+constexpr double EXACT_IN_FLOAT = 1 << 24;
+
+void start_words(Plan& p) {
+    p.first_lookup.assign(1, 0);
+    for (int t = 0; t < p.tiles; t++)
+        p.first_lookup.push_back(p.first_lookup.back() + (p.bounds[t + 1] - p.bounds[t] + 4) / 5);
+    p.words.assign(size_t(p.groups) * p.stored * p.planes * p.parts * p.lookups() * 5, 0);
+}
+
+// Visit rows of up to COLUMNS_AT_ONCE columns: (group, plane, tile, row, first column, columns, place of the first word,
+// words from one column to the next).
+template <class Visit>
+void each_row(const Plan& p, Visit visit) {
+    const size_t plane = size_t(p.parts) * p.lookups() * 5, column = plane * p.planes;
+    for (int g = 0; g < p.groups; g++)
+        for (int s = 0; s < p.planes; s++)
+            for (int c0 = 0; c0 < p.stored; c0 += COLUMNS_AT_ONCE)
+                for (int t = 0; t < p.tiles; t++)
+                    for (int r = p.bounds[t]; r < p.bounds[t + 1]; r++)
+                        visit(g, s, t, r, c0, std::min(p.stored - c0, COLUMNS_AT_ONCE),
+                              (size_t(g) * p.stored + c0) * column + s * plane + size_t(p.first_lookup[t]) * 5 + r -
+                                  p.bounds[t],
+                              column);
+}
+
+}  // namespace
+
+bool pack_one_word(Plan& p, const Levels& level, const Layer& l) {
+    if (!p.limited || p.low != 0 || !codes_fit(p)) return false;
+    p.parts = 1;
+    start_words(p);
+    const int grain = int(level.unit / RESOLUTION);
+    const size_t each = size_t(p.groups) * p.planes * p.tiles * p.stored;
+    std::vector<int32_t> most(each), least(each);
+    each_row(p, [&](int g, int s, int t, int r, int c0, int n, size_t at, size_t column) {
+        const int16_t* v = level.row(g, s, r) + c0;
+        const size_t k = ((size_t(g) * p.planes + s) * p.tiles + t) * p.stored + c0;
+        for (int c = 0; c < n; c++) {
+            const int word = v[c] * grain;
+            p.words[at + c * column] = uint16_t(word);
+            most[k + c] += std::max(word, 0), least[k + c] += std::min(word, 0);
+        }
+    });
+    double base = 0, top = 0;
+    for (int32_t v : least) base = std::max(base, -double(v));
+    for (int32_t v : most) top = std::max(top, double(v));
+    const bool fits = level.fits;
+    int tallest = 0;
+    for (int t = 0; t < p.tiles; t++) tallest = std::max(tallest, p.bounds[t + 1] - p.bounds[t]);
+    if (!fits || std::sqrt(tallest * l.noise_variance) / RESOLUTION * 32768 / NOISE_SIGMA > 32767) return false;
+    p.base = uint16_t(base);
+    p.rule = Rule::words;
+    p.fixed.assign(p.lsb.size(), {});
+    for (size_t i = 0; i < p.lsb.size(); i++) {
+        // Sums start from base; what is added and taken away must not reach 16 bits.
+        const double reach = p.lsb[i] / RESOLUTION, start = std::nearbyint((p.lsb[i] / 2 - p.offset[i]) / RESOLUTION);
+        const double add = std::max(start - base, 0.0), sub = std::max(base - start, 0.0);
+        const int shift = std::clamp(int(std::ceil(std::log2(reach))) - 1, 0, 15);
+        const double factor = std::min(65535.0, std::nearbyint(std::ldexp(1, 16 + shift) / reach));
+        if (p.lsb[i] * l.tolerance < RESOLUTION || p.offset[i] < 0 || base + top + add > 65535 || sub > 65535 ||
+            factor < 32768)
+            return false;
+        p.fixed[i] = {uint32_t(factor) * TWICE, uint32_t(add) * TWICE, uint32_t(sub) * TWICE, uint32_t(shift), 0,
+                      uint32_t(p.high) * TWICE, 0};
+    }
+    return true;
+}
+
+bool pack_two_words(Plan& p, const Levels& level) {
+    int tallest = 1;
+    for (int t = 0; t < p.tiles; t++) tallest = std::max(tallest, p.bounds[t + 1] - p.bounds[t]);
+    p.base = 0;
+    p.part_shift = std::min(15, int(std::floor(std::log2(65535.0 / tallest))));
+    p.parts = 2;
+    p.unit = float(RESOLUTION);
+    start_words(p);
+    const size_t part = size_t(p.lookups()) * 5;
+    const int grain = int(level.unit / RESOLUTION);
+    bool fits = level.fits;
+    const size_t each = size_t(p.groups) * p.planes * p.tiles * p.stored;
+    std::vector<int32_t> up(each), down(each);
+    each_row(p, [&](int g, int s, int t, int r, int c0, int n, size_t at, size_t column) {
+        const int16_t* v = level.row(g, s, r) + c0;
+        const size_t k = ((size_t(g) * p.planes + s) * p.tiles + t) * p.stored + c0;
+        for (int c = 0; c < n; c++) {
+            const int word = v[c] * grain, high = word >> p.part_shift;
+            p.words[at + c * column] = uint16_t(word - high * (1 << p.part_shift));
+            p.words[at + c * column + part] = uint16_t(high);
+            up[k + c] += std::max(high, 0), down[k + c] -= std::min(high, 0);
+        }
+    });
+    for (size_t i = 0; fits && i < each; i++) fits = up[i] < 32767 && down[i] < 32767;
+    return fits;
+}
+
+void pack_floats(Plan& p, const Levels& level) {
+    const int quads = (p.stored + 3) / 4;
+    p.levels.assign(size_t(p.groups) * p.planes * quads * p.rows * 4, 0);
+    for (int g = 0; g < p.groups; g++)
+        for (int s = 0; s < p.planes; s++)
+            for (int c = 0; c < p.stored; c++)
+                for (int r = 0; r < p.rows; r++)
+                    p.levels[(((size_t(g) * p.planes + s) * quads + c / 4) * p.rows + r) * 4 + c % 4] =
+                        float(level(g, s, r, c));
+}
+
+void check_floats(const Plan& p, const Levels& level) {
+    int mask = 0;
+    for (int m : p.digit_mask) mask = std::max(mask, m);
+    std::vector<double> sum(p.stored);
+    for (int g = 0; g < p.groups; g++)
+        for (int s = 0; s < p.planes; s++)
+            for (int t = 0; t < p.tiles; t++) {
+                std::fill(sum.begin(), sum.end(), 0.0);
+                for (int r = p.bounds[t]; r < p.bounds[t + 1]; r++) {
+                    const int16_t* v = level.row(g, s, r);
+                    if (level.fits)
+                        for (int c = 0; c < p.stored; c++) sum[c] += std::abs(v[c]);
+                    else
+                        for (int c = 0; c < p.stored; c++) sum[c] += std::abs(level(g, s, r, c)) / level.unit;
+                }
+                for (int c = 0; c < p.stored; c++) {
+                    if (sum[c] * mask > EXACT_IN_FLOAT) throw std::invalid_argument("analog sums exceed 24 bits");
+                    if (!p.limited && (sum[c] * level.unit * mask + 1) * p.tiles > 1u << 31)
+                        throw std::invalid_argument("codes of all row tiles exceed 31 bits");
+                }
+            }
+}
+
+}  // namespace bitline
