@@ -61,7 +61,8 @@ def write_in_turn(
     order = sorted(range(worth.numel()), key=lambda k: -abs(int(worth.flatten()[k])))
     places = [divmod(k, worth.shape[1]) for k in order]
     worths = [int(worth[place]) for place in places]
-    policy = _policy(tuple(worths), cell.model_copy(update=_UNTABULATED).model_dump_json(), rewrites + 1)
+    plain = cell.model_copy(update=_UNTABULATED)
+    policy = _policy(tuple(worths), plain, rewrites + 1)  # pyright: ignore[reportArgumentType]  frozen, so it hashes
     attempts = [luck(levels.shape, generator=generator) for _ in range(policy.tries)]
     exact, negative = exact_levels(cell), None
     if len(worth) == 2:
@@ -236,5 +237,5 @@ def _interpolated(table: Tensor, start: Tensor | int, edge: Tensor, remainder: T
 
 
 @lru_cache(maxsize=8)
-def _policy(worth: tuple[int, ...], cell: str, tries: int) -> Policy:
-    return Policy(worth, Cell.model_validate_json(cell), tries)
+def _policy(worth: tuple[int, ...], cell: Cell, tries: int) -> Policy:
+    return Policy(worth, cell, tries)
