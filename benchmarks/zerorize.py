@@ -22,7 +22,7 @@ from bitline import chip as chips
 from bitline.files import write_json
 from bitline.models import build
 from bitline.nn import program
-from bitline.recipes import RecipeConfig, checked
+from bitline.recipes import Recipe, checked
 from bitline.recipes.crimp import chip_of
 from bitline.train.chip_view import ChipView
 from bitline.train.hardware import best_precision, describe
@@ -37,7 +37,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="resnet20")
     parser.add_argument("--width", type=float, default=1.0)
-    parser.add_argument("--batch-size", type=int, default=RecipeConfig.model_fields["batch_size"].default)
+    parser.add_argument("--batch-size", type=int, default=Recipe.model_fields["batch_size"].default)
     parser.add_argument("--precision", choices=("bf16-mixed", "32-true"), nargs="+")
     parser.add_argument("--rounds", type=int, default=3, help=f"of {SPAN} plain and {SPAN} other steps")
     parser.add_argument("--json", type=Path, default=RESULT)

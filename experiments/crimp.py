@@ -1,6 +1,6 @@
 """Claim: one training process makes a network integer-only, sparse by whole crossbars, and sound on faulty cells.
 
-Networks trained on CIFAR-10 (JPEG q75) and LeNet-5 on the digits, then `bitline optimize --recipe crimp` on crimp-32nm
+Networks trained on CIFAR-10 (JPEG q75) and LeNet-5 on the digits, then `bitline optimize crimp` on crimp-32nm
 (128 x 128, 8-bit weights on 2-bit cells, ADC that rounds to integers), with each weight in a pair of cells where the
 options of a network say so. Every accuracy is a direct simulation of --chips programmed chips on --images test images:
 with stuck-at faults (9.04 % off, 1.75 % on) and log-normal programming error 0.1, and the same network without faults
@@ -36,7 +36,7 @@ from bitline.evaluate import Evaluation, Settings, Spread, evaluate, load
 from bitline.files import AFTER, BEFORE, MANIFEST, METRICS, PRUNING, RECIPE, read_json, write_json
 from bitline.models.files import load_run
 from bitline.recipes import checked
-from bitline.recipes.files import Made
+from bitline.recipes.files import Deployment
 from bitline.recipes.run import optimize
 from bitline.train import checked as checked_training
 from bitline.train.hardware import describe, git_commit
@@ -63,7 +63,7 @@ OFF: dict[str, dict[str, Any]] = {
     "no crossbar blocks": {"crossbar_blocks": False},
     "no integers": {"integer": False},
     "no adaptation": {"reprogram_every": 0},
-    "no compensation": {"compensate": False},
+    "no compensation": {"error_compensation": False},
     "no readback": {"readback": False},
     "no distillation": {"distill": 0.0},
     "no L1": {"l1": 0.0},
@@ -272,9 +272,9 @@ class Study:
         origin, pruning = load_run(self.start(name)), read_json(folder / PRUNING)
         start = load(whole / "crimp" / BEFORE)
         before = start.accuracy
-        made = Made.of(folder)
-        assert made is not None
-        chip, count = made.chip, self.options.chips
+        deployment = Deployment.of(folder)
+        assert deployment is not None
+        chip, count = deployment.chip, self.options.chips
         evaluations = {
             FAULTS: load(folder / AFTER),
             "eps0.5": self.measured(folder, "eps0.5", without_faults(chip), count),
@@ -305,7 +305,7 @@ class Study:
             "training_s": {p.parent.name: read_json(p).get("seconds") for p in folder.glob(f"*/{METRICS}")},
             "onnx": self.onnx(folder),
             "before": before.model_dump(mode="json"),
-            "chip": made.chip.model_dump(mode="json"),
+            "chip": deployment.chip.model_dump(mode="json"),
             "run": str(folder.relative_to(self.options.out)),
         }
         self.save("summary", name, entry)
@@ -324,10 +324,10 @@ class Study:
         which of them the paper means, it does not say. The one after is on the chip of its recipe: pairs of cells count
         against it.
         """
-        after, made = load_run(folder).model, Made.of(folder)
-        assert made is not None
+        after, deployment = load_run(folder).model, Deployment.of(folder)
+        assert deployment is not None
         example = next(datasets.load(data).batches("test", batch_size=2, limit=2))[0]
-        small = computing(placement(after, made.chip, example), fp_multipliers=multiplies(made.chip))
+        small = computing(placement(after, deployment.chip, example), fp_multipliers=multiplies(deployment.chip))
         found: dict[str, float] = {}
         for bits, suffix in ((8, ""), (16, "_16bit")):
             whole = placement(before, chips.load(CHIP, (f"weights.bits={bits}",)), example)

@@ -1,6 +1,6 @@
 """Claim: at 4-bit ADCs partial sums cost a conventional VGG-8 tens of points, and co-optimization wins them back.
 
-A network that avoids them (group), crossbars made for one that does (separable), or training that knows of them
+A network that avoids them (group), crossbars deployment for one that does (separable), or training that knows of them
 (psum-aware), for less energy. Network: half-width VGG-8 trained on CIFAR-10 (JPEG q75), experiments/networks/vgg8-half,
 start and teacher of every recipe. Chip: rram-22nm (128 x 128, 8-bit weights on 2-bit cells, 8-bit inputs one bit at a
 time, offset encoding) with 4-bit ADCs, one range a layer, and log-normal programming error 0.05. The same programmed
@@ -27,8 +27,8 @@ from bitline import data as datasets
 from bitline.evaluate import Evaluation, Settings, accuracy, evaluate, load, put_on_chip, sweep
 from bitline.files import AFTER, BEFORE, FRONT, METRICS, UNTRAINED, read_json, write_json
 from bitline.models.files import load_run
-from bitline.recipes import RecipeConfig, checked
-from bitline.recipes.files import Made
+from bitline.recipes import Recipe, checked
+from bitline.recipes.files import Deployment
 from bitline.recipes.run import optimize
 from bitline.recipes.structure import restructure
 from bitline.train.hardware import describe, git_commit
@@ -119,19 +119,20 @@ class Study:
         if "conventional" in self.result["summary"] and self.result["table"]:
             draw(self.result, path.with_suffix(".svg"))
 
-    def config(self, name: str) -> RecipeConfig:
+    def config(self, name: str) -> Recipe:
         """Return the configuration of a recipe."""
         given = {"overrides": LAYER, **RECIPES[name]}
-        total, on_chip = self.options.epochs, self.options.chip_epochs
+        total, on_chip = self.options.epochs, given.pop("chip_epochs", self.options.chip_epochs)
         if given["recipe"] == "conventional":
-            on_chip = 0
-        on_chip = given.pop("chip_epochs", on_chip)
-        keeps_shape = given["recipe"] in ("psum-aware", "quantization-aware")
+            epochs = {"epochs": total}
+        elif given["recipe"] in ("psum-aware", "quantization-aware"):
+            epochs = {"epochs": 0, "chip_epochs": on_chip}
+        else:
+            epochs = {"epochs": total - on_chip, "chip_epochs": on_chip}
         return checked(
             run=self.options.run,
             chip=CHIP,
-            epochs=0 if keeps_shape else total - on_chip,
-            chip_epochs=on_chip,
+            **epochs,
             chips=self.options.chips,
             images=self.options.images,
             threads=self.options.threads,
@@ -227,10 +228,10 @@ class Study:
         for bits, (name, folder) in itertools.product(FEWER_BITS, runs.items()):
             key = f"{name}, {bits} bits"
             if key not in self.result["fewer_bits"]:
-                made = Made.of(folder)
-                chip = chips.load(CHIP, SLICE_DIGIT) if made is None else made.chip
+                deployment = Deployment.of(folder)
+                chip = chips.load(CHIP, SLICE_DIGIT) if deployment is None else deployment.chip
                 chip = chips.replace(chip, f"adc.bits={bits}", "adc.policy=calibrated")
-                mapping = None if made is None else made.mapping or None
+                mapping = None if deployment is None else deployment.mapping or None
                 found = evaluate(load_run(folder).model, self.data, chip, settings, mapping=mapping)
                 print(f"{key}: {found.accuracy.mean:.1f} %", flush=True)
                 self.take("fewer_bits", key, point(found))

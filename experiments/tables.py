@@ -110,7 +110,7 @@ def recipes() -> str:
         "TOPS/W",
         "area [mm2]",
     ]
-    more = {d["chip_epochs"] for name in RECIPES if (d := found.get(name, {}).get("settings"))}
+    more = {d.get("chip_epochs", 0) for name in RECIPES if (d := found.get(name, {}).get("settings"))}
     note = (
         f"{setting['adc_bits']}-bit ADC, programming error {setting['sigma']}, {len(setting['seeds'])} programmed "
         f"chips, {setting['images']} test images (float: {first['float']:.1f} %); at most {setting['epochs']} epochs "

@@ -127,7 +127,8 @@ def test_cost_takes_chip_and_mapping_of_a_run_that_a_recipe_wrote(tmp_path):
     (tmp_path / "chip.json").write_text(load("strip-22nm").model_dump_json())
     first = json.loads(run(cost.command, tmp_path, "--json"))["layers"][0]["name"]
     assert strategies(run(cost.command, tmp_path, "--json"))[0] == "dense"
-    (tmp_path / "recipe.json").write_text(json.dumps({"settings": {"mapping": {first: "digital"}}}))
+    settings = {"run": "any", "mapping": {first: "digital"}}
+    (tmp_path / "recipe.json").write_text(json.dumps({"recipe": "psum-aware", "settings": settings}))
 
     assert strategies(run(cost.command, tmp_path, "--json"))[0] == "digital"
     assert strategies(run(cost.command, tmp_path, "--json", "--mapping", f"{first}=dense"))[0] == "dense"

@@ -27,7 +27,7 @@ def told(monkeypatch):
     monkeypatch.setattr("bitline.recipes.run.optimize", optimize)
 
     def run(*arguments):
-        result = CliRunner().invoke(app, ["optimize", "runs/any", "--recipe", "crimp", *map(str, arguments)])
+        result = CliRunner().invoke(app, ["optimize", "crimp", "runs/any", *map(str, arguments)])
         if not isinstance(result.exception, ToldError):
             raise result.exception or AssertionError(result.output)
         return found[-1]

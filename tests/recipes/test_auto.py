@@ -9,7 +9,7 @@ from bitline import data as datasets
 from bitline.errors import ConversionError, DataError
 from bitline.models.files import load_run
 from bitline.recipes import auto, checked
-from bitline.recipes.auto import Search, chosen
+from bitline.recipes.auto import Search, select
 from bitline.recipes.run import optimize
 from bitline.train import checked as checked_training
 from bitline.train.run import train
@@ -169,21 +169,21 @@ class _Trial:
 def test_the_points_to_train_span_the_energies_of_the_front_and_hold_its_most_accurate():
     front = [_Trial(accuracy, energy) for accuracy, energy in ((81, 1), (82, 2), (85, 4), (90, 8), (88, 16))]
 
-    picked = chosen(front, 3, 10**6)
+    picked = select(front, 3, 10**6)
 
     assert picked[0] is front[0]
     assert front[3] in picked
     assert len(picked) == 3
-    assert chosen(front, 9, 10**6) == front
+    assert select(front, 9, 10**6) == front
 
 
 def test_points_far_less_accurate_than_the_best_are_not_trained_while_there_are_others():
     hopeless, *others = [_Trial(accuracy, energy) for accuracy, energy in ((10, 1), (82, 2), (85, 4), (90, 8))]
 
-    assert hopeless not in chosen([hopeless, *others], 2, 10**6)
-    assert chosen([hopeless, *others], 3, 10**6) == others
+    assert hopeless not in select([hopeless, *others], 2, 10**6)
+    assert select([hopeless, *others], 3, 10**6) == others
     more = [_Trial(12, 0.5), hopeless, _Trial(85, 16), _Trial(90, 17)]
-    assert chosen(more, 3, 10**6) == [more[0], *more[2:]]
+    assert select(more, 3, 10**6) == [more[0], *more[2:]]
 
 
 def test_a_search_varies_what_it_is_told_and_nothing_else(network, tmp_path):
@@ -246,5 +246,5 @@ def test_a_search_does_not_go_on_among_other_values(network, tmp_path, monkeypat
 def test_of_trials_that_their_images_cannot_tell_apart_the_cheapest_is_the_best():
     front = [_Trial(85.0, 1), _Trial(93.8, 2), _Trial(94.1, 4)]
 
-    assert chosen(front, 1, 256) == [front[1]]
-    assert chosen(front, 1, 10**6) == [front[2]]
+    assert select(front, 1, 256) == [front[1]]
+    assert select(front, 1, 10**6) == [front[2]]

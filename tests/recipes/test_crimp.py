@@ -14,7 +14,7 @@ from bitline.models.files import load_run
 from bitline.nn import crossbar_layers, to_crossbar
 from bitline.recipes import checked, crimp
 from bitline.recipes.crimp import Zerorize, chip_of
-from bitline.recipes.files import Made
+from bitline.recipes.files import Deployment
 from bitline.recipes.run import optimize
 from bitline.train import checked as checked_training
 from bitline.train.run import train
@@ -113,10 +113,10 @@ def test_the_network_before_may_be_measured_on_fewer_chips(folder):
 
 
 def test_what_is_left_is_integers_only(folder):
-    made, run = Made.of(folder), load_run(folder)
-    assert made.chip.weights.scale == made.chip.inputs.scale == "power_of_two"
-    assert made.chip.weights.bias_bits == 16
-    model, _ = to_crossbar(run.model, made.chip, example=torch.zeros(2, 1, 8, 8))
+    deployment, run = Deployment.of(folder), load_run(folder)
+    assert deployment.chip.weights.scale == deployment.chip.inputs.scale == "power_of_two"
+    assert deployment.chip.weights.bias_bits == 16
+    model, _ = to_crossbar(run.model, deployment.chip, example=torch.zeros(2, 1, 8, 8))
     for layer in crossbar_layers(model).values():
         mantissa, _ = torch.frexp(layer._weight_scale())
         assert bool((mantissa == 0.5).all())
@@ -197,7 +197,6 @@ def test_a_pruned_network_is_adapted_to_another_chip_without_pruning(network, fo
     changes = {
         "kernel_groups": False,
         "crossbar_blocks": False,
-        "epochs": None,
         "settle_epochs": 0,
         "readback": False,
         "chip_lr": 2e-3,
@@ -207,14 +206,15 @@ def test_a_pruned_network_is_adapted_to_another_chip_without_pruning(network, fo
     }
 
     def trained(epochs):
-        options = {**SMALL, **changes, "chip_epochs": epochs}
+        kept = {key: value for key, value in SMALL.items() if key != "epochs"}
+        options = {**kept, **changes, "chip_epochs": epochs}
         return optimize(checked(run=folder, **options, teacher=network, out=tmp_path / str(epochs)))
 
     again, untrained = trained(4), trained(0)
 
     assert not (again / "crossbars").exists()
     assert read(again / "chip", "config.json")["teacher"] == str(network)
-    assert Made.of(again).chip.cell.programming.sigma == 0.5
+    assert Deployment.of(again).chip.cell.programming.sigma == 0.5
     assert read(again, "pruning.json")["crossbars_after"] == read(folder, "pruning.json")["crossbars_after"]
     after, before = (read(run, "evaluation.json")["accuracy"]["mean"] for run in (again, untrained))
     assert after > before + 4
@@ -318,7 +318,7 @@ def test_cells_are_written_again_as_often_as_the_recipe_or_the_chip_says(network
     assert chip_of(config.load_chip(), without).mitigation.rewrites == on_chip
 
 
-@pytest.mark.parametrize("off", ["readback", "compensate"])
+@pytest.mark.parametrize("off", ["readback", "error_compensation"])
 def test_rewrites_without_a_read_are_refused(network, off):
-    with pytest.raises(DataError, match=r"rewrites is 1, which needs readback and compensate"):
+    with pytest.raises(DataError, match=r"rewrites is 1, which needs readback and error_compensation"):
         checked(run=network, recipe="crimp", chip="crimp-32nm", rewrites=1, **{off: False})

@@ -9,10 +9,10 @@ from bitline import data as datasets
 from bitline.errors import ChipError, DataError
 from bitline.evaluate import Settings, evaluate
 from bitline.models.files import load_run
-from bitline.recipes import checked
-from bitline.recipes import run as recipe_run
-from bitline.recipes.files import Made
+from bitline.recipes import RECORDS, checked
+from bitline.recipes.files import Deployment
 from bitline.recipes.run import optimize
+from bitline.recipes.stages import Stages
 from bitline.train import checked as checked_training
 from bitline.train.run import train
 from evaluation_files import check_file
@@ -33,6 +33,12 @@ SMALL = {
 }
 
 LONGER = {"psum-aware": {"chip_epochs": 6}}
+
+
+def small(recipe, **changes):
+    """Settings of a short run: those that the recipe has."""
+    given = {**SMALL, **LONGER.get(recipe, {}), **changes}
+    return {key: value for key, value in given.items() if key in RECORDS[recipe].model_fields}
 
 
 @pytest.fixture(scope="module")
@@ -58,9 +64,7 @@ def read(folder, name):
 def results(network, tmp_path_factory):
     folder = tmp_path_factory.mktemp("recipes")
     return {
-        recipe: optimize(
-            checked(run=network, recipe=recipe, **{**SMALL, **LONGER.get(recipe, {})}, out=folder / recipe)
-        )
+        recipe: optimize(checked(run=network, recipe=recipe, **small(recipe), out=folder / recipe))
         for recipe in ("psum-aware", "group", "separable", "quantization-aware", "conventional")
     }
 
@@ -91,10 +95,11 @@ def test_training_with_the_tiles_in_the_forward_path_wins_back_what_partial_sums
 
 def test_an_evaluation_with_the_ranges_of_a_run_is_the_one_that_the_recipe_wrote(results):
     folder = results["psum-aware"]
-    made = Made.of(folder)
+    deployment = Deployment.of(folder)
     settings = Settings(chips=2, images=100, calibration_images=64, cause_chips=1)
 
-    again = evaluate(load_run(folder).model, datasets.load("digits"), made.chip, settings, ranges=made.ranges)
+    digits, ranges = datasets.load("digits"), deployment.ranges
+    again = evaluate(load_run(folder).model, digits, deployment.chip, settings, ranges=ranges)
 
     assert list(again.accuracy.chips) == read(folder, "evaluation.json")["accuracy"]["chips"]
 
@@ -115,13 +120,13 @@ def test_a_new_structure_is_measured_before_any_training_too(results):
 
 
 def test_the_same_seed_gives_the_same_network_twice_and_after_a_kill(network, results, tmp_path, monkeypatch):
-    config = checked(run=network, recipe="psum-aware", **{**SMALL, **LONGER["psum-aware"]}, out=tmp_path / "again")
+    config = checked(run=network, recipe="psum-aware", **small("psum-aware"), out=tmp_path / "again")
 
     def killed(*_, **__):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(recipe_run._Flow, "keep", killed)
+        patch.setattr(Stages, "keep", killed)
         with pytest.raises(KeyboardInterrupt):
             optimize(config)
     with pytest.raises(DataError, match=r"unfinished recipe.*--resume"):
@@ -138,13 +143,14 @@ def test_a_finished_recipe_is_left_as_it_is_and_other_settings_are_refused(netwo
     folder = results["conventional"]
     stamp = (folder / "evaluation.json").stat().st_mtime_ns
 
-    optimize(checked(run=network, recipe="conventional", **SMALL, out=folder), if_exists="resume")
+    optimize(checked(run=network, recipe="conventional", **small("conventional"), out=folder), if_exists="resume")
 
     assert (folder / "evaluation.json").stat().st_mtime_ns == stamp
     with pytest.raises(DataError, match="a finished recipe"):
-        optimize(checked(run=network, recipe="conventional", **SMALL, out=folder))
+        optimize(checked(run=network, recipe="conventional", **small("conventional"), out=folder))
     with pytest.raises(DataError, match=r"lr 0\.5 \(was 0\.02\)"):
-        optimize(checked(run=network, recipe="conventional", **SMALL, lr=0.5, out=folder), if_exists="resume")
+        other = checked(run=network, recipe="conventional", **small("conventional", lr=0.5), out=folder)
+        optimize(other, if_exists="resume")
 
 
 @pytest.mark.parametrize(
@@ -171,7 +177,7 @@ def test_a_chip_that_does_not_exist_is_refused_before_anything_is_written(networ
 
 
 def test_threads_may_change_at_a_resume_in_the_middle_of_a_stage(network, tmp_path, monkeypatch):
-    config = checked(run=network, recipe="conventional", **{**SMALL, "epochs": 1}, out=tmp_path / "out")
+    config = checked(run=network, recipe="conventional", **small("conventional", epochs=1), out=tmp_path / "out")
 
     def killed(*_, **__):
         raise KeyboardInterrupt
@@ -190,7 +196,7 @@ def test_a_recipe_is_not_written_over_the_network_that_it_begins_with(results):
 
     for run in (folder, folder / "float"):
         with pytest.raises(DataError, match="holds the network that the recipe begins with"):
-            optimize(checked(run=run, recipe="group", **SMALL, out=folder), if_exists="overwrite")
+            optimize(checked(run=run, recipe="group", **small("group"), out=folder), if_exists="overwrite")
     assert (folder / "model.safetensors").is_file()
 
 
@@ -207,7 +213,7 @@ def test_a_mistake_overwrites_nothing_and_leaves_nothing_behind(results, network
     folder = tmp_path / "recipe"
     shutil.copytree(results["conventional"], folder)
     before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-    wrong = {"run": network, "recipe": "conventional", **SMALL, **mistake}
+    wrong = {"run": network, "recipe": "conventional", **small("conventional"), **mistake}
 
     with pytest.raises(DataError, match=message):
         optimize(checked(**wrong, out=folder), if_exists="overwrite")
@@ -219,7 +225,7 @@ def test_a_mistake_overwrites_nothing_and_leaves_nothing_behind(results, network
 
 
 def test_a_recipe_on_the_result_of_another_starts_from_what_that_one_reached(results, tmp_path):
-    settings = {**SMALL, "epochs": 0, "chip_epochs": 0}
+    settings = small("psum-aware", epochs=0, chip_epochs=0)
     origin = results["psum-aware"]
 
     chained = optimize(checked(run=origin, recipe="psum-aware", **settings, out=tmp_path / "chained"))

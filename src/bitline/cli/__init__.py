@@ -28,7 +28,7 @@ def _options(  # pyright: ignore[reportUnusedFunction]
 app.command(name="train")(train.command)
 app.command(name="evaluate")(evaluate.command)
 app.command(name="cost")(cost.command)
-app.command(name="optimize")(optimize.command)
+app.add_typer(optimize.app, name="optimize")
 app.command(name="compare")(compare.command)
 app.command(name="report")(report.command)
 app.command(name="demo")(demo.command)

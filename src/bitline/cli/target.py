@@ -41,13 +41,15 @@ def target(
         DataError: a damaged file of the run.
         ChipError: no such chip can exist.
     """
-    made, keys = None, tuple(overrides or ())
+    keys = tuple(overrides or ())
+    deployment = None
     if run is not None and run.is_dir():
-        from bitline.recipes.files import Made  # with all that trains; what only prices does without
+        from bitline.recipes.files import Deployment  # with all that trains; what only prices does without
 
-        made = Made.of(run)
-    own = chip is None and made is not None
-    found = replace(made.chip, *keys) if own and made is not None else load(chip or DEFAULT, keys)
-    layout = mapping or ([f"{key}={value}" for key, value in made.mapping.items()] if made is not None else [])
-    ranges = made.ranges if own and made is not None and found.adc.policy == "trained" else None
-    return Target(found, layout, ranges, made is not None and made.bias_correction)
+        deployment = Deployment.of(run)
+    if deployment is None:
+        return Target(load(chip or DEFAULT, keys), mapping or [], None, bias_correction=False)
+    target = replace(deployment.chip, *keys) if chip is None else load(chip, keys)
+    layout = mapping or [f"{key}={value}" for key, value in deployment.mapping.items()]
+    ranges = deployment.ranges if chip is None and target.adc.policy == "trained" else None
+    return Target(target, layout, ranges, deployment.bias_correction)

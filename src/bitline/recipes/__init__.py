@@ -1,5 +1,6 @@
 """Whole co-optimizations: a trained network in, a network that suits its crossbars out."""
 
-from bitline.recipes.config import Aware, RecipeConfig, RecipeName, Structure, checked
+from bitline.recipes.records.base import Recipe
+from bitline.recipes.records.union import RECORDS, AnyRecipe, checked
 
-__all__ = ["Aware", "RecipeConfig", "RecipeName", "Structure", "checked"]
+__all__ = ["RECORDS", "AnyRecipe", "Recipe", "checked"]

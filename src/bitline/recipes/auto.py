@@ -32,13 +32,18 @@ from bitline.files import AFTER, BEFORE, FRONT, JOURNAL, TRIALS, write_json
 from bitline.models.files import Run, load_run
 from bitline.network.trace import matmuls
 from bitline.nn import calibrate, to_crossbar
-from bitline.recipes.config import RecipeConfig, Varied, used_by
 from bitline.recipes.files import Say
-from bitline.recipes.structure import CHOICES, restructure
+from bitline.recipes.records.auto import Auto, Variable
+from bitline.recipes.records.base import Recipe
+from bitline.recipes.records.conventional import Conventional
+from bitline.recipes.records.mixed import CHOICES, Mixed
+from bitline.recipes.records.psum_aware import PsumAware
+from bitline.recipes.records.union import converted
+from bitline.recipes.structure import restructure
 from bitline.train.loader import TrainBatches
 from bitline.train.module import distillation
 
-KEYS: dict[Varied, tuple[str, ...]] = {
+KEYS: dict[Variable, tuple[str, ...]] = {
     "height": ("crossbar.rows", "crossbar.active_rows"),
     "adc_bits": ("adc.bits",),
     "columns_per_adc": ("adc.columns_per_adc",),
@@ -47,7 +52,7 @@ KEYS: dict[Varied, tuple[str, ...]] = {
     "weight_bits": ("weights.bits",),
 }
 """what of the chip each choice sets"""
-VALUES: dict[Varied, tuple[int | str, ...]] = {
+VALUES: dict[Variable, tuple[int | str, ...]] = {
     "height": (64, 128, 256, 512),
     "adc_bits": (3, 4, 5, 6),
     "columns_per_adc": (4, 8, 16),
@@ -56,7 +61,7 @@ VALUES: dict[Varied, tuple[int | str, ...]] = {
     "weight_bits": (4, 5, 6, 7, 8),
 }
 """of each choice, beside the chip's own"""
-GUESSES: tuple[dict[Varied, int | str], ...] = (
+GUESSES: tuple[dict[Variable, int | str], ...] = (
     {"encoding": "pair", "height": 512},
     {"encoding": "pair", "height": 512, "columns_per_adc": 4, "input_bits": 6, "weight_bits": 7},
     {"encoding": "pair", "height": 512, "columns_per_adc": 4, "input_bits": 4, "weight_bits": 5},
@@ -68,6 +73,8 @@ WITHIN = 1.5
 """points below the network it came from that the kept point may be"""
 REACH = 10.0
 """points below the best of the proxy that training may make up for"""
+PROXY_BATCH = 64
+"""images in a batch of the distillation before a trial is measured"""
 _DIRECTIONS: dict[str, Literal["maximize", "minimize"]] = {
     "accuracy": "maximize",
     "energy": "minimize",
@@ -87,7 +94,7 @@ class Search:
         out: run directory.
     """
 
-    config: RecipeConfig
+    config: Auto
     chip: Chip
     data: DataSet
     out: Path
@@ -107,7 +114,7 @@ class Search:
         Raises:
             DataError: nothing to choose, a search of other choices in the run directory, or no trial that can be built.
         """
-        if not (self._varied or self._layers):
+        if not (self._variables or self._layers):
             raise DataError("nothing to search: no layer needs partial sums, and vary names nothing else")
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self.out.mkdir(parents=True, exist_ok=True)
@@ -156,7 +163,7 @@ class Search:
         """Refuse to go on with a search whose trials chose among other values."""
         mine = {
             "layers": {name: list(CHOICES) for name in self._layers},
-            "chip": {key: self._values(key) for key in self._varied},
+            "chip": {key: self._values(key) for key in self._variables},
         }
         if not study.get_trials(deepcopy=False):
             study.set_user_attr("choices", mine)
@@ -166,17 +173,17 @@ class Search:
                 f"the search in {self.out} chose among other values; start again with --overwrite: {listed}"
             )
 
-    def _values(self, key: Varied) -> list[Any]:
+    def _values(self, key: Variable) -> list[Any]:
         """What trials choose from."""
         return sorted({*VALUES[key], _own(self.chip, key)})
 
     def _starts(self) -> list[dict[str, Any]]:
         """The pure structures on the chip as it is, then guesses with and without groups: where the search begins."""
-        own: dict[Varied, int | str] = {key: _own(self.chip, key) for key in self._varied}
+        own: dict[Variable, int | str] = {key: _own(self.chip, key) for key in self._variables}
         choices = CHOICES if self._layers else CHOICES[:1]
         starts = [(own, choice) for choice in choices]
         for guess in GUESSES:
-            known: dict[Varied, int | str] = {key: value for key, value in guess.items() if key in own}
+            known: dict[Variable, int | str] = {key: value for key, value in guess.items() if key in own}
             starts += [(own | known, choice) for choice in ("dense", "group:1") if known and choice in choices]
         return [
             {str(key): value for key, value in chip.items()} | {f"layer {name}": choice for name in self._layers}
@@ -184,7 +191,7 @@ class Search:
         ]
 
     @property
-    def _varied(self) -> list[Varied]:
+    def _variables(self) -> list[Variable]:
         return [key for key in KEYS if key in self.config.vary]
 
     @property
@@ -223,19 +230,19 @@ class Search:
 
     def _overrides(self, trial: optuna.Trial) -> tuple[str, ...]:
         """What a trial sets on the chip; what it leaves as it is keeps its details."""
-        found: list[str] = []
-        for key in self._varied:
+        overrides: list[str] = []
+        for key in self._variables:
             own = _own(self.chip, key)
             value = trial.suggest_categorical(key, self._values(key))
-            found += [f"{name}={value}" for name in KEYS[key] if value != own]
-        return tuple(found)
+            overrides += [f"{name}={value}" for name in KEYS[key] if value != own]
+        return tuple(overrides)
 
     def _distil(self, network: nn.Module) -> None:
         """A few steps after the network it came from; no labels."""
         config = self.config
         batches = TrainBatches(
             self.data,
-            batch_size=config.proxy_batch,
+            batch_size=PROXY_BATCH,
             seed=config.seed,
             flip=self.data.channels == 3,
             pad=self.data.image_size // 16,
@@ -271,15 +278,15 @@ class Search:
         return self.data.normalize(self.data.train_images[-count:]), self.data.train_labels[-count:]
 
 
-def _own(chip: Chip, key: Varied) -> Any:
+def _own(chip: Chip, key: Variable) -> Any:
     """The chip's own value of what a trial chooses."""
-    found: Any = chip
+    value: Any = chip
     for name in KEYS[key][-1].split("."):
-        found = getattr(found, name)
-    return getattr(found, "kind", found)
+        value = getattr(value, name)
+    return getattr(value, "kind", value)
 
 
-def train_front(search: Search, front: Sequence[FrozenTrial], train: Callable[[RecipeConfig], Path]) -> Path:
+def train_front(search: Search, front: Sequence[FrozenTrial], train: Callable[[Recipe], Path]) -> Path:
     """Train points of the front as ``mixed`` recipes; without a new structure, on the chip alone.
 
     Args:
@@ -297,9 +304,11 @@ def train_front(search: Search, front: Sequence[FrozenTrial], train: Callable[[R
         overrides = (*config.overrides, *trial.user_attrs["overrides"])
         folder = out / f"trial{trial.number:03d}"
         layers = trial.user_attrs["layers"]
-        point = used_by(config, "mixed", layers=layers, overrides=overrides, out=folder)
+        record: type[Recipe] = Mixed if layers else Conventional
+        own = {"layers": layers} if layers else {}
         if config.epochs_on_chip and set(layers.values()) <= {"dense"}:  # floating point has nothing to mend
-            point = used_by(config, "psum-aware", epochs=0, overrides=overrides, out=folder)
+            record, own = PsumAware, {"epochs": 0}
+        point = converted(config, record, **own, overrides=overrides, out=folder)
         evaluation = load_evaluation(train(point) / AFTER)
         points.append(_point(trial, evaluation, folder.name))
     goal = load_evaluation(out / BEFORE).accuracy.float - WITHIN
@@ -337,7 +346,7 @@ def _dominates(a: dict[str, Any], b: dict[str, Any], objectives: Sequence[str]) 
     return any(first for first, _ in better) and not any(second for _, second in better)
 
 
-def chosen(front: Sequence[FrozenTrial], most: int, images: int) -> list[FrozenTrial]:
+def select(front: Sequence[FrozenTrial], most: int, images: int) -> list[FrozenTrial]:
     """Pick trials of the front to train: the best, and others spread evenly over the logarithm of energy.
 
     The best is the cheapest of those that so few images cannot tell from the most accurate: within one standard error.
@@ -358,10 +367,9 @@ def chosen(front: Sequence[FrozenTrial], most: int, images: int) -> list[FrozenT
     error = math.sqrt(top * (100 - top) / images)
     best = next(t for t in front if _accuracy(t) >= top - error)
     energy = torch.tensor([float(t.user_attrs["energy_J"]) for t in near]).log()
-    wanted = torch.linspace(float(energy[0]), float(energy[-1]), most)
-    picked = {int((energy - w).abs().argmin()): None for w in wanted}
-    found = [near[i] for i in picked]
-    return found if best in found else [*found[:-1], best]
+    steps = torch.linspace(float(energy[0]), float(energy[-1]), most)
+    spread = [near[i] for i in dict.fromkeys(int((energy - step).abs().argmin()) for step in steps)]
+    return spread if best in spread else [*spread[:-1], best]
 
 
 def _accuracy(trial: FrozenTrial) -> float:

@@ -27,7 +27,7 @@ from bitline.evaluate.run import calibration_batches
 from bitline.files import LEFT, write_json
 from bitline.models.files import ModelRecord
 from bitline.network.trace import MAPPED
-from bitline.recipes.config import RecipeConfig
+from bitline.recipes.records.crimp import Crimp
 from bitline.train import TrainConfig
 from bitline.train.chip_view import ChipView
 from bitline.train.run import train_network
@@ -44,7 +44,7 @@ BIAS_BITS = 16
 """of a bias where the chip does not say; it is added to an accumulator of 32 bits"""
 
 
-def chip_of(chip: Chip, config: RecipeConfig) -> Chip:
+def chip_of(chip: Chip, config: Crimp) -> Chip:
     """Return the chip as the recipe uses it: scales that are shifts, integer biases, errors of cells compensated.
 
     Raises:
@@ -61,7 +61,7 @@ def chip_of(chip: Chip, config: RecipeConfig) -> Chip:
         scale = {"scale": "power_of_two", "rounding": config.rounding}
         weights = weights.model_copy(update={**scale, "bias_bits": weights.bias_bits or BIAS_BITS})
         inputs = inputs.model_copy(update={"scale": "power_of_two"})
-    if config.compensate:
+    if config.error_compensation:
         if isinstance(cell.programming, LogNormal):
             cell = cell.model_copy(update={"programming": cell.programming.model_copy(update={"centred": True})})
         if isinstance(weights.encoding, Offset) and weights.encoding.sum == "digital":
@@ -71,9 +71,9 @@ def chip_of(chip: Chip, config: RecipeConfig) -> Chip:
         if config.readback:
             rewrites = max(REWRITES, mitigation.rewrites) if config.rewrites is None else config.rewrites
             mitigation = mitigation.model_copy(update={"readback": True, "rewrites": rewrites})
-    found = chip.model_copy(update={"weights": weights, "inputs": inputs, "cell": cell, "mitigation": mitigation})
+    changed = chip.model_copy(update={"weights": weights, "inputs": inputs, "cell": cell, "mitigation": mitigation})
     try:
-        return check(found.model_dump(mode="json"), f"chip {chip.name} for recipe crimp")
+        return check(changed.model_dump(mode="json"), f"chip {chip.name} for recipe crimp")
     except ChipError as error:
         asked = (chip.mitigation.readback, chip.mitigation.rewrites)
         if "readback" not in str(error) or asked == (mitigation.readback, mitigation.rewrites):
@@ -120,7 +120,7 @@ class Zerorize:
     network: nn.Module
     record: ModelRecord
     chip: Chip
-    config: RecipeConfig
+    config: Crimp
     data: DataSet
     target: float
     capped: bool = False
@@ -141,14 +141,14 @@ class Zerorize:
             factors = KernelGroups(network, example, self.chip, coupled="mean")
         elif self.phase == "crossbars":
             factors = CrossbarBlocks(network, example, self.chip, mapping=config.mapping or None)
-        chip = self.chip if config.awareness == "psum" else with_cells(self.chip)
+        chip = self.chip if config.aware == "psum" else with_cells(self.chip)
         view = ChipView(
             network,
             chip,
             example,
             mapping=config.mapping or None,
             linear=config.simulation == "linear",
-            bias_correction=config.compensate,
+            bias_correction=config.error_compensation,
         )
         alternating = Alternating(network, view)
         schedule = Schedule.of(train.epochs, start=config.zero_start, interval=config.zero_interval)

@@ -38,7 +38,8 @@ from bitline.files import (
     write_json,
 )
 from bitline.models.files import ModelRecord
-from bitline.recipes.config import RecipeConfig, checked
+from bitline.recipes import recipe_file
+from bitline.recipes.records.base import Recipe
 from bitline.train.hardware import describe
 from bitline.train.rundir import IfExists
 
@@ -48,7 +49,7 @@ RESULT = (WEIGHTS, RECORD, CONFIG, METRICS, CHIP, RANGES, AFTER)
 Say = Callable[[str], None]
 
 
-def prepare(out: Path, config: RecipeConfig, if_exists: IfExists) -> bool:
+def prepare(out: Path, config: Recipe, if_exists: IfExists) -> bool:
     """Say whether a recipe may begin; True if one is to be resumed; what is overwritten stays as yet.
 
     Raises:
@@ -67,9 +68,10 @@ def prepare(out: Path, config: RecipeConfig, if_exists: IfExists) -> bool:
         raise DataError(f"{out} holds {state}; add --resume to go on with it, or --overwrite to start again")
     if if_exists == "overwrite":
         return False
-    saved = checked(**read_json(out / RECIPE)["settings"])
-    free = ("out", "data_dir", "threads", "checkpoint_every")
-    other = differences(config.model_dump(), saved.model_dump(), free=free)
+    saved, asked = recipe_file.read(out).model_dump(), config.model_dump()
+    if saved["recipe"] != asked["recipe"]:
+        saved, asked = ({"recipe": each["recipe"]} for each in (saved, asked))
+    other = differences(asked, saved, free=("out", "data_dir", "threads", "checkpoint_every"))
     if other:
         listed = ", ".join(map(str, other))
         raise DataError(f"cannot resume {out} with another configuration: {listed}; or start again with --overwrite")
@@ -106,11 +108,11 @@ def write_run(
 
 
 @dataclass(frozen=True)
-class Made:
-    """What a recipe's network was made for.
+class Deployment:
+    """What the network of a recipe runs on, and how.
 
     Args:
-        chip: that it runs on.
+        chip: with its cells and ADCs.
         mapping: strategies, layer name or kind -> strategy.
         ranges: trained ADC ranges; None where calibration sets them.
         bias_correction: whether biases are set anew for each programmed chip.
@@ -132,7 +134,8 @@ class Made:
         if folder is None or not (folder / CHIP).is_file():
             return None
         chip = check(read_json(folder / CHIP), str(folder / CHIP))
-        settings = read_json(folder / RECIPE)["settings"] if (folder / RECIPE).is_file() else {}
         ranges = folder / RANGES if (folder / RANGES).is_file() else None
-        bias_correction = settings.get("recipe") == "crimp" and bool(settings.get("compensate"))
-        return cls(chip, dict(settings.get("mapping", {})), ranges, bias_correction)
+        if not (folder / RECIPE).is_file():
+            return cls(chip, {}, ranges)
+        config = recipe_file.read(folder)
+        return cls(chip, config.mapping, ranges, config.corrects_biases)

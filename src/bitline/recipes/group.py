@@ -11,11 +11,11 @@ from torch import Tensor, nn
 
 from bitline.chip.description import Chip
 from bitline.compress import Rewritten, regroup
-from bitline.recipes.config import RecipeConfig
+from bitline.recipes.records.group import Group
 
 
 def restructure(
-    model: nn.Module, batches: Sequence[Tensor], chip: Chip, config: RecipeConfig, *, leave: Collection[str] = ()
+    model: nn.Module, batches: Sequence[Tensor], chip: Chip, config: Group, *, leave: Collection[str] = ()
 ) -> Rewritten:
     """Give every convolution, but for those to leave, the fewest groups whose rows fit the wordlines driven at once."""
     return regroup(

@@ -15,7 +15,7 @@ from bitline.files import CHIP, RANGES, write_json
 from bitline.models.files import ModelRecord
 from bitline.nn import calibrate, crossbar_layers, to_crossbar
 from bitline.nn.range_training import keep_ranges, save_ranges, train_ranges
-from bitline.recipes.config import RecipeConfig
+from bitline.recipes.records.on_chip import RangeTraining
 from bitline.train import TrainConfig
 from bitline.train.bound import BoundedGradient
 from bitline.train.reprogram import Reprogram
@@ -37,13 +37,13 @@ class OnChipTraining:
     network: nn.Module
     record: ModelRecord
     chip: Chip
-    config: RecipeConfig
+    config: RangeTraining
     data: DataSet
 
     @property
-    def trained_for(self) -> Chip:
+    def training_chip(self) -> Chip:
         """The chip in the forward path."""
-        if self.config.awareness == "quantization":
+        if self.config.aware == "quantization":
             return lossless(with_cells(self.chip))
         adc = self.chip.adc
         granularity = self.config.granularity or adc.granularity
@@ -57,9 +57,9 @@ class OnChipTraining:
         plain = folded.model.eval()
         record = self.record.model_copy(update={"rewrites": (*self.record.rewrites, *folded.rewrites)})
         mapping = self.config.mapping or None
-        model, _ = to_crossbar(plain, self.trained_for, example=example, mapping=mapping)
+        model, _ = to_crossbar(plain, self.training_chip, example=example, mapping=mapping)
         settings = Settings(calibration_images=self.config.calibration_images)
-        aware = self.config.awareness == "psum"
+        aware = self.config.aware == "psum"
         calibrate(model, calibration_batches(self.data, settings), in_turn=aware)
         if aware:
             train_ranges(model)
@@ -68,7 +68,7 @@ class OnChipTraining:
             if aware:
                 keep_ranges(trained)
                 save_ranges(trained, train.run_dir / RANGES)
-                write_json(train.run_dir / CHIP, self.trained_for.model_dump(mode="json"))
+                write_json(train.run_dir / CHIP, self.training_chip.model_dump(mode="json"))
             return _plain_again(trained, plain)
 
         train_network(
@@ -90,8 +90,8 @@ class OnChipTraining:
 @torch.no_grad()
 def _plain_again(trained: nn.Module, plain: nn.Module) -> nn.Module:
     """Copy what was trained on the chip into the network as it was before its conversion."""
-    own, learnt = plain.state_dict(), trained.state_dict()
+    own, new = plain.state_dict(), trained.state_dict()
     for name, tensor in own.items():
-        tensor.copy_(learnt[name])
+        tensor.copy_(new[name])
     assert crossbar_layers(trained)
     return plain

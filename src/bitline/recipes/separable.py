@@ -10,11 +10,11 @@ from torch import Tensor, nn
 
 from bitline.chip.description import Chip
 from bitline.compress import Rewritten, separate
-from bitline.recipes.config import RecipeConfig
+from bitline.recipes.records.separable import Separable
 
 
 def restructure(
-    model: nn.Module, batches: Sequence[Tensor], chip: Chip, config: RecipeConfig, *, leave: Collection[str] = ()
+    model: nn.Module, batches: Sequence[Tensor], chip: Chip, config: Separable, *, leave: Collection[str] = ()
 ) -> Rewritten:
     """Split every convolution that needs partial sums, but for those to leave, into a pointwise and a depthwise one."""
     return separate(

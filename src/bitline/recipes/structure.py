@@ -11,17 +11,18 @@ from bitline.errors import DataError, nearest
 from bitline.mapping.lower import Matmul
 from bitline.network.trace import matmuls
 from bitline.recipes import group, separable
-from bitline.recipes.config import RecipeConfig
-
-CHOICES = ("dense", "separable:1", "separable:2", "group:1", "group:2", "group:1+mix")
-"""of one layer; the number is that of maps for each output channel, or of the row tiles a group may need"""
+from bitline.recipes.records.group import Group
+from bitline.recipes.records.mixed import CHOICES, Mixed
+from bitline.recipes.records.separable import Separable
+from bitline.recipes.records.structure import NewStructure
+from bitline.recipes.records.union import converted
 
 
 def restructure(
     model: nn.Module,
     batches: Sequence[Tensor],
     chip: Chip,
-    config: RecipeConfig,
+    config: NewStructure,
     layers: Mapping[str, str] | None = None,
 ) -> Rewritten:
     """Give every layer its structure, with weights fitted to what the dense one answers.
@@ -31,33 +32,37 @@ def restructure(
         batches: some training images, normalized.
         chip: whose wordlines groups must fit.
         config: of the recipe.
-        layers: layer name -> one of `CHOICES`; layers not named stay as they are. None: all as the recipe says.
+        layers: layer name -> one of `CHOICES`, of a recipe that has none itself; layers not named stay as they are.
 
     Raises:
         DataError: an unknown layer or choice.
     """
-    if layers is None:
-        recipe = group if config.structure == "group" else separable
-        return recipe.restructure(model, batches, chip, config)
+    match config:
+        case Group():
+            return group.restructure(model, batches, chip, config)
+        case Separable():
+            return separable.restructure(model, batches, chip, config)
+        case _:
+            layers = config.layers if isinstance(config, Mixed) else layers or {}
     shape = batches[0].shape[1:]
     check_layers(matmuls(model, shape), layers)
-    found = Rewritten(model, (), Report())
+    result = Rewritten(model, (), Report())
     wanted = sorted((choice, name) for name, choice in layers.items() if choice != "dense")
     for choice, pairs in groupby(wanted, key=lambda pair: pair[0]):
         mine = {name for _, name in pairs}
-        leave = [m.name for m in matmuls(found.model, shape) if m.name not in mine]
+        leave = [m.name for m in matmuls(result.model, shape) if m.name not in mine]
         kind, _, option = choice.partition(":")
         number = int(option.removesuffix("+mix"))
         if kind == "separable":
-            settings = config.model_copy(update={"multiplier": number})
-            step = separable.restructure(found.model, batches, chip, settings, leave=leave)
+            as_separable = converted(config, Separable, multiplier=number)
+            step = separable.restructure(result.model, batches, chip, as_separable, leave=leave)
         else:
-            settings = config.model_copy(update={"row_tiles": number, "mix": option.endswith("+mix")})
-            step = group.restructure(found.model, batches, chip, settings, leave=leave)
+            as_group = converted(config, Group, row_tiles=number, mix=option.endswith("+mix"))
+            step = group.restructure(result.model, batches, chip, as_group, leave=leave)
         left = (layer for layer in step.report.left if layer.name in mine)
-        report = Report((*found.report.layers, *step.report.layers), (*found.report.left, *left))
-        found = Rewritten(step.model, (*found.rewrites, *step.rewrites), report)
-    return found
+        report = Report((*result.report.layers, *step.report.layers), (*result.report.left, *left))
+        result = Rewritten(step.model, (*result.rewrites, *step.rewrites), report)
+    return result
 
 
 def check_layers(known: Sequence[Matmul], layers: Mapping[str, str]) -> None:
