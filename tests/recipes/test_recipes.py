@@ -148,8 +148,8 @@ def test_a_finished_recipe_is_left_as_it_is_and_other_settings_are_refused(netwo
     assert (folder / "evaluation.json").stat().st_mtime_ns == stamp
     with pytest.raises(DataError, match="a finished recipe"):
         optimize(checked(run=network, recipe="conventional", **small("conventional"), out=folder))
+    other = checked(run=network, recipe="conventional", **small("conventional", lr=0.5), out=folder)
     with pytest.raises(DataError, match=r"lr 0\.5 \(was 0\.02\)"):
-        other = checked(run=network, recipe="conventional", **small("conventional", lr=0.5), out=folder)
         optimize(other, if_exists="resume")
 
 

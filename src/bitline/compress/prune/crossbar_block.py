@@ -131,10 +131,6 @@ class CrossbarBlocks:
         if not self.masks:
             raise ConversionError(f"{type(model).__name__} has no layer whose crossbars could be pruned")
 
-    def apply_to(self, name: str, weight: Tensor) -> Tensor:
-        """Multiply weights of a layer's shape by its factors, with a gradient to both."""
-        return self.masks[name](weight)
-
     def penalty(self) -> Tensor:
         """Sum of the magnitudes of all factors, with a gradient."""
         return torch.stack([mask.factors.abs().sum() for mask in self.masks.values()]).sum()
