@@ -48,7 +48,7 @@ class Recipes(TyperGroup):
         from bitline.recipes.records.union import record_of
 
         record = record_of(cmd_name)
-        command = _built(record, f"{record.__doc__}\n\n{_examples(f'{cmd_name} ')}")
+        command = _build(record, f"{record.__doc__}\n\n{_examples(f'{cmd_name} ')}")
         command.name, command.rich_help_panel = cmd_name, "Recipes"
         return command
 
@@ -67,7 +67,7 @@ class Recipes(TyperGroup):
 
         shared = copy(self)
         shared.options_metavar = ""
-        shared.params = [each for each in _built(Recipe, HELP).params if each.param_type_name == "option"]
+        shared.params = [each for each in _build(Recipe, HELP).params if each.param_type_name == "option"]
         each: Any
         for each in shared.params:
             if each.name in Recipe.model_fields:
@@ -92,7 +92,7 @@ app = typer.Typer(
 )
 
 
-def _built(record: "type[Recipe]", words: str) -> Any:
+def _build(record: "type[Recipe]", words: str) -> Any:
     """Return the command of a recipe, or of what all recipes share."""
     single = typer.Typer(rich_markup_mode="rich", add_completion=False, pretty_exceptions_enable=False)
     single.command(help=words)(_function(record))

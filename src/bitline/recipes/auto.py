@@ -38,7 +38,7 @@ from bitline.recipes.records.base import Recipe
 from bitline.recipes.records.conventional import Conventional
 from bitline.recipes.records.mixed import CHOICES, Mixed
 from bitline.recipes.records.psum_aware import PsumAware
-from bitline.recipes.records.union import converted
+from bitline.recipes.records.union import convert
 from bitline.recipes.structure import restructure
 from bitline.train.loader import TrainBatches
 from bitline.train.module import distillation
@@ -130,12 +130,12 @@ class Search:
             study.tell(killed.number, state=TrialState.FAIL)
             if start := killed.system_attrs.get("fixed_params"):
                 study.enqueue_trial(start)
-        tried = study.get_trials(states=[TrialState.WAITING, TrialState.COMPLETE, TrialState.PRUNED])
-        known = [trial.params or trial.system_attrs.get("fixed_params") for trial in tried]
+        earlier = study.get_trials(states=[TrialState.WAITING, TrialState.COMPLETE, TrialState.PRUNED])
+        choices = [trial.params or trial.system_attrs.get("fixed_params") for trial in earlier]
         for start in self._starts():
-            if start not in known:
+            if start not in choices:
                 study.enqueue_trial(start)
-                known.append(start)
+                choices.append(start)
         while (done := len(study.get_trials(deepcopy=False, states=[TrialState.COMPLETE, TrialState.PRUNED]))) < (
             self.config.trials
         ):
@@ -147,8 +147,7 @@ class Search:
             except BitlineError as error:
                 trial.set_user_attr("summary", f"cannot be built: {error}")
                 study.tell(trial, state=TrialState.PRUNED)
-            said = trial.user_attrs["summary"]
-            say(f"trial {done + 1}/{self.config.trials}: {said}")
+            say(f"trial {done + 1}/{self.config.trials}: {trial.user_attrs['summary']}")
             write_json(
                 self.out / TRIALS,
                 {"objectives": list(objectives), "trials": [_plain(t) for t in study.trials if t.state.is_finished()]},
@@ -183,8 +182,8 @@ class Search:
         choices = CHOICES if self._layers else CHOICES[:1]
         starts = [(own, choice) for choice in choices]
         for guess in GUESSES:
-            known: dict[Variable, int | str] = {key: value for key, value in guess.items() if key in own}
-            starts += [(own | known, choice) for choice in ("dense", "group:1") if known and choice in choices]
+            guesses: dict[Variable, int | str] = {key: value for key, value in guess.items() if key in own}
+            starts += [(own | guesses, choice) for choice in ("dense", "group:1") if guesses and choice in choices]
         return [
             {str(key): value for key, value in chip.items()} | {f"layer {name}": choice for name in self._layers}
             for chip, choice in starts
@@ -308,7 +307,7 @@ def train_front(search: Search, front: Sequence[FrozenTrial], train: Callable[[R
         own = {"layers": layers} if layers else {}
         if config.epochs_on_chip and set(layers.values()) <= {"dense"}:  # floating point has nothing to mend
             record, own = PsumAware, {"epochs": 0}
-        point = converted(config, record, **own, overrides=overrides, out=folder)
+        point = convert(config, record, **own, overrides=overrides, out=folder)
         evaluation = load_evaluation(train(point) / AFTER)
         points.append(_point(trial, evaluation, folder.name))
     goal = load_evaluation(out / BEFORE).accuracy.float - WITHIN

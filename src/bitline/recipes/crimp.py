@@ -87,10 +87,10 @@ def keep_zeros(network: nn.Module) -> None:
     """Let weights that are exactly zero, which pruning leaves, learn nothing."""
     for module in network.modules():
         if isinstance(module, MAPPED) and bool((module.weight == 0).any()):
-            module.weight.register_hook(partial(_masked, module.weight.detach() != 0))
+            module.weight.register_hook(partial(_mask_gradient, module.weight.detach() != 0))
 
 
-def _masked(mask: Tensor, gradient: Tensor) -> Tensor:
+def _mask_gradient(mask: Tensor, gradient: Tensor) -> Tensor:
     return gradient * mask.to(gradient.device)
 
 

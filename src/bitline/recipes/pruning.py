@@ -33,9 +33,9 @@ class Pruning:
 
     def run(self, origin: Run) -> Path:
         """Prune a network, adapt it to the chip, and return the run directory of the last stage."""
-        return self._adapted(self._pruned(origin))
+        return self._adapt(self._prune(origin))
 
-    def _pruned(self, origin: Run) -> Path:
+    def _prune(self, origin: Run) -> Path:
         """Prune kernels, then crossbars, each in zerorize-recover training, and drop what was freed in between."""
         config, stages, last = self.config, self.stages, self.config.run
         whole = weights(origin.model)
@@ -52,11 +52,11 @@ class Pruning:
             stage = Zerorize(phase, run.model.train(), run.record, stages.chip, config, stages.data, target, capped)
             last = stages.train(train, lambda train, resumed, stage=stage: stage.run(train, resumed=resumed))
             if phase == "kernels":
-                last = self._packed(last)
+                last = self._pack(last)
         self._write_pruning(origin, load_run(last))
         return last
 
-    def _packed(self, last: Path) -> Path:
+    def _pack(self, last: Path) -> Path:
         """Drop the kernels that are zero."""
         stages, folder = self.stages, self.stages.out / PACKED
         if not (folder / METRICS).is_file():
@@ -67,7 +67,7 @@ class Pruning:
             write_run(folder, small.model, record, {"seed": self.config.seed}, stages.score(small.model))
         return folder
 
-    def _adapted(self, last: Path) -> Path:
+    def _adapt(self, last: Path) -> Path:
         """Settle in floating point, then train on the chip, after the teacher."""
         config, stages = self.config, self.stages
         epochs = config.settle_epochs + config.epochs_on_chip

@@ -70,7 +70,7 @@ def optimize(
         copy(best, out, RESULT)
         return out
     stages = Stages(config, target, data, out, say, progress)
-    stages.keep(Pruning(stages, config).run(origin) if isinstance(config, Crimp) else _trained(stages, origin))
+    stages.keep(Pruning(stages, config).run(origin) if isinstance(config, Crimp) else _train(stages, origin))
     return out
 
 
@@ -84,11 +84,11 @@ def _check_settings(config: Recipe, data: DataSet) -> None:
         load_run(config.teacher)
 
 
-def _trained(stages: Stages, origin: Run) -> Path:
+def _train(stages: Stages, origin: Run) -> Path:
     """Restructure where the recipe does, train in floating point after the teacher, then on the chip."""
     config, last = stages.config, stages.config.run
     if isinstance(config, NewStructure):
-        last = _restructured(stages, config, origin)
+        last = _restructure(stages, config, origin)
     if config.epochs:
         run = load_run(last)
         train = stages.training(FLOAT, run, epochs=config.epochs, lr=config.lr)
@@ -104,7 +104,7 @@ def _trained(stages: Stages, origin: Run) -> Path:
     return last
 
 
-def _restructured(stages: Stages, config: NewStructure, origin: Run) -> Path:
+def _restructure(stages: Stages, config: NewStructure, origin: Run) -> Path:
     """Give layers their new structure, and measure the network before any training."""
     folder, data = stages.out / START, stages.data
     if not (folder / METRICS).is_file():

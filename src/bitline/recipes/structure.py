@@ -15,7 +15,7 @@ from bitline.recipes.records.group import Group
 from bitline.recipes.records.mixed import CHOICES, Mixed
 from bitline.recipes.records.separable import Separable
 from bitline.recipes.records.structure import NewStructure
-from bitline.recipes.records.union import converted
+from bitline.recipes.records.union import convert
 
 
 def restructure(
@@ -54,10 +54,10 @@ def restructure(
         kind, _, option = choice.partition(":")
         number = int(option.removesuffix("+mix"))
         if kind == "separable":
-            as_separable = converted(config, Separable, multiplier=number)
+            as_separable = convert(config, Separable, multiplier=number)
             step = separable.restructure(result.model, batches, chip, as_separable, leave=leave)
         else:
-            as_group = converted(config, Group, row_tiles=number, mix=option.endswith("+mix"))
+            as_group = convert(config, Group, row_tiles=number, mix=option.endswith("+mix"))
             step = group.restructure(result.model, batches, chip, as_group, leave=leave)
         left = (layer for layer in step.report.left if layer.name in mine)
         report = Report((*result.report.layers, *step.report.layers), (*result.report.left, *left))

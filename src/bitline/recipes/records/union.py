@@ -55,7 +55,7 @@ def checked(**values: Any) -> Recipe:
     return record.checked(**values)
 
 
-def converted(config: Recipe, record: type[R], **changes: Any) -> R:
+def convert(config: Recipe, record: type[R], **changes: Any) -> R:
     """Return another recipe, with what it shares with this one and some changes."""
     shared = {key: value for key, value in config if key in record.model_fields}
     return record.checked(**{**shared, **changes, "recipe": record.name()})
