@@ -70,8 +70,8 @@ class Recipes(TyperGroup):
         shared.params = [each for each in _build(Recipe, HELP).params if each.param_type_name == "option"]
         each: Any
         for each in shared.params:
+            each.rich_help_panel = None if each.name == "help" else SHARED
             if each.name in Recipe.model_fields:
-                each.rich_help_panel = SHARED
                 defaults = [record.model_fields[each.name].default for record in RECORDS.values()]
                 each.show_default = defaults.count(defaults[0]) == len(defaults)
         TyperGroup.format_help(shared, ctx, formatter)
@@ -110,13 +110,11 @@ def _function(record: "type[Recipe]") -> Callable[..., None]:
     def command(
         ctx: typer.Context,
         settings: Annotated[
-            Path | None, typer.Option(help="TOML file of options, by the names in recipe.json; the command line wins.")
+            Path | None, _option("--settings", "TOML file of options, named as in recipe.json; the command line wins.")
         ] = None,
-        resume: Annotated[bool, typer.Option("--resume", help="Go on with the recipe in the run directory.")] = False,
-        overwrite: Annotated[bool, typer.Option("--overwrite", help="Start again in the run directory.")] = False,
-        json_file: Annotated[
-            str | None, typer.Option("--json", help="Write what came of it here; - prints it.")
-        ] = None,
+        resume: Annotated[bool, _option("--resume", "Go on with the recipe in the run directory.")] = False,
+        overwrite: Annotated[bool, _option("--overwrite", "Start again in the run directory.")] = False,
+        json_file: Annotated[str | None, _option("--json", "Write the evaluations here; - prints them.")] = None,
         **fields: Any,
     ) -> None:
         if resume and overwrite:
@@ -144,6 +142,13 @@ def _function(record: "type[Recipe]") -> Callable[..., None]:
     options.__signature__ = inspect.Signature(every)
     options.__annotations__ = {each.name: each.annotation for each in every}
     return command
+
+
+def _option(name: str, text: str) -> Any:
+    """Return an option that is of the command, and not of a recipe."""
+    from bitline.recipes.records.base import Directory
+
+    return typer.Option(name, help=text, rich_help_panel=Directory.heading)
 
 
 def _read(file: Path | None) -> dict[str, Any]:

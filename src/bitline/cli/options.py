@@ -36,7 +36,7 @@ def parameter(key: str, field: FieldInfo, heading: str, *, hidden: bool = False)
     info = typer.Option(
         f"{name}/--no-{name.removeprefix('--')}" if kind is bool else name,
         help=help_text,
-        metavar="|".join(words) or flag.value,
+        metavar=flag.value or "|".join(words) or None,
         rich_help_panel=heading,
         hidden=hidden,
     )

@@ -18,15 +18,15 @@ class Auto(ChannelAssignment):
     recipe: Literal["auto"] = "auto"
     objectives: Annotated[tuple[Objective, ...], Flag("--objective")] = ("accuracy", "energy", "area")
     """of the search; repeatable"""
-    vary: Annotated[tuple[Variable, ...], Field(min_length=1)] = (
+    vary: Annotated[tuple[Variable, ...], Field(min_length=1), Flag(value="VARIABLE")] = (
         "structure",
         "height",
         "adc_bits",
         "columns_per_adc",
         "encoding",
     )
-    """what trials choose: the structure of each layer that needs partial sums, the height of crossbars, bits of an ADC
-    and columns that share one, how cells hold a weight, bits of inputs and of weights; repeatable"""
+    """what trials choose: structure (of each layer that needs partial sums), height (of crossbars), adc_bits,
+    columns_per_adc, encoding (how cells hold a weight), input_bits, weight_bits; repeatable"""
     trials: Count = 40
     """of the search"""
     front: Count = 4
