@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from bitline.errors import ConversionError
 from bitline.models import blocks
+from bitline.network.copy import evaluating
 from bitline.nn.convert import crossbar_layers
 from bitline.nn.grid import Grid, grids
 from bitline.nn.layers import CrossbarLayer
@@ -169,18 +170,14 @@ def _in_floating_point(model: nn.Module) -> Generator[None]:
     """Let layers compute in floating point, in evaluation mode, for a while."""
     layers: list[CrossbarLayer | Grid] = [*crossbar_layers(model).values(), *grids(model).values()]
     modes = [layer.mode for layer in layers]
-    training = {module: module.training for module in model.modules()}
-    model.eval()
     for layer in layers:
         layer.mode = "float"
     try:
-        with torch.no_grad():
+        with evaluating(model), torch.no_grad():
             yield
     finally:
         for layer, mode in zip(layers, modes, strict=True):
             layer.mode = mode  # pyright: ignore[reportAttributeAccessIssue]
-        for module, mode in training.items():
-            module.training = mode
 
 
 class _Values(fx.Interpreter):
