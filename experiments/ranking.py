@@ -73,7 +73,7 @@ def main() -> None:
         model = load_run(options.run).model.train()
         factors = KernelGroups(model, example, CHIP) if unit == "kernels" else CrossbarBlocks(model, example, CHIP)
         if rank == "loss":
-            factors.weigh(labelled)
+            factors.measure_importance(labelled)
         factors.zero(factors.target(sparsity))
         if isinstance(factors, CrossbarBlocks):
             factors.fold()

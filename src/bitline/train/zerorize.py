@@ -29,8 +29,8 @@ class Factors(Protocol):
         """L1 norm of the factors."""
         ...
 
-    def weigh(self, batches: Iterable[tuple[Tensor, Tensor]]) -> None:
-        """Rank by what the loss would gain, found on images and labels."""
+    def measure_importance(self, batches: Iterable[tuple[Tensor, Tensor]]) -> None:
+        """Rank by Taylor importance on images and labels."""
         ...
 
     def zero(self, ratio: float) -> object:
@@ -96,7 +96,7 @@ class ZerorizeRecover(Callback):
         statistics: training images whose statistics batch norms have after it.
         reprogram_every: steps between programmed chips in zero epochs; 0: ideal cells.
         seed: of the chips.
-        labelled: images and labels on which factors are weighed before they are ranked; none: magnitudes rank.
+        labelled: images and labels on which importance is measured before factors are ranked; none: magnitudes rank.
     """
 
     def __init__(
@@ -143,7 +143,7 @@ class ZerorizeRecover(Callback):
             self._program(IDEAL)
             if self.factors is not None:
                 if self.labelled:
-                    self.factors.weigh(self.labelled)
+                    self.factors.measure_importance(self.labelled)
                 self.factors.zero(self.ratio())
             network = self.network.network
             update_bn(self.statistics, network, next(network.parameters()).device)

@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from bitline.compress.prune.crossbar_block import CrossbarBlocks
-from bitline.compress.prune.importance import changes
+from bitline.compress.prune.importance import taylor_terms
 from bitline.compress.prune.kernel_group import KernelGroups, _zero
 from bitline.compress.prune.shrink import Removal
 
@@ -28,7 +28,7 @@ def test_a_change_is_that_of_the_loss_for_a_small_step():
     model = network("vgg8").double().train()
     parameters = [p for p in model.parameters() if p.dim() == 1]
     data = [(x.double(), y) for x, y in batches()]
-    found = list(changes(model, data, parameters))
+    found = list(taylor_terms(model, data, parameters))
 
     assert model.training
     assert all(p.grad is None for p in model.parameters())
@@ -47,7 +47,7 @@ def test_kernels_rank_by_the_loss_that_parting_with_a_little_of_them_makes(name,
     model = network(name).double()
     groups = KernelGroups(model, images(name).double(), make_chip())
     data = [(x.double(), y) for x, y in batches(name)]
-    groups.weigh(data)
+    groups.measure_importance(data)
 
     step = 1e-6
     for each in groups.sets:
@@ -78,7 +78,7 @@ def test_a_kernel_that_nothing_listens_to_goes_first_whatever_its_factor(make_ch
         model.get_submodule(reader).weight[:, places[mute].flatten()] = 0
         model.get_submodule(norm).weight[features[mute].flatten()] = 9
 
-    groups.weigh(batches())
+    groups.measure_importance(batches())
 
     score = groups._score(deaf)
     assert float(score[mute].max()) == 0
@@ -92,7 +92,7 @@ def test_crossbars_rank_by_the_loss_and_a_useless_one_goes_first(make_chip):
     with torch.no_grad():
         model.get_submodule(name).parametrizations.weight.original[:, : mask.height] = 0
         mask.factors[0, 0] = 7
-    blocks.weigh(batches())
+    blocks.measure_importance(batches())
 
     total = sum(mask.factors.numel() for mask in blocks.masks.values())
     blocks.zero(mask.factors.shape[2] / total)
@@ -106,9 +106,9 @@ def test_weighing_works_where_lightning_tests(make_chip):
     blocks = CrossbarBlocks(model, images("vgg8"), make_chip())
     with torch.inference_mode():
         data = list(batches())
-    blocks.weigh([(x.clone(), y.clone()) for x, y in data])
+    blocks.measure_importance([(x.clone(), y.clone()) for x, y in data])
     expected = {name: value.clone() for name, value in blocks._importance.items()}
     with torch.inference_mode():
-        blocks.weigh(data)
+        blocks.measure_importance(data)
     for name, value in expected.items():
         torch.testing.assert_close(blocks._importance[name], value)

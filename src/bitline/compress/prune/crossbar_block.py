@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrize import is_parametrized, register_parametrization
 
 from bitline.chip.description import Chip
-from bitline.compress.prune.importance import changes
+from bitline.compress.prune.importance import taylor_terms
 from bitline.compress.prune.zeroed import Zeroed
 from bitline.compress.result import Left
 from bitline.errors import ConversionError, nearest
@@ -135,19 +135,19 @@ class CrossbarBlocks:
         """Sum of the magnitudes of all factors, with a gradient."""
         return torch.stack([mask.factors.abs().sum() for mask in self.masks.values()]).sum()
 
-    def weigh(self, batches: Iterable[tuple[Tensor, Tensor]]) -> None:
-        """Rank crossbars from now on by what the loss would gain without them, as found here; `rank` breaks ties.
+    def measure_importance(self, batches: Iterable[tuple[Tensor, Tensor]]) -> None:
+        """Rank crossbars from now on by their Taylor importance on these batches; `rank` decides between equal ones.
 
         Args:
             batches: images and labels; many small batches say more than a few large ones. See
                 `bitline.compress.prune.importance`.
         """
         factors = {name: mask.factors for name, mask in self.masks.items()}
-        found = {name: factor.new_zeros(factor.shape, dtype=torch.float64) for name, factor in factors.items()}
-        for each in changes(self.model, batches, list(factors.values())):
-            for total, change in zip(found.values(), each, strict=True):
-                total += change.square()
-        self._importance = found
+        importance = {name: factor.new_zeros(factor.shape, dtype=torch.float64) for name, factor in factors.items()}
+        for terms in taylor_terms(self.model, batches, list(factors.values())):
+            for total, term in zip(importance.values(), terms, strict=True):
+                total += term.square()
+        self._importance = importance
 
     @torch.no_grad()
     def zero(self, ratio: float) -> Zeroed:

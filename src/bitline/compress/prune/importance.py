@@ -1,7 +1,7 @@
-"""How much the loss would change if a part of the network were zero, to first order.
+"""Taylor importance: how much the loss would change, to first order, if a part of the network were zero.
 
 P. Molchanov et al., "Importance Estimation for Neural Network Pruning", CVPR 2019, doi:10.1109/CVPR.2019.01152,
-equation 8: the square of parameter times gradient, summed over mini-batches.
+equation 8: parameter times gradient, added up over a part, squared, and the squares added up over mini-batches.
 """
 
 from collections.abc import Generator, Iterable, Sequence
@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from bitline.network.copy import evaluating
 
 
-def changes(
+def taylor_terms(
     model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], parameters: Sequence[Tensor]
 ) -> Generator[list[Tensor]]:
     """Yield what each parameter adds to the loss, batch by batch: its value times its gradient, float64, as shaped.

@@ -17,7 +17,7 @@ from torch.nn.utils.parametrize import is_parametrized
 from bitline.chip.description import Chip
 from bitline.compress.prune.constants import constants
 from bitline.compress.prune.dependencies import KernelSet, kernel_sets, one_a_group, plain_copy
-from bitline.compress.prune.importance import changes
+from bitline.compress.prune.importance import taylor_terms
 from bitline.compress.prune.repack import CHANGES, removed
 from bitline.compress.prune.shrink import Removal, kept
 from bitline.compress.prune.sparsity import weights
@@ -100,22 +100,22 @@ class KernelGroups:
         parts = [part.sum() for each in self.sets for part in self._parts(each.kernels)]
         return torch.stack(parts).sum() if parts else next(self.model.parameters()).new_zeros(())
 
-    def weigh(self, batches: Iterable[tuple[Tensor, Tensor]]) -> None:
-        """Rank kernels from now on by what the loss would gain without them for every weight saved, as found here.
+    def measure_importance(self, batches: Iterable[tuple[Tensor, Tensor]]) -> None:
+        """Rank kernels from now on by their Taylor importance on these batches, for every weight saved.
 
         Args:
             batches: images and labels; many small batches say more than a few large ones. See
                 `bitline.compress.prune.importance`.
         """
         of = {each.kernels.name: self._zeroed_parameters(each.kernels) for each in self.sets}
-        found = {each.kernels.name: torch.zeros(each.kernels.channels, dtype=torch.float64) for each in self.sets}
+        total = {each.kernels.name: torch.zeros(each.kernels.channels, dtype=torch.float64) for each in self.sets}
         parameters = [parameter for parts in of.values() for parameter, _ in parts]
-        for products in changes(self.model, batches, parameters) if parameters else ():
-            left = iter(products)
+        for terms in taylor_terms(self.model, batches, parameters) if parameters else ():
+            rest = iter(terms)
             for name, parts in of.items():
-                each = [next(left).cpu().reshape(len(p), -1).sum(1)[places].sum(1) for p, places in parts]
-                found[name] += torch.stack(each).sum(0).square()
-        self._importance = {each.kernels.name: found[each.kernels.name] / self._saved(each) for each in self.sets}
+                each = [next(rest).cpu().reshape(len(p), -1).sum(1)[places].sum(1) for p, places in parts]
+                total[name] += torch.stack(each).sum(0).square()
+        self._importance = {each.kernels.name: total[each.kernels.name] / self._saved(each) for each in self.sets}
 
     @torch.no_grad()
     def zero(self, ratio: float) -> Zeroed:
@@ -208,8 +208,8 @@ class KernelGroups:
 
     def _score(self, kernels: KernelSet) -> Tensor:
         """What decides, float64, (channels,)."""
-        found = self._importance.get(kernels.name)
-        return self._factor(kernels).double().cpu() if found is None else found
+        importance = self._importance.get(kernels.name)
+        return self._factor(kernels).double().cpu() if importance is None else importance
 
     def _zeroed_parameters(self, kernels: KernelSet) -> list[tuple[Tensor, Tensor]]:
         """What `zero` makes zero of a set: parameters, and where in them, (channels, of this one)."""
