@@ -1,8 +1,8 @@
-"""Which channels of a network stand or fall together, and which layers read them.
+"""Which channels of a network depend on each other, so that all of them go or none, and which layers read them.
 
 The network is followed through its graph of gradients: G. Fang et al., "DepGraph", CVPR 2023, arXiv:2301.12900
-(torch-pruning). Group convolutions are tied here: those of one channel a group lose whole groups, others the same
-channel of every group.
+(torch-pruning). The dependencies of group convolutions are added here: those of one channel a group lose whole groups,
+others the same channel of every group.
 """
 
 from collections import defaultdict
@@ -28,13 +28,13 @@ Place = tuple[str, str]
 
 @dataclass(frozen=True, eq=False)
 class KernelSet:
-    """Kernels that stand or fall together: channel i of each is tied to channel i of the others.
+    """Kernels that depend on each other: where channel i of one goes, channel i of the others goes.
 
     Args:
         kernels: layer name -> its output channels, int64, (channels, of each).
         norms: batch norm name -> its features, as kernels.
-        readers: layer name -> its input channels, as kernels; a layer whose outputs are tied to its inputs, of one
-            channel a group, is among the kernels only.
+        readers: layer name -> its input channels, as kernels; a layer whose outputs depend on its inputs,
+            of one channel a group, is among the kernels only.
         bare: layers among the kernels whose own result no batch norm sees.
         why: what keeps all of them; empty where they can go.
     """
@@ -67,7 +67,7 @@ def plain_copy(model: nn.Module) -> nn.Module:
 
 
 def kernel_sets(model: nn.Module, example: Tensor) -> list[KernelSet]:
-    """Find what kernels of a network stand or fall together.
+    """Find which kernels of a network depend on each other.
 
     Args:
         model: of plain modules, without parametrizations, in evaluation mode; it may come to ask for gradients.
@@ -85,14 +85,14 @@ def kernel_sets(model: nn.Module, example: Tensor) -> list[KernelSet]:
     sizes |= {(n, "in"): _inputs(layer) for n, layer in layers.items()}
     sizes |= {(n, "out"): _features(norm) for n, norm in norms.items()}
     first = dict(zip(sizes, np.cumsum([0, *sizes.values()])[:-1].tolist(), strict=True))
-    edges, stuck = _followed(model, example[:2], layers, norms, sizes, first)
+    edges, stuck = _dependencies(model, example[:2], layers, norms, sizes, first)
     for name, layer in layers.items():
-        edges.append(_own(layer, first[name, "out"], first[name, "in"]))
+        edges.append(_group_dependencies(layer, first[name, "out"], first[name, "in"]))
         if not isinstance(layer, nn.Linear) and layer.groups == layer.out_channels != layer.in_channels:
             stuck[name] = f"{name} reads several channels in each of its groups"
     component = _components(np.concatenate(edges, 1), sum(sizes.values()))
     normed = set(neighbours(model, layers, example[:2]).values())
-    return _collected(component, sizes, first, layers, norms, stuck, normed)
+    return _sets(component, sizes, first, layers, norms, stuck, normed)
 
 
 def _inputs(layer: Lowerable) -> int:
@@ -109,8 +109,8 @@ def one_a_group(layer: nn.Module) -> bool:
     return isinstance(layer, nn.Conv1d | nn.Conv2d) and layer.groups > 1 and layer.groups == layer.in_channels
 
 
-def _own(layer: Lowerable, out: int, into: int) -> np.ndarray[Any, Any]:
-    """Tie the channels of a group convolution, as pairs of numbers, (2, pairs)."""
+def _group_dependencies(layer: Lowerable, out: int, into: int) -> np.ndarray[Any, Any]:
+    """Which channels of a group convolution depend on each other, as pairs of numbers, (2, pairs)."""
     groups = 1 if isinstance(layer, nn.Linear) else layer.groups
     if groups == 1:
         return np.zeros((2, 0), dtype=np.int64)
@@ -124,7 +124,7 @@ def _own(layer: Lowerable, out: int, into: int) -> np.ndarray[Any, Any]:
     return np.concatenate([np.stack(pair) for pair in pairs], 1)
 
 
-def _followed(
+def _dependencies(
     model: nn.Module,
     example: Tensor,
     layers: Mapping[str, Lowerable],
@@ -132,7 +132,7 @@ def _followed(
     sizes: Mapping[Place, int],
     first: Mapping[Place, int],
 ) -> tuple[list[np.ndarray[Any, Any]], dict[str, str]]:
-    """Follow every layer's channels: pairs that are tied, and layers whose channels cannot go, with the reason."""
+    """Follow every layer's channels: pairs that depend on each other, and layers whose channels cannot go, and why."""
     from torch_pruning import DependencyGraph
 
     names = {module: name for name, module in modules(model)}
@@ -163,14 +163,14 @@ def _followed(
                     stuck[root] = f"{name} reads several channels in each of its groups"
                     continue
                 edges.append(np.array([first[root, "out"], first[name, side]])[:, None] + [item.root_idxs, item.idxs])
-                if _reordered(model, name):
+                if _reorders(model, name):
                     stuck[root] = f"{name} takes its channels in another order"
     except (RuntimeError, ValueError, TypeError, IndexError, KeyError, AttributeError, AssertionError) as error:
         raise ConversionError(f"the channels of {type(model).__name__} cannot be followed: {error}") from error
     return edges, stuck
 
 
-def _reordered(model: nn.Module, name: str) -> bool:
+def _reorders(model: nn.Module, name: str) -> bool:
     """Whether a layer is inside of a block that puts channels in another order."""
     parents = [name.rsplit(".", depth)[0] for depth in range(1, name.count(".") + 1)]
     blocks = (model.get_submodule(parent) for parent in parents)
@@ -186,7 +186,7 @@ def _components(edges: np.ndarray[Any, Any], size: int) -> np.ndarray[Any, Any]:
     return connected_components(table, directed=False)[1]
 
 
-def _collected(
+def _sets(
     component: np.ndarray[Any, Any],
     sizes: Mapping[Place, int],
     first: Mapping[Place, int],
@@ -195,7 +195,7 @@ def _collected(
     stuck: Mapping[str, str],
     normed: Iterable[str],
 ) -> list[KernelSet]:
-    """Gather tied channels to sets whose channels have places in the same modules."""
+    """Gather connected channels to sets whose channels have places in the same modules."""
     members: dict[int, dict[Place, list[int]]] = defaultdict(lambda: defaultdict(list))
     for place, size in sizes.items():
         if place[1] == "in" and one_a_group(layers[place[0]]):
@@ -205,7 +205,7 @@ def _collected(
     alike: dict[tuple[tuple[Place, int], ...], list[dict[Place, list[int]]]] = defaultdict(list)
     for places in members.values():
         alike[tuple((place, len(indices)) for place, indices in places.items())].append(places)
-    found: list[KernelSet] = []
+    sets: list[KernelSet] = []
     for signature, channels in alike.items():
         table = {place: torch.tensor([places[place] for places in channels]) for place, _ in signature}
         kernels = {n: t for (n, side), t in table.items() if side == "out" and n in layers}
@@ -215,5 +215,5 @@ def _collected(
             bare = tuple(name for name in kernels if name not in normed)
             batch_norms = {n: t for (n, _), t in table.items() if n in norms}
             why = why or ("" if readers else "no layer reads what it gives")
-            found.append(KernelSet(kernels, batch_norms, readers, bare, why))
-    return found
+            sets.append(KernelSet(kernels, batch_norms, readers, bare, why))
+    return sets

@@ -51,12 +51,12 @@ class Competing:
 
 
 class KernelGroups:
-    """Kernels of a network that compete for being left, in sets that stand or fall together.
+    """Kernels of a network that compete for being left, in sets of kernels that depend on each other.
 
-    Factors are those of batch norms, |gamma|. Kernels tied to each other (additions, depthwise convolutions) have one
-    factor: the sum over all batch norms among them. Where a set has no batch norm, the factor is the L2 norm of its
-    kernels. Weights and bias of kernels that no batch norm of their own follows are zeroed as well. Layers no wider
-    than a crossbar keep all of their kernels, and so does the last layer.
+    Factors are those of batch norms, |gamma|. Kernels that depend on each other (additions, depthwise convolutions)
+    have one factor: the sum over all batch norms among them. Where a set has no batch norm, the factor is the L2 norm
+    of its kernels. Weights and bias of kernels that no batch norm of their own follows are zeroed as well. Layers no
+    wider than a crossbar keep all of their kernels, and so does the last layer.
 
     Nothing is kept beside the network: on a network from a checkpoint, make it anew.
 
@@ -64,8 +64,8 @@ class KernelGroups:
         model: holds the factors; only `zero` changes it.
         example: one batch, which shows what follows what.
         chip: whose weight columns count.
-        coupled: factor of kernels tied to each other: ``"sum"``, or ``"mean"``, which lets large sets go as easily as
-            single kernels.
+        coupled: factor of kernels that depend on each other: ``"sum"``, or ``"mean"``, which lets large sets go as
+            easily as single kernels.
 
     Attributes:
         sets: that compete.

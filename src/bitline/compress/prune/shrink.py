@@ -46,7 +46,7 @@ class Kept:
         if one_a_group(layer):
             return weight
         groups = 1 if isinstance(layer, nn.Linear) else layer.groups
-        # Channels are tied so that every group keeps the same of its own.
+        # Channels depend on each other so that every group keeps the same of its own.
         return weight[:, self.inputs[name][: len(self.inputs[name]) // groups].nonzero().flatten()]
 
     def groups(self, name: str, layer: Lowerable) -> int:
@@ -61,14 +61,14 @@ def kept(model: nn.Module, removals: Iterable[Removal]) -> Kept:
     outputs = {n: torch.ones(_outputs(m), dtype=torch.bool) for n, m in _shrinkable(model)}
     inputs = {n: torch.ones(_inputs(m), dtype=torch.bool) for n, m in _shrinkable(model) if isinstance(m, MAPPED)}
     for removal in removals:
-        ties = removal.kernels
-        for name, places in (*ties.kernels.items(), *ties.norms.items()):
+        kernels = removal.kernels
+        for name, places in (*kernels.kernels.items(), *kernels.norms.items()):
             outputs[name][places[removal.gone]] = False
             module = model.get_submodule(name)
             if one_a_group(module):
                 each = len(outputs[name]) // len(inputs[name])
                 inputs[name][places[removal.gone] // each] = False
-        for name, places in ties.readers.items():
+        for name, places in kernels.readers.items():
             inputs[name][places[removal.gone]] = False
     return Kept(outputs, inputs)
 
