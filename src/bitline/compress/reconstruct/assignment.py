@@ -72,16 +72,16 @@ def assign(importance: Tensor, groups: int, kind: Kind, *, seed: int = 0) -> Ass
     shuffled = np.empty_like(ins)
     shuffled[np.arange(inputs).reshape(groups, -1).T.ravel()] = ins
     if kind == "diagonal":
-        return _made(table, ins, outs)
+        return _assignment(table, ins, outs)
     if kind == "shuffle":
-        return _made(table, shuffled, outs)
+        return _assignment(table, shuffled, outs)
     rng = np.random.default_rng(seed)
     starts = [ins, shuffled, *(rng.permutation(ins) for _ in range(STARTS if max(inputs, outputs) <= MANY else FEW))]
-    found = [_made(table, *_improve(table, groups, start, outs, rng)) for start in starts]
-    return max(found, key=lambda assignment: assignment.kept)
+    candidates = [_assignment(table, *_improve(table, groups, start, outs, rng)) for start in starts]
+    return max(candidates, key=lambda assignment: assignment.kept)
 
 
-def _made(table: Floats, ins: Labels, outs: Labels) -> Assignment:
+def _assignment(table: Floats, ins: Labels, outs: Labels) -> Assignment:
     kept = float(table[outs[:, None] == ins].sum() / max(float(table.sum()), np.finfo(float).tiny))
     inputs, outputs = (torch.from_numpy(np.argsort(labels, kind="stable")) for labels in (ins, outs))
     return Assignment(inputs, outputs, kept)
@@ -89,17 +89,17 @@ def _made(table: Floats, ins: Labels, outs: Labels) -> Assignment:
 
 def _improve(table: Floats, groups: int, ins: Labels, outs: Labels, rng: np.random.Generator) -> tuple[Labels, Labels]:
     """Alternate between outputs and inputs until nothing is gained."""
-    kept = _made(table, ins, outs).kept
+    kept = _assignment(table, ins, outs).kept
     while True:
-        outs = _dealt(table @ np.eye(groups)[ins], outs, rng)
-        ins = _dealt(table.T @ np.eye(groups)[outs], ins, rng)
-        now = _made(table, ins, outs).kept
+        outs = _deal(table @ np.eye(groups)[ins], outs, rng)
+        ins = _deal(table.T @ np.eye(groups)[outs], ins, rng)
+        now = _assignment(table, ins, outs).kept
         if now <= kept * (1 + GAIN):
             return ins, outs
         kept = now
 
 
-def _dealt(gain: Floats, labels: Labels, rng: np.random.Generator) -> Labels:
+def _deal(gain: Floats, labels: Labels, rng: np.random.Generator) -> Labels:
     """Deal channels to groups of equal size for the most gain, (channels, groups); never for less than they have."""
     from scipy.optimize import linear_sum_assignment
 

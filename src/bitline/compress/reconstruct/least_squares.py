@@ -103,7 +103,7 @@ class Folds(NamedTuple):
         return self.part + self.held_out
 
 
-def measured(pairs: Iterable[tuple[Tensor, Tensor]]) -> Folds:
+def measure(pairs: Iterable[tuple[Tensor, Tensor]]) -> Folds:
     """Measure inputs and wanted outputs, holding out the last quarter of each pair.
 
     Args:

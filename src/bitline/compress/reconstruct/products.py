@@ -47,7 +47,7 @@ class Products:
         return Products(self.pointwise * scale, self.depthwise / scale)
 
 
-def approximated(kernels: Tensor, moments: Moments, factors: Tensor, maps: int) -> tuple[Products, float]:
+def approximate(kernels: Tensor, moments: Moments, factors: Tensor, maps: int) -> tuple[Products, float]:
     """Approximate the kernels of each output, and say what share of their weighted power that keeps.
 
     An error counts as if the inputs' moments were those of channels times those of positions.
@@ -81,11 +81,11 @@ def _turn(moments: Moments, now: Products, ridge: float) -> Products:
     shape = now.pointwise.shape[2], now.depthwise.shape[2]
     xx = moments.xx[0].unflatten(1, shape).unflatten(0, shape).permute(0, 2, 1, 3)  # (inputs, inputs, positions...)
     pairs, xy = xx.flatten(2).flatten(0, 1), moments.xy[0].unflatten(0, shape)
-    now = replace(now, pointwise=_solved(pairs, xy, now.depthwise, now.pointwise, ridge))
-    return replace(now, depthwise=_solved(pairs.t(), xy.transpose(0, 1), now.pointwise, now.depthwise, ridge))
+    now = replace(now, pointwise=_solve(pairs, xy, now.depthwise, now.pointwise, ridge))
+    return replace(now, depthwise=_solve(pairs.t(), xy.transpose(0, 1), now.pointwise, now.depthwise, ridge))
 
 
-def _solved(xx: Tensor, xy: Tensor, given: Tensor, start: Tensor, ridge: float) -> Tensor:
+def _solve(xx: Tensor, xy: Tensor, given: Tensor, start: Tensor, ridge: float) -> Tensor:
     """Solve for one factor of every output.
 
     Args:

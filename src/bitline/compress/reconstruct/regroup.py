@@ -13,9 +13,9 @@ from torch.nn.functional import channel_shuffle
 
 from bitline.compress.reconstruct.assignment import KINDS, Kind, assign, check_kind
 from bitline.compress.reconstruct.choose import Dense, Limit, candidates, channels, positions
-from bitline.compress.reconstruct.fitted import Fitted
+from bitline.compress.reconstruct.fit import Fit
 from bitline.compress.reconstruct.layer_by_layer import Reconstruction, Sampling, Seen
-from bitline.compress.reconstruct.least_squares import fit, measured
+from bitline.compress.reconstruct.least_squares import fit, measure
 from bitline.compress.reconstruct.two_stage import TwoStage, fit_both
 from bitline.compress.result import LayerReport, Left, Report, Rewritten
 from bitline.models.blocks import GroupConv2d, GroupLinear
@@ -69,9 +69,9 @@ def regroup(
         groups = limit.groups(name, reconstruction.layer(name))
         why = _why_not(reconstruction, name, seen, linear=linear)
         if groups is None or why:
-            left.append(Left(name, why or _undivided(reconstruction.layer(name), limit)))
+            left.append(Left(name, why or _indivisible(reconstruction.layer(name), limit)))
         else:
-            done.append(_grouped(reconstruction, name, groups, limit, assignment, refit=refit, mix=mix))
+            done.append(_to_groups(reconstruction, name, groups, limit, assignment, refit=refit, mix=mix))
     reports = tuple(report for _, report in done)
     return Rewritten(reconstruction.finish(), tuple(rewrite for rewrite, _ in done), Report(reports, tuple(left)))
 
@@ -87,22 +87,22 @@ def _why_not(reconstruction: Reconstruction, name: str, seen: Seen, *, linear: b
     return ""
 
 
-def _undivided(layer: Dense, limit: Limit) -> str:
+def _indivisible(layer: Dense, limit: Limit) -> str:
     return (
         f"no number of groups divides its {channels(layer)} inputs and {layer.weight.shape[0]} outputs and leaves at "
         f"most {limit.inputs} rows"
     )
 
 
-def _grouped(
+def _to_groups(
     reconstruction: Reconstruction, name: str, groups: int, limit: Limit, kind: Kind, *, refit: bool, mix: bool
 ) -> tuple[Rewrite, LayerReport]:
     """Put a layer of groups in the place of a dense one."""
     layer, factors, free = reconstruction.layer(name), reconstruction.factors(name), reconstruction.offset_is_free(name)
     kernels = layer.weight.detach().double().reshape(*layer.weight.shape[:2], -1)
     importance = kernels.square().sum(2) * reconstruction.seen[name].power * factors.square().unsqueeze(1)
-    found = {k: assign(importance.cpu(), groups, k, seed=reconstruction.sampling.seed) for k in KINDS}
-    inputs, order = (places.to(kernels.device) for places in (found[kind].inputs, found[kind].outputs))
+    assignments = {k: assign(importance.cpu(), groups, k, seed=reconstruction.sampling.seed) for k in KINDS}
+    inputs, order = (places.to(kernels.device) for places in (assignments[kind].inputs, assignments[kind].outputs))
     block = (
         GroupLinear(layer, groups)
         if isinstance(layer, nn.Linear)
@@ -110,15 +110,15 @@ def _grouped(
     )
     block.inputs.copy_(inputs)
 
-    folds = measured(
+    folds = measure(
         (_parts(s.x[:, inputs], groups), _parts(s.y[:, order], groups)) for s in reconstruction.samples(name)
     )
     start = _diagonal(kernels[order][:, inputs], groups)
     weight = fit(folds, start, offset=free) if refit else start
     _set(block.conv, weight, layer)
-    first, last = Fitted(folds.all, start, order), Fitted(folds.all, weight, order)
+    first, last = Fit(folds.all, start, order), Fit(folds.all, weight, order)
     if isinstance(block, GroupConv2d) and block.mix is not None:
-        both, last = _mixed(reconstruction, name, block, last, refit=refit)
+        both, last = _fit_mix(reconstruction, name, block, last, refit=refit)
         _set(block.conv, both.first, layer)
         _set(block.mix, both.second, layer)
     block.outputs.copy_(last.order.argsort())
@@ -136,17 +136,17 @@ def _grouped(
         tiles_after=limit.tiles(channels(layer) * positions(layer) // groups),
         groups=groups,
         mix=rewrite.mix,
-        kept={k: assignment.kept for k, assignment in found.items()},
+        kept={k: assignment.kept for k, assignment in assignments.items()},
         error_before=first.error(factors, offset=reconstruction.follows(name)),
         error_after=last.error(factors, offset=free) if refit else None,
     )
-    reconstruction.put(name, block, last.wanted(), last.given(), refit=refit)
+    reconstruction.put(name, block, last.target_statistics(), last.output_statistics(), refit=refit)
     return rewrite, report
 
 
-def _mixed(
-    reconstruction: Reconstruction, name: str, block: GroupConv2d, before: Fitted, *, refit: bool
-) -> tuple[TwoStage, Fitted]:
+def _fit_mix(
+    reconstruction: Reconstruction, name: str, block: GroupConv2d, before: Fit, *, refit: bool
+) -> tuple[TwoStage, Fit]:
     """Fit a group convolution and the 1x1 convolution that ends it, which starts as the identity."""
     assert block.mix is not None
     size = block.conv.out_channels // block.mix.groups
@@ -154,12 +154,12 @@ def _mixed(
     between = between.to(before.order.device)
     order, free = before.order[between], reconstruction.offset_is_free(name)
     samples = ((_parts(s.x[:, block.inputs], 1), s.y[:, order].unsqueeze(1)) for s in reconstruction.samples(name))
-    folds = measured(samples)
+    folds = measure(samples)
     second = torch.eye(size, dtype=torch.float64, device=order.device).repeat(block.mix.groups, 1, 1)
     both = TwoStage(before.weight, second, between)
     if refit:
         both = fit_both(folds, both, reconstruction.factors(name)[order], offset=free)
-    return both, Fitted(folds.all, both.whole, order)
+    return both, Fit(folds.all, both.whole, order)
 
 
 def _parts(vectors: Tensor, groups: int) -> Tensor:

@@ -18,10 +18,10 @@ import torch
 from torch import Tensor, nn
 
 from bitline.compress.reconstruct.choose import Limit, candidates, channels, positions
-from bitline.compress.reconstruct.fitted import Fitted
+from bitline.compress.reconstruct.fit import Fit
 from bitline.compress.reconstruct.layer_by_layer import Reconstruction, Sampling
-from bitline.compress.reconstruct.least_squares import measured
-from bitline.compress.reconstruct.products import approximated, fit_products
+from bitline.compress.reconstruct.least_squares import measure
+from bitline.compress.reconstruct.products import approximate, fit_products
 from bitline.compress.result import LayerReport, Left, Report, Rewritten
 from bitline.errors import ConversionError
 from bitline.models.blocks import SeparableConv2d
@@ -78,27 +78,27 @@ def separate(
         most = min(positions(layer), channels(layer))
         if multiplier > most:
             raise ConversionError(f"multiplier is {multiplier}; layer {name} allows 1 to {most}")
-        done.append(_separated(reconstruction, name, layer, limit, multiplier, refit=refit))
+        done.append(_to_separable(reconstruction, name, layer, limit, multiplier, refit=refit))
     reports = tuple(report for _, report in done)
     return Rewritten(reconstruction.finish(), tuple(rewrite for rewrite, _ in done), Report(reports, tuple(left)))
 
 
-def _separated(
+def _to_separable(
     reconstruction: Reconstruction, name: str, layer: nn.Conv2d, limit: Limit, multiplier: int, *, refit: bool
 ) -> tuple[Rewrite, LayerReport]:
     factors, free = reconstruction.factors(name), reconstruction.offset_is_free(name)
-    folds = measured((s.x.flatten(1).unsqueeze(1), s.y.unsqueeze(1)) for s in reconstruction.samples(name))
+    folds = measure((s.x.flatten(1).unsqueeze(1), s.y.unsqueeze(1)) for s in reconstruction.samples(name))
     moments = folds.all
     kernels = layer.weight.detach().double().flatten(2)
-    start, kept = approximated(kernels, moments.centred() if free else moments, factors, multiplier)
+    start, kept = approximate(kernels, moments.centred() if free else moments, factors, multiplier)
     fitted = (fit_products(folds, start, factors, offset=free) if refit else start).balanced()
     order = torch.arange(len(kernels), device=kernels.device)
-    first, last = Fitted(moments, start.whole, order), Fitted(moments, fitted.whole, order)
+    first, last = Fit(moments, start.whole, order), Fit(moments, fitted.whole, order)
     block = SeparableConv2d(layer, multiplier=multiplier)
     block.pointwise.weight.copy_(fitted.pointwise.reshape(block.pointwise.weight.shape))
     block.depthwise.weight.copy_(fitted.depthwise.reshape(block.depthwise.weight.shape))
     block.requires_grad_(layer.weight.requires_grad)
-    reconstruction.put(name, block, last.wanted(), last.given(), refit=refit)
+    reconstruction.put(name, block, last.target_statistics(), last.output_statistics(), refit=refit)
     report = LayerReport(
         name=name,
         kind="separable",

@@ -1,4 +1,4 @@
-"""What a layer of groups gives, beside what it should."""
+"""The least-squares fit of a layer: its weights, the data they were fitted to, and how far the two are apart."""
 
 from dataclasses import dataclass
 
@@ -10,8 +10,8 @@ from bitline.compress.reconstruct.statistics import Statistics
 
 
 @dataclass(frozen=True)
-class Fitted:
-    """Weights of groups, and the data they were set on.
+class Fit:
+    """Weights of groups, and the data they were fitted to.
 
     Args:
         moments: of the inputs and wanted outputs.
@@ -35,11 +35,11 @@ class Fitted:
         lost = float((moments.error(self.weight) * weigh).sum())
         return lost / max(float((self.moments.centred().yy * weigh).sum()), torch.finfo(torch.float64).tiny)
 
-    def wanted(self) -> Statistics:
+    def target_statistics(self) -> Statistics:
         """Mean and variance of each wanted output channel."""
         return self._in_order(self.moments.y, self.moments.centred().yy)
 
-    def given(self) -> Statistics:
+    def output_statistics(self) -> Statistics:
         """Mean and variance of each output channel as the weights give it."""
         return self._in_order(self.moments.mean(self.weight), self.moments.variance(self.weight))
 
