@@ -42,12 +42,12 @@ class Sampling:
 
 
 @dataclass
-class Seen:
-    """What the dense network gave a layer, and what the layer made of it.
+class Activations:
+    """Inputs and outputs of a layer in the dense network.
 
     Args:
         axes: of its input; nothing further is known where these are not (batch, channels, length...).
-        images: that it has seen.
+        images: how many.
         power: mean square of each input channel, float64.
         outputs: at the sampled positions, without the layer's bias, (vectors, out_channels), for each call in each
             batch.
@@ -85,7 +85,7 @@ class Reconstruction:
     Attributes:
         dense: the network as it was.
         model: the network as rewritten so far.
-        seen: what the dense network gave each layer that ran, by name, in running order.
+        activations: of each layer that ran in the dense network, by name, in running order.
 
     Raises:
         ConversionError: no batches, or batches that the model does not take.
@@ -109,7 +109,7 @@ class Reconstruction:
             raise ConversionError("batches is empty; images are needed to see what the layers do")
         self.sampling = sampling
         self._each = max(1, sampling.positions // sum(len(batch) for batch in self.batches))
-        self.seen: dict[str, Seen] = {}
+        self.activations: dict[str, Activations] = {}
         self._order: list[str] = []
         self._batch_norms = {
             name
@@ -123,14 +123,14 @@ class Reconstruction:
         for number, batch in enumerate(self.batches):
             handles = [
                 self.dense.get_submodule(name).register_forward_hook(
-                    self._watching(name, layers.get(name), number), with_kwargs=True
+                    self._recorder(name, layers.get(name), number), with_kwargs=True
                 )
                 for name in everything
             ]
             run_hooked(self.dense, batch, handles)
-        for name, seen in self.seen.items():
-            seen.power /= seen.images
-            if not bool(seen.power.isfinite().all()):
+        for name, activations in self.activations.items():
+            activations.power /= activations.images
+            if not bool(activations.power.isfinite().all()):
                 raise ConversionError(f"layer {name} is given NaN or infinite values, which nothing can be fitted to")
         self._norms = {layer: norm for norm, layer in neighbours(self.dense, layers, self.batches[0][:2]).items()}
         self._follows = norms
@@ -143,30 +143,32 @@ class Reconstruction:
         layers = (name for name in reversed(self._order) if name not in self._batch_norms)
         return next(layers, "")
 
-    def _watching(self, name: str, layer: Dense | None, number: int) -> Callable[..., None]:
+    def _recorder(self, name: str, layer: Dense | None, number: int) -> Callable[..., None]:
         """Make a hook that notes that a layer ran and, for one to reconstruct, what it was given and what it gave."""
 
-        def saw(_: nn.Module, args: tuple[Tensor, ...], kwargs: dict[str, Tensor], y: Tensor) -> None:
+        def record(_: nn.Module, args: tuple[Tensor, ...], kwargs: dict[str, Tensor], y: Tensor) -> None:
             if name not in self._order:
                 self._order.append(name)
             if layer is not None:
-                self._saw(name, layer, number, args[0] if args else kwargs["input"], y)
+                self._record(name, layer, number, args[0] if args else kwargs["input"], y)
 
-        return saw
+        return record
 
-    def _saw(self, name: str, layer: Dense, number: int, x: Tensor, y: Tensor) -> None:
-        seen = self.seen.setdefault(name, Seen(x.dim()))
-        seen.images += len(x)
+    def _record(self, name: str, layer: Dense, number: int, x: Tensor, y: Tensor) -> None:
+        activations = self.activations.setdefault(name, Activations(x.dim()))
+        activations.images += len(x)
         if x.dim() != layer.weight.dim():
             return
-        seen.power = seen.power.to(x.device) + x.transpose(0, 1).flatten(1).double().square().mean(1) * len(x)
-        seen.outputs += [[] for _ in range(number + 1 - len(seen.outputs))]
-        calls = seen.outputs[number]
-        at = self._picked(y, (number, len(calls)))
+        activations.power = activations.power.to(x.device) + x.transpose(0, 1).flatten(1).double().square().mean(
+            1
+        ) * len(x)
+        activations.outputs += [[] for _ in range(number + 1 - len(activations.outputs))]
+        calls = activations.outputs[number]
+        at = self._sampled_positions(y, (number, len(calls)))
         picked = y.flatten(2).transpose(1, 2)[_images(at), at].flatten(0, 1) if y.dim() > 2 else y
         calls.append(picked.clone() if layer.bias is None else picked - layer.bias)
 
-    def _picked(self, y: Tensor, call: tuple[int, int]) -> Tensor:
+    def _sampled_positions(self, y: Tensor, call: tuple[int, int]) -> Tensor:
         """Positions to look at in one call of a layer on one batch, (images, so many); the same whenever asked."""
         positions = math.prod(y.shape[2:])
         if positions <= self._each:
@@ -184,7 +186,7 @@ class Reconstruction:
         """Yield what the rewritten network gives a layer, and what the dense one made of it there, call by call."""
         self._let_follow(until=name)
         layer = self.layer(name)
-        for number, wanted in enumerate(self.seen[name].outputs):
+        for number, wanted in enumerate(self.activations[name].outputs):
             vectors: list[Tensor] = []
 
             def take(
@@ -214,7 +216,7 @@ class Reconstruction:
         if isinstance(layer, nn.Linear):
             return x.unsqueeze(-1).clone()
         view = input_view(layer, x)
-        at = self._picked(view[..., 0, 0, 0, 0].unsqueeze(1), call)
+        at = self._sampled_positions(view[..., 0, 0, 0, 0].unsqueeze(1), call)
         picked = view[_images(at), at // view.shape[2], at % view.shape[2]]
         return picked.reshape(-1, layer.in_channels, math.prod(layer.kernel_size))
 

@@ -14,7 +14,7 @@ from torch.nn.functional import channel_shuffle
 from bitline.compress.reconstruct.assignment import KINDS, Kind, assign, check_kind
 from bitline.compress.reconstruct.choose import Dense, Limit, candidates, channels, positions
 from bitline.compress.reconstruct.fit import Fit
-from bitline.compress.reconstruct.layer_by_layer import Reconstruction, Sampling, Seen
+from bitline.compress.reconstruct.layer_by_layer import Activations, Reconstruction, Sampling
 from bitline.compress.reconstruct.least_squares import fit, measure
 from bitline.compress.reconstruct.two_stage import TwoStage, fit_both
 from bitline.compress.result import LayerReport, Left, Report, Rewritten
@@ -63,11 +63,14 @@ def regroup(
     limit = Limit(rows, row_tiles)
     chosen = candidates(model, limit.inputs, leave)
     reconstruction = Reconstruction(model, batches, chosen.names, sampling or Sampling(), norms=recalibrate_norms)
-    left = [*chosen.left, *(Left(n, "never ran on the batches") for n in chosen.names if n not in reconstruction.seen)]
+    left = [
+        *chosen.left,
+        *(Left(n, "never ran on the batches") for n in chosen.names if n not in reconstruction.activations),
+    ]
     done: list[tuple[Rewrite, LayerReport]] = []
-    for name, seen in reconstruction.seen.items():
+    for name, activations in reconstruction.activations.items():
         groups = limit.groups(name, reconstruction.layer(name))
-        why = _why_not(reconstruction, name, seen, linear=linear)
+        why = _why_not(reconstruction, name, activations, linear=linear)
         if groups is None or why:
             left.append(Left(name, why or _indivisible(reconstruction.layer(name), limit)))
         else:
@@ -76,14 +79,14 @@ def regroup(
     return Rewritten(reconstruction.finish(), tuple(rewrite for rewrite, _ in done), Report(reports, tuple(left)))
 
 
-def _why_not(reconstruction: Reconstruction, name: str, seen: Seen, *, linear: bool) -> str:
+def _why_not(reconstruction: Reconstruction, name: str, activations: Activations, *, linear: bool) -> str:
     layer = reconstruction.layer(name)
     if isinstance(layer, nn.Linear) and name == reconstruction.last:
         return "the last layer"
     if isinstance(layer, nn.Linear) and not linear:
         return "a linear layer; linear=True rewrites it"
-    if seen.axes != layer.weight.dim():
-        return f"its input has {seen.axes} axes"
+    if activations.axes != layer.weight.dim():
+        return f"its input has {activations.axes} axes"
     return ""
 
 
@@ -100,7 +103,7 @@ def _to_groups(
     """Put a layer of groups in the place of a dense one."""
     layer, factors, free = reconstruction.layer(name), reconstruction.factors(name), reconstruction.offset_is_free(name)
     kernels = layer.weight.detach().double().reshape(*layer.weight.shape[:2], -1)
-    importance = kernels.square().sum(2) * reconstruction.seen[name].power * factors.square().unsqueeze(1)
+    importance = kernels.square().sum(2) * reconstruction.activations[name].power * factors.square().unsqueeze(1)
     assignments = {k: assign(importance.cpu(), groups, k, seed=reconstruction.sampling.seed) for k in KINDS}
     inputs, order = (places.to(kernels.device) for places in (assignments[kind].inputs, assignments[kind].outputs))
     block = (

@@ -66,13 +66,18 @@ def separate(
     limit = Limit(rows)
     chosen = candidates(model, 0 if all_layers else rows, leave)
     reconstruction = Reconstruction(model, batches, chosen.names, sampling or Sampling(), norms=recalibrate_norms)
-    left = [*chosen.left, *(Left(n, "never ran on the batches") for n in chosen.names if n not in reconstruction.seen)]
+    left = [
+        *chosen.left,
+        *(Left(n, "never ran on the batches") for n in chosen.names if n not in reconstruction.activations),
+    ]
     done: list[tuple[Rewrite, LayerReport]] = []
-    for name, seen in reconstruction.seen.items():
+    for name, activations in reconstruction.activations.items():
         layer = reconstruction.layer(name)
-        if not isinstance(layer, nn.Conv2d) or positions(layer) == 1 or seen.axes != layer.weight.dim():
+        if not isinstance(layer, nn.Conv2d) or positions(layer) == 1 or activations.axes != layer.weight.dim():
             if channels(layer) * positions(layer) > rows:
-                left.append(Left(name, "has no kernel to separate" if seen.axes != 3 else "its input has 3 axes"))
+                left.append(
+                    Left(name, "has no kernel to separate" if activations.axes != 3 else "its input has 3 axes")
+                )
             continue
         limit.check(name, layer)
         most = min(positions(layer), channels(layer))

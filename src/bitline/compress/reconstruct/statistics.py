@@ -85,13 +85,13 @@ def measure(
     sums: dict[str, tuple[Tensor | float, Tensor | float, int]] = {}
     norms = {name: m for name, m in model.named_modules() if name in names and isinstance(m, BatchNorm)}
 
-    def watching(name: str) -> Callable[..., None]:
-        def saw(_: nn.Module, args: tuple[Tensor, ...]) -> None:
+    def recorder(name: str) -> Callable[..., None]:
+        def record(_: nn.Module, args: tuple[Tensor, ...]) -> None:
             values = args[0].transpose(0, 1).flatten(1).double()
             mean, square, count = sums.get(name, (0.0, 0.0, 0))
             sums[name] = (mean + values.sum(1), square + values.square().sum(1), count + values.shape[1])
 
-        return saw
+        return record
 
     kept = {
         name: (norm.momentum, None if norm.num_batches_tracked is None else norm.num_batches_tracked.clone())
@@ -102,7 +102,7 @@ def measure(
             norm.train()
             norm.momentum = 0.0
         for batch in batches:
-            handles = [norm.register_forward_pre_hook(watching(name)) for name, norm in norms.items()]
+            handles = [norm.register_forward_pre_hook(recorder(name)) for name, norm in norms.items()]
             if until is not None:
                 handles.append(model.get_submodule(until).register_forward_pre_hook(leave))
             with contextlib.suppress(Enough):
@@ -111,8 +111,8 @@ def measure(
         for name, norm in norms.items():
             norm.eval()
             norm.momentum, norm.num_batches_tracked = kept[name]
-    measured: dict[str, Statistics] = {}
+    statistics: dict[str, Statistics] = {}
     for name, (total, square, count) in sums.items():
         mean = torch.as_tensor(total) / count
-        measured[name] = Statistics(mean, (torch.as_tensor(square) / count - mean.square()).clamp_min(0))
-    return measured
+        statistics[name] = Statistics(mean, (torch.as_tensor(square) / count - mean.square()).clamp_min(0))
+    return statistics
