@@ -9,8 +9,7 @@ from torch import Tensor
 from bitline import seeds
 from bitline.chip.description import Cell
 from bitline.physics.faults import stuck_levels
-from bitline.physics.program import RESOLUTION, effective_levels, mean_levels
-from bitline.physics.program import written as conductances
+from bitline.physics.program import RESOLUTION, conductances, effective_levels, mean_levels
 
 N = 200_000
 G_MIN, G_MAX = 2e-6, 92e-6

@@ -120,6 +120,16 @@ class Cell(Record):
         """Conductance between two neighbouring levels, S."""
         return (self.g_max - self.g_min) / self.max_level
 
+    @property
+    def zero(self) -> float:
+        """Conductance that adds nothing to a bitline, S: g_min where a reference column cancels the leak, else 0."""
+        return self.g_min if self.leak == "cancelled" else 0.0
+
+    @property
+    def leak_levels(self) -> float:
+        """What a cell at g_min adds to its bitline for each unit of input, level units; 0 where it is cancelled."""
+        return (self.g_min - self.zero) / self.step
+
     @model_validator(mode="after")
     def _levels_differ(self) -> Self:
         if self.g_min >= self.g_max:

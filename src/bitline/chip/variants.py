@@ -27,8 +27,5 @@ def ideal(chip: Chip) -> Chip:
 
 def same_sums(a: Chip, b: Chip) -> bool:
     """Whether ideal cells of two chips make the same partial sums."""
-    leaks = [c.cell.g_min / c.cell.step if c.cell.leak == "kept" else 0.0 for c in (a, b)]
-    parts = [
-        (c.crossbar.whole, c.dac, c.weights, c.inputs, c.cell.bits, leak) for c, leak in zip((a, b), leaks, strict=True)
-    ]
+    parts = [(c.crossbar.whole, c.dac, c.weights, c.inputs, c.cell.bits, c.cell.leak_levels) for c in (a, b)]
     return parts[0] == parts[1]

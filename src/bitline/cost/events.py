@@ -14,6 +14,7 @@ from bitline.chip.description import Offset
 from bitline.cost.correction import correction_bits
 from bitline.cost.traffic import traffic
 from bitline.errors import MappingError
+from bitline.physics.levels import target
 
 if TYPE_CHECKING:  # bitline.mapping imports torch, which pricing does not need
     from bitline.chip.description import Chip
@@ -214,7 +215,7 @@ def mean_conductance(chip: Chip, level: float) -> float:
     cell = chip.cell
 
     def at(whole: int) -> float:
-        g = cell.g_min + cell.step * whole
+        g = target(float(whole), cell)
         return g / (1 + g * cell.access_resistance)
 
     below = min(int(level), cell.max_level - 1)

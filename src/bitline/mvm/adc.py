@@ -13,9 +13,10 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from bitline.chip.description import Adc, Chip
+from bitline.chip.description import Adc
 from bitline.errors import MappingError
 from bitline.mvm.product import Product
+from bitline.physics.levels import effective, level_current
 
 Granularity = Literal["layer", "slice", "slice_digit", "column"]
 _SIGNIFICANT_BITS = 10
@@ -117,10 +118,9 @@ def full(product: Product) -> AdcScale:
 def largest_sum(product: Product) -> float:
     """Largest analog sum of ideal cells, leak included, level units."""
     cell = product.placement.chip.cell
-    level = float(cell.max_level) if cell.leak == "cancelled" else cell.g_max / cell.step
-    empty = 0.0 if cell.leak == "cancelled" else cell.g_min / cell.step
+    level = float(cell.max_level) if cell.leak == "cancelled" else effective(cell.g_max, cell)
     rows = product.placement.weight_rows or product.max_rows
-    return product.max_digit * (rows * level + (product.max_rows - rows) * empty)
+    return product.max_digit * (rows * level + (product.max_rows - rows) * cell.leak_levels)
 
 
 def fixed(product: Product) -> AdcScale:
@@ -142,8 +142,3 @@ def fixed(product: Product) -> AdcScale:
     lsb = torch.ldexp(torch.round(mantissa * 2**_SIGNIFICANT_BITS), exponent - _SIGNIFICANT_BITS)
     offset = _middle(lsb, most) if product.subtracts else torch.full_like(lsb, float(round(low)))
     return AdcScale(lsb, offset, least, most)
-
-
-def level_current(chip: Chip) -> float:
-    """Current of one level driven by a digit of 1, A."""
-    return chip.cell.read_voltage * chip.cell.step / (2**chip.dac.bits - 1)

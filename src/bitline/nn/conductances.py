@@ -14,6 +14,7 @@ from bitline.chip.variants import with_cells
 from bitline.files import write_tensors
 from bitline.nn.convert import crossbar_layers
 from bitline.nn.layers import IDEAL, CrossbarLayer
+from bitline.physics.levels import siemens
 from bitline.programming.cells import ProgrammedCells, program_cells
 
 
@@ -61,7 +62,6 @@ def blocks(layer: CrossbarLayer, seed: int = IDEAL) -> Iterator[Block]:
     cell = (with_cells(chip) if seed == IDEAL else chip).cell
     written = program_cells(layer.integer_weights().cpu(), placement, cell, seed)
     kernels, flipped = _on_chip(written, wired.matmul.groups, wired.matmul.cols)
-    leak = chip.cell.g_min if chip.cell.leak == "cancelled" else 0.0
     for group in range(wired.matmul.groups):
         for row in range(wired.row_tiles):
             for column in range(wired.col_tiles):
@@ -73,7 +73,7 @@ def blocks(layer: CrossbarLayer, seed: int = IDEAL) -> Iterator[Block]:
                 if chip.reference_columns:
                     columns.append(wired.matmul.cols + column)
                 levels, reached = (_cells(t[group, :, :, rows][..., columns]) for t in (written.asked, written.reached))
-                conductances = (leak + reached.double() * chip.cell.step).float()
+                conductances = siemens(reached.double(), chip.cell).float()
                 yield Block(
                     layer.matmul.name,
                     group,

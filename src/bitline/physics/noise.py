@@ -63,8 +63,8 @@ class ReadNoise:
         """
         match self.cell.read_noise:
             case ProportionalReadNoise(sigma=sigma):
-                leak = self.cell.g_min / self.cell.step if self.cell.leak == "cancelled" else 0.0
-                variance = ((levels.double() + leak) * sigma).square()
+                cancelled = self.cell.zero / self.cell.step
+                variance = ((levels.double() + cancelled) * sigma).square()
                 top = float(variance.max()) if variance.numel() else 0.0
                 unit = 2.0 ** (math.frexp(top)[1] - _VARIANCE_BITS)
                 return (variance / unit).round_().mul_(unit)

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from bitline.chip.description import Cell, GaussianAbsolute, GaussianProportional, Ideal, LogNormal, PerLevel
+from bitline.physics.levels import effective, target
 from bitline.physics.normal import SIGMA, quantiles
 
 RESOLUTION = 2**-7
@@ -12,10 +13,10 @@ row tile are exact in 16 bits and in any order, so that a result does not depend
 device"""
 
 
-def written(levels: Tensor, z: Tensor, cell: Cell) -> Tensor:
+def conductances(levels: Tensor, z: Tensor, cell: Cell) -> Tensor:
     """Return the conductance that a write reaches, S, float32.
 
-    A target conductance lies on a line from g_min to g_max; the cell's programming model says how far the written one
+    A target conductance lies on a line from g_min to g_max; the cell's programming model says how far a write
     departs from it. No conductance falls below zero.
 
     Args:
@@ -23,28 +24,28 @@ def written(levels: Tensor, z: Tensor, cell: Cell) -> Tensor:
         z: how far it departs from its target, standard deviations of the programming model; broadcasts.
         cell: levels, conductances and the programming model.
     """
-    target = cell.g_min + levels.float() * cell.step
+    goal = target(levels.float(), cell)
     match cell.programming:
         case Ideal():
-            return target.expand(torch.broadcast_shapes(levels.shape, z.shape))
+            return goal.expand(torch.broadcast_shapes(levels.shape, z.shape))
         case LogNormal(sigma=sigma, centred=centred):
-            return target * torch.exp(z * sigma - (sigma**2 / 2 if centred else 0.0))
+            return goal * torch.exp(z * sigma - (sigma**2 / 2 if centred else 0.0))
         case GaussianProportional(sigma=sigma):
-            return (target * (1 + z * sigma)).clamp_(min=0)
+            return (goal * (1 + z * sigma)).clamp_(min=0)
         case GaussianAbsolute(sigma=sigma):
-            return (target + z * sigma).clamp_(min=0)
+            return (goal + z * sigma).clamp_(min=0)
         case PerLevel(sigma=sigma, mean=mean):
             index = levels.long()
             if mean is not None:
-                target = torch.tensor(mean, device=levels.device)[index]
-            return (target + z * torch.tensor(sigma, device=levels.device)[index]).clamp_(min=0)
+                goal = torch.tensor(mean, device=levels.device)[index]
+            return (goal + z * torch.tensor(sigma, device=levels.device)[index]).clamp_(min=0)
 
 
 def effective_levels(levels: Tensor, stuck: Tensor | None, cell: Cell, *, generator: torch.Generator) -> Tensor:
     """Return what a read of the cells adds to a bitline per unit of input, in level units.
 
-    (g - g_min) / step where a reference column cancels the leak, g / step where the leak is kept. The departure from
-    the target is one of 65,536 quantiles, so that what every level can become is a table.
+    The departure from the target is one of 65,536 quantiles, so that what every level can become is a table; see
+    `bitline.physics.levels` for effective levels.
 
     Args:
         levels: integers in [0, 2**bits), any shape, on the CPU.
@@ -87,7 +88,7 @@ def reached(levels: Tensor, drawn: Tensor, table: Tensor) -> Tensor:
 
 def stuck_at(stuck: Tensor, cell: Cell) -> Tensor:
     """Effective level of cells stuck at a level, float32, the shape of `stuck`."""
-    return _in_levels(cell.g_min + stuck.float() * cell.step, cell)
+    return _in_levels(target(stuck.float(), cell), cell)
 
 
 def mean_levels(cell: Cell) -> Tensor:
@@ -107,7 +108,7 @@ def mean_levels(cell: Cell) -> Tensor:
 
 def exact_levels(cell: Cell) -> Tensor:
     """Effective level of cells that sit exactly on each level, float32, (levels,): a kept leak is part of it."""
-    return _in_levels(cell.g_min + torch.arange(cell.max_level + 1).float() * cell.step, cell)
+    return _in_levels(target(torch.arange(cell.max_level + 1).float(), cell), cell)
 
 
 def level_variances(cell: Cell) -> Tensor:
@@ -120,9 +121,8 @@ def level_variances(cell: Cell) -> Tensor:
 def outcomes(cell: Cell) -> Tensor:
     """Return the effective levels that a write of each level can reach, float32, (levels, 65536); all alike."""
     grid = torch.arange(cell.max_level + 1)[:, None]
-    return _in_levels(written(grid, quantiles().roll(2**15).float() / SIGMA, cell), cell)
+    return _in_levels(conductances(grid, quantiles().roll(2**15).float() / SIGMA, cell), cell)
 
 
 def _in_levels(g: Tensor, cell: Cell) -> Tensor:
-    real = (g - cell.g_min if cell.leak == "cancelled" else g) / cell.step
-    return (real / RESOLUTION).round_().mul_(RESOLUTION)
+    return (effective(g, cell) / RESOLUTION).round_().mul_(RESOLUTION)
