@@ -7,8 +7,8 @@ STAMP := .venv/.installed
 demo: $(STAMP)  ## train a small network, put it on a chip, find a better chip
 	$(BIN)/bitline demo
 
-test: $(STAMP)  ## run the tests
-	$(BIN)/python -m pytest
+test: $(STAMP)  ## run the tests, on all cores
+	$(BIN)/python -m pytest --numprocesses auto --dist worksteal
 
 lint: $(STAMP)  ## style, types, import directions
 	$(BIN)/ruff check

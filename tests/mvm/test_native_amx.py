@@ -6,10 +6,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_paths import ENCODINGS, Case, cases
+from mvm_samples import ENCODINGS, Case, without
 
 from bitline.errors import MappingError
-from bitline.mapping.empty import clear_, empty_blocks
+from bitline.mapping.empty import clear_
 from bitline.mapping.encode import encode
 from bitline.mapping.lower import Matmul
 from bitline.mapping.place import dense
@@ -26,17 +26,13 @@ _reason = _native.why_not(EMULATED) if _native else "the native kernels are not 
 emulated = pytest.mark.skipif(bool(_reason), reason=_reason)
 
 
-def inputs(case: Case) -> torch.Tensor:
-    return case.x.to(torch.int8 if case.product.form.signed else torch.uint8)
-
-
 def check(case: Case) -> str:
     """Compare with the tensor path, and with look-ups where either rounds to within a tolerance; say the kind."""
     try:
         plan = native.Plan(case.crossbars, case.scale, EMULATED)
     except MappingError:
         return "none"
-    x = inputs(case)
+    x = case.bytes
     if plan.kind.endswith("words"):
         other = native.Plan(case.crossbars, case.scale, LOOK_UPS)
         assert other.kind == "words"
@@ -76,10 +72,7 @@ def large(draw, make_chip, *, encoding=None, real=None):
     low, high = weight_limits(chip.weights)
     q = torch.randint(low, high + 1, (matmul.groups, matmul.rows, cols), generator=generator)
     if draw(st.booleans()):
-        for block in product.placement.blocks():
-            if torch.rand((), generator=generator) < 0.7:
-                q[block.group, slice(*block.rows), slice(*block.cols)] = 0
-        product = Product(dense(matmul, chip, empty_blocks(q, product.placement)))
+        product = without(product, q, 0.7, generator)
     levels = encode(q, product.placement)
     if real:
         stuck = stuck_levels(levels.shape, chip.cell, generator=generator)
@@ -108,15 +101,6 @@ def large(draw, make_chip, *, encoding=None, real=None):
 
 
 @emulated
-@settings(max_examples=100)
-@given(st.data(), st.sampled_from(["ideal", "stuck", "real"]))
-def test_small_layers_of_any_kind_give_the_answer_of_the_tensor_path(make_chip, data, cells):
-    case = data.draw(cases(make_chip, cells=cells))
-    if case.product.form.bits <= 8:
-        check(case)
-
-
-@emulated
 @pytest.mark.parametrize("encoding", list(ENCODINGS))
 @pytest.mark.parametrize("real", [False, True])
 @settings(max_examples=12)
@@ -134,7 +118,7 @@ def test_conversions_that_clip_are_those_that_look_ups_count(make_chip, data):
         plans = [native.Plan(case.crossbars, case.scale, path, count=True) for path in (EMULATED, LOOK_UPS)]
     except MappingError:
         return
-    (y, clipped), (wanted, count) = (p.multiply(inputs(case), 1) for p in plans)
+    (y, clipped), (wanted, count) = (p.multiply(case.bytes, 1) for p in plans)
     assert torch.equal(y, wanted)
     assert clipped == count
 
@@ -207,9 +191,9 @@ def test_the_number_of_threads_changes_no_bit(make_chip, rng):
     before = torch.get_num_threads()
     try:
         torch.set_num_threads(1)
-        wanted, _ = plan.multiply(inputs(case), 1)
+        wanted, _ = plan.multiply(case.bytes, 1)
         torch.set_num_threads(3)
-        assert torch.equal(plan.multiply(inputs(case), 1)[0], wanted)
+        assert torch.equal(plan.multiply(case.bytes, 1)[0], wanted)
     finally:
         torch.set_num_threads(before)
 

@@ -1,23 +1,18 @@
 """The gradient of ADC ranges against autograd through the same product in plain loops."""
 
 from itertools import pairwise
-from typing import Any
 
 import pytest
 import torch
-from hypothesis import assume, given
+from hypothesis import given
 from hypothesis import strategies as st
-from test_paths import ENCODINGS, Case, cases
+from mvm_samples import ENCODINGS, Case, cases, layer
 from torch import Tensor
 
-from bitline.mapping.encode import column_tiles, encode
-from bitline.mapping.lower import Matmul
-from bitline.mapping.place import dense
-from bitline.mapping.quantize import digits, weight_limits
-from bitline.mvm import adc, native, reference, torch_fast
-from bitline.mvm.adc import AdcScale
+from bitline.mapping.encode import column_tiles
+from bitline.mapping.quantize import digits
+from bitline.mvm import reference, torch_fast
 from bitline.mvm.gradient import range_gradient
-from bitline.mvm.product import Product
 
 GRANULARITIES = ("layer", "slice", "slice_digit", "column")
 
@@ -85,11 +80,11 @@ def test_it_is_that_of_autograd_through_plain_loops(make_chip, data):
 @pytest.mark.parametrize("encoding", list(ENCODINGS))
 @pytest.mark.parametrize("codes", [{"bits": 1}, {"bits": 2, "levels": 3}, {"bits": 3}])
 def test_every_encoding_and_granularity_has_it(make_chip, rng, granularity, encoding, codes):
-    check(layer(make_chip, rng, granularity, encoding, codes), rng)
+    check(layer(make_chip, rng, granularity, encoding, adc=codes), rng)
 
 
 def test_it_is_the_same_in_runs_of_few_vectors(make_chip, rng, monkeypatch):
-    case = layer(make_chip, rng, "slice_digit", "digital pair", {"bits": 3})
+    case = layer(make_chip, rng, "slice_digit", "digital pair", adc={"bits": 3})
     grad = torch.randn(*case.x.shape[:3], 5, generator=rng, dtype=torch.float64)
     whole = range_gradient(case.x, case.crossbars, case.scale, grad)
     monkeypatch.setattr(torch_fast, "CHUNK", 3000)
@@ -99,42 +94,7 @@ def test_it_is_the_same_in_runs_of_few_vectors(make_chip, rng, monkeypatch):
 
 
 def test_no_vectors_have_no_gradient(make_chip, rng):
-    case = layer(make_chip, rng, "slice", "offset", {"bits": 3})
+    case = layer(make_chip, rng, "slice", "offset", adc={"bits": 3})
     found = range_gradient(case.x[:0], case.crossbars, case.scale, torch.zeros(0, 2, 2, 5))
     assert not bool(found.lsb.any())
     assert found.lsb.shape == case.scale.lsb.shape
-
-
-def layer(make_chip, rng: torch.Generator, granularity: Any, encoding: str, codes: dict[str, Any]) -> Case:
-    """Two groups of three uneven row tiles and several column tiles, with signed inputs and offsets of either sign."""
-    chip = make_chip(
-        crossbar={"rows": 8, "cols": 16},
-        adc=codes,
-        weights={"bits": 4, "encoding": ENCODINGS[encoding]},
-        dac={"bits": 2},
-    )
-    product = Product(dense(Matmul("it", "linear", 19, 5, 2, signed=True), chip))
-    low, high = weight_limits(chip.weights)
-    q = torch.randint(low, high + 1, (2, 19, 5), generator=rng)
-    x = torch.randint(-8, 8, (3, 2, 2, 19), generator=rng)
-    shape = adc.shape(granularity, product)
-    lsb = adc.snap(1 + 12 * torch.rand(shape, generator=rng))
-    offset = torch.randint(-6, 20, shape, generator=rng).double()
-    return Case(x, q, encode(q, product.placement), product, AdcScale(lsb, offset, *adc.code_range(chip.adc, product)))
-
-
-@pytest.mark.parametrize("path", [*native.paths(), native.TENSOR])
-@pytest.mark.parametrize("encoding", list(ENCODINGS))
-@pytest.mark.parametrize("codes", [{"bits": 1}, {"bits": 2, "levels": 3}, {"bits": 4, "levels": 11}])
-def test_every_path_converts_to_as_many_codes_as_there_are(make_chip, rng, path, encoding, codes):
-    case = layer(make_chip, rng, "column", encoding, codes)
-    spans = torch.rand(2, *case.scale.lsb.shape, generator=rng) * case.product.max_sum
-    for scale in (case.scale, adc.full(case.product), adc.from_range(*spans.sort(0).values, case.product)):
-        wanted = reference.crossbar_mvm(case.x, case.levels, case.product, scale)
-        if path == native.TENSOR:
-            assert torch.equal(torch_fast.crossbar_mvm(case.x, case.crossbars, scale), wanted)
-            continue
-        plan = native.plan(case.crossbars, scale, path)
-        if isinstance(plan, str):
-            assume(False)
-        assert torch.equal(plan.multiply(case.x.to(torch.int8), 1)[0], wanted)
