@@ -6,7 +6,7 @@ from bitline.compress.prune.fine_grained import FineGrained, fine_grained
 from bitline.compress.prune.kernel_group import KernelGroups
 from bitline.compress.prune.repack import repack
 from bitline.compress.prune.sparsity import crossbars, sparsity
-from bitline.compress.prune.zeroed import Zeroed
+from bitline.compress.prune.zero_count import ZeroCount
 from bitline.compress.reconstruct.assignment import Assignment, assign
 from bitline.compress.reconstruct.layer_by_layer import Sampling
 from bitline.compress.reconstruct.regroup import regroup
@@ -24,7 +24,7 @@ __all__ = [
     "Rewritten",
     "Sampling",
     "Shrunk",
-    "Zeroed",
+    "ZeroCount",
     "assign",
     "crossbars",
     "fine_grained",

@@ -104,14 +104,14 @@ def test_the_least_factors_of_the_network_are_zero_and_one_of_each_layer_stays(r
     flat = torch.cat([factors.flatten() for factors in before.values()]).sort().values
     wanted = int(ratio * len(flat) + 1e-9)
 
-    zeroed = blocks.zero(ratio)
+    count = blocks.zero(ratio)
 
-    assert zeroed.candidates == wanted
+    assert count.candidates == wanted
     for name, mask in blocks.masks.items():
         keeps = (before[name] > flat[wanted - 1]) if wanted else torch.ones_like(before[name], dtype=torch.bool)
         keeps = keeps | (before[name] == before[name].max())
         assert torch.equal(mask.factors != 0, keeps)
-        assert zeroed.left[name] == int(keeps.sum())
+        assert count.left[name] == int(keeps.sum())
 
 
 def small_network() -> nn.Module:
@@ -171,7 +171,7 @@ def test_folding_leaves_the_answers_and_the_parameters_and_whole_crossbars_of_ze
     model, x = network("groups"), images("groups")
     weights = {name: layer.weight for name, layer in model.named_modules() if isinstance(layer, nn.Conv2d | nn.Linear)}
     blocks = drawn(CrossbarBlocks(model, x, make_chip()))
-    zeroed = blocks.zero(0.4)
+    count = blocks.zero(0.4)
     answer, left = model(x), weights_left(model)
 
     blocks.fold()
@@ -180,7 +180,7 @@ def test_folding_leaves_the_answers_and_the_parameters_and_whole_crossbars_of_ze
     assert not any(is_parametrized(module) for module in model.modules())
     assert all(model.get_submodule(name).weight is weight for name, weight in weights.items())
     assert weights_left(model) == left
-    assert crossbars(model, make_chip(), x) == zeroed.total - zeroed.zeroed
+    assert crossbars(model, make_chip(), x) == count.total - count.zeros
 
 
 def test_folding_a_copy_leaves_the_network_that_it_is_a_copy_of(make_chip):
@@ -200,12 +200,12 @@ def test_folding_a_copy_leaves_the_network_that_it_is_a_copy_of(make_chip):
 def test_counting_and_following_a_network_in_training_leave_its_factors(make_chip):
     model, x = network("vgg8"), images("vgg8")
     blocks = drawn(CrossbarBlocks(model, x, make_chip()))
-    zeroed = blocks.zero(0.3)
+    count = blocks.zero(0.3)
 
     built = crossbars(model, make_chip(), x)
     KernelGroups(model, x, make_chip()).zero(0.5)
 
-    assert built == zeroed.total - zeroed.zeroed
+    assert built == count.total - count.zeros
     assert all(is_parametrized(model.get_submodule(name)) for name in blocks.masks)
     model(x).sum().backward()
     assert blocks.masks["features.conv2.0"].factors.grad is not None
@@ -214,13 +214,13 @@ def test_counting_and_following_a_network_in_training_leave_its_factors(make_chi
 def test_a_chip_builds_the_crossbars_that_are_left(make_chip):
     model, x, chip = network("vgg8"), images("vgg8"), make_chip()
     blocks = drawn(CrossbarBlocks(model, x, chip))
-    zeroed = blocks.zero(0.6)
+    count = blocks.zero(0.6)
     blocks.fold()
 
     layers = to_crossbar(model, chip, example=x).model.modules()
 
     built = sum(layer.placement.crossbars for layer in layers if hasattr(layer, "placement"))
-    assert built == crossbars(model, chip, x) == zeroed.total - zeroed.zeroed
+    assert built == crossbars(model, chip, x) == count.total - count.zeros
 
 
 def test_factors_survive_a_checkpoint_and_a_pruner_made_anew(make_chip):

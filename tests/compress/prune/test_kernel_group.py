@@ -58,12 +58,12 @@ def test_the_least_factors_of_the_whole_network_go(make_chip):
         second.copy_(-torch.arange(1, 17) / 10)
     groups = KernelGroups(model, images("vgg8"), make_chip())
 
-    zeroed = groups.zero(0.25)
+    count = groups.zero(0.25)
 
     assert first.nonzero().flatten().tolist() == list(range(8, 16))
     assert alive(second) == 16
-    assert (zeroed.candidates, zeroed.zeroed, zeroed.total) == (8, 8, 32)
-    assert zeroed.left == {"0.0": 8, "1.0": 16}
+    assert (count.candidates, count.zeros, count.total) == (8, 8, 32)
+    assert count.left == {"0.0": 8, "1.0": 16}
 
 
 @pytest.mark.parametrize(("candidates", "left"), [(3, 16), (4, 16), (5, 8), (11, 8), (13, 8), (16, 8)])

@@ -13,7 +13,7 @@ from torch.nn.utils.parametrize import is_parametrized, register_parametrization
 
 from bitline.chip.description import Chip
 from bitline.compress.prune.importance import taylor_terms
-from bitline.compress.prune.zeroed import Zeroed
+from bitline.compress.prune.zero_count import ZeroCount
 from bitline.compress.result import Left
 from bitline.errors import ConversionError, nearest
 from bitline.mapping.layer import LayerPlacement
@@ -150,7 +150,7 @@ class CrossbarBlocks:
         self._importance = importance
 
     @torch.no_grad()
-    def zero(self, ratio: float) -> Zeroed:
+    def zero(self, ratio: float) -> ZeroCount:
         """Set a share of all factors to zero, in place: the least important over the whole network.
 
         Factors that came back since the last time compete like any other. The most important of a layer stays.
@@ -170,7 +170,7 @@ class CrossbarBlocks:
             factors = self.masks[name].factors
             factors[zero.view(factors.shape).to(factors.device)] = 0
             left[name] = int(factors.count_nonzero())
-        return Zeroed("crossbars", left, sizes, wanted)
+        return ZeroCount("crossbars", left, sizes, wanted)
 
     @torch.no_grad()
     def target(self, sparsity: float) -> float:

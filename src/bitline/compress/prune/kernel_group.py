@@ -21,7 +21,7 @@ from bitline.compress.prune.importance import taylor_terms
 from bitline.compress.prune.repack import CHANGES, removed
 from bitline.compress.prune.shrink import Removal, kept
 from bitline.compress.prune.sparsity import weights
-from bitline.compress.prune.zeroed import Zeroed
+from bitline.compress.prune.zero_count import ZeroCount
 from bitline.compress.result import Left
 from bitline.errors import ConversionError, nearest
 from bitline.network.batch_norm import BatchNorm
@@ -118,7 +118,7 @@ class KernelGroups:
         self._importance = {each.kernels.name: total[each.kernels.name] / self._saved(each) for each in self.sets}
 
     @torch.no_grad()
-    def zero(self, ratio: float) -> Zeroed:
+    def zero(self, ratio: float) -> ZeroCount:
         """Zero the kernels whose factors are the least over the whole network, in place.
 
         As many as the ratio says are candidates; then each set rounds what is left of it to whole crossbars, and zeroes
@@ -138,7 +138,7 @@ class KernelGroups:
             for name, places in removal.kernels.kernels.items():
                 of[name] = of.get(name, 0) + places.numel()
                 left[name] = left.get(name, 0) + places[~removal.gone].numel()
-        return Zeroed("kernels", left, of, candidates)
+        return ZeroCount("kernels", left, of, candidates)
 
     def target(self, sparsity: float) -> float:
         """Return the least ratio at which `zero` and `repack` remove a share of all weights, as factors rank now.

@@ -1,11 +1,11 @@
-"""What zeroing the least important factors left."""
+"""How many units of a network are zero after the least important ones were made zero."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class Zeroed:
-    """How many units of a network, kernels or crossbars, are zero now.
+class ZeroCount:
+    """Units of a network, kernels or crossbars, that are zero now, and that are not.
 
     Args:
         unit: ``"kernels"`` or ``"crossbars"``.
@@ -25,15 +25,15 @@ class Zeroed:
         return sum(self.of.values())
 
     @property
-    def zeroed(self) -> int:
+    def zeros(self) -> int:
         """Units that are zero."""
         return self.total - sum(self.left.values())
 
     @property
     def ratio(self) -> float:
         """Share of the units that are zero."""
-        return self.zeroed / max(1, self.total)
+        return self.zeros / max(1, self.total)
 
     def __str__(self) -> str:
         lines = [f"{name}: {self.left[name]} of {of} {self.unit} left" for name, of in self.of.items()]
-        return "\n".join([*lines, f"{self.zeroed} of {self.total} {self.unit} are zero ({self.ratio:.1%})"])
+        return "\n".join([*lines, f"{self.zeros} of {self.total} {self.unit} are zero ({self.ratio:.1%})"])
