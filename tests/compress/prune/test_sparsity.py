@@ -10,7 +10,7 @@ from torch import nn
 
 from bitline.compress.prune.crossbar_block import CrossbarBlocks
 from bitline.compress.prune.fine_grained import fine_grained
-from bitline.compress.prune.sparsity import crossbars, filled, placement, sparsity, weights_left
+from bitline.compress.prune.sparsity import crossbars, layer_crossbars, placement, sparsity, weights_left
 from bitline.errors import ConversionError
 from bitline.mapping.place import place
 from bitline.network.trace import matmuls
@@ -54,7 +54,7 @@ def test_crossbars_whose_weights_are_all_zero_are_not_counted(make_chip):
 
     assert [layer.crossbars for layer in layers] == [4 * 3 - 4, 3 * 2 - 1]
     assert crossbars(model, chip, images("vgg8")) == 13
-    assert filled(model[3].weight, 1, chip) == 5
+    assert layer_crossbars(model[3].weight, 1, chip) == 5
 
 
 def test_factors_in_training_count_and_the_network_keeps_its_mode(make_chip):

@@ -120,14 +120,14 @@ class CrossbarBlocks:
                 raise ConversionError(f"leave names {name!r}, which is no layer{nearest(name, layers)}")
         self.masks: dict[str, BlockMask] = {}
         self.left: tuple[Left, ...] = tuple(Left(name, "left as asked") for name in layers if name in leave)
-        matmuls = _running(model, example, layers)
+        matmuls = _trace(model, example, layers)
         chosen = choose(matmuls, mapping or {})
         for matmul in matmuls:
             placement = placed(matmul, chip, chosen[matmul.name])
             if placement.strategy != "dense":
                 self.left += (Left(matmul.name, f"mapped as {placement.strategy}, which keeps every crossbar"),)
             elif matmul.name not in leave:
-                self.masks[matmul.name] = _masked(matmul.name, layers[matmul.name], placement)
+                self.masks[matmul.name] = _add_mask(matmul.name, layers[matmul.name], placement)
         if not self.masks:
             raise ConversionError(f"{type(model).__name__} has no layer whose crossbars could be pruned")
 
@@ -205,9 +205,9 @@ class CrossbarBlocks:
         return _Order({name: self._scores(name) for name in self.masks})
 
     def _scores(self, name: str) -> Tensor:
-        """What decides, the first row before the second, (2, crossbars)."""
+        """Importance of every crossbar, and a second row that decides between equal ones, (2, crossbars)."""
         mask, layer = self.masks[name], self.model.get_submodule(name)
-        power, weights = mask.power(_stored(layer)), mask.sizes()
+        power, weights = mask.power(_trained_weight(layer)), mask.sizes()
         mean = power.sum() / weights.sum()
         norm = (power / weights / mean.clamp_min(torch.finfo(torch.float64).tiny)).sqrt()
         factor = torch.where(power > 0, mask.factors.detach().double().abs(), 0)  # empty ones learn none
@@ -220,7 +220,7 @@ def fold_masks(model: nn.Module) -> nn.Module:
     """Multiply the factors of crossbars into the weights of a network, in place, and take them off."""
     for _, layer in modules(model):
         if mask_of(layer) is not None:
-            original = _stored(layer)
+            original = _trained_weight(layer)
             original.copy_(layer.weight)  # pyright: ignore[reportArgumentType]
             # Copies of a layer share its class, whose property remove_parametrizations would delete for all of them.
             layer.__class__ = type(layer).__bases__[0]
@@ -237,20 +237,20 @@ def mask_of(layer: nn.Module) -> BlockMask | None:
     return steps[0] if len(steps) == 1 and isinstance(steps[0], BlockMask) else None
 
 
-def _stored(layer: nn.Module) -> nn.Parameter:
+def _trained_weight(layer: nn.Module) -> nn.Parameter:
     """The weights without their factors."""
-    stored = layer.parametrizations.weight.original  # pyright: ignore[reportAttributeAccessIssue]
-    assert isinstance(stored, nn.Parameter)
-    return stored
+    weight = layer.parametrizations.weight.original  # pyright: ignore[reportAttributeAccessIssue]
+    assert isinstance(weight, nn.Parameter)
+    return weight
 
 
-def _running(model: nn.Module, example: Tensor, layers: Mapping[str, Lowerable]) -> list[Matmul]:
+def _trace(model: nn.Module, example: Tensor, layers: Mapping[str, Lowerable]) -> list[Matmul]:
     """List the layers that run on an example, in order, without changing the statistics of batch norms."""
     with evaluating(model):
         return trace(model, example.to(next(model.parameters()).device), dict(layers))
 
 
-def _masked(name: str, layer: nn.Module, placement: LayerPlacement) -> BlockMask:
+def _add_mask(name: str, layer: nn.Module, placement: LayerPlacement) -> BlockMask:
     """Give a layer its factors, or find those it has."""
     weight = layer.weight
     assert isinstance(weight, Tensor)
@@ -273,7 +273,7 @@ class _Order:
     """Crossbars of all layers, the least important first.
 
     Args:
-        scores: layer name -> what decides, (2, crossbars).
+        scores: layer name -> importance, and what decides between equal ones, (2, crossbars).
     """
 
     def __init__(self, scores: dict[str, Tensor]) -> None:
@@ -282,7 +282,7 @@ class _Order:
         self.best = {name: int(_ascending(score)[-1]) for name, score in scores.items()}
 
     def lowest(self, count: int) -> dict[str, Tensor]:
-        """Mark so many crossbars, but for the best of each layer."""
+        """Mark the least important crossbars, so many, but for the best of each layer."""
         lowest = torch.zeros(len(self.places), dtype=torch.bool)
         lowest[self.places[:count]] = True
         parts = dict(zip(self.scores, lowest.split([score.shape[1] for score in self.scores.values()]), strict=True))

@@ -18,8 +18,8 @@ from bitline.chip.description import Chip
 from bitline.compress.prune.constants import constants
 from bitline.compress.prune.dependencies import KernelSet, kernel_sets, one_a_group, plain_copy
 from bitline.compress.prune.importance import taylor_terms
-from bitline.compress.prune.repack import CHANGES, removed
-from bitline.compress.prune.shrink import Removal, kept
+from bitline.compress.prune.repack import CHANGES, remove_constants
+from bitline.compress.prune.shrink import Removal, channel_masks
 from bitline.compress.prune.sparsity import weights
 from bitline.compress.prune.zero_count import ZeroCount
 from bitline.compress.result import Left
@@ -34,7 +34,7 @@ COUPLED: tuple[Coupled, ...] = get_args(Coupled)
 
 
 @dataclass(frozen=True, eq=False)
-class Competing:
+class Competitor:
     """A set of kernels some of which can go.
 
     Args:
@@ -45,7 +45,7 @@ class Competing:
     kernels: KernelSet
     counts: tuple[int, ...]
 
-    def rounded(self, left: int) -> int:
+    def nearest_count(self, left: int) -> int:
         """The allowed count nearest to one, the larger of two equally near."""
         return min(self.counts, key=lambda count: (abs(count - left), -count))
 
@@ -84,9 +84,9 @@ class KernelGroups:
         self._importance: dict[str, Tensor] = {}
         plain = plain_copy(model)
         example = example.to(next(plain.parameters()).device)
-        found = _rehearsed(plain, kernel_sets(copied(plain), example), example)
+        candidates = _rehearse(plain, kernel_sets(copied(plain), example), example)
         layers = dict(modules(plain))
-        sets = [Competing(kernels, _counts(kernels, layers, chip.weight_columns)) for kernels in found]
+        sets = [Competitor(kernels, _counts(kernels, layers, chip.weight_columns)) for kernels in candidates]
         self.sets = tuple(each for each in sets if not each.kernels.why and len(each.counts) > 1)
         narrow = f"no wider than the {chip.weight_columns} weight columns of a crossbar"
         self.left = tuple(Left(each.kernels.name, each.kernels.why or narrow) for each in sets if each not in self.sets)
@@ -107,7 +107,7 @@ class KernelGroups:
             batches: images and labels; many small batches say more than a few large ones. See
                 `bitline.compress.prune.importance`.
         """
-        of = {each.kernels.name: self._zeroed_parameters(each.kernels) for each in self.sets}
+        of = {each.kernels.name: self._parameters_to_zero(each.kernels) for each in self.sets}
         total = {each.kernels.name: torch.zeros(each.kernels.channels, dtype=torch.float64) for each in self.sets}
         parameters = [parameter for parts in of.values() for parameter, _ in parts]
         for terms in taylor_terms(self.model, batches, parameters) if parameters else ():
@@ -130,7 +130,7 @@ class KernelGroups:
         Raises:
             ConversionError: another ratio.
         """
-        chosen, candidates = self._chosen(ratio)
+        chosen, candidates = self._choose(ratio)
         of: dict[str, int] = {}
         left: dict[str, int] = {}
         for removal in chosen:
@@ -165,25 +165,25 @@ class KernelGroups:
 
     def _sparsity(self, ratio: float) -> float:
         """Share of the network's weights that goes at a ratio."""
-        return 1 - self._weights_left(self._chosen(ratio)[0]) / weights(self.model)
+        return 1 - self._weights_left(self._choose(ratio)[0]) / weights(self.model)
 
     def _weights_left(self, removals: Iterable[Removal]) -> int:
-        left = kept(self.model, removals)
+        masks = channel_masks(self.model, removals)
         layers = [(name, layer) for name, layer in modules(self.model) if isinstance(layer, MAPPED)]
         count = 0
         for name, layer in layers:
-            outputs, inputs = left.outputs[name], left.inputs[name]
+            outputs, inputs = masks.outputs[name], masks.inputs[name]
             share = 1.0 if one_a_group(layer) else float(inputs.sum()) / len(inputs)
             count += int(outputs.sum()) * round(share * math.prod(layer.weight.shape[1:]))
         return count
 
-    def _saved(self, each: Competing) -> int:
+    def _saved(self, each: Competitor) -> int:
         """Weights that one channel of a set takes with it."""
         one = torch.arange(each.kernels.channels) == 0
         return weights(self.model) - self._weights_left([Removal(each.kernels, one)])
 
     @torch.no_grad()
-    def _chosen(self, ratio: float) -> tuple[list[Removal], int]:
+    def _choose(self, ratio: float) -> tuple[list[Removal], int]:
         """What goes of each set at a ratio, and how many kernels were candidates."""
         if not 0 <= ratio <= 1:
             raise ConversionError(f"ratio is {ratio}; allowed: 0 to 1")
@@ -200,28 +200,28 @@ class KernelGroups:
         removals: list[Removal] = []
         parts = candidate.split([len(factor) for factor in factors])
         for each, factor, part in zip(self.sets, factors, parts, strict=True):
-            goes = len(factor) - each.rounded(len(factor) - int(part.sum()))
+            goes = len(factor) - each.nearest_count(len(factor) - int(part.sum()))
             gone = torch.zeros(len(factor), dtype=torch.bool)
             gone[factor.argsort(stable=True)[:goes]] = True
             removals.append(Removal(each.kernels, gone))
         return removals, int(total[within][-1]) if bool(within.any()) else 0
 
     def _score(self, kernels: KernelSet) -> Tensor:
-        """What decides, float64, (channels,)."""
+        """Importance of every channel, float64, (channels,)."""
         importance = self._importance.get(kernels.name)
         return self._factor(kernels).double().cpu() if importance is None else importance
 
-    def _zeroed_parameters(self, kernels: KernelSet) -> list[tuple[Tensor, Tensor]]:
+    def _parameters_to_zero(self, kernels: KernelSet) -> list[tuple[Tensor, Tensor]]:
         """What `zero` makes zero of a set: parameters, and where in them, (channels, of this one)."""
-        found: list[tuple[Tensor, Tensor]] = []
+        parameters: list[tuple[Tensor, Tensor]] = []
         for name, places in kernels.norms.items():
             norm = self._norm(name)
-            found += [(norm.weight, places), (norm.bias, places)] if norm.affine else []
+            parameters += [(norm.weight, places), (norm.bias, places)] if norm.affine else []
         for name in kernels.bare:
             places, bias = kernels.kernels[name], self.model.get_submodule(name).bias
-            found.append((_stored(self.model, name), places))
-            found += [(bias, places)] if isinstance(bias, Tensor) else []
-        return found
+            parameters.append((_trained_weight(self.model, name), places))
+            parameters += [(bias, places)] if isinstance(bias, Tensor) else []
+        return parameters
 
     def _factor(self, kernels: KernelSet) -> Tensor:
         parts = self._parts(kernels)
@@ -234,7 +234,7 @@ class KernelGroups:
         if norms:
             return [self._norm(name).weight.abs()[places] for name, places in norms]
         return [
-            torch.linalg.vector_norm(_stored(self.model, name).flatten(1), dim=1)[places]
+            torch.linalg.vector_norm(_trained_weight(self.model, name).flatten(1), dim=1)[places]
             for name, places in kernels.kernels.items()
         ]
 
@@ -255,12 +255,12 @@ def _zero(model: nn.Module, removal: Removal) -> None:
             norm.bias[places[removal.gone]] = 0
     for name in kernels.bare:
         where, layer = kernels.kernels[name][removal.gone], model.get_submodule(name)
-        _stored(model, name)[where] = 0
+        _trained_weight(model, name)[where] = 0
         if isinstance(layer.bias, Tensor):
             layer.bias[where] = 0
 
 
-def _stored(model: nn.Module, name: str) -> Tensor:
+def _trained_weight(model: nn.Module, name: str) -> Tensor:
     """The weight that an optimizer changes."""
     layer = model.get_submodule(name)
     weight = (
@@ -286,7 +286,7 @@ def _counts(kernels: KernelSet, layers: dict[str, nn.Module], columns: int) -> t
 
 
 @torch.no_grad()
-def _rehearsed(plain: nn.Module, sets: list[KernelSet], example: Tensor) -> list[KernelSet]:
+def _rehearse(plain: nn.Module, sets: list[KernelSet], example: Tensor) -> list[KernelSet]:
     """Take half of every set off a copy, and keep the sets without which the network would answer otherwise."""
     trial, rng = copied(plain), torch.Generator().manual_seed(0)
     halves = [
@@ -296,5 +296,5 @@ def _rehearsed(plain: nn.Module, sets: list[KernelSet], example: Tensor) -> list
     ]
     for half in halves:
         _zero(trial, half)
-    _, _, refused = removed(trial, halves, example, constants(trial, example))
+    _, _, refused = remove_constants(trial, halves, example, constants(trial, example))
     return [replace(kernels, why=CHANGES) if kernels in refused else kernels for kernels in sets]

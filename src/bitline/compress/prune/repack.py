@@ -9,8 +9,8 @@ from torch.utils._pytree import tree_leaves
 from bitline.chip.description import Chip
 from bitline.compress.prune.constants import constants
 from bitline.compress.prune.dependencies import KernelSet, kernel_sets, one_a_group, plain_copy
-from bitline.compress.prune.shrink import Kept, Removal, constant_part, keeps_constants, kept, shrink
-from bitline.compress.prune.sparsity import filled
+from bitline.compress.prune.shrink import ChannelMasks, Removal, channel_masks, constant_part, keeps_constants, shrink
+from bitline.compress.prune.sparsity import layer_crossbars
 from bitline.compress.result import Left, Report, Rewritten, Shrunk
 from bitline.errors import ConversionError
 from bitline.mapping.lower import Lowerable, lower
@@ -54,7 +54,7 @@ def repack(model: nn.Module, example: Tensor, chip: Chip) -> Rewritten:
     chosen: list[Removal] = []
     left: list[Left] = []
     before = _layers(plain)
-    sizes = _crossbars(kept(plain, []), before, chip, before)
+    sizes = _crossbars(channel_masks(plain, []), before, chip, before)
     for kernels in sets:
         gone, why = _constant(kernels, before, values)
         if why:
@@ -63,13 +63,13 @@ def repack(model: nn.Module, example: Tensor, chip: Chip) -> Rewritten:
             continue
         wanted = [*chosen, Removal(kernels, gone)]
         touched = [*kernels.kernels, *kernels.readers]
-        now = _crossbars(kept(plain, wanted), before, chip, touched)
+        now = _crossbars(channel_masks(plain, wanted), before, chip, touched)
         if sum(now.values()) > sum(sizes[name] for name in touched):
             left.append(Left(kernels.name, f"{int(gone.sum())} constant kernels stay: without them more crossbars"))
             continue
         sizes |= now
         chosen = wanted
-    small, rewrites, refused = removed(plain, chosen, example, values)
+    small, rewrites, refused = remove_constants(plain, chosen, example, values)
     left += [Left(kernels.name, CHANGES) for kernels in refused]
     for name, parameter in small.named_parameters():
         parameter.requires_grad_(trained.get(name, True))
@@ -80,7 +80,7 @@ CHANGES = "without some of its kernels the network answers differently"
 
 
 @torch.no_grad()
-def removed(
+def remove_constants(
     model: nn.Module, removals: Sequence[Removal], example: Tensor, values: Mapping[str, Tensor]
 ) -> tuple[nn.Module, tuple[Rewrite, ...], tuple[KernelSet, ...]]:
     """Take constant channels off a copy of a network, as far as it answers as before.
@@ -112,7 +112,7 @@ def _without(
     """Copy a network without some channels; what they gave goes to the layers that read them."""
     small = copied(model)
     layers = _layers(small)
-    inputs = kept(small, removals).inputs
+    inputs = channel_masks(small, removals).inputs
     norms = {layer: norm for norm, layer in neighbours(small, layers, example[:2]).items()}
     bias: dict[str, Tensor] = {}
     for name, layer in layers.items():
@@ -132,7 +132,7 @@ def _without(
         if layer.bias is not None:
             layer.bias.add_(part.to(layer.bias))
     gains = [name for name in bias if layers[name].bias is None]
-    parts = {name: bias[name][kept(small, removals).outputs[name].to(bias[name].device)] for name in gains}
+    parts = {name: bias[name][channel_masks(small, removals).outputs[name].to(bias[name].device)] for name in gains}
     rewrites = shrink(small, removals, gains)
     for name, part in parts.items():
         added = layers[name].bias
@@ -159,21 +159,28 @@ def _constant(kernels: KernelSet, layers: Mapping[str, Lowerable], values: Mappi
     return gone, why if bool(stay.any()) else ""
 
 
-def _crossbars(left: Kept, layers: Mapping[str, Lowerable], chip: Chip, names: Iterable[str]) -> dict[str, int]:
-    """Count the crossbars that hold what is left of some layers."""
-    return {name: filled(left.weight(name, layers[name]), left.groups(name, layers[name]), chip) for name in names}
+def _crossbars(
+    masks: ChannelMasks, layers: Mapping[str, Lowerable], chip: Chip, names: Iterable[str]
+) -> dict[str, int]:
+    """Count the crossbars that hold what stays of some layers."""
+    return {
+        name: layer_crossbars(masks.weight(name, layers[name]), masks.groups(name, layers[name]), chip)
+        for name in names
+    }
 
 
 def _shrunk(before: nn.Module, after: nn.Module, chip: Chip) -> tuple[Shrunk, ...]:
     """Describe the layers that have fewer channels."""
     now = _layers(after)
-    found: list[Shrunk] = []
+    layers: list[Shrunk] = []
     for name, layer in _layers(before).items():
         both = (lower(layer, name), lower(now[name], name))
         if (both[0].rows, both[0].cols, both[0].groups) == (both[1].rows, both[1].cols, both[1].groups):
             continue
-        counts = [filled(each.weight, m.groups, chip) for each, m in zip((layer, now[name]), both, strict=True)]
-        found.append(
+        counts = [
+            layer_crossbars(each.weight, m.groups, chip) for each, m in zip((layer, now[name]), both, strict=True)
+        ]
+        layers.append(
             Shrunk(
                 name,
                 (both[0].rows, both[1].rows),
@@ -182,7 +189,7 @@ def _shrunk(before: nn.Module, after: nn.Module, chip: Chip) -> tuple[Shrunk, ..
                 (counts[0], counts[1]),
             )
         )
-    return tuple(found)
+    return tuple(layers)
 
 
 def _layers(model: nn.Module) -> dict[str, Lowerable]:

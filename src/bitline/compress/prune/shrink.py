@@ -29,19 +29,19 @@ class Removal:
 
 
 @dataclass(frozen=True, eq=False)
-class Kept:
-    """What is left of each module.
+class ChannelMasks:
+    """Which channels of each module stay.
 
     Args:
-        outputs: module name -> which output channels, bool.
-        inputs: layer name -> which input channels, bool.
+        outputs: module name -> output channels, bool.
+        inputs: layer name -> input channels, bool.
     """
 
     outputs: Mapping[str, Tensor]
     inputs: Mapping[str, Tensor]
 
     def weight(self, name: str, layer: Lowerable) -> Tensor:
-        """Slice the weights of a layer."""
+        """Weights of a layer between channels that stay."""
         weight = layer.weight.detach()[self.outputs[name].nonzero().flatten()]
         if one_a_group(layer):
             return weight
@@ -50,14 +50,14 @@ class Kept:
         return weight[:, self.inputs[name][: len(self.inputs[name]) // groups].nonzero().flatten()]
 
     def groups(self, name: str, layer: Lowerable) -> int:
-        """Groups left of a layer."""
+        """Groups of a layer that stay."""
         if isinstance(layer, nn.Linear):
             return 1
         return int(self.inputs[name].sum()) if one_a_group(layer) else layer.groups
 
 
-def kept(model: nn.Module, removals: Iterable[Removal]) -> Kept:
-    """Say what is left of every layer and batch norm of a network."""
+def channel_masks(model: nn.Module, removals: Iterable[Removal]) -> ChannelMasks:
+    """Say which channels of every layer and batch norm of a network stay."""
     outputs = {n: torch.ones(_outputs(m), dtype=torch.bool) for n, m in _shrinkable(model)}
     inputs = {n: torch.ones(_inputs(m), dtype=torch.bool) for n, m in _shrinkable(model) if isinstance(m, MAPPED)}
     for removal in removals:
@@ -70,7 +70,7 @@ def kept(model: nn.Module, removals: Iterable[Removal]) -> Kept:
                 inputs[name][places[removal.gone] // each] = False
         for name, places in kernels.readers.items():
             inputs[name][places[removal.gone]] = False
-    return Kept(outputs, inputs)
+    return ChannelMasks(outputs, inputs)
 
 
 @torch.no_grad()
@@ -85,10 +85,10 @@ def shrink(model: nn.Module, removals: Iterable[Removal], gain_bias: Iterable[st
     Returns:
         The changes, for `bitline.models.rewrite.apply`.
     """
-    left, gain = kept(model, removals), set(gain_bias)
+    masks, gain = channel_masks(model, removals), set(gain_bias)
     rewrites: list[Rewrite] = []
     for name, module in _shrinkable(model):
-        outputs, inputs = left.outputs[name], left.inputs.get(name, torch.ones(1, dtype=torch.bool))
+        outputs, inputs = masks.outputs[name], masks.inputs.get(name, torch.ones(1, dtype=torch.bool))
         bias = name in gain and not biased(module)
         if bool(outputs.all()) and bool(inputs.all()) and not bias:
             continue
@@ -96,7 +96,7 @@ def shrink(model: nn.Module, removals: Iterable[Removal], gain_bias: Iterable[st
         values = {n: v[places].clone() for n, v in module.state_dict().items() if v.dim() == 1}
         groups = 1
         if isinstance(module, MAPPED):
-            values["weight"], groups = left.weight(name, module).clone(), left.groups(name, module)
+            values["weight"], groups = masks.weight(name, module).clone(), masks.groups(name, module)
         count = int(inputs.sum()) if isinstance(module, MAPPED) else None
         rewrites.append(
             Rewrite(kind="shrink", module=name, groups=groups, inputs=count, outputs=len(places), bias=bias)

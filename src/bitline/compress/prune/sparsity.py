@@ -55,10 +55,10 @@ def placement(model: nn.Module, chip: Chip, example: Tensor) -> Placement:
     plain = fold_masks(copied(model)).eval()
     layers = {name: layer for name, layer in modules(plain) if isinstance(layer, MAPPED)}
     matmuls = trace(plain, example.to(next(plain.parameters(), example).device), layers)
-    found = [
+    placements = [
         placed(m, chip, absent=empty_blocks(weight_matrix(layers[m.name]).detach(), placed(m, chip))) for m in matmuls
     ]
-    return Placement(chip, tuple(found))
+    return Placement(chip, tuple(placements))
 
 
 def crossbars(model: nn.Module, chip: Chip, example: Tensor) -> int:
@@ -66,7 +66,7 @@ def crossbars(model: nn.Module, chip: Chip, example: Tensor) -> int:
     return placement(model, chip, example).crossbars
 
 
-def filled(weight: Tensor, groups: int, chip: Chip) -> int:
+def layer_crossbars(weight: Tensor, groups: int, chip: Chip) -> int:
     """Count the crossbars that hold weights other than zero of one layer.
 
     Args:
