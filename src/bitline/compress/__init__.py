@@ -11,7 +11,7 @@ from bitline.compress.reconstruct.assignment import Assignment, assign
 from bitline.compress.reconstruct.layer_by_layer import Sampling
 from bitline.compress.reconstruct.regroup import regroup
 from bitline.compress.reconstruct.separable import separate
-from bitline.compress.result import LayerReport, Left, Report, Rewritten, Shrunk
+from bitline.compress.result import LayerReport, Report, RewriteResult, ShrunkLayer, UnchangedLayer
 
 __all__ = [
     "Assignment",
@@ -19,11 +19,11 @@ __all__ = [
     "FineGrained",
     "KernelGroups",
     "LayerReport",
-    "Left",
     "Report",
-    "Rewritten",
+    "RewriteResult",
     "Sampling",
-    "Shrunk",
+    "ShrunkLayer",
+    "UnchangedLayer",
     "ZeroCount",
     "assign",
     "crossbars",

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from bitline.compress.result import Left, Report, Rewritten
+from bitline.compress.result import Report, RewriteResult, UnchangedLayer
 from bitline.errors import ConversionError
 from bitline.models.rewrite import Rewrite
 from bitline.network.batch_norm import BatchNorm, fold, neighbours
@@ -13,7 +13,7 @@ from bitline.nn.layers import CrossbarLayer
 
 
 @torch.no_grad()
-def fold_norms(model: nn.Module, example: Tensor) -> Rewritten:
+def fold_norms(model: nn.Module, example: Tensor) -> RewriteResult:
     """Fold every batch norm that can be into the layer before it, as `to_crossbar` does.
 
     Args:
@@ -36,5 +36,7 @@ def fold_norms(model: nn.Module, example: Tensor) -> Rewritten:
     folded = fold(model, neighbours(model, plain, example), example)
     rewrites = tuple(Rewrite(kind="fold", module=norm, into=layer) for norm, layer in folded.items())
     left = [n for n, m in model.named_modules() if isinstance(m, BatchNorm)]
-    report = Report(left=tuple(Left(n, "no single layer before it to fold it into") for n in left), folded=folded)
-    return Rewritten(model, rewrites, report)
+    report = Report(
+        unchanged=tuple(UnchangedLayer(n, "no single layer before it to fold it into") for n in left), folded=folded
+    )
+    return RewriteResult(model, rewrites, report)

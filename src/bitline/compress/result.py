@@ -1,4 +1,4 @@
-"""What a rewriting leaves: the network, the changes as data, and what became of every layer."""
+"""What changing a network gives: the network, its rewrites as data, and what became of every layer."""
 
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -50,8 +50,8 @@ class LayerReport:
 
 
 @dataclass(frozen=True)
-class Left:
-    """What was left as it was: a layer that needs partial sums, a batch norm that was not folded, kernels.
+class UnchangedLayer:
+    """A layer that stays as it was, or kernels of it: one that needs partial sums, a batch norm that was not folded.
 
     Args:
         name: of the layer.
@@ -66,7 +66,7 @@ class Left:
 
 
 @dataclass(frozen=True)
-class Shrunk:
+class ShrunkLayer:
     """One layer with fewer channels.
 
     Args:
@@ -93,27 +93,27 @@ class Shrunk:
 
 @dataclass(frozen=True)
 class Report:
-    """What became of every layer that a rewriting looked at.
+    """What became of every layer that was looked at.
 
     Args:
         layers: rewritten, in the order they run.
-        left: as they were, and why.
+        unchanged: those that stay as they were, and why.
         folded: batch norm -> the layer it went into.
         shrunk: layers with fewer channels than before, in the order they run.
     """
 
     layers: tuple[LayerReport, ...] = ()
-    left: tuple[Left, ...] = ()
+    unchanged: tuple[UnchangedLayer, ...] = ()
     folded: dict[str, str] = field(default_factory=dict[str, str])
-    shrunk: tuple[Shrunk, ...] = ()
+    shrunk: tuple[ShrunkLayer, ...] = ()
 
     def __str__(self) -> str:
         lines = [*map(str, self.layers), *(f"{norm}: folded into {layer}" for norm, layer in self.folded.items())]
-        return "\n".join([*lines, *map(str, self.shrunk), *map(str, self.left)])
+        return "\n".join([*lines, *map(str, self.shrunk), *map(str, self.unchanged)])
 
 
-class Rewritten(NamedTuple):
-    """A rewritten network.
+class RewriteResult(NamedTuple):
+    """A network in its new structure.
 
     Args:
         model: in evaluation mode.

@@ -19,7 +19,7 @@ from bitline.chip.description import Chip, LogNormal, Offset, check
 from bitline.chip.variants import with_cells
 from bitline.compress.prune.crossbar_block import CrossbarBlocks
 from bitline.compress.prune.kernel_group import KernelGroups
-from bitline.compress.result import Left
+from bitline.compress.result import UnchangedLayer
 from bitline.data import DataSet
 from bitline.errors import ChipError, ConversionError, DataError
 from bitline.evaluate import Settings
@@ -94,7 +94,7 @@ def _mask_gradient(mask: Tensor, gradient: Tensor) -> Tensor:
     return gradient * mask.to(gradient.device)
 
 
-def write_left(folder: Path, left: Sequence[Left]) -> None:
+def write_left(folder: Path, left: Sequence[UnchangedLayer]) -> None:
     """Note in the folder of a stage what it could not prune, and why."""
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / LEFT, {"left": [asdict(each) for each in left]})
@@ -177,7 +177,7 @@ class Zerorize:
         def finish(trained: nn.Module) -> nn.Module:
             assert isinstance(trained, Alternating)
             if factors is not None:
-                write_left(train.run_dir, factors.left)
+                write_left(train.run_dir, factors.unchanged)
             if isinstance(factors, CrossbarBlocks):
                 factors.fold()
             return trained.network

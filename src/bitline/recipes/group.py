@@ -10,13 +10,13 @@ from collections.abc import Collection, Sequence
 from torch import Tensor, nn
 
 from bitline.chip.description import Chip
-from bitline.compress import Rewritten, regroup
+from bitline.compress import RewriteResult, regroup
 from bitline.recipes.records.group import Group
 
 
 def restructure(
     model: nn.Module, batches: Sequence[Tensor], chip: Chip, config: Group, *, leave: Collection[str] = ()
-) -> Rewritten:
+) -> RewriteResult:
     """Give every convolution, but for those to leave, the fewest groups whose rows fit the wordlines driven at once."""
     return regroup(
         model,

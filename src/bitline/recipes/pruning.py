@@ -63,7 +63,7 @@ class Pruning:
             run = load_run(last)
             small = repack(run.model, self._example, stages.chip)
             record = run.record.model_copy(update={"rewrites": (*run.record.rewrites, *small.rewrites)})
-            write_left(folder, small.report.left)
+            write_left(folder, small.report.unchanged)
             write_run(folder, small.model, record, {"seed": self.config.seed}, stages.score(small.model))
         return folder
 

@@ -9,13 +9,13 @@ from collections.abc import Collection, Sequence
 from torch import Tensor, nn
 
 from bitline.chip.description import Chip
-from bitline.compress import Rewritten, separate
+from bitline.compress import RewriteResult, separate
 from bitline.recipes.records.separable import Separable
 
 
 def restructure(
     model: nn.Module, batches: Sequence[Tensor], chip: Chip, config: Separable, *, leave: Collection[str] = ()
-) -> Rewritten:
+) -> RewriteResult:
     """Split every convolution that needs partial sums, but for those to leave, into a pointwise and a depthwise one."""
     return separate(
         model, batches, rows=chip.crossbar.active_rows, multiplier=config.multiplier, refit=config.refit, leave=leave

@@ -6,7 +6,7 @@ from itertools import groupby
 from torch import Tensor, nn
 
 from bitline.chip.description import Chip
-from bitline.compress import Report, Rewritten
+from bitline.compress import Report, RewriteResult
 from bitline.errors import DataError, nearest
 from bitline.mapping.lower import Matmul
 from bitline.network.trace import matmuls
@@ -24,7 +24,7 @@ def restructure(
     chip: Chip,
     config: NewStructure,
     layers: Mapping[str, str] | None = None,
-) -> Rewritten:
+) -> RewriteResult:
     """Give every layer its structure, with weights fitted to what the dense one answers.
 
     Args:
@@ -46,7 +46,7 @@ def restructure(
             layers = config.layers if isinstance(config, Mixed) else layers or {}
     shape = batches[0].shape[1:]
     check_layers(matmuls(model, shape), layers)
-    result = Rewritten(model, (), Report())
+    result = RewriteResult(model, (), Report())
     wanted = sorted((choice, name) for name, choice in layers.items() if choice != "dense")
     for choice, pairs in groupby(wanted, key=lambda pair: pair[0]):
         mine = {name for _, name in pairs}
@@ -59,9 +59,9 @@ def restructure(
         else:
             as_group = convert(config, Group, row_tiles=number, mix=option.endswith("+mix"))
             step = group.restructure(result.model, batches, chip, as_group, leave=leave)
-        left = (layer for layer in step.report.left if layer.name in mine)
-        report = Report((*result.report.layers, *step.report.layers), (*result.report.left, *left))
-        result = Rewritten(step.model, (*result.rewrites, *step.rewrites), report)
+        left = (layer for layer in step.report.unchanged if layer.name in mine)
+        report = Report((*result.report.layers, *step.report.layers), (*result.report.unchanged, *left))
+        result = RewriteResult(step.model, (*result.rewrites, *step.rewrites), report)
     return result
 
 

@@ -268,7 +268,7 @@ def test_layers_left_or_not_dense_have_no_factors(make_chip):
     blocks = CrossbarBlocks(model, x, chip, mapping={"depthwise": "packed"}, leave=["fc"])
 
     assert list(blocks.masks) == ["point1.0", "group.0", "point2.0"]
-    assert {left.name: left.why for left in blocks.left} == {
+    assert {left.name: left.why for left in blocks.unchanged} == {
         "fc": "left as asked",
         "depth1.0": "mapped as packed, which keeps every crossbar",
         "depth2.0": "mapped as packed, which keeps every crossbar",

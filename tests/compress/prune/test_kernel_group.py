@@ -101,7 +101,7 @@ def test_a_layer_no_wider_than_a_crossbar_keeps_its_kernels(make_chip):
     groups.zero(1.0)
 
     assert [alive(weight) for weight in gammas(model)] == [8, 8]
-    assert [(left.name, left.why) for left in groups.left] == [
+    assert [(left.name, left.why) for left in groups.unchanged] == [
         ("0.0", "no wider than the 8 weight columns of a crossbar"),
         ("3", "no layer reads what it gives"),
     ]
@@ -272,7 +272,7 @@ def test_kernels_without_which_the_network_would_not_run_do_not_compete(cls, mak
     model = settled(cls(), x)
 
     groups = KernelGroups(model, x, make_chip())
-    stuck = {left.name: left.why for left in groups.left}
+    stuck = {left.name: left.why for left in groups.unchanged}
 
     assert stuck["conv1.0" if cls is ToImage else "conv2.0"].startswith("without some of its kernels")
     assert [each.kernels.name for each in groups.sets] == ["conv2.0" if cls is ToImage else "conv1.0"]
@@ -288,7 +288,7 @@ def test_channels_that_a_block_reorders_do_not_compete(make_chip):
     groups = KernelGroups(model, images("vgg8"), make_chip())
 
     assert [each.kernels.name for each in groups.sets] == ["3.0"]
-    assert "1.conv takes its channels in another order" in {left.why for left in groups.left}
+    assert "1.conv takes its channels in another order" in {left.why for left in groups.unchanged}
 
 
 @pytest.mark.parametrize("multiplier", [1, 2])
@@ -303,7 +303,7 @@ def test_a_separable_convolution_is_followed_or_left(multiplier, make_chip):
 
     if multiplier == 2:
         assert groups.sets == ()
-        assert any("several channels" in left.why for left in groups.left)
+        assert any("several channels" in left.why for left in groups.unchanged)
     else:
         assert groups.sets
         assert sparsity(model, small) > 0.1

@@ -101,7 +101,7 @@ def test_a_network_without_constant_kernels_is_only_copied(make_chip):
     small, rewrites, report = repack(model, images("concat"), make_chip())
 
     assert rewrites == ()
-    assert (report.shrunk, report.left) == ((), ())
+    assert (report.shrunk, report.unchanged) == ((), ())
     assert torch.equal(small(images("concat")), model(images("concat")))
 
 
@@ -142,7 +142,7 @@ def test_a_constant_moves_into_what_reads_it(last, gains, make_chip):
 
     assert small[0][0].out_channels == (12 if len(last) == 1 and getattr(last[0], "groups", 1) == 2 else 18)
     assert any(rewrite.bias for rewrite in rewrites) == gains
-    assert not report.left
+    assert not report.unchanged
     assert_answers(small, model, torch.randn(8, 3, 8, 8, generator=torch.Generator().manual_seed(2)))
 
 
@@ -152,7 +152,7 @@ def test_a_constant_that_is_not_zero_stays_where_a_reader_pads_with_zeros(make_c
     small, rewrites, report = repack(model, images("vgg8"), make_chip())
 
     assert rewrites == ()
-    assert [(left.name, left.why) for left in report.left] == [
+    assert [(left.name, left.why) for left in report.unchanged] == [
         ("0.0", "6 constant kernels stay: what they give is not zero, and a reader pads with zeros")
     ]
     assert torch.equal(small(images("vgg8")), model(images("vgg8")))
@@ -230,7 +230,7 @@ def test_constant_kernels_stay_where_their_going_would_need_more_crossbars(make_
 
     _, _, report = repack(model, images("vgg8"), make_chip(crossbar={"rows": 8, "cols": 128}))
 
-    assert [left.why for left in report.left] == ["4 constant kernels stay: without them more crossbars"]
+    assert [left.why for left in report.unchanged] == ["4 constant kernels stay: without them more crossbars"]
 
 
 def test_a_repacked_network_goes_on_a_chip(make_chip):

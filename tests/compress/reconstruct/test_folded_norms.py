@@ -20,7 +20,7 @@ def test_a_folded_network_answers_as_before_and_has_no_batch_norm(tmp_path):
     torch.testing.assert_close(found.model(DATA[1]), model(DATA[1]), rtol=1e-4, atol=1e-4)
     assert not any(isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d) for module in found.model.modules())
     assert found.report.folded == {"1": "0", "4": "3", "8": "7", "12": "11", "15": "14"}
-    assert found.report.left == ()
+    assert found.report.unchanged == ()
     assert "1: folded into 0" in str(found.report)
     assert isinstance(model[1], nn.BatchNorm2d)
 
@@ -43,7 +43,9 @@ def test_a_batch_norm_with_no_layer_of_its_own_stays_and_is_listed():
 
     found = fold_norms(model, DATA[0])
 
-    assert [(item.name, item.why) for item in found.report.left] == [("0", "no single layer before it to fold it into")]
+    assert [(item.name, item.why) for item in found.report.unchanged] == [
+        ("0", "no single layer before it to fold it into")
+    ]
     assert found.rewrites == ()
 
 

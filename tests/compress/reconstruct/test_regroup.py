@@ -68,7 +68,7 @@ def test_no_rewritten_layer_needs_more_row_tiles_than_allowed(model, make_chip, 
         assert max(inside) == layer.tiles_after <= options.get("row_tiles", 1) < layer.tiles_before
     rewritten = {layer.name for layer in found.report.layers}
     left = {name.split(".")[0] for name, count in tiles.items() if count > options.get("row_tiles", 1)} - rewritten
-    assert left == {item.name for item in found.report.left}
+    assert left == {item.name for item in found.report.unchanged}
 
 
 @pytest.mark.parametrize("options", [{}, {"mix": True}, {"linear": True}])
@@ -197,13 +197,13 @@ def test_labels_beside_the_inputs_are_passed_over(model):
 
 
 def test_linear_layers_are_listed_unless_asked_for_and_the_last_one_always(model):
-    assert {item.name: item.why for item in regroup(model, DATA, rows=12).report.left} == {
+    assert {item.name: item.why for item in regroup(model, DATA, rows=12).report.unchanged} == {
         "11": "a linear layer; linear=True rewrites it",
         "14": "a linear layer; linear=True rewrites it",
         "17": "the last layer",
     }
     found = regroup(model, DATA, rows=12, linear=True)
-    assert {item.name for item in found.report.left} == {"17"}
+    assert {item.name for item in found.report.unchanged} == {"17"}
     assert isinstance(found.model[14], GroupLinear)
     assert "17: left, the last layer" in str(found.report)
 
@@ -211,7 +211,7 @@ def test_linear_layers_are_listed_unless_asked_for_and_the_last_one_always(model
 def test_a_layer_that_no_number_of_groups_divides_is_left_with_the_reason():
     model = nn.Sequential(nn.Conv2d(8, 9, 3), nn.ReLU(), nn.Conv2d(9, 6, 3))
 
-    left = regroup(model, DEEP, rows=18).report.left
+    left = regroup(model, DEEP, rows=18).report.unchanged
 
     assert [(item.name, item.why) for item in left] == [
         ("0", "no number of groups divides its 8 inputs and 9 outputs and leaves at most 18 rows"),
@@ -234,7 +234,9 @@ def test_layers_that_cannot_be_seen_or_are_to_stay_are_left_with_the_reason():
             y = self.keep(self.own(x)).flatten(2).mean(2, keepdim=True).expand(-1, -1, 40)
             return self.last(self.tokens(y).mean(1))
 
-    left = {item.name: item.why for item in regroup(Net(), DEEP, rows=ROWS, linear=True, leave=["keep"]).report.left}
+    left = {
+        item.name: item.why for item in regroup(Net(), DEEP, rows=ROWS, linear=True, leave=["keep"]).report.unchanged
+    }
 
     assert left == {
         "own": "Own has a forward or weights of its own",
@@ -280,7 +282,7 @@ def test_a_group_convolution_is_left_as_it_is(model):
 
     again = regroup(once.model, DATA, rows=12, mix=True)
 
-    assert {(item.name, item.why) for item in again.report.left} >= {("7.mix", "is part of a GroupConv2d")}
+    assert {(item.name, item.why) for item in again.report.unchanged} >= {("7.mix", "is part of a GroupConv2d")}
     assert [rewrite.module for rewrite in again.rewrites] == ["0"]
 
 

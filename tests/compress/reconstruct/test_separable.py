@@ -149,7 +149,7 @@ def test_layers_whose_rows_fit_are_rewritten_only_where_asked(model):
     assert [r.module for r in separate(model, DATA, rows=ROWS).rewrites] == ["3", "7"]
     everything = separate(model, DATA, rows=ROWS, all_layers=True)
     assert [r.module for r in everything.rewrites] == ["0", "3", "7"]
-    assert {item.name for item in everything.report.left} == {"14"}
+    assert {item.name for item in everything.report.unchanged} == {"14"}
     assert [r.module for r in separate(model, DATA, rows=ROWS, all_layers=True, leave=["3"]).rewrites] == ["0", "7"]
 
 

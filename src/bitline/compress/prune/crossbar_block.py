@@ -14,7 +14,7 @@ from torch.nn.utils.parametrize import is_parametrized, register_parametrization
 from bitline.chip.description import Chip
 from bitline.compress.prune.importance import taylor_terms
 from bitline.compress.prune.zero_count import ZeroCount
-from bitline.compress.result import Left
+from bitline.compress.result import UnchangedLayer
 from bitline.errors import ConversionError, nearest
 from bitline.mapping.layer import LayerPlacement
 from bitline.mapping.lower import Lowerable, Matmul
@@ -93,7 +93,7 @@ class CrossbarBlocks:
 
     Attributes:
         masks: layer name -> its BlockMask.
-        left: layers without factors, and why.
+        unchanged: layers without factors, and why.
 
     Raises:
         ConversionError: no layer to prune, an unknown name or rank, weights parametrized by others, factors made for
@@ -119,13 +119,17 @@ class CrossbarBlocks:
             if name not in layers:
                 raise ConversionError(f"leave names {name!r}, which is no layer{nearest(name, layers)}")
         self.masks: dict[str, BlockMask] = {}
-        self.left: tuple[Left, ...] = tuple(Left(name, "left as asked") for name in layers if name in leave)
+        self.unchanged: tuple[UnchangedLayer, ...] = tuple(
+            UnchangedLayer(name, "left as asked") for name in layers if name in leave
+        )
         matmuls = _trace(model, example, layers)
         chosen = choose(matmuls, mapping or {})
         for matmul in matmuls:
             placement = placed(matmul, chip, chosen[matmul.name])
             if placement.strategy != "dense":
-                self.left += (Left(matmul.name, f"mapped as {placement.strategy}, which keeps every crossbar"),)
+                self.unchanged += (
+                    UnchangedLayer(matmul.name, f"mapped as {placement.strategy}, which keeps every crossbar"),
+                )
             elif matmul.name not in leave:
                 self.masks[matmul.name] = _add_mask(matmul.name, layers[matmul.name], placement)
         if not self.masks:

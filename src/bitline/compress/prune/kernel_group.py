@@ -22,7 +22,7 @@ from bitline.compress.prune.repack import CHANGES, remove_constants
 from bitline.compress.prune.shrink import Removal, channel_masks
 from bitline.compress.prune.sparsity import weights
 from bitline.compress.prune.zero_count import ZeroCount
-from bitline.compress.result import Left
+from bitline.compress.result import UnchangedLayer
 from bitline.errors import ConversionError, nearest
 from bitline.network.batch_norm import BatchNorm
 from bitline.network.copy import copied
@@ -69,7 +69,7 @@ class KernelGroups:
 
     Attributes:
         sets: that compete.
-        left: kernels that do not, and why.
+        unchanged: kernels that do not, and why.
 
     Raises:
         ConversionError: a network that is on a chip or that cannot be followed, or an unknown word.
@@ -89,7 +89,9 @@ class KernelGroups:
         sets = [Competitor(kernels, _counts(kernels, layers, chip.weight_columns)) for kernels in candidates]
         self.sets = tuple(each for each in sets if not each.kernels.why and len(each.counts) > 1)
         narrow = f"no wider than the {chip.weight_columns} weight columns of a crossbar"
-        self.left = tuple(Left(each.kernels.name, each.kernels.why or narrow) for each in sets if each not in self.sets)
+        self.unchanged = tuple(
+            UnchangedLayer(each.kernels.name, each.kernels.why or narrow) for each in sets if each not in self.sets
+        )
 
     def factors(self) -> dict[str, Tensor]:
         """Importance of every channel of the sets that compete, by the set's first layer, with a gradient."""

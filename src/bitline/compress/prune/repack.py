@@ -11,7 +11,7 @@ from bitline.compress.prune.constants import constants
 from bitline.compress.prune.dependencies import KernelSet, kernel_sets, one_a_group, plain_copy
 from bitline.compress.prune.shrink import ChannelMasks, Removal, channel_masks, constant_part, keeps_constants, shrink
 from bitline.compress.prune.sparsity import layer_crossbars
-from bitline.compress.result import Left, Report, Rewritten, Shrunk
+from bitline.compress.result import Report, RewriteResult, ShrunkLayer, UnchangedLayer
 from bitline.errors import ConversionError
 from bitline.mapping.lower import Lowerable, lower
 from bitline.models.rewrite import Rewrite
@@ -24,7 +24,7 @@ TOLERANCE = 1e-3
 """largest difference of an answer, relative to the largest answer"""
 
 
-def repack(model: nn.Module, example: Tensor, chip: Chip) -> Rewritten:
+def repack(model: nn.Module, example: Tensor, chip: Chip) -> RewriteResult:
     """Take off every kernel whose result is a constant, and the rows that read it.
 
     A kernel goes where all that read it, batch norms, activations and additions in between included, see one value
@@ -52,28 +52,30 @@ def repack(model: nn.Module, example: Tensor, chip: Chip) -> Rewritten:
     sets = kernel_sets(copied(plain), example)
     values = constants(plain, example)
     chosen: list[Removal] = []
-    left: list[Left] = []
+    unchanged: list[UnchangedLayer] = []
     before = _layers(plain)
     sizes = _crossbars(channel_masks(plain, []), before, chip, before)
     for kernels in sets:
         gone, why = _constant(kernels, before, values)
         if why:
-            left.append(Left(kernels.name, why))
+            unchanged.append(UnchangedLayer(kernels.name, why))
         if not bool(gone.any()):
             continue
         wanted = [*chosen, Removal(kernels, gone)]
         touched = [*kernels.kernels, *kernels.readers]
         now = _crossbars(channel_masks(plain, wanted), before, chip, touched)
         if sum(now.values()) > sum(sizes[name] for name in touched):
-            left.append(Left(kernels.name, f"{int(gone.sum())} constant kernels stay: without them more crossbars"))
+            unchanged.append(
+                UnchangedLayer(kernels.name, f"{int(gone.sum())} constant kernels stay: without them more crossbars")
+            )
             continue
         sizes |= now
         chosen = wanted
     small, rewrites, refused = remove_constants(plain, chosen, example, values)
-    left += [Left(kernels.name, CHANGES) for kernels in refused]
+    unchanged += [UnchangedLayer(kernels.name, CHANGES) for kernels in refused]
     for name, parameter in small.named_parameters():
         parameter.requires_grad_(trained.get(name, True))
-    return Rewritten(small, rewrites, Report(left=tuple(left), shrunk=_shrunk(plain, small, chip)))
+    return RewriteResult(small, rewrites, Report(unchanged=tuple(unchanged), shrunk=_shrunk(plain, small, chip)))
 
 
 CHANGES = "without some of its kernels the network answers differently"
@@ -169,10 +171,10 @@ def _crossbars(
     }
 
 
-def _shrunk(before: nn.Module, after: nn.Module, chip: Chip) -> tuple[Shrunk, ...]:
+def _shrunk(before: nn.Module, after: nn.Module, chip: Chip) -> tuple[ShrunkLayer, ...]:
     """Describe the layers that have fewer channels."""
     now = _layers(after)
-    layers: list[Shrunk] = []
+    layers: list[ShrunkLayer] = []
     for name, layer in _layers(before).items():
         both = (lower(layer, name), lower(now[name], name))
         if (both[0].rows, both[0].cols, both[0].groups) == (both[1].rows, both[1].cols, both[1].groups):
@@ -181,7 +183,7 @@ def _shrunk(before: nn.Module, after: nn.Module, chip: Chip) -> tuple[Shrunk, ..
             layer_crossbars(each.weight, m.groups, chip) for each, m in zip((layer, now[name]), both, strict=True)
         ]
         layers.append(
-            Shrunk(
+            ShrunkLayer(
                 name,
                 (both[0].rows, both[1].rows),
                 (both[0].cols, both[1].cols),

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from torch import nn
 from torch.nn.utils.parametrize import is_parametrized
 
-from bitline.compress.result import Left
+from bitline.compress.result import UnchangedLayer
 from bitline.errors import ConversionError, nearest
 from bitline.models.blocks import Block
 from bitline.nn.layers import CrossbarLayer
@@ -89,11 +89,11 @@ class Candidates:
 
     Args:
         names: of the layers.
-        left: those that cannot be, and why.
+        unchanged: those that cannot be, and why.
     """
 
     names: tuple[str, ...]
-    left: tuple[Left, ...]
+    unchanged: tuple[UnchangedLayer, ...]
 
 
 def candidates(model: nn.Module, limit: int, leave: Collection[str]) -> Candidates:
@@ -110,7 +110,7 @@ def candidates(model: nn.Module, limit: int, leave: Collection[str]) -> Candidat
                 f"leave names {name!r}, which is no layer{nearest(name, layers)}; layers: {', '.join(layers)}"
             )
     names: list[str] = []
-    left: list[Left] = []
+    unchanged: list[UnchangedLayer] = []
     for name, layer in layers.items():
         if isinstance(layer, CrossbarLayer):
             raise ConversionError(f"layer {name} is on a chip already; rewrite the plain network, then to_crossbar")
@@ -119,11 +119,11 @@ def candidates(model: nn.Module, limit: int, leave: Collection[str]) -> Candidat
             continue
         parent = modules[name.rpartition(".")[0]] if name else None
         if name in leave:
-            left.append(Left(name, "as asked"))
+            unchanged.append(UnchangedLayer(name, "as asked"))
         elif type(layer) not in (nn.Conv2d, nn.Linear) or is_parametrized(layer):
-            left.append(Left(name, f"{type(layer).__name__} has a forward or weights of its own"))
+            unchanged.append(UnchangedLayer(name, f"{type(layer).__name__} has a forward or weights of its own"))
         elif isinstance(parent, Block) and parent.order is not None:
-            left.append(Left(name, f"is part of a {type(parent).__name__}"))
+            unchanged.append(UnchangedLayer(name, f"is part of a {type(parent).__name__}"))
         else:
             names.append(name)
-    return Candidates(tuple(names), tuple(left))
+    return Candidates(tuple(names), tuple(unchanged))

@@ -17,7 +17,7 @@ from bitline.compress.reconstruct.fit import Fit
 from bitline.compress.reconstruct.layer_by_layer import Activations, Reconstruction, Sampling
 from bitline.compress.reconstruct.least_squares import fit, measure
 from bitline.compress.reconstruct.two_stage import TwoStage, fit_both
-from bitline.compress.result import LayerReport, Left, Report, Rewritten
+from bitline.compress.result import LayerReport, Report, RewriteResult, UnchangedLayer
 from bitline.models.blocks import GroupConv2d, GroupLinear
 from bitline.models.rewrite import Rewrite
 
@@ -36,7 +36,7 @@ def regroup(
     recalibrate_norms: bool = True,
     leave: Collection[str] = (),
     sampling: Sampling | None = None,
-) -> Rewritten:
+) -> RewriteResult:
     """Replace every dense layer that needs more than so many row tiles by one of groups that does not.
 
     Args:
@@ -63,20 +63,22 @@ def regroup(
     limit = Limit(rows, row_tiles)
     chosen = candidates(model, limit.inputs, leave)
     reconstruction = Reconstruction(model, batches, chosen.names, sampling or Sampling(), norms=recalibrate_norms)
-    left = [
-        *chosen.left,
-        *(Left(n, "never ran on the batches") for n in chosen.names if n not in reconstruction.activations),
+    unchanged = [
+        *chosen.unchanged,
+        *(UnchangedLayer(n, "never ran on the batches") for n in chosen.names if n not in reconstruction.activations),
     ]
     done: list[tuple[Rewrite, LayerReport]] = []
     for name, activations in reconstruction.activations.items():
         groups = limit.groups(name, reconstruction.layer(name))
         why = _why_not(reconstruction, name, activations, linear=linear)
         if groups is None or why:
-            left.append(Left(name, why or _indivisible(reconstruction.layer(name), limit)))
+            unchanged.append(UnchangedLayer(name, why or _indivisible(reconstruction.layer(name), limit)))
         else:
             done.append(_to_groups(reconstruction, name, groups, limit, assignment, refit=refit, mix=mix))
     reports = tuple(report for _, report in done)
-    return Rewritten(reconstruction.finish(), tuple(rewrite for rewrite, _ in done), Report(reports, tuple(left)))
+    return RewriteResult(
+        reconstruction.finish(), tuple(rewrite for rewrite, _ in done), Report(reports, tuple(unchanged))
+    )
 
 
 def _why_not(reconstruction: Reconstruction, name: str, activations: Activations, *, linear: bool) -> str:

@@ -22,7 +22,7 @@ from bitline.compress.reconstruct.fit import Fit
 from bitline.compress.reconstruct.layer_by_layer import Reconstruction, Sampling
 from bitline.compress.reconstruct.least_squares import measure
 from bitline.compress.reconstruct.products import approximate, fit_products
-from bitline.compress.result import LayerReport, Left, Report, Rewritten
+from bitline.compress.result import LayerReport, Report, RewriteResult, UnchangedLayer
 from bitline.errors import ConversionError
 from bitline.models.blocks import SeparableConv2d
 from bitline.models.rewrite import Rewrite
@@ -40,7 +40,7 @@ def separate(
     recalibrate_norms: bool = True,
     leave: Collection[str] = (),
     sampling: Sampling | None = None,
-) -> Rewritten:
+) -> RewriteResult:
     """Replace convolutions that need partial sums by separable ones, pointwise first.
 
     Args:
@@ -66,17 +66,19 @@ def separate(
     limit = Limit(rows)
     chosen = candidates(model, 0 if all_layers else rows, leave)
     reconstruction = Reconstruction(model, batches, chosen.names, sampling or Sampling(), norms=recalibrate_norms)
-    left = [
-        *chosen.left,
-        *(Left(n, "never ran on the batches") for n in chosen.names if n not in reconstruction.activations),
+    unchanged = [
+        *chosen.unchanged,
+        *(UnchangedLayer(n, "never ran on the batches") for n in chosen.names if n not in reconstruction.activations),
     ]
     done: list[tuple[Rewrite, LayerReport]] = []
     for name, activations in reconstruction.activations.items():
         layer = reconstruction.layer(name)
         if not isinstance(layer, nn.Conv2d) or positions(layer) == 1 or activations.axes != layer.weight.dim():
             if channels(layer) * positions(layer) > rows:
-                left.append(
-                    Left(name, "has no kernel to separate" if activations.axes != 3 else "its input has 3 axes")
+                unchanged.append(
+                    UnchangedLayer(
+                        name, "has no kernel to separate" if activations.axes != 3 else "its input has 3 axes"
+                    )
                 )
             continue
         limit.check(name, layer)
@@ -85,7 +87,9 @@ def separate(
             raise ConversionError(f"multiplier is {multiplier}; layer {name} allows 1 to {most}")
         done.append(_to_separable(reconstruction, name, layer, limit, multiplier, refit=refit))
     reports = tuple(report for _, report in done)
-    return Rewritten(reconstruction.finish(), tuple(rewrite for rewrite, _ in done), Report(reports, tuple(left)))
+    return RewriteResult(
+        reconstruction.finish(), tuple(rewrite for rewrite, _ in done), Report(reports, tuple(unchanged))
+    )
 
 
 def _to_separable(
