@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from bitline import chip, units
+from bitline.differences import flat
 from bitline.errors import ExportError
 from bitline.report import html, text, write
 from evaluation_samples import deep, evaluation, record, sweep
@@ -251,7 +252,7 @@ def test_long_labels_of_a_sweep_are_cut_to_what_sets_the_chips_apart():
 def test_every_chip_key_that_a_file_gives_with_a_unit_is_written_with_one():
     seen = set[str]()
     for path in (Path(chip.__file__).parent / "presets").glob("*.toml"):
-        keys = text.flat(tomllib.loads(path.read_text(encoding="utf-8")))
+        keys = flat(tomllib.loads(path.read_text(encoding="utf-8")))
         for key, value in keys.items():
             if isinstance(value, str) and re.fullmatch(r"[\d.]+ [A-Za-z]+", value):
                 assert units.parse(value, str(html.chip_unit(key, keys))) >= 0

@@ -61,8 +61,8 @@ class SumStatistics:
         self.signal += float(a.square().sum(dtype=torch.float64))
         self.error += float((a - read).square_().sum(dtype=torch.float64))
         if scale.low is not None and scale.high is not None:
-            wanted = torch.round((a - offset) / lsb)
-            self.clipped += int((wanted < scale.low).sum() + (wanted > scale.high).sum())
+            nearest = torch.round((a - offset) / lsb)
+            self.clipped += int((nearest < scale.low).sum() + (nearest > scale.high).sum())
         index = (a.round() - self.least).clamp_(0, self.bins - 1).to(torch.int64)
         self.counts += torch.bincount(index.flatten().cpu(), minlength=self.bins)
 

@@ -23,7 +23,7 @@ def accuracies(key: str, names: Sequence[str], records: Sequence[Mapping[str, An
         records: with ``float``, ``ideal_integer``, ``adc``, ``mean`` and ``std``, as far as they are known.
         caption: of the figure.
     """
-    drawn = [plot.safe(name) for name in names]
+    labels = [plot.safe(name) for name in names]
     data: list[Json] = []
     for stop, name, color in _STOPS:
         values = [text.finite(record.get(stop)) for record in records]
@@ -33,7 +33,7 @@ def accuracies(key: str, names: Sequence[str], records: Sequence[Mapping[str, An
                 {
                     "type": "bar",
                     "name": name,
-                    "x": drawn,
+                    "x": labels,
                     "y": values,
                     "marker": {"color": color},
                     "text": ["" if value is None else text.decimal(value, 1) for value in values],
@@ -51,7 +51,7 @@ def accuracies(key: str, names: Sequence[str], records: Sequence[Mapping[str, An
         showlegend=True,
         barmode="group",
         bargap=0.25,
-        xaxis=plot.axis(type="category", categoryorder="array", categoryarray=drawn, showgrid=False),
+        xaxis=plot.axis(type="category", categoryorder="array", categoryarray=labels, showgrid=False),
         yaxis=plot.axis("accuracy [%]", range=[0, 100], dtick=20),
     )
     return Figure(key, caption, data, layout)

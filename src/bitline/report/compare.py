@@ -41,7 +41,7 @@ def write(entries: Sequence[Entry], path: Path) -> Path:
         path: file to write; its folder is created.
 
     Returns:
-        The path written.
+        The path of the page.
     """
     write_text(path, render(entries))
     return path
@@ -62,7 +62,7 @@ def render(entries: Sequence[Entry]) -> str:
         "scatter": _scatter(entries),
         "layers": _layers(entries),
     }
-    shown = {"runs": summary(compared), "recipes": recipes(compared), "layers": layers(entries)}
+    sheets = {"runs": summary(compared), "recipes": recipes(compared), "layers": layers(entries)}
     first = entries[0].evaluation
     return page.render(
         "compare.html",
@@ -72,7 +72,7 @@ def render(entries: Sequence[Entry]) -> str:
         lead=lead(compared),
         differences=compared["differences"],
         first=compared["first"],
-        sheets={key: sheet if sheet.rows else None for key, sheet in shown.items()},
+        sheets={key: sheet if sheet.rows else None for key, sheet in sheets.items()},
         provenance=[(entry.name, _provenance(entry)) for entry in entries],
     )
 
@@ -83,19 +83,19 @@ def lead(compared: Mapping[str, Any]) -> list[str]:
     if len(rows) < 2:
         return []
     best = max(rows, key=lambda row: row["mean"])
-    said = [f"Most accurate on the chip: {best['run']}, {text.spread(best['mean'], best['std'])} %."]
-    priced = [row for row in rows if row["work_efficiency"] is not None]
-    if priced:
-        cheap = max(priced, key=lambda row: row["work_efficiency"])
+    lines = [f"Most accurate on the chip: {best['run']}, {text.spread(best['mean'], best['std'])} %."]
+    efficient = [row for row in rows if row["work_efficiency"] is not None]
+    if efficient:
+        cheap = max(efficient, key=lambda row: row["work_efficiency"])
         if cheap["work_efficiency"] > 1:
             ratio = text.decimal(cheap["work_efficiency"])
-            said.append(
+            lines.append(
                 f"Most images per joule: {cheap['run']}, {ratio} times those of {compared['first']}, at "
                 f"{text.spread(cheap['mean'], cheap['std'])} %."
             )
         else:
-            said.append(f"No run does more images per joule than {compared['first']}.")
-    return said
+            lines.append(f"No run does more images per joule than {compared['first']}.")
+    return lines
 
 
 def summary(compared: Mapping[str, Any]) -> Sheet:
@@ -145,10 +145,10 @@ def recipes(compared: Mapping[str, Any]) -> Sheet:
 
 def layers(entries: Sequence[Entry]) -> Sheet:
     """Every layer of every run, side by side."""
-    names, known = _by_layer(entries)
+    names, by_name = _by_layer(entries)
     table = Columns()
     table.words(Head("layer", numeric=False), names)
-    for entry, own in zip(entries, known, strict=True):
+    for entry, own in zip(entries, by_name, strict=True):
         every = [own.get(name) for name in names]
         tiles = [None if layer is None else layer.row_tiles for layer in every]
         conversions = [None if layer is None else layer.conversions for layer in every]
@@ -167,9 +167,9 @@ def _times(value: float | None) -> str:
 
 def _by_layer(entries: Sequence[Entry]) -> tuple[list[str], list[dict[str, Layer]]]:
     """Names of the layers of all runs in the order of the network, and the layers of each run by name."""
-    known = [{layer.name: layer for layer in entry.evaluation.layers} for entry in entries]
+    by_name = [{layer.name: layer for layer in entry.evaluation.layers} for entry in entries]
     names: list[str] = []
-    for own in known:
+    for own in by_name:
         place = 0
         for name in own:
             if name in names:
@@ -177,7 +177,7 @@ def _by_layer(entries: Sequence[Entry]) -> tuple[list[str], list[dict[str, Layer
             else:
                 names.insert(place, name)
                 place += 1
-    return names, known
+    return names, by_name
 
 
 def _energy(entries: Sequence[Entry]) -> Figure | None:
@@ -189,15 +189,15 @@ def _energy(entries: Sequence[Entry]) -> Figure | None:
     shares = [part.shares for part in parts]
     keys = list(dict.fromkeys(key for share in shares for key, value in share.items() if value))
     small = [key for key in keys if max(share.get(key, 0.0) for share in shares) < _SMALL]
-    shown = [
+    components = [
         (text.label(key), f"--part-{i % _COLORS}", [key]) for i, key in enumerate(k for k in keys if k not in small)
     ]
     if small:
-        shown.append((f"{len(small)} smaller", "--other", small))
+        components.append((f"{len(small)} smaller", "--other", small))
     names = [plot.safe(entry.name) for entry in entries]
     column = text.column(totals, "J")
     data: list[Json] = []
-    for name, color, members in shown:
+    for name, color, members in components:
         values = [sum(part.values.get(key, 0.0) for key in members) for part in parts]
         data.append(
             {
@@ -249,8 +249,8 @@ def _scatter(entries: Sequence[Entry]) -> Figure | None:
 
 def _layers(entries: Sequence[Entry]) -> Figure:
     """Draw row tiles and energy of each layer, one colour a run."""
-    names, known = _by_layer(entries)
-    every = [[own.get(name) for name in names] for own in known]
+    names, by_name = _by_layer(entries)
+    every = [[own.get(name) for name in names] for own in by_name]
     panels = [
         ("row tiles", "", [[None if layer is None else float(layer.row_tiles) for layer in run] for run in every]),
         ("energy", "J", [[None if layer is None else layer.energy_J for layer in run] for run in every]),
@@ -303,11 +303,11 @@ def _layers(entries: Sequence[Entry]) -> Figure:
 
 def _provenance(entry: Entry) -> str:
     evaluation = entry.evaluation
-    said = [
+    items = [
         entry.recipe,
         evaluation.model,
         sentences.images(evaluation.data),
         f"{len(evaluation.accuracy.chips)} programmed chips",
         *([f"commit {evaluation.commit[:12]}"] if evaluation.commit else []),
     ]
-    return ", ".join(said)
+    return ", ".join(items)

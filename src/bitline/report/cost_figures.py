@@ -20,9 +20,9 @@ class _Slices:
 
     def of(self, parts: Mapping[str, float]) -> list[tuple[str, str, float]]:
         """Name, colour and value of each slice of a quantity."""
-        drawn = [(text.label(key), f"--part-{i % _PARTS}", parts.get(key, 0.0)) for i, key in enumerate(self.keys)]
+        pieces = [(text.label(key), f"--part-{i % _PARTS}", parts.get(key, 0.0)) for i, key in enumerate(self.keys)]
         rest = sum(parts.get(key, 0.0) for key in self.small)
-        return [*drawn, (f"{len(self.small)} smaller", "--other", rest)] if self.small else drawn
+        return [*pieces, (f"{len(self.small)} smaller", "--other", rest)] if self.small else pieces
 
 
 def _slices(cost: Cost) -> _Slices:
@@ -36,16 +36,16 @@ def _slices(cost: Cost) -> _Slices:
 def parts(cost: Cost) -> Figure | None:
     """Draw energy, latency and area as three bars of shares, one colour a component."""
     slices = _slices(cost)
-    drawn = {name: part for name, part in quantities.parts(cost).items() if any(part.values.values())}
-    if not drawn:
+    totals = {name: part for name, part in quantities.parts(cost).items() if any(part.values.values())}
+    if not totals:
         return None
-    names = list(drawn)
-    sliced = {name: slices.of(part.values) for name, part in drawn.items()}
+    names = list(totals)
+    pieces = {name: slices.of(part.values) for name, part in totals.items()}
     data: list[Json] = []
-    for i, (component, color, _) in enumerate(sliced[names[0]]):
+    for i, (component, color, _) in enumerate(pieces[names[0]]):
         component = plot.safe(component)
-        values = {name: sliced[name][i][2] for name in names if sliced[name][i][2]}
-        shares = [100 * value / drawn[name].total for name, value in values.items()]
+        values = {name: pieces[name][i][2] for name in names if pieces[name][i][2]}
+        shares = [100 * value / totals[name].total for name, value in values.items()]
         data.append(
             {
                 "type": "bar",
@@ -54,7 +54,7 @@ def parts(cost: Cost) -> Figure | None:
                 "x": shares,
                 "y": list(values),
                 "text": [f"{component} {share:.0f} %" if share >= 5 else "" for share in shares],
-                "customdata": [text.quantity(value, drawn[name].unit) for name, value in values.items()],
+                "customdata": [text.quantity(value, totals[name].unit) for name, value in values.items()],
                 "textposition": "inside",
                 "insidetextanchor": "middle",
                 "textangle": 0,
@@ -62,7 +62,7 @@ def parts(cost: Cost) -> Figure | None:
                 "hovertemplate": f"%{{y}}: %{{customdata}}, %{{x:.1f}} %<extra>{component}</extra>",
             }
         )
-    ticks = [f"<b>{name}</b><br>{text.quantity(drawn[name].total, drawn[name].unit)}" for name in names]
+    ticks = [f"<b>{name}</b><br>{text.quantity(totals[name].total, totals[name].unit)}" for name in names]
     layout = plot.layout(
         110 + 62 * len(names) + 24 * (len(data) // 6),
         barmode="stack",
@@ -111,8 +111,8 @@ def layer_cost(evaluation: Evaluation) -> Figure | None:
         )
         stacks = [(name, "--accent", values)]
         if name == "energy" and split:
-            sliced = [slices.of(layer.energy_parts) for layer in layers]
-            stacks = [(kind, color, [one[j][2] for one in sliced]) for j, (kind, color, _) in enumerate(sliced[0])]
+            pieces = [slices.of(layer.energy_parts) for layer in layers]
+            stacks = [(kind, color, [one[j][2] for one in pieces]) for j, (kind, color, _) in enumerate(pieces[0])]
         data += [
             {
                 "type": "bar",

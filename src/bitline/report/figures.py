@@ -17,10 +17,10 @@ def loss(evaluation: Evaluation) -> Figure | None:
     steps = evaluation.steps
     if not steps:
         return None
-    accuracy, programmed = evaluation.accuracy, evaluation.accuracy.chips
+    accuracy, count = evaluation.accuracy, len(evaluation.accuracy.chips)
     start, end = steps[0].before, steps[-1].after
-    last = f"{len(programmed)} chips, mean" if len(programmed) > 1 else "chip"
-    spread = text.spread(accuracy.mean, accuracy.std) if programmed else text.decimal(end)
+    last = f"{count} chips, mean" if count > 1 else "chip"
+    spread = text.spread(accuracy.mean, accuracy.std) if count else text.decimal(end)
     ticks = [f"<b>float</b><br>{text.decimal(start)} %"]
     for step in steps:
         points = text.decimal(-step.points, sign=True) + (f" ± {text.decimal(step.std)}" if step.std else "")
@@ -111,13 +111,13 @@ def loss(evaluation: Evaluation) -> Figure | None:
 def chips(evaluation: Evaluation) -> Figure | None:
     """Draw one dot a chip, stacked where they meet, beside float, ideal and mean."""
     accuracy = evaluation.accuracy
-    programmed = accuracy.chips
-    if not programmed:
+    accuracies = accuracy.chips
+    if not accuracies:
         return None
     lines = (accuracy.float, accuracy.ideal_integer)
-    low, high = min(*programmed, *lines), max(*programmed, *lines)
+    low, high = min(*accuracies, *lines), max(*accuracies, *lines)
     span = (high - low) or 1.0
-    heights = _apart(programmed, 0.014 * span)
+    heights = _apart(accuracies, 0.014 * span)
     top = max(map(abs, heights)) + 1
     data: list[Json] = []
     for value, name, color, dash in (
@@ -133,7 +133,7 @@ def chips(evaluation: Evaluation) -> Figure | None:
             "type": "scatter",
             "mode": "markers",
             "name": "one chip",
-            "x": list(programmed),
+            "x": list(accuracies),
             "y": heights,
             "customdata": [plot.safe(seed) for seed in evaluation.seeds],
             "marker": {"size": 10, "color": "--accent", "opacity": 0.75, "line": {"color": "--paper", "width": 1}},
@@ -249,17 +249,17 @@ def scatter(key: str, points: Sequence[Point], caption: str) -> Figure | None:
         caption: of the figure.
     """
     places = [(point.energy_J, point.mean) for point in points]
-    known = [i for i, (energy, mean) in enumerate(places) if energy is not None and mean is not None]
-    if not known:
+    complete = [i for i, (energy, mean) in enumerate(places) if energy is not None and mean is not None]
+    if not complete:
         return None
-    energies = [places[i][0] or 0.0 for i in known]
+    energies = [places[i][0] or 0.0 for i in complete]
     column = text.column(energies, "J")
     best = sweeps.frontier(places)
 
     def place(rows: Sequence[int]) -> Json:
         return {"x": [(places[i][0] or 0.0) / column.factor for i in rows], "y": [places[i][1] for i in rows]}
 
-    named = set(best) if len(known) > 6 else set(known)
+    labels = set(best) if len(complete) > 6 else set(complete)
     middle = (min(energies) + max(energies)) / 2
     data: list[Json] = [
         {
@@ -272,21 +272,21 @@ def scatter(key: str, points: Sequence[Point], caption: str) -> Figure | None:
         {
             "type": "scatter",
             "mode": "markers+text",
-            **place(known),
+            **place(complete),
             "cliponaxis": False,
-            "text": [plot.safe(points[i].short) if i in named else "" for i in known],
+            "text": [plot.safe(points[i].short) if i in labels else "" for i in complete],
             "textposition": [f"bottom {'left' if energy > middle else 'right'}" for energy in energies],
-            "customdata": [plot.safe(points[i].label) for i in known],
+            "customdata": [plot.safe(points[i].label) for i in complete],
             "error_y": {
                 "type": "data",
-                "array": [points[i].std for i in known],
+                "array": [points[i].std for i in complete],
                 "color": "--muted",
                 "thickness": 1.2,
                 "width": 4,
             },
             "marker": {
                 "size": 10,
-                "color": ["--accent" if i in best else "--muted" for i in known],
+                "color": ["--accent" if i in best else "--muted" for i in complete],
                 "line": {"color": "--paper", "width": 1},
             },
             "hovertemplate": f"%{{customdata}}<br>%{{y:.2f}} %, %{{x:.4g}} {column.unit}<extra></extra>",

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from bitline.chip.description import Chip
+from bitline.differences import flat
 from bitline.evaluate.record import Cost, Evaluation, Variant
 from bitline.files import write_text
 from bitline.report import cost_figures, figures, histograms, page, sentences, sheets, text
@@ -59,13 +60,13 @@ def render(evaluation: Evaluation, *, title: str | None = None, sweep: Sequence[
         sheets=_sheets(evaluation, sweep or []),
         many_ranges=any(layer.sums is not None and layer.sums.ranges > 1 for layer in evaluation.layers),
         pictures=pictures[:OPEN_HISTOGRAMS],
-        folded=pictures[OPEN_HISTOGRAMS:],
+        more_pictures=pictures[OPEN_HISTOGRAMS:],
         size=(histograms.WIDTH, histograms.HEIGHT),
         chip=chip,
         records=_chip(chip),
         doi=_doi(chip.doi),
         notes=evaluation.cost.notes,
-        merged=evaluation.folded,
+        folds=evaluation.folded,
         provenance=_provenance(evaluation),
         absent=sentences.absent(evaluation),
     )
@@ -95,7 +96,7 @@ def _about(evaluation: Evaluation) -> list[str]:
 
 
 def _more_cost(cost: Cost) -> list[tuple[str, str]]:
-    known = (
+    every = (
         ("crossbars", cost.crossbars, text.number(cost.crossbars)),
         ("conversions per input", cost.conversions, text.number(cost.conversions)),
         ("MACs per input", cost.macs, text.number(cost.macs)),
@@ -103,7 +104,7 @@ def _more_cost(cost: Cost) -> list[tuple[str, str]]:
         ("leakage", cost.leakage_W, text.quantity(cost.leakage_W, "W")),
         ("crossbars built without a layer", cost.unused_area_m2, text.quantity(cost.unused_area_m2, "m2")),
     )
-    return [(name, words) for name, value, words in known if value]
+    return [(name, words) for name, value, words in every if value]
 
 
 def _doi(doi: object) -> str | None:
@@ -141,7 +142,7 @@ def _chip(chip: Chip) -> list[sheets.Sheet]:
     """Return one table for each record of the chip, and a first one for the keys outside any."""
     apart = {"name", "about", "doi", "deviations"}  # told in words above the tables
     lines: dict[str, list[list[sheets.Cell]]] = {}
-    keys = text.flat(chip.model_dump(mode="json", exclude=apart))
+    keys = flat(chip.model_dump(mode="json", exclude=apart))
     for key, value in keys.items():
         record, _, name = key.rpartition(".") if key.count(".") == 0 else key.partition(".")
         unit = chip_unit(key, keys)
@@ -152,7 +153,7 @@ def _chip(chip: Chip) -> list[sheets.Sheet]:
 
 
 def _provenance(evaluation: Evaluation) -> list[tuple[str, str]]:
-    said = [
+    items = [
         ("model", evaluation.model),
         ("data", sentences.images(evaluation.data)),
         ("seeds", text.plain(evaluation.seeds)),
@@ -162,4 +163,4 @@ def _provenance(evaluation: Evaluation) -> list[tuple[str, str]]:
         ("accuracy", text.quantity(evaluation.timing.accuracy_s, "s")),
         ("evaluation", text.quantity(evaluation.timing.evaluation_s, "s")),
     ]
-    return [(name, value) for name, value in said if value not in ("", text.ABSENT)]
+    return [(name, value) for name, value in items if value not in ("", text.ABSENT)]

@@ -20,11 +20,11 @@ def render(template: str, figures: Mapping[str, Figure | None], **content: Any) 
         figures: those that it draws, by the name it has for them; None is drawn nowhere.
         content: what else the template names.
     """
-    drawn = {f.key: {"data": f.data, "layout": f.layout} for f in figures.values() if f is not None}
+    plots = {f.key: {"data": f.data, "layout": f.layout} for f in figures.values() if f is not None}
     return (
         _environment()
         .get_template(template)
-        .render(figures=figures, figures_json=script_json(drawn), plotly=_plotly() if drawn else "", **content)
+        .render(figures=figures, figures_json=script_json(plots), plotly=_plotly() if plots else "", **content)
     )
 
 
@@ -50,10 +50,10 @@ def _plotly() -> str:
 
 def script_json(content: object) -> str:
     """Write JSON that cannot end the script element it stands in, nor hold a number that JSON lacks."""
-    written = json.dumps(_drawable(content), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    script = json.dumps(_drawable(content), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     for sign in "<>&\u2028\u2029":
-        written = written.replace(sign, f"\\u{ord(sign):04x}")
-    return written
+        script = script.replace(sign, f"\\u{ord(sign):04x}")
+    return script
 
 
 def _drawable(content: Any) -> Any:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from bitline.differences import flat
 from bitline.errors import DataError
 from bitline.evaluate.files import load
 from bitline.evaluate.record import Evaluation
@@ -93,16 +94,16 @@ def _names(paths: Sequence[Path]) -> list[str]:
 
 def differences(entries: Sequence[Entry]) -> list[str]:
     """Name everything but the network in which the evaluations differ; empty where they compare as they are."""
-    told = [_conditions(entry.evaluation) for entry in entries]
-    said: list[str] = []
-    for key in dict.fromkeys(key for conditions in told for key in conditions):
-        values = [text.plain(conditions.get(key)) for conditions in told]
+    every = [_conditions(entry.evaluation) for entry in entries]
+    lines: list[str] = []
+    for key in dict.fromkeys(key for conditions in every for key in conditions):
+        values = [text.plain(conditions.get(key)) for conditions in every]
         if len(set(values)) > 1:
             by_value: dict[str, list[str]] = {}
             for value, entry in zip(values, entries, strict=True):
                 by_value.setdefault(value, []).append(entry.name)
-            said.append(f"{key}: " + "; ".join(f"{value} in {', '.join(names)}" for value, names in by_value.items()))
-    return said
+            lines.append(f"{key}: " + "; ".join(f"{value} in {', '.join(names)}" for value, names in by_value.items()))
+    return lines
 
 
 def _conditions(evaluation: Evaluation) -> dict[str, Any]:
@@ -110,7 +111,7 @@ def _conditions(evaluation: Evaluation) -> dict[str, Any]:
     return {
         "images": evaluation.data.count,
         "seeds of the chips": _seeds(evaluation.seeds),
-        **{f"chip, {key}": value for key, value in text.flat(chip).items()},
+        **{f"chip, {key}": value for key, value in flat(chip).items()},
         "bitline": evaluation.bitline,
     }
 
@@ -163,12 +164,12 @@ def gains(entries: Sequence[Entry]) -> list[dict[str, Any]]:
         For each run that has both evaluations: ``before`` and ``after`` (accuracy on chips, %), ``points``, and
         ``conversions``, ``energy`` (after over before) and ``work_efficiency`` (images per joule, after over before).
     """
-    told: list[dict[str, Any]] = []
+    changes: list[dict[str, Any]] = []
     for entry in entries:
         if entry.before is not None:
             old, new = entry.before, entry.evaluation
             before, after = old.accuracy.on_chip, new.accuracy.on_chip
-            told.append(
+            changes.append(
                 {
                     "run": entry.name,
                     "recipe": entry.recipe,
@@ -181,7 +182,7 @@ def gains(entries: Sequence[Entry]) -> list[dict[str, Any]]:
                     "tops_per_watt": _ratio(new.cost.tops_per_watt, old.cost.tops_per_watt),
                 }
             )
-    return told
+    return changes
 
 
 def _ratio(over: float, under: float) -> float | None:

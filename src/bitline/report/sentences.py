@@ -17,26 +17,26 @@ def lead(evaluation: Evaluation) -> list[str]:
 
 def _accuracy(evaluation: Evaluation) -> str:
     accuracy = evaluation.accuracy
-    said = f"The float network answers {text.decimal(accuracy.float)} % of the images right"
+    sentence = f"The float network answers {text.decimal(accuracy.float)} % of the images right"
     if accuracy.chips:
         some = "one programmed chip" if len(accuracy.chips) == 1 else f"{len(accuracy.chips)} programmed chips"
-        said += f", {some} {text.spread(accuracy.mean, accuracy.std)} %"
+        sentence += f", {some} {text.spread(accuracy.mean, accuracy.std)} %"
     else:
-        said += f", an ideal chip in integers {text.decimal(accuracy.ideal_integer)} %"
+        sentence += f", an ideal chip in integers {text.decimal(accuracy.ideal_integer)} %"
     worst = max(evaluation.causes, key=lambda loss: loss.points, default=None)
     if worst is not None and worst.points > 0:
         cause = f"{'the ' if worst.cause == 'adc' else ''}{text.cause(worst.cause)}"
-        said += f". Most is lost to {cause}: {text.decimal(worst.points)} points"
-    return said
+        sentence += f". Most is lost to {cause}: {text.decimal(worst.points)} points"
+    return sentence
 
 
 def _cost(evaluation: Evaluation) -> str:
     energy, latency, *_ = quantities(evaluation.cost)
-    said = f"One inference costs {energy.text}" + (f" ({energy.span} across ADC models)" if energy.span else "")
-    said += f" and {latency.text}"
+    sentence = f"One inference costs {energy.text}" + (f" ({energy.span} across ADC models)" if energy.span else "")
+    sentence += f" and {latency.text}"
     for name, share in list(parts(evaluation.cost)["energy"].shares.items())[:1]:
-        said += f"; {text.label(name)} takes {100 * share:.0f} % of the energy"
-    return said
+        sentence += f"; {text.label(name)} takes {100 * share:.0f} % of the energy"
+    return sentence
 
 
 def absent(evaluation: Evaluation) -> list[str]:

@@ -78,9 +78,9 @@ class Columns:
         if all(value is None for value in values):
             return
         numbers = [text.finite(value) for value in values]
-        known = [number for number in numbers if number is not None]
         cells = [Cell(write(value), number) for value, number in zip(values, numbers, strict=True)]
-        self.add(head, cells, write(sum(known)) if summed and known else "")
+        finite = [number for number in numbers if number is not None]
+        self.add(head, cells, write(sum(finite)) if summed and finite else "")
 
     def ratio(self, head: Head, values: Sequence[float | None]) -> None:
         """Add values that have a unit without prefixes, unless there are none."""
@@ -89,11 +89,11 @@ class Columns:
 
     def physical(self, head: Head, values: Sequence[float | None], unit: str, *, summed: bool = False) -> None:
         """Add SI values under one prefix, with a bar each, unless there are none."""
-        known = [value for value in values if value is not None]
-        if not known:
+        numbers = [value for value in values if value is not None]
+        if not numbers:
             return
-        column = text.column([*values, sum(known)] if summed else values, unit)
-        largest = max(map(abs, known)) or 1.0
+        column = text.column([*values, sum(numbers)] if summed else values, unit)
+        largest = max(map(abs, numbers)) or 1.0
         cells = [
             Cell(figure, value, None if value is None else abs(value) / largest)
             for figure, value in zip(column.texts, values, strict=False)
@@ -153,15 +153,15 @@ def sqnr(layer: Layer) -> str:
 
 
 def _order(value: object) -> float | str:
-    known = text.finite(value)
-    return text.plain(value) if known is None else known
+    number = text.finite(value)
+    return text.plain(value) if number is None else number
 
 
 def _percent(fraction: object, places: int = 2) -> str:
-    known = text.finite(fraction)
-    if known is not None and 0 < known < 0.5 * 10 ** -(places + 2):
+    number = text.finite(fraction)
+    if number is not None and 0 < number < 0.5 * 10 ** -(places + 2):
         return f"<{10**-places:.{places}f}"
-    return text.ABSENT if known is None else text.decimal(100 * known, places)
+    return text.ABSENT if number is None else text.decimal(100 * number, places)
 
 
 def causes(evaluation: Evaluation) -> Sheet:
@@ -223,10 +223,10 @@ def adc_models(cost: Cost) -> Sheet:
 def sweep(variants: Sequence[Variant]) -> Sheet:
     """The chips of a sweep; a dot marks those that no other beats in both accuracy and energy."""
     table, changes = Columns(), [sweeps.overrides(variant) for variant in variants]
-    said = [", ".join(f"{key}={text.plain(value)}" for key, value in change.items()) for change in changes]
+    settings = [", ".join(f"{key}={text.plain(value)}" for key, value in change.items()) for change in changes]
     labels = [variant.label for variant in variants]
-    rank = 0  # where the keys changed say it all
-    if labels != said:
+    rank = 0  # where these say it all
+    if labels != settings:
         table.words(Head("chip", numeric=False), labels)
         rank = 6
     for key in dict.fromkeys(name for change in changes for name in change):

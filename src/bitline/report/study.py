@@ -19,7 +19,7 @@ def write(study: Study, path: Path) -> Path:
         path: file to write; its folder is created.
 
     Returns:
-        The path written.
+        The path of the page.
     """
     write_text(path, render(study))
     return path
@@ -59,14 +59,14 @@ def render(study: Study) -> str:
 def _about(study: Study) -> list[str]:
     chips = len(study.get("seeds") or [])
     commits = [str(commit)[:12] for commit in study.get("commits") or [] if commit]
-    said = [
+    items = [
         sentences.images(Data.model_validate(study["data"])) if "data" in study else "",
         f"{chips} programmed chip{'s' if chips != 1 else ''}" if chips else "no chip programmed",
         f"commit {', '.join(commits)}" if commits else "",
         f"bitline {study['bitline']}" if study.get("bitline") else "",
         "" if study.get("finished") else "unfinished",
     ]
-    return [item for item in said if item]
+    return [item for item in items if item]
 
 
 def _findings(study: Study) -> dict[int, list[str]]:
@@ -78,10 +78,10 @@ def _findings(study: Study) -> dict[int, list[str]]:
 
 
 def _settings(study: Study) -> list[tuple[str, str]]:
-    known = {key: value for key, value in (study.get("settings") or {}).items() if key not in ("chip", "data")}
-    said = [("chip", _chip_name(study)), ("adc", text.plain((study.get("chip") or {}).get("adc")))]
-    said += [(text.label(key), text.plain(value)) for key, value in known.items()]
-    return [(name, value) for name, value in said if value not in ("", text.ABSENT)]
+    settings = {key: value for key, value in (study.get("settings") or {}).items() if key not in ("chip", "data")}
+    items = [("chip", _chip_name(study)), ("adc", text.plain((study.get("chip") or {}).get("adc")))]
+    items += [(text.label(key), text.plain(value)) for key, value in settings.items()]
+    return [(name, value) for name, value in items if value not in ("", text.ABSENT)]
 
 
 def _chip_name(study: Study) -> str:

@@ -81,18 +81,18 @@ def sqnr(study: Study) -> Figure | None:
         values = [text.finite(layer["sqnr_dB"].get(key)) for layer in layers]
         if not any(value is not None for value in values):
             continue
-        named = key == "adc" and len(layers) <= _NAMED
+        with_names = key == "adc" and len(layers) <= _NAMED
         data.append(
             {
                 "type": "scatter",
-                "mode": "markers+text" if named else "markers",
+                "mode": "markers+text" if with_names else "markers",
                 "name": name,
                 "x": [layer["row_tiles"] for layer in layers],
                 "y": values,
                 "customdata": names,
                 **(
                     {"text": names, "textposition": "middle right", "textfont": {"size": 11, "color": "--muted"}}
-                    if named
+                    if with_names
                     else {}
                 ),
                 "cliponaxis": False,
@@ -167,7 +167,7 @@ def grid(study: Study) -> Figure | None:
     if not maps:
         return None
     bits, rows = (sorted({point[key] for point in points}) for key in ("bits", "rows"))
-    known = [value for cells in maps.values() for value in cells.values()]
+    values = [value for cells in maps.values() for value in cells.values()]
     titles = {policy: f"ranges: {policy}" for policy in maps}
     caption = (
         "Accuracy [%] over ADC bits and crossbar height, all rows driven at once"
@@ -175,7 +175,7 @@ def grid(study: Study) -> Figure | None:
         + ". Full: from zero to the largest possible sum; the others are calibrated, with one range for each layer, "
         "slice, slice and input digit, or column."
     )
-    panels = _panels({titles[policy]: cells for policy, cells in maps.items()}, bits, rows, min(known), max(known))
+    panels = _panels({titles[policy]: cells for policy, cells in maps.items()}, bits, rows, min(values), max(values))
     return Figure("grid", caption, panels.data, panels.layout)
 
 
@@ -190,8 +190,8 @@ def heights(study: Study) -> Figure | None:
         title: {(adc["bits"], adc["ranges"]): float(adc[key]["rows"]) for adc in adcs}
         for title, key in (("most accurate", "most_accurate"), ("least energy within one point", "cheapest"))
     }
-    known = [value for cells in maps.values() for value in cells.values()]
-    panels = _panels(maps, bits, policies, min(known), max(known), places=0, y_title="ranges")
+    values = [value for cells in maps.values() for value in cells.values()]
+    panels = _panels(maps, bits, policies, min(values), max(values), places=0, y_title="ranges")
     caption = (
         "Best crossbar height [rows] for each ADC: of best accuracy, and of least energy within one point of that."
     )
@@ -220,14 +220,14 @@ def _panels(
         suffix = str(i + 1) if i else ""
         left, top = (i % across) * (width + gap), 1 - (i // across) * (height + 0.2)
         values = [[cells.get((a, b)) for a in x] for b in y]
-        written = [["" if value is None else f"{value:.{places}f}" for value in row] for row in values]
+        labels = [["" if value is None else f"{value:.{places}f}" for value in row] for row in values]
         data.append(
             {
                 "type": "heatmap",
                 "x": [str(a) for a in x],
                 "y": [plot.safe(b) for b in y],
                 "z": values,
-                "text": written,
+                "text": labels,
                 "texttemplate": "%{text}",
                 "textfont": {"size": 11},
                 "xaxis": f"x{suffix}",

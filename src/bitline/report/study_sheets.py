@@ -95,8 +95,8 @@ def training(study: Study) -> Sheet:
     _accuracies(table, records)
     table.figures(Head("worst", "%"), of(records, "worst"), text.decimal)
     if any(record.get("trained_for") for record in records):
-        said = ["; ".join(record.get("trained_for") or []) or "the same chip" for record in records]
-        table.add(Head("trained for", numeric=False, prose=True), [Cell(words, words) for words in said])
+        conditions = ["; ".join(record.get("trained_for") or []) or "the same chip" for record in records]
+        table.add(Head("trained for", numeric=False, prose=True), [Cell(words, words) for words in conditions])
     return table.sheet("The same network, trained knowing more and more of the chip")
 
 

@@ -43,10 +43,12 @@ def frontier(points: Sequence[tuple[float | None, float | None]]) -> list[int]:
     Args:
         points: energy and accuracy of each; one that lacks either beats none.
     """
-    known = [(energy, -mean, i) for i, (energy, mean) in enumerate(points) if energy is not None and mean is not None]
-    best, kept = float("inf"), list[int]()
-    for _, loss, i in sorted(known):
+    complete = [
+        (energy, -mean, i) for i, (energy, mean) in enumerate(points) if energy is not None and mean is not None
+    ]
+    best, unbeaten = float("inf"), list[int]()
+    for _, loss, i in sorted(complete):
         if loss < best:
             best = loss
-            kept.append(i)
-    return kept
+            unbeaten.append(i)
+    return unbeaten

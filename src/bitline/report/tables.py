@@ -111,9 +111,9 @@ def _show(console: "Console", sheet: Sheet) -> None:
         sheet = _without(sheet, last)
     console.print()
     console.print(_table(sheet))
-    kept = {head.group for head in sheet.heads}
+    groups = {head.group for head in sheet.heads}
     names = [
-        head.name if head.group in kept else head.group for head in dropped
+        head.name if head.group in groups else head.group for head in dropped
     ]  # a group that went whole is told once
     if any(names):
         _say(console, f"no room for: {', '.join(filter(None, dict.fromkeys(names)))}", "dim")

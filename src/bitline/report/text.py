@@ -1,9 +1,8 @@
 """Numbers and names as a reader wants them; a dash stands for what was not measured."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, cast
 
 from bitline import units
 
@@ -58,10 +57,10 @@ def number(value: object, digits: int = 4) -> str:
 
 def decimal(value: object, places: int = 2, *, sign: bool = False) -> str:
     """Write a number with so many places after the point, and its sign where asked."""
-    known = finite(value)
-    if known is None:
+    figure = finite(value)
+    if figure is None:
         return number(value)
-    rounded = round(known, places) + 0.0  # no minus before a zero
+    rounded = round(figure, places) + 0.0  # no minus before a zero
     return f"{rounded:{'+' if sign and rounded else ''}.{places}f}".replace("-", "−")
 
 
@@ -72,11 +71,11 @@ def spread(mean: object, std: object, places: int = 2) -> str:
 
 def quantity(value: object, unit: str) -> str:
     """Write an SI value with a prefix: ``38.94 µJ``."""
-    known = finite(value)
-    if known is None:
+    figure = finite(value)
+    if figure is None:
         return number(value)
-    prefixed, factor = _prefixed(known, unit)
-    return f"{number(known / factor)} {typeset(prefixed)}"
+    prefixed, factor = _prefixed(figure, unit)
+    return f"{number(figure / factor)} {typeset(prefixed)}"
 
 
 def _prefixed(value: float, unit: str) -> tuple[str, float]:
@@ -114,16 +113,6 @@ def stem(key: str) -> str:
     return label(head if head and unit in {"J", "s", "m2", "W", "V", "S", "Hz"} else key)
 
 
-def flat(record: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Return nested keys as ``adc.bits``."""
-    keys: dict[str, Any] = {}
-    for key, value in record.items():
-        nested = isinstance(value, Mapping) and bool(value)
-        below = cast("Mapping[str, Any]", value)
-        keys |= flat(below, f"{prefix}{key}.") if nested else {f"{prefix}{key}": value}
-    return keys
-
-
 def plain(value: object) -> str:
     """Write any value of a JSON document on one line."""
     if value is None:
@@ -141,8 +130,8 @@ def plain(value: object) -> str:
 
 def aligned(values: Sequence[object], digits: int = 4) -> tuple[str, ...]:
     """Write figures with the places that give the largest so many digits; two digits where those would lose one."""
-    known = [abs(value) for value in map(finite, values) if value]
-    places = max(0, digits - 1 - math.floor(math.log10(max(known) * (1 + 1e-9)))) if known else 0
+    numbers = [abs(value) for value in map(finite, values) if value]
+    places = max(0, digits - 1 - math.floor(math.log10(max(numbers) * (1 + 1e-9)))) if numbers else 0
     return tuple(
         number(value, 2) if 0 < abs(finite(value) or 0.0) < 9.5 * 10**-places else decimal(value, places)
         for value in values
@@ -161,8 +150,8 @@ class Column:
 
 def column(values: Sequence[object], unit: str) -> Column:
     """Write a column with the prefix of its largest value in the header, so that its figures compare."""
-    known = [finite(value) for value in values]
-    largest = max((abs(value) for value in known if value is not None), default=0.0)
+    numbers = [finite(value) for value in values]
+    largest = max((abs(value) for value in numbers if value is not None), default=0.0)
     prefixed, factor = _prefixed(largest, unit)
-    scaled = [value if one is None else one / factor for value, one in zip(values, known, strict=True)]
+    scaled = [value if one is None else one / factor for value, one in zip(values, numbers, strict=True)]
     return Column(typeset(prefixed), factor, aligned(scaled))
