@@ -29,7 +29,8 @@ import torch
 
 from bitline import chip as chips
 from bitline import data as datasets
-from bitline.chip.description import Chip, Faults
+from bitline.chip.cell import Faults
+from bitline.chip.description import Chip
 from bitline.compress.prune.sparsity import placement, sparsity, weights
 from bitline.cost.computing import compare, computing, multiplies
 from bitline.evaluate import Evaluation, Settings, Spread, evaluate, load

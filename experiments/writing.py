@@ -21,7 +21,8 @@ import torch
 from torch import Tensor
 
 from bitline import chip as chips
-from bitline.chip.description import Cell, Chip, Faults
+from bitline.chip.cell import Cell, Faults
+from bitline.chip.description import Chip
 from bitline.evaluate import Spread
 from bitline.files import write_json
 from bitline.mapping.encode import decode, encode, worth

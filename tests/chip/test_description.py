@@ -2,7 +2,9 @@ import pydantic
 import pytest
 
 from bitline.chip import load, presets, replace
-from bitline.chip.description import Chip, Ideal, LogNormal, Offset, Pair, check
+from bitline.chip.cell import Ideal, LogNormal
+from bitline.chip.description import Chip, check
+from bitline.chip.formats import Offset, Pair
 from bitline.chip.variants import ideal, lossless, same_sums, with_cells
 from bitline.errors import ChipError
 

@@ -7,7 +7,8 @@ import pytest
 from pydantic import Field
 
 from bitline.chip import load
-from bitline.chip.description import Chip, Offset, check
+from bitline.chip.description import Chip, check
+from bitline.chip.formats import Offset
 from bitline.chip.records import Record, fingerprint
 
 

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bitline.chip.description import Weights
+from bitline.chip.formats import Weights
 from bitline.errors import MappingError
 from bitline.mapping.quantize import (
     InputFormat,

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from bitline import load_chip
-from bitline.chip.description import Adc
+from bitline.chip.adc import Adc
 from bitline.errors import ConversionError
 from bitline.mapping.encode import encode
 from bitline.mapping.lower import Matmul

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bitline.chip import load
-from bitline.chip.description import Cell
+from bitline.chip.cell import Cell
 from bitline.physics.levels import effective, level_current, siemens, target
 
 

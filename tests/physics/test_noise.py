@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from bitline import seeds
-from bitline.chip.description import Cell
+from bitline.chip.cell import Cell
 from bitline.mapping.lower import Matmul
 from bitline.mapping.place import dense
 from bitline.mvm import adc

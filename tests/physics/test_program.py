@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from bitline import seeds
-from bitline.chip.description import Cell
+from bitline.chip.cell import Cell
 from bitline.physics.faults import stuck_levels
 from bitline.physics.program import RESOLUTION, conductances, effective_levels, mean_levels
 

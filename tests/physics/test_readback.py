@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from bitline.chip.description import Cell
+from bitline.chip.cell import Cell
 from bitline.errors import ChipError
 from bitline.physics.faults import stuck_levels
 from bitline.physics.program import effective_levels

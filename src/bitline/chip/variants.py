@@ -1,6 +1,7 @@
 """Chips that differ from a given one in a single respect, to tell causes apart."""
 
-from bitline.chip.description import Cell, Chip, Faults, Ideal, NoReadNoise
+from bitline.chip.cell import Cell, Faults, Ideal, NoReadNoise
+from bitline.chip.description import Chip
 
 
 def lossless(chip: Chip) -> Chip:

@@ -10,7 +10,8 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator, Field
 
 from bitline import units
-from bitline.chip.description import Chip, Count, Record, Second
+from bitline.chip.description import Chip
+from bitline.chip.records import Count, Record, Second
 from bitline.cost.table import read
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
-from bitline.chip.description import Offset
+from bitline.chip.formats import Offset
 
 if TYPE_CHECKING:  # bitline.mapping imports torch, which pricing does not need
     from bitline.mapping.layer import LayerPlacement

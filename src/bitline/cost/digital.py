@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from bitline.chip.description import Chip, Record, Volt
+from bitline.chip.description import Chip
+from bitline.chip.records import Record, Volt
 from bitline.cost.events import mac_bits
 from bitline.cost.table import Area, Joule, read, scale
 

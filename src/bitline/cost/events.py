@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from bitline.chip.description import Offset
+from bitline.chip.formats import Offset
 from bitline.cost.correction import correction_bits
 from bitline.cost.traffic import traffic
 from bitline.errors import MappingError

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
-from bitline.chip.description import Chip, Pair
+from bitline.chip.description import Chip
+from bitline.chip.formats import Pair
 from bitline.cost.adc import FEWEST_SURVEY_BITS
 from bitline.cost.circuits import cells_by_conductance
 from bitline.cost.digital import UNITS

@@ -6,7 +6,7 @@ from functools import lru_cache
 
 from pydantic import Field
 
-from bitline.chip.description import Record
+from bitline.chip.records import Record
 from bitline.cost.table import NODE_EXPONENT, Status, read
 from bitline.errors import ChipError
 from bitline.units import mm2, nm, pJ, uW

@@ -9,8 +9,9 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import AfterValidator, Field
 
 from bitline import units
-from bitline.chip.description import Bits, Chip, Metre, Record, Volt
+from bitline.chip.description import Chip
 from bitline.chip.messages import explain
+from bitline.chip.records import Bits, Metre, Record, Volt
 from bitline.errors import ChipError, nearest
 
 Status = Literal["measured", "read", "recalled", "assumed", "scaled"]

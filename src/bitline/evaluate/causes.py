@@ -2,7 +2,8 @@
 
 from dataclasses import dataclass
 
-from bitline.chip.description import Chip, Ideal, NoReadNoise
+from bitline.chip.cell import Ideal, NoReadNoise
+from bitline.chip.description import Chip
 from bitline.chip.variants import ideal, with_cells
 from bitline.evaluate.record import Cause
 

@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from bitline.chip.description import Chip, Pair, TwosComplement
+from bitline.chip.description import Chip
+from bitline.chip.formats import Pair, TwosComplement
 from bitline.errors import MappingError
 from bitline.mapping.empty import built, clear_
 from bitline.mapping.layer import LayerPlacement

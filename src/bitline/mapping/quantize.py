@@ -7,7 +7,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from bitline.chip.description import Offset, Pair, Weights
+from bitline.chip.formats import Offset, Pair, Weights
 from bitline.errors import MappingError
 
 Scale = Literal["any", "power_of_two"]

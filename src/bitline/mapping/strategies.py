@@ -10,7 +10,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import ClassVar, get_args
 
-from bitline.chip.description import Chip, Offset
+from bitline.chip.description import Chip
+from bitline.chip.formats import Offset
 from bitline.errors import ConversionError, MappingError, nearest
 from bitline.mapping.layer import Block, LayerPlacement, Strategy, dense
 from bitline.mapping.lower import Matmul

@@ -13,7 +13,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from bitline.chip.description import Adc
+from bitline.chip.adc import Adc
 from bitline.errors import MappingError
 from bitline.mvm.product import Product
 from bitline.physics.levels import effective, level_current

@@ -6,7 +6,7 @@ from itertools import pairwise
 
 from torch import Tensor
 
-from bitline.chip.description import Offset, Pair
+from bitline.chip.formats import Offset, Pair
 from bitline.mapping.empty import built
 from bitline.mapping.encode import slice_weights
 from bitline.mapping.place import LayerPlacement

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from bitline import seeds
-from bitline.chip.description import Adc
+from bitline.chip.adc import Adc
 from bitline.mvm import adc as ranges
 from bitline.mvm.adc import AdcScale
 from bitline.mvm.crossbars import Crossbars

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from bitline import seeds
-from bitline.chip.description import Chip, NoReadNoise
+from bitline.chip.cell import NoReadNoise
+from bitline.chip.description import Chip
 from bitline.chip.variants import ideal, lossless, same_sums, with_cells
 from bitline.errors import ConversionError, MappingError
 from bitline.mapping.encode import in_use, set_together

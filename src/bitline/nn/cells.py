@@ -6,7 +6,8 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from bitline.chip.description import Chip, Weights
+from bitline.chip.description import Chip
+from bitline.chip.formats import Weights
 from bitline.chip.variants import ideal, with_cells
 from bitline.errors import ConversionError
 from bitline.mapping.empty import empty_blocks

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from bitline.chip.description import NoReadNoise
+from bitline.chip.cell import NoReadNoise
 from bitline.mvm import native
 from bitline.mvm.machine import Choice, choice
 from bitline.mvm.torch_fast import exact

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from bitline.chip.description import Inputs
+from bitline.chip.formats import Inputs
 from bitline.errors import ConversionError
 from bitline.mapping.quantize import InputFormat, RangeHistogram
 from bitline.mvm.gradient import Quantized, fake_quantize

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from bitline.chip.description import Chip, NoReadNoise
+from bitline.chip.cell import NoReadNoise
+from bitline.chip.description import Chip
 from bitline.errors import ConversionError
 from bitline.mapping.lower import Matmul, output_shape
 from bitline.mapping.place import Strategy

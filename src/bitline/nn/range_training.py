@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from bitline.chip.description import Chip, Record
+from bitline.chip.description import Chip
+from bitline.chip.records import Record
 from bitline.errors import ConversionError, DataError
 from bitline.files import read_tensors, write_tensors
 from bitline.mvm import adc

@@ -2,7 +2,7 @@
 
 import torch
 
-from bitline.chip.description import Cell
+from bitline.chip.cell import Cell
 
 
 def stuck_levels(shape: torch.Size, cell: Cell, *, generator: torch.Generator) -> torch.Tensor | None:

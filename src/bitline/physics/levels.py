@@ -6,7 +6,8 @@ is g_min where a reference column cancels the leak, in steps.
 
 from typing import TYPE_CHECKING, TypeVar
 
-from bitline.chip.description import Cell, Chip
+from bitline.chip.cell import Cell
+from bitline.chip.description import Chip
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from bitline.chip.description import AbsoluteReadNoise, Cell, ProportionalReadNoise
+from bitline.chip.cell import AbsoluteReadNoise, Cell, ProportionalReadNoise
 from bitline.physics.normal import SIGMA, normals
 from bitline.seeds import read_keys
 

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from bitline.chip.description import Cell, GaussianAbsolute, GaussianProportional, Ideal, LogNormal, PerLevel
+from bitline.chip.cell import Cell, GaussianAbsolute, GaussianProportional, Ideal, LogNormal, PerLevel
 from bitline.physics.levels import effective, target
 from bitline.physics.normal import SIGMA, quantiles
 

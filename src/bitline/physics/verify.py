@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from bitline.chip.description import Cell
+from bitline.chip.cell import Cell
 from bitline.physics.program import effective_levels, exact_levels, level_variances
 
 ATTEMPTS = 100

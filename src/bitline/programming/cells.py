@@ -6,7 +6,9 @@ import torch
 from torch import Tensor
 
 from bitline import seeds
-from bitline.chip.description import Cell, Chip, Pair
+from bitline.chip.cell import Cell
+from bitline.chip.description import Chip
+from bitline.chip.formats import Pair
 from bitline.errors import MappingError
 from bitline.mapping.empty import clear_, empty_blocks
 from bitline.mapping.encode import encode, slice_weights, worth

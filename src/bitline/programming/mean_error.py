@@ -10,7 +10,8 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from bitline.chip.description import Cell, Offset
+from bitline.chip.cell import Cell
+from bitline.chip.formats import Offset
 from bitline.mapping.empty import built
 from bitline.mapping.encode import slice_weights
 from bitline.mapping.place import LayerPlacement

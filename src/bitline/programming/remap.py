@@ -11,7 +11,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from bitline.chip.description import Offset, Pair
+from bitline.chip.formats import Offset, Pair
 from bitline.mapping.encode import slice_weights
 from bitline.mapping.place import LayerPlacement
 from bitline.programming.residual import residuals

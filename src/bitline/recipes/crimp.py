@@ -15,7 +15,9 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-from bitline.chip.description import Chip, LogNormal, Offset, check
+from bitline.chip.cell import LogNormal
+from bitline.chip.description import Chip, check
+from bitline.chip.formats import Offset
 from bitline.chip.variants import with_cells
 from bitline.compress.prune.crossbar_block import CrossbarBlocks
 from bitline.compress.prune.kernel_group import KernelGroups

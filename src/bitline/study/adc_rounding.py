@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from bitline import seeds
-from bitline.chip.description import Chip, Faults, LogNormal
+from bitline.chip.cell import Faults, LogNormal
+from bitline.chip.description import Chip
 from bitline.errors import ChipError
 from bitline.physics.faults import stuck_levels
 from bitline.physics.program import effective_levels

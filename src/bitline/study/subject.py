@@ -5,7 +5,8 @@ from typing import Any
 
 from torch import Tensor
 
-from bitline.chip.description import Chip, Ideal
+from bitline.chip.cell import Ideal
+from bitline.chip.description import Chip
 from bitline.chip.variants import ideal, with_cells
 from bitline.evaluate import OnChip, Spread, accuracy, put_on_chip
 from bitline.evaluate.score import Tick
