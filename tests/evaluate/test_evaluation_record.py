@@ -99,6 +99,7 @@ def test_keys_that_the_earliest_files_lack_have_the_only_value_there_was(tmp_pat
         (changed("accuracy.worst"), ": accuracy: worst is None with 20 chips"),
         (changed("seeds", [0, 1]), ": 2 seeds for 20 chips"),
         (changed("causes.0.cause", "weather"), ": causes.0.cause = 'weather': input should be 'quantization', 'adc'"),
+        (changed("chip"), ": chip is missing"),
         (changed("chip", []), ": chip = []: expected an object"),
         (changed("chip.adc.bitts", 4), ": chip: unknown key adc.bitts; did you mean 'bits'?"),
         (changed("layers", 7), ": layers = 7: input should be a valid "),

@@ -46,7 +46,9 @@ def parse(content: Mapping[str, Any], where: str) -> Evaluation:
             f"{where} has format {content['format']!r}; allowed: {FORMAT}, or none as the earliest have; "
             "evaluate again, or read it with the version that wrote it"
         )
-    chip = _chip(content.get("chip"), where)
+    if "chip" not in content:
+        raise DataError(f"{where}: chip is missing")
+    chip = _chip(content["chip"], where)
     present = content if "format" in content else _upgraded(content, chip)
     return validated({**present, "chip": chip}, where)
 

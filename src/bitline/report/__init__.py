@@ -1,4 +1,4 @@
-"""What an evaluation found, for people: an HTML page and terminal tables."""
+"""What an evaluation says, for people: an HTML page and terminal tables."""
 
 from bitline.report.html import write
 from bitline.report.tables import print_evaluation, print_sweep
