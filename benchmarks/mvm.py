@@ -31,7 +31,7 @@ from bitline import chip as chips
 from bitline import nn as on_chip
 from bitline.models import build
 from bitline.mvm import native
-from bitline.nn.convert import crossbar_layers
+from bitline.nn.on import crossbar_layers
 from bitline.train.hardware import describe
 
 IDEAL = "cell.programming={kind='ideal'}"
@@ -124,7 +124,7 @@ class Naive:
     def __init__(self, layer: Any) -> None:
         crossbars = layer.crossbars(layer.chip, on_chip.IDEAL)
         self.layer, self.product = layer, crossbars.product
-        scale = layer.adc_scale(torch.empty(0), crossbars)
+        scale = layer.read(torch.empty(0), layer.chip, on_chip.IDEAL).scale
         self.lsb, self.high = float(scale.lsb), float(scale.high)
         levels = crossbars.levels[0, 0].float()  # slices, rows, columns
         shape = (levels.shape[-1], *layer.weight.shape[1:])
@@ -172,8 +172,10 @@ def naive_seconds(converted: nn.Module, x: Tensor) -> float:
         start = time.process_time()
         y = naive(q)
         seconds += time.process_time() - start
-        wanted = layer.real_product(layer.multiply(q, layer.chip, on_chip.IDEAL), value)
-        factor = float(layer.input_scale) * layer._weight_scale().float().flatten()
+        wanted = layer.real_product(layer.multiply(q, layer.read(q, layer.chip, on_chip.IDEAL)), value)
+        factor = (
+            float(layer.ranges.input_scale) * layer.cells.weights(layer).scale(layer.chip.weights).float().flatten()
+        )
         got = y * (factor if isinstance(layer, nn.Linear) else factor.view(-1, 1, 1))
         torch.testing.assert_close(got, wanted, rtol=1e-4, atol=1e-4 * float(wanted.abs().max()))
     return seconds

@@ -38,7 +38,7 @@ def ranges(tmp_path):
 
 
 def lsbs(on_chip) -> list[Tensor]:
-    return [layer.lsb.clone() for layer in crossbar_layers(on_chip.model).values()]
+    return [layer.ranges.lsb.clone() for layer in crossbar_layers(on_chip.model).values()]
 
 
 def test_an_evaluation_takes_its_ranges_from_the_file_and_says_so(ranges):

@@ -50,7 +50,7 @@ def test_a_residual_value_lies_on_the_grid_of_the_crossbars_that_read_it(chip, r
     (value,) = store(model, x)
     assert value.module == "before"
     assert value.readers == ("inner", "add (in the network's code, add)")
-    assert 2.0**value.exponent == float(model.inner.input_scale)
+    assert 2.0**value.exponent == float(model.inner.ranges.input_scale)
     seen = []
     model.before.register_forward_hook(lambda _m, _x, y: seen.append(y))
     model(x)

@@ -98,7 +98,7 @@ def test_input_ranges_do_not_depend_on_how_images_are_batched(make_chip):
     scales: list[list[float]] = []
     for size in (1, 4, 9):
         calibrate(model, list(images.split(size)))
-        scales.append([float(layer.input_scale) for layer in crossbar_layers(model).values()])
+        scales.append([float(layer.ranges.input_scale) for layer in crossbar_layers(model).values()])
     for other in scales[1:]:
         assert other == pytest.approx(scales[0], rel=0.02)
 
@@ -133,9 +133,9 @@ def test_a_network_that_is_not_converted_is_refused():
 def test_signed_inputs_are_noticed_layer_by_layer(make_chip):
     model, batches = network(make_chip)
     calibrate(model, batches)
-    assert [bool(layer.input_signed) for layer in crossbar_layers(model).values()] == [True, False]
+    assert [bool(layer.ranges.input_signed) for layer in crossbar_layers(model).values()] == [True, False]
     calibrate(model, [batch.abs() for batch in batches])
-    assert [bool(layer.input_signed) for layer in crossbar_layers(model).values()] == [False, False]
+    assert [bool(layer.ranges.input_signed) for layer in crossbar_layers(model).values()] == [False, False]
 
 
 @pytest.mark.parametrize("granularity", ["layer", "slice", "slice_digit", "column"])
@@ -326,8 +326,8 @@ def test_scales_of_powers_of_two_are_that(make_chip):
     chip = make_chip(inputs={"bits": 4, "scale": "power_of_two"}, weights={"bits": 4, "scale": "power_of_two"})
     model = to_crossbar(net, chip).model
     calibrate(model, [torch.randn(50, 6)])
-    assert math.frexp(float(model[0].input_scale))[0] == 0.5
-    assert bool((torch.frexp(model[0]._weight_scale()).mantissa == 0.5).all())
+    assert math.frexp(float(model[0].ranges.input_scale))[0] == 0.5
+    assert bool((torch.frexp(model[0].cells.weights(model[0]).scale(model[0].chip.weights)).mantissa == 0.5).all())
 
 
 def test_a_leak_that_is_kept_is_within_the_calibrated_range(make_chip):
@@ -362,16 +362,16 @@ def test_ranges_fitted_in_turn_are_those_of_sums_that_inputs_from_the_chip_make(
     calibrate(in_turn, batches, in_turn=True)
 
     first, second, third = (in_turn[index] for index in (0, 2, 4))
-    assert torch.equal(first.adc_lsb, together[0].adc_lsb)
-    assert not torch.equal(second.adc_lsb, together[2].adc_lsb)
+    assert torch.equal(first.ranges.adc_lsb, together[0].ranges.adc_lsb)
+    assert not torch.equal(second.ranges.adc_lsb, together[2].ranges.adc_lsb)
     assert int(first.chip_seed) == int(third.chip_seed) == 7
     program(in_turn, IDEAL)
-    counted = third.sums.by_digit.clone()
-    third.sums = None
+    counted = third.ranges.sums.by_digit.clone()
+    third.ranges.sums = None
     with torch.no_grad():
         for x in batches:
             third.count_sums(in_turn[:4](x))
-    assert torch.equal(third.sums.by_digit, counted)
+    assert torch.equal(third.ranges.sums.by_digit, counted)
 
 
 def test_ranges_fitted_in_turn_lose_less_where_adcs_are_coarse():

@@ -7,9 +7,9 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
+from bitline.integer.conductances import blocks, write
 from bitline.mvm.effective import effective_weights
 from bitline.nn import calibrate, to_crossbar
-from bitline.nn.conductances import blocks, write
 
 
 @pytest.mark.parametrize("encoding", ["offset", {"kind": "offset", "sum": "column"}, "pair", "twos_complement"])

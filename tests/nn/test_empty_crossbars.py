@@ -61,14 +61,15 @@ def test_each_output_is_that_of_a_layer_of_the_rows_and_columns_left(make_chip, 
     assert (report.layers[0].crossbars, report.layers[0].removed) == (2, 4)
     assert "4 crossbars of zeros removed" in str(report)
     layer = crossbar_layers(model)["0"]
-    crossbars = layer.crossbars(layer.chip, seed)
-    y, q = layer.multiply(layer.integers(x), layer.chip, seed)[:, 0, 0], layer.integers(x)
+    q = layer.integers(x)
+    read = layer.read(q, layer.chip, seed)
+    crossbars, y = read.crossbars, layer.multiply(q, read)[:, 0, 0]
     # The two blocks that are left, each as a product of its own, with the very cells that were written.
     for rows, cols, reference in ((slice(0, 8), slice(0, 8), 12), (slice(16, 24), slice(8, 12), 13)):
         width = cols.stop - cols.start
         columns = [*range(cols.start, cols.stop), *([reference] if references else [])]
         part = Product(dense(Matmul("part", "linear", 8, width), there))
-        scale = layer.adc_scale(q, crossbars)
+        scale = read.scale
         alone = crossbar_mvm(q[:, None, None, rows], crossbars.levels[..., rows, columns], part, scale)
         assert torch.equal(y[:, cols], alone[:, 0, 0])
 
@@ -119,7 +120,7 @@ def test_calibration_counts_the_sums_of_crossbars_that_there_are(make_chip, gran
     there = chip(make_chip, adc={"bits": 3, "policy": "calibrated", "granularity": granularity})
     x = torch.rand(5, 24)
     model, report = on_chip(pruned(), there, x)
-    sums = crossbar_layers(model)["0"].sums
+    sums = crossbar_layers(model)["0"].ranges.sums
     assert sums is not None
     assert float(sums.by_digit.sum()) == float(sums.by_column.sum()) == 5 * report.layers[0].conversions_per_vector
 

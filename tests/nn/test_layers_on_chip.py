@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from bitline.errors import BitlineError, ConversionError, MappingError
 from bitline.mapping.quantize import weight_limits, weight_scale
-from bitline.nn import base, calibrate, crossbar_layers, program, set_chip, to_crossbar
+from bitline.nn import CrossbarLayer, calibrate, crossbar_layers, program, set_chip, to_crossbar
 
 
 def on_chip(model: nn.Module, chip, x: Tensor, **kwargs) -> nn.Module:
@@ -25,7 +25,7 @@ def exact(make_chip, **sections):
     return make_chip(crossbar={"rows": 16, "cols": 32}, adc={"policy": "lossless"}, **sections)
 
 
-def only_layer(model: nn.Module) -> base.CrossbarLayer:
+def only_layer(model: nn.Module) -> CrossbarLayer:
     (layer,) = crossbar_layers(model).values()
     return layer
 
@@ -73,7 +73,7 @@ def test_an_exact_chip_answers_the_layer_of_rounded_inputs_and_weights(make_chip
     model = on_chip(layer, chip, x)
     wanted = layer.__class__.forward
     plain, _ = build(kind)
-    scale = float(only_layer(model).input_scale)
+    scale = float(only_layer(model).ranges.input_scale)
     low, high = (-32, 31) if signed else (0, 63)
     with torch.no_grad():
         plain.weight.copy_(rounded(layer.weight, weight_per_channel(layer, chip), -32, 31))
@@ -100,7 +100,7 @@ def test_the_gradient_is_that_of_the_rounded_layer(make_chip, kind, granularity)
         else scale.new_tensor(weight_scale(layer.weight[None, None].flatten(1).T[None], chip.weights).item())
     )
     w = rounded(layer.weight, scale, *weight_limits(chip.weights))
-    xs = rounded(plain_x, float(mine.input_scale), low, high)
+    xs = rounded(plain_x, float(mine.ranges.input_scale), low, high)
     expected = F.linear(xs, w, layer.bias) if isinstance(layer, nn.Linear) else layer._conv_forward(xs, w, layer.bias)
     upstream = torch.randn_like(expected)
 
@@ -211,7 +211,7 @@ def test_a_layer_that_is_not_calibrated_is_refused(make_chip):
     assert str(error.value) == (
         "layer 0: input range unknown; call calibrate(model, batches) before running on the chip"
     )
-    only_layer(model).input_scale.fill_(0.1)
+    only_layer(model).ranges.input_scale.fill_(0.1)
     set_chip(model, make_chip(adc={"policy": "calibrated"}))
     with pytest.raises(ConversionError, match=r"^layer 0: ADC range unknown; call calibrate"):
         model(x)
@@ -272,7 +272,8 @@ def test_the_conversions_performed_are_those_of_the_placement(make_chip, data):
         nonlocal performed
         performed += a.numel()
 
-    mine.multiply(mine.integers(x), mine.chip, -1, observer=count)
+    q = mine.integers(x)
+    mine.multiply(q, mine.read(q, mine.chip, -1), observer=count)
     assert performed == x.shape[0] * mine.placement.conversions
     assert report.layers[0].crossbars == mine.placement.crossbars
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from bitline.chip import replace
 from bitline.errors import ConversionError, MappingError
 from bitline.mapping.encode import in_use
-from bitline.mapping.lower import input_rows
+from bitline.mapping.lower import input_rows, weight_matrix
 from bitline.mapping.quantize import digits
 from bitline.mapping.strategies import STRATEGIES
 from bitline.nn import (
@@ -92,11 +92,11 @@ def by_hand(layer: CrossbarLayer, q: Tensor) -> Tensor:
     placed, groups = layer.placement, layer.matmul.groups
     if placed.strategy == "digital":
         rows = input_rows(layer, q).double()
-        scale = layer._weight_scale().double()
-        return torch.einsum("ipgr,grc->ipgc", rows, (layer._weight_matrix().double() / scale).round())
+        scale = layer.cells.weights(layer).scale(layer.chip.weights).double()
+        return torch.einsum("ipgr,grc->ipgc", rows, (weight_matrix(layer).detach().double() / scale).round())
     crossbars = layer.crossbars(layer.chip, int(layer.chip_seed))
     product, wired = crossbars.product, crossbars.product.placement
-    scale, levels = layer.adc_scale(q, crossbars), crossbars.levels.double()
+    scale, levels = layer.read(q).scale, crossbars.levels.double()
     levels = levels[:, :1] - levels[:, 1:] if product.subtracts else levels
     own = input_rows(layer, q)
     together = placed.together
@@ -133,7 +133,7 @@ def by_hand(layer: CrossbarLayer, q: Tensor) -> Tensor:
 def test_a_layer_answers_what_its_cells_and_digits_make(make_chip, data):
     layer, x = data.draw(layers(make_chip, cells=("ideal", "stuck")))
     q = layer.integers(x)
-    assert torch.equal(layer.multiply(q, layer.chip, int(layer.chip_seed)), by_hand(layer, q))
+    assert torch.equal(layer.multiply(q, layer.read(q, layer.chip, int(layer.chip_seed))), by_hand(layer, q))
 
 
 @given(st.data())
@@ -141,7 +141,7 @@ def test_a_layer_answers_what_its_cells_and_digits_make(make_chip, data):
 def test_real_cells_beside_the_diagonal_err_and_leak(make_chip, data):
     layer, x = data.draw(layers(make_chip, cells=("leaky", "programmed"), policies=("lossless",)))
     q = layer.integers(x)
-    assert torch.equal(layer.multiply(q, layer.chip, int(layer.chip_seed)), by_hand(layer, q))
+    assert torch.equal(layer.multiply(q, layer.read(q, layer.chip, int(layer.chip_seed))), by_hand(layer, q))
 
 
 @given(st.data())
@@ -163,8 +163,8 @@ def test_the_arithmetic_converts_as_often_as_the_placement_counts(make_chip, dat
         nonlocal seen
         seen += (a if used is None else a.movedim(5, 1)[used]).numel()
 
-    layer.multiply(q, layer.chip, int(layer.chip_seed), observer=count)
-    positions = layer.multiply(q, layer.chip, int(layer.chip_seed)).shape[:2].numel()
+    layer.multiply(q, layer.read(q, layer.chip, int(layer.chip_seed)), observer=count)
+    positions = layer.multiply(q, layer.read(q, layer.chip, int(layer.chip_seed))).shape[:2].numel()
     assert seen == positions * layer.placement.conversions_per_vector
 
 
@@ -213,7 +213,7 @@ def test_a_digital_layer_knows_no_adc_no_cell_and_no_seed(make_chip):
     program(model, 7)
     assert torch.equal(model(x), exact(x))
     assert placement(model).conversions == placement(model).crossbars == 0
-    assert crossbar_layers(model)["0"].ready
+    assert crossbar_layers(model)["0"].ranges.known(placement(model).chip)
 
 
 @torch.no_grad()
@@ -227,8 +227,9 @@ def test_stuck_cells_beside_the_diagonal_reach_packed_groups_alone(make_chip):
     rows = input_rows(layer, q).sum(-1, dtype=torch.int64)
     assert layer.placement.per_crossbar == 3
     both = 15 * rows.unflatten(-1, (2, 3)).sum(-1).repeat_interleave(3, -1) - 8 * rows
-    assert torch.equal(layer.multiply(q, layer.chip, 0)[..., 0], both.double())
-    assert torch.equal(crossbar_layers(a)["0"].multiply(q, layer.chip, 0)[..., 0], (7 * rows).double())
+    assert torch.equal(layer.multiply(q, layer.read(q, layer.chip, 0))[..., 0], both.double())
+    other = crossbar_layers(a)["0"]
+    assert torch.equal(other.multiply(q, other.read(q, layer.chip, 0))[..., 0], (7 * rows).double())
 
 
 def test_columns_that_no_group_has_are_not_calibrated_on(make_chip):
@@ -238,10 +239,10 @@ def test_columns_that_no_group_has_are_not_calibrated_on(make_chip):
     chip = make_chip(crossbar={"rows": 30, "cols": 32}, adc={"bits": 3, "policy": "calibrated"})
     layer = one_layer(nn.Conv2d(7, 7, 3, groups=7), chip, "packed", x)
     assert layer.placement.per_crossbar == 3
-    assert layer.sums is not None
-    vectors = float(layer.sums.by_digit[0, 0].sum()) / 7
+    assert layer.ranges.sums is not None
+    vectors = float(layer.ranges.sums.by_digit[0, 0].sum()) / 7
     assert vectors == 4 * 9
-    assert float(layer.sums.by_column.sum()) == vectors * 9 * layer.placement.digits * chip.slices
+    assert float(layer.ranges.sums.by_column.sum()) == vectors * 9 * layer.placement.digits * chip.slices
 
 
 def test_names_win_over_kinds_and_kinds_over_everything(make_chip):
@@ -300,7 +301,7 @@ def test_a_state_goes_back_into_the_same_mapping_only(make_chip, strategy):
     assert torch.equal(twin(x), model(x))
     dense, _ = depthwise(make_chip, "dense", **policy)
     dense.load_state_dict(model.state_dict())
-    assert crossbar_layers(dense)["0"].ready == (strategy in ("dense", "strip"))
+    assert crossbar_layers(dense)["0"].ranges.known(placement(dense).chip) == (strategy in ("dense", "strip"))
 
 
 @torch.no_grad()
@@ -352,8 +353,8 @@ def test_trained_ranges_get_gradients_however_groups_are_wired(make_chip, strate
     model(x).square().sum().backward()
     layer = crossbar_layers(model)["0"]
     if strategy != "digital":
-        assert bool(layer.log2_lsb.grad.isfinite().all())
-        assert bool(layer.log2_lsb.grad.any())
+        assert bool(layer.ranges.log2_lsb.grad.isfinite().all())
+        assert bool(layer.ranges.log2_lsb.grad.any())
     keep_ranges(model)
     save_ranges(model, tmp_path / "ranges.safetensors")
     twin = to_crossbar(net, chip, example=x, mapping={"depthwise": strategy}).model
@@ -372,5 +373,5 @@ def test_the_gradient_of_ranges_is_the_same_for_strips_and_dense_groups(make_chi
             model, x = depthwise(make_chip, strategy, adc={"bits": 3, "policy": "trained"})
             train_ranges(model)
             model(x).square().sum().backward()
-        grads.append(crossbar_layers(model)["0"].log2_lsb.grad)
+        grads.append(crossbar_layers(model)["0"].ranges.log2_lsb.grad)
     assert torch.equal(*grads)

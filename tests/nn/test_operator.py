@@ -4,8 +4,10 @@ import pytest
 import torch
 from torch import nn
 
+from bitline.chip import replace
+from bitline.chip.variants import ideal, with_cells
 from bitline.errors import ConversionError
-from bitline.nn import calibrate, program, set_chip, to_crossbar
+from bitline.nn import IDEAL, calibrate, correct_biases, crossbar_layers, on, placement, program, set_chip, to_crossbar
 
 
 def network() -> nn.Module:
@@ -42,6 +44,53 @@ def test_a_compiled_network_answers_the_same_in_one_graph(converted):
         assert torch.equal(compiled(x), model(x))
         program(model, 4)
         assert torch.equal(compiled(x), model(x))
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_compiled_network_follows_its_chip_by_whatever_door_it_changes(converted):
+    model, x = converted
+    compiled = torch.compile(model, backend="aot_eager", fullgraph=True)
+    chip = placement(model).chip
+    answers = []
+    with torch.no_grad():
+        answers.append(compiled(x))
+        for layer in crossbar_layers(model).values():  # a layer's chip by hand, its seed with it
+            layer.chip = ideal(chip)
+        program(model, IDEAL)
+        answers.append(compiled(x))
+        assert torch.equal(answers[-1], model(x))
+        for layer in crossbar_layers(model).values():
+            layer.chip = chip
+        program(model, 3)
+        assert torch.equal(compiled(x), answers[0])
+        for other, seed in ((ideal(chip), IDEAL), (with_cells(chip), IDEAL), (chip, 3), (chip, 4)):
+            with on(model, other, seed):
+                answers.append(compiled(x))
+                assert torch.equal(answers[-1], model(x))
+            assert torch.equal(compiled(x), answers[0])
+        set_chip(model, replace(chip, "adc.bits=3"))
+        answers.append(compiled(x))
+        assert torch.equal(answers[-1], model(x))
+    assert torch.equal(answers[1], answers[2])
+    assert torch.equal(answers[4], answers[0])
+    assert not any(torch.equal(answers[0], answers[i]) for i in (1, 3, 5, 6))
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_compiled_network_takes_biases_that_a_correction_added(make_chip):
+    chip = make_chip(cell={"programming": {"kind": "lognormal", "sigma": 0.3}}, crossbar={"rows": 16, "cols": 64})
+    x = torch.rand(8, 8)
+    model = to_crossbar(nn.Sequential(nn.Linear(8, 4, bias=False)), chip, example=x).model
+    calibrate(model, [x])
+    program(model, 1)
+    compiled = torch.compile(model, backend="aot_eager", fullgraph=True)
+    with torch.no_grad():
+        bare = compiled(x)
+        before = correct_biases(model, [x])
+        assert torch.equal(compiled(x), model(x))
+        assert not torch.equal(compiled(x), bare)
+        before.restore()
+        assert torch.equal(compiled(x), bare)
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -86,6 +135,7 @@ def test_read_noise_in_an_exported_network_is_an_error(converted):
 def test_the_operator_passes_the_checks_of_pytorch(converted):
     model, x = converted
     layer = model[0]
-    buffers = [layer.input_scale, layer.input_signed, layer.adc_lsb, layer.adc_offset, layer.chip_seed]
-    arguments = (x, layer.weight.detach(), layer.bias.detach(), buffers, layer.described)
+    ranges = layer.ranges
+    buffers = [ranges.input_scale, ranges.input_signed, ranges.adc_lsb, ranges.adc_offset, layer.chip_seed]
+    arguments = (x, layer.weight.detach(), layer.bias.detach(), buffers, layer._text)
     torch.library.opcheck(torch.ops.bitline.answer.default, arguments, test_utils=("test_schema", "test_faketensor"))

@@ -73,7 +73,7 @@ def test_ranges_in_training_go_on_from_those_of_a_file(make_chip, tmp_path):
         p.data.add_(1.0)
     load_ranges(model, tmp_path / "ranges.safetensors")
     assert torch.equal(model(x), wanted)
-    assert model[0].log2_lsb is parameters[0]
+    assert model[0].ranges.log2_lsb is parameters[0]
 
 
 def spoiled(change):

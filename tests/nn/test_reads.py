@@ -3,7 +3,8 @@
 import torch
 from torch import Tensor, nn
 
-from bitline.nn import base, calibrate, program, set_chip, to_crossbar
+from bitline.mapping import lower
+from bitline.nn import calibrate, program, set_chip, to_crossbar
 
 
 def on_chip(model: nn.Module, chip, x: Tensor) -> nn.Module:
@@ -57,7 +58,7 @@ def test_how_many_inputs_are_held_at_once_changes_no_bit(make_chip, monkeypatch)
     model, x = noisy_layer(make_chip)
     program(model, 11)
     whole = model(x)
-    monkeypatch.setattr(base, "UNFOLDED_BYTES", 5000)
+    monkeypatch.setattr(lower, "UNFOLDED_BYTES", 5000)
     program(model, 11)
     assert torch.equal(model(x), whole)
 
@@ -99,7 +100,7 @@ def test_each_layer_has_cells_of_its_own(make_chip):
     )
     model = to_crossbar(twins, chip).model
     for one in model:
-        one.input_scale.fill_(0.1)
+        one.ranges.input_scale.fill_(0.1)
     assert torch.equal(model[0](x), model[1](x))
     program(model, 1)
     assert not torch.equal(model[0](x), model[1](x))

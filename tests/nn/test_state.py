@@ -115,3 +115,20 @@ def test_a_few_steps_of_training_on_the_chip_lower_the_loss(make_chip):
         optimizer.step()
         losses.append(loss.item())
     assert losses[-1] < 0.7 * losses[0]
+
+
+@torch.no_grad()
+def test_a_state_from_before_layers_had_parts_gives_the_same_answers(make_chip):
+    chip = make_chip(adc={"bits": 4, "policy": "calibrated"})
+    x = torch.rand(5, 12)
+
+    def converted() -> nn.Module:
+        torch.manual_seed(0)
+        return to_crossbar(nn.Sequential(nn.Linear(12, 8), nn.ReLU(), nn.Linear(8, 4)), chip, example=x).model
+
+    model, fresh = converted(), converted()
+    calibrate(model, [x])
+    flat = {key.replace(".ranges.", "."): value for key, value in model.state_dict().items()}
+    assert "0.input_scale" in flat
+    fresh.load_state_dict(flat)
+    assert torch.equal(fresh(x), model(x))

@@ -88,14 +88,15 @@ def learned_step(layer: CrossbarLayer, x: Tensor, lsb: Tensor, offset: Tensor) -
         y = y[..., :cols] - y[..., cols:].index_select(-1, column_tiles(product.placement))
     else:
         y = y - product.digital_offset * rows.sum(-1, keepdim=True)
-    return layer.real(sort_results(layer, y, q, layer.crossbars(layer.chip, int(layer.chip_seed))), x)
+    read = layer.read(q)
+    return layer.real(sort_results(layer, y, q, read.crossbars, layer.whole_placement), x, read)
 
 
 def expected(layer: CrossbarLayer, x: Tensor, grad: Tensor) -> tuple[Tensor, Tensor]:
     """Gradients of log2_lsb and offset_shift by autograd."""
-    log2, shift = (p.detach().double().requires_grad_() for p in (layer.log2_lsb, layer.offset_shift))
+    log2, shift = (p.detach().double().requires_grad_() for p in (layer.ranges.log2_lsb, layer.ranges.offset_shift))
     lsb = through(log2.exp2(), snap(log2.detach().exp2()))
-    offset = layer.adc_offset + shift * layer.adc_lsb
+    offset = layer.ranges.adc_offset + shift * layer.ranges.adc_lsb
     out = learned_step(layer, x, lsb, through(offset, offset.round()))
     # A code of real levels may be the neighbouring one where a sum lies between the two.
     integral = layer.crossbars(layer.chip, int(layer.chip_seed)).integral
@@ -110,15 +111,15 @@ def check(model: nn.Module, x: Tensor) -> None:
     train_ranges(model, offsets=True, **ALL)
     layer = model[0]
     with torch.no_grad():
-        layer.log2_lsb.add_(torch.rand_like(layer.log2_lsb) - 0.7).clamp_(min=0.2)
-        layer.offset_shift.add_(torch.rand_like(layer.offset_shift) + 1)
+        layer.ranges.log2_lsb.add_(torch.rand_like(layer.ranges.log2_lsb) - 0.7).clamp_(min=0.2)
+        layer.ranges.offset_shift.add_(torch.rand_like(layer.ranges.offset_shift) + 1)
     out = layer(x)
     grad = torch.randn_like(out)
     by_log2, by_shift = expected(layer, x, grad)
     out.backward(grad)
     assert float(by_log2.abs().max()) > 1e-3
     assert float(by_shift.abs().max()) > 1e-3
-    for mine, wanted in ((layer.log2_lsb.grad, by_log2), (layer.offset_shift.grad, by_shift)):
+    for mine, wanted in ((layer.ranges.log2_lsb.grad, by_log2), (layer.ranges.offset_shift.grad, by_shift)):
         torch.testing.assert_close(mine, wanted.float(), rtol=1e-3, atol=1e-4 * float(wanted.abs().max()))
 
 
@@ -173,7 +174,7 @@ def gradient(model: nn.Module, x: Tensor) -> Tensor:
     for p in model.parameters():
         p.grad = None
     model(x).square().sum().backward()
-    return torch.cat([layer.log2_lsb.grad.flatten() for layer in crossbar_layers(model).values()])
+    return torch.cat([layer.ranges.log2_lsb.grad.flatten() for layer in crossbar_layers(model).values()])
 
 
 def test_the_estimate_from_few_vectors_is_unbiased(make_chip):
@@ -267,7 +268,7 @@ def test_a_state_of_ranges_in_training_goes_into_a_network_that_trains_none_yet(
     blank = to_crossbar(net, model[0].chip, example=x).model
     blank.load_state_dict(model.state_dict())
     assert torch.equal(blank(x), model(x))
-    assert isinstance(blank[0].log2_lsb, nn.Parameter)
+    assert isinstance(blank[0].ranges.log2_lsb, nn.Parameter)
 
 
 @pytest.mark.parametrize("offsets", [False, True])
@@ -302,7 +303,7 @@ def test_ranges_keep_their_precision_and_stay_the_parameters_of_their_optimizer(
     kept = [p.detach().clone() for p in parameters]
     model.bfloat16()
     assert all(p.dtype == torch.float32 and torch.equal(p, k) for p, k in zip(parameters, kept, strict=True))
-    assert model[0].log2_lsb is parameters[0]
+    assert model[0].ranges.log2_lsb is parameters[0]
     assert model(x.bfloat16()).dtype == torch.bfloat16
 
 
@@ -312,7 +313,7 @@ def test_a_copy_trains_on_its_own(make_chip):
     before = model(x)
     twin = copy.deepcopy(model)
     with torch.no_grad():
-        twin[0].log2_lsb.add_(1)
+        twin[0].ranges.log2_lsb.add_(1)
     assert not torch.equal(twin(x), before)
     assert torch.equal(model(x), before)
 
@@ -325,7 +326,7 @@ def test_calibrating_anew_starts_ranges_anew(make_chip):
         p.data.add_(1.0)
     calibrate(model, [x * 0.8])
     assert torch.equal(model(x), before)
-    assert model[0].log2_lsb is parameters[0]
+    assert model[0].ranges.log2_lsb is parameters[0]
 
 
 def moved(model: nn.Module, *overrides: str) -> None:
@@ -353,7 +354,7 @@ def test_trained_ranges_stay_on_chips_of_the_same_formats_and_no_others(make_chi
     moved(model, "adc.bits=3")
     assert not torch.equal(model(x), wanted)
     for layer in crossbar_layers(model).values():
-        layer.sums = None
+        layer.ranges.sums = None
     moved(model, "adc.levels=5")
     with pytest.raises(ConversionError, match="ADC range unknown; call calibrate"):
         model(x)
@@ -390,7 +391,7 @@ def test_what_cannot_train_is_refused(make_chip):
     train_ranges(model)
     with pytest.raises(ConversionError, match=r"^layer 0: its ADC ranges train already$"):
         train_ranges(model)
-    model[3].log2_lsb.data.fill_(float("nan"))
+    model[3].ranges.log2_lsb.data.fill_(float("nan"))
     for call in (lambda: keep_ranges(model), lambda: save_ranges(model, "x.safetensors")):
         with pytest.raises(ConversionError, match=r"^layer 3: .* is NaN or infinite; training has diverged$"):
             call()

@@ -13,6 +13,7 @@ from bitline.chip import replace
 from bitline.errors import ChipError
 from bitline.mapping.encode import together_again
 from bitline.mvm import native
+from bitline.mvm.product import Product
 from bitline.nn import calibrate, crossbar_layers, program, set_chip, to_crossbar
 from bitline.nn.layers import IDEAL, CrossbarLayer
 from bitline.nn.results import tile_sums
@@ -56,7 +57,8 @@ def without(layer: CrossbarLayer):
 
 
 def product(layer: CrossbarLayer, x: Tensor, chip=None, seed: int = 4) -> Tensor:
-    return layer.multiply(layer.integers(x), chip or layer.chip, seed)
+    q = layer.integers(x)
+    return layer.multiply(q, layer.read(q, chip, seed))
 
 
 @torch.no_grad()
@@ -76,7 +78,7 @@ def test_a_correction_takes_the_mean_error_times_the_inputs_of_each_tile(
         wanted = wanted - rows[..., a:b].sum(-1, keepdim=True) * away[min(tile, away.shape[0] - 1)]
     got = product(layer, x)
     assert torch.equal(got, wanted)
-    torch.testing.assert_close(model(x), layer.real(wanted, x), rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(model(x), layer.real(wanted, x, layer.read(layer.integers(x))), rtol=1e-6, atol=1e-6)
 
 
 @torch.no_grad()
@@ -107,7 +109,7 @@ def test_every_strategy_is_corrected_on_the_columns_that_it_is_wired_as(make_chi
     model, layer, x = on_chip("depthwise", corrected_chip(make_chip, height=32), strategy)
     away = layer.crossbars(layer.chip, 4).correction
     placement = layer.placement
-    sums = tile_sums(layer, layer.integers(x), placement.wired)
+    sums = tile_sums(layer, layer.integers(x), Product(placement.wired), placement.together)
     rows = layer.input_vectors(layer.integers(x))
     parts = [rows[..., a:b].sum(-1) for a, b in pairwise(placement.wired.row_bounds)]
     assert torch.equal(sums.long(), torch.stack(parts, -1).long())
@@ -128,7 +130,8 @@ def test_a_digital_layer_and_ideal_cells_have_nothing_to_correct(make_chip):
 def test_a_kept_leak_is_corrected_too(make_chip):
     cell = {"bits": 2, "g_min": "20 uS", "leak": "kept"}
     _, layer, x = on_chip("linear", corrected_chip(make_chip, "expected", cell=cell))
-    exact = layer.multiply(layer.integers(x), without(layer).model_copy(update={"cell": ideal_cell(layer)}), IDEAL)
+    q = layer.integers(x)
+    exact = layer.multiply(q, layer.read(q, without(layer).model_copy(update={"cell": ideal_cell(layer)}), IDEAL))
     off = (product(layer, x, without(layer)) - exact).abs().mean()
     assert float((product(layer, x) - exact).abs().mean()) < 0.1 * float(off)
 
@@ -170,7 +173,7 @@ def test_a_crossbar_that_is_not_built_takes_no_part(make_chip):
         assert not away[1, 0, :16].any()
         assert away[0].any()
         assert away[1, 0, 16:].any()
-        sums = tile_sums(mine, mine.integers(x), mine.placement.wired).double()
+        sums = tile_sums(mine, mine.integers(x), Product(mine.placement.wired), mine.placement.together).double()
         taken = torch.einsum("bvgt,tgc->bvgc", sums, away.expand(3, 1, 32))
         assert torch.equal(product(mine, x), product(mine, x, without(mine)) - taken)
 
@@ -178,9 +181,9 @@ def test_a_crossbar_that_is_not_built_takes_no_part(make_chip):
 @torch.no_grad()
 def test_ranges_stay_where_only_the_correction_changes(make_chip):
     model, layer, _ = on_chip("conv2d", corrected_chip(make_chip, adc={"policy": "calibrated", "bits": 5}))
-    lsb = layer.lsb.clone()
+    lsb = layer.ranges.lsb.clone()
     set_chip(model, without(layer))
-    assert torch.equal(layer.lsb, lsb)
+    assert torch.equal(layer.ranges.lsb, lsb)
 
 
 def test_a_reference_column_allows_no_correction(make_chip):

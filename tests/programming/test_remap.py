@@ -56,8 +56,8 @@ def on_chip(chip: Chip, model: nn.Module, x: Tensor, **mapping: str) -> Crossbar
 def squared_error(layer: CrossbarLayer, x: Tensor, chip: Chip, chips: int = 6) -> float:
     """Mean square of what a layer answers wrongly, less what all its kernels share."""
     q = layer.integers(x)
-    wanted = layer.multiply(q, chip, IDEAL)
-    wrong = [layer.multiply(q, chip, seed) - wanted for seed in range(chips)]
+    wanted = layer.multiply(q, layer.read(q, chip, IDEAL))
+    wrong = [layer.multiply(q, layer.read(q, chip, seed)) - wanted for seed in range(chips)]
     return sum(float((w - w.mean(-1, keepdim=True)).square().mean()) for w in wrong)
 
 
@@ -76,7 +76,7 @@ def test_the_answer_is_that_of_the_weights_that_the_cells_hold(make_chip, encodi
         # Three cells of two bits hold up to 63; five bits and a sign cell of -32 take as many.
         both = 31 if encoding == "two's complement" else 63 - 2 * layer.chip.weights.zero_point
         held = torch.where(crossbars.flipped[0], both - held, held)
-    assert torch.equal(layer.multiply(q, plain, seed)[:, 0, 0], q.double() @ held)
+    assert torch.equal(layer.multiply(q, layer.read(q, plain, seed))[:, 0, 0], q.double() @ held)
     working = (held == layer.crossbars(plain, IDEAL).weights[0].double()).double().mean()
     assert float(working) > 0.4
 
@@ -90,7 +90,7 @@ def test_faults_of_no_consequence_leave_the_exact_product(make_chip, encoding, s
     chip = chip_with(make_chip, encoding, faults={"stuck_off": 1e-9}, remap=True, flip=True)
     layer = on_chip(chip, conv, x, **{"*": strategy})
     q = layer.integers(x)
-    assert torch.equal(layer.multiply(q, chip, 3), layer.multiply(q, chip, IDEAL))
+    assert torch.equal(layer.multiply(q, layer.read(q, chip, 3)), layer.multiply(q, layer.read(q, chip, IDEAL)))
 
 
 @pytest.mark.parametrize("encoding", ["offset", "measured", "pair", "two's complement"])

@@ -118,7 +118,7 @@ def test_what_is_left_is_integers_only(folder):
     assert deployment.chip.weights.bias_bits == 16
     model, _ = to_crossbar(run.model, deployment.chip, example=torch.zeros(2, 1, 8, 8))
     for layer in crossbar_layers(model).values():
-        mantissa, _ = torch.frexp(layer._weight_scale())
+        mantissa, _ = torch.frexp(layer.cells.weights(layer).scale(layer.chip.weights))
         assert bool((mantissa == 0.5).all())
 
 

@@ -220,7 +220,7 @@ def test_a_network_with_trained_ranges_is_measured_with_them(tmp_path: Path):
     trained = CHIP.model_copy(update={"adc": adc})
     calibrated.placed_on(trained)
     for layer in crossbar_layers(calibrated.model).values():
-        layer.adc_lsb *= 2
+        layer.ranges.adc_lsb *= 2
     save_ranges(calibrated.model, tmp_path / "ranges.safetensors")
     with_ranges = replace(network(), ranges=tmp_path / "ranges.safetensors", chip=trained)
 

@@ -99,10 +99,10 @@ def test_a_zero_epoch_sees_another_chip_every_so_many_steps_and_is_tested_on_ide
 def test_a_resume_in_mid_epoch_keeps_the_ranges_that_the_epoch_began_with(led):
     begin(led, 1, 10)
     layer = led.alternating.view.on_chip[0]
-    known = float(layer.input_scale)
+    known = float(layer.ranges.input_scale)
     led.leader.batches = [2 * led.images]
 
     begin(led, 1, 11)
-    assert float(layer.input_scale) == known
+    assert float(layer.ranges.input_scale) == known
     begin(led, 3, 30)
-    assert float(layer.input_scale) == pytest.approx(2 * known)
+    assert float(layer.ranges.input_scale) == pytest.approx(2 * known)

@@ -80,7 +80,7 @@ def command(
     record = load_run(run, trust_code=trust_code).record
     manifest: dict[str, Any] = {"format": to, "run": str(run), "model": record.model_dump(mode="json")}
     if to == "conductances":
-        from bitline.nn import conductances
+        from bitline.integer import conductances
 
         manifest |= conductances.write(on_chip.model, folder, seed)
         write_json(folder / MANIFEST, manifest)
@@ -158,20 +158,17 @@ def _compared(
     from bitline.chip.variants import ideal
     from bitline.integer import onnx
     from bitline.integer.network import IntegerNetwork
-    from bitline.nn import IDEAL, crossbar_layers
+    from bitline.nn import on, placement
 
     if to == "integer":
         network = IntegerNetwork.load(file)
-        for layer in crossbar_layers(model).values():
-            layer.chip = ideal(layer.chip)
-            layer.program(IDEAL)
     parts, labels = zip(*_first(data, images), strict=True)
     q = network.quantize(torch.cat(parts))
     scores = network(q)
     if to == "onnx":
         same = onnx.run(file, q) == scores.integers
     else:
-        with torch.no_grad():
+        with torch.no_grad(), on(model, ideal(placement(model).chip)):
             same = torch.cat([model.eval()(part) for part in parts]).double() == scores.real
     right = int((scores.integers.argmax(1) == torch.cat(labels)).sum())
     different = int((~same.flatten(1).all(1)).sum())

@@ -131,31 +131,31 @@ def diagnose(model: nn.Module, images: Tensor, stages: Sequence[Stage], seed: in
 
 
 def _one_layer(layer: CrossbarLayer, x: Tensor, stages: Sequence[Stage], seed: int) -> Diagnosis:
-    per_image = max(1, layer.arranged.conversions_per_vector) * max(1, math.prod(x.shape[2:]))
+    per_image = max(1, layer.whole_placement.conversions_per_vector) * max(1, math.prod(x.shape[2:]))
     x = x[: max(1, _MOST_SUMS // per_image)]
     q = layer.integers(x)
     plain = layer.plain_product(x).double()
     power = float(plain.square().mean()) or 1.0
     last, parts = plain, dict[Cause, float]()
     for stage in stages[:-1]:
-        y = layer.real_product(layer.multiply(q, stage.chip, seed if stage.seeded else IDEAL), x).double()
+        read = layer.read(q, stage.chip, seed if stage.seeded else IDEAL)
+        y = layer.real_product(layer.multiply(q, read), x).double()
         parts[stage.cause] = float((y - last).square().mean()) / power
         last = y
     final = stages[-1]
     chip_seed = seed if final.seeded else IDEAL
-    crossbars = layer.crossbars(final.chip, chip_seed)
-    scale = layer.adc_scale(q, crossbars)
-    product = crossbars.product
+    read = layer.read(q, final.chip, chip_seed)
+    scale, product = read.scale, read.crossbars.product
     top = math.ceil(product.max_sum * 1.5) + 1
     least = -top if product.subtracts else 0
-    statistics = SumStatistics(least, top - least + 1, in_use(layer.arranged))
+    statistics = SumStatistics(least, top - least + 1, in_use(layer.whole_placement))
     tiles = itertools.cycle(range(product.placement.row_tiles))
 
     def observer(a: Tensor, code: Tensor) -> None:
         tile = next(tiles)
         statistics.add(a, code, scale, None if product.built is None else product.built[tile])
 
-    y = layer.real_product(layer.multiply(q, final.chip, chip_seed, observer=observer), x).double()
+    y = layer.real_product(layer.multiply(q, read, observer=observer), x).double()
     parts[final.cause] = float((y - last).square().mean()) / power
     sums = statistics.histogram(scale) if statistics.total else NoSums()
     return Diagnosis(parts, statistics.clip_fraction, statistics.sqnr_dB, sums)

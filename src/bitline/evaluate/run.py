@@ -25,7 +25,7 @@ from bitline.evaluate.spread import Spread
 from bitline.integer.stored import store
 from bitline.network.copy import copied
 from bitline.network.trace import poolings
-from bitline.nn import IDEAL, calibrate, crossbar_layers, placement, set_chip, to_crossbar
+from bitline.nn import IDEAL, calibrate, crossbar_layers, on, placement, set_chip, to_crossbar
 from bitline.nn.bias_correction import correct_biases
 from bitline.nn.convert import ConversionReport
 from bitline.nn.range_training import load_ranges
@@ -101,10 +101,7 @@ class OnChip:
 
     def accuracy(self, chip: Chip, seed: int, tick: Tick | None = None) -> float:
         """Percentage of test images that one programmed chip gets right; -1 is the seed of ideal cells."""
-        for layer in crossbar_layers(self.model).values():
-            layer.chip = chip
-            layer.program(seed)
-        with self._biases_corrected(seed):
+        with on(self.model, chip, seed), self._biases_corrected(seed):
             return accuracy(
                 self.model, self.data, images=self.settings.images, batch_size=self.settings.batch_size, tick=tick
             )
@@ -130,7 +127,7 @@ class OnChip:
     def placed_on(self, chip: Chip) -> None:
         """Move to a chip with other ADCs, crossbars or cells, and calibrate where it asks for ranges not known."""
         set_chip(self.model, chip)
-        if not all(layer.ready for layer in crossbar_layers(self.model).values()):
+        if not all(layer.ranges.known(layer.chip) for layer in crossbar_layers(self.model).values()):
             _calibrate(self.model, self.data, self.settings)
 
 

@@ -1,13 +1,14 @@
 """Look at what enters each layer of a converted network."""
 
 from collections.abc import Callable
+from contextlib import ExitStack
 from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from bitline.chip.variants import ideal
-from bitline.nn import IDEAL, crossbar_layers
+from bitline.nn import crossbar_layers, on
 from bitline.nn.layers import CrossbarLayer
 
 T = TypeVar("T")
@@ -25,29 +26,22 @@ def on_each_layer(model: nn.Module, images: Tensor, look: Callable[[CrossbarLaye
     Returns:
         What `look` gave, by layer.
     """
-    layers = crossbar_layers(model)
-    names = {layer: name for name, layer in layers.items()}
-    before = {name: (layer.chip, int(layer.chip_seed)) for name, layer in layers.items()}
-    found: dict[str, T] = {}
+    layers = {layer: (name, layer.chip, int(layer.chip_seed)) for name, layer in crossbar_layers(model).items()}
+    sights: dict[str, T] = {}
 
     def enter(layer: nn.Module, args: tuple[Tensor, ...]) -> None:
-        if isinstance(layer, CrossbarLayer) and names[layer] not in found:
-            chip = layer.chip
-            layer.chip = before[names[layer]][0]
-            found[names[layer]] = look(layer, args[0])
-            layer.chip = chip
+        assert isinstance(layer, CrossbarLayer)
+        name, chip, seed = layers[layer]
+        if name not in sights:
+            with on(layer, chip, seed):
+                sights[name] = look(layer, args[0])
 
-    handles = [layer.register_forward_pre_hook(enter) for layer in names]
-    try:
-        for layer in names:
-            layer.chip = ideal(layer.chip)
-            layer.program(IDEAL)
+    handles = [layer.register_forward_pre_hook(enter) for layer in layers]
+    with ExitStack() as stack:
+        for handle in handles:
+            stack.callback(handle.remove)
+        for layer, (_, chip, _) in layers.items():
+            stack.enter_context(on(layer, ideal(chip)))
         model.eval()
         model(images)
-    finally:
-        for handle in handles:
-            handle.remove()
-        for name, layer in layers.items():
-            layer.chip = before[name][0]
-            layer.program(before[name][1])
-    return found
+    return sights

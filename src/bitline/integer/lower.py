@@ -140,12 +140,12 @@ def _product(step: Step, layer: CrossbarLayer, read: Bounds) -> BoundedOperation
         raise ConversionError(f"layer {step.where} has a bias of real numbers; set weights.bias_bits, to 8 for example")
     q = layer.integer_weights().long()
     groups, _, cols = q.shape
-    exponents = torch.frexp(layer.accumulator()).exponent.long() - 1
+    exponents = torch.frexp(layer.factor_of_one().flatten()).exponent.long() - 1
     bias = torch.zeros(groups * cols, dtype=torch.int64)
     few = layer.rounded_bias()
     if few is not None:
         # Where all weights are zero the sum has the unit of its bias.
-        exponents = torch.where(layer.accumulator() > 0, exponents, few.exponents)
+        exponents = torch.where(layer.factor_of_one().flatten() > 0, exponents, few.exponents)
         bias = finer(few.integers, few.exponents - exponents, step.where)
     bounds = read.matrix_product(q, bias, exponents)
     geometry = _geometry(step, layer)

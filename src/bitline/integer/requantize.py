@@ -60,7 +60,7 @@ def _requantization(name: str, inputs: tuple[str, ...], shape: tuple[int, ...], 
 
 def _input_format(layer: CrossbarLayer) -> Format:
     low, high = layer.input_format.limits
-    return Format(_exponent(float(layer.input_scale)), low, high)
+    return Format(_exponent(float(layer.ranges.input_scale)), low, high)
 
 
 def _exponent(scale: float) -> int:

@@ -14,9 +14,10 @@ from torch import Tensor, nn
 from bitline.errors import ConversionError
 from bitline.integer.trace import Kind, Step, trace
 from bitline.mapping.quantize import RangeHistogram
-from bitline.nn.convert import crossbar_layers
 from bitline.nn.grid import Grid, grid_of, grids, put_on
 from bitline.nn.layers import CrossbarLayer
+from bitline.nn.observe import in_mode, watching
+from bitline.nn.on import crossbar_layers
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,7 @@ def store(model: nn.Module, example: Tensor) -> tuple[StoredValue, ...]:
             raise ConversionError(
                 f"layer {name}: inputs.scale = {layer.chip.inputs.scale!r}; it must be 'power_of_two'"
             )
-        if not bool(layer.input_scale.isfinite()):
+        if not bool(layer.ranges.input_scale.isfinite()):
             raise ConversionError(f"layer {name}: input range unknown; call calibrate(model, batches) before store")
     steps = trace(model, example)
     readers = readers_of(steps)
@@ -82,8 +83,8 @@ def store(model: nn.Module, example: Tensor) -> tuple[StoredValue, ...]:
             put_on(step.module, grid)
         crossbars = _crossbars(step.name, readers)
         if crossbars:
-            scale = max(float(layer.input_scale) for layer in crossbars)
-            grid.take(scale, signed=any(bool(layer.input_signed) for layer in crossbars))
+            scale = max(float(layer.ranges.input_scale) for layer in crossbars)
+            grid.take(scale, signed=any(bool(layer.ranges.input_signed) for layer in crossbars))
         elif new or not grid.known:
             unread.append(grid)
     _fit(model, example, unread)
@@ -168,19 +169,11 @@ def _fit(model: nn.Module, example: Tensor, unread: Sequence[Grid]) -> None:
     if not unread:
         return
     others: list[CrossbarLayer | Grid] = [*crossbar_layers(model).values(), *grids(model).values()]
-    modes = [other.mode for other in others]
-    for other in others:
-        other.mode = "float"
-    for grid in unread:
-        grid.mode, grid.seen = "observe_inputs", RangeHistogram()
-    try:
-        with torch.no_grad():
-            model(example)
-        for grid in unread:
-            grid.fit()
-    finally:
-        for other, mode in zip(others, modes, strict=True):
-            other.mode = mode  # pyright: ignore[reportAttributeAccessIssue]
+    values = {grid: RangeHistogram() for grid in unread}
+    with in_mode("float", *others), watching(values, lambda grid, x: values[grid].add(x)), torch.no_grad():
+        model(example)
+    for grid, histogram in values.items():
+        grid.fit(histogram)
 
 
 def _report(step: Step, readers: Sequence[Step | None]) -> StoredValue:

@@ -1,8 +1,7 @@
 """A network on crossbars as the list of operations it runs, each of a kind that integers can do."""
 
 import operator
-from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any
@@ -15,9 +14,10 @@ from torch.nn import functional as F
 from bitline.errors import ConversionError
 from bitline.models import blocks
 from bitline.network.copy import evaluating
-from bitline.nn.convert import crossbar_layers
 from bitline.nn.grid import Grid, grids
 from bitline.nn.layers import CrossbarLayer
+from bitline.nn.observe import in_mode
+from bitline.nn.on import crossbar_layers
 
 
 class Kind(StrEnum):
@@ -131,7 +131,8 @@ def trace(model: nn.Module, example: Tensor) -> list[Step]:
         ConversionError: nothing on crossbars, code that depends on values, or an operation without integer form.
     """
     graph = _Tracer.graph_of(model)
-    with _in_floating_point(model):
+    modules: list[CrossbarLayer | Grid] = [*crossbar_layers(model).values(), *grids(model).values()]
+    with evaluating(model), in_mode("float", *modules), torch.no_grad():
         values = _Values(fx.GraphModule(model, graph)).of(example[:1])
     steps = [
         step for node in graph.nodes if isinstance(values.get(node), Tensor) for step in _steps(model, node, values)
@@ -163,21 +164,6 @@ class _Tracer(fx.Tracer):
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         return isinstance(m, CrossbarLayer) or super().is_leaf_module(m, module_qualified_name)
-
-
-@contextmanager
-def _in_floating_point(model: nn.Module) -> Generator[None]:
-    """Let layers compute in floating point, in evaluation mode, for a while."""
-    layers: list[CrossbarLayer | Grid] = [*crossbar_layers(model).values(), *grids(model).values()]
-    modes = [layer.mode for layer in layers]
-    for layer in layers:
-        layer.mode = "float"
-    try:
-        with evaluating(model), torch.no_grad():
-            yield
-    finally:
-        for layer, mode in zip(layers, modes, strict=True):
-            layer.mode = mode  # pyright: ignore[reportAttributeAccessIssue]
 
 
 class _Values(fx.Interpreter):

@@ -1,6 +1,7 @@
 """Layers as matrix products: which shape, how often per image, and the rows each product reads."""
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -8,6 +9,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from bitline.errors import MappingError
+
+UNFOLDED_BYTES = 2**26
+"""input vectors of a convolution held at once"""
 
 Lowerable = nn.Linear | nn.Conv1d | nn.Conv2d
 
@@ -192,6 +196,16 @@ def input_rows(module: Lowerable, x: Tensor, together: int = 1) -> Tensor:
         return view
     groups, rows = view.shape[1 + axes], view.shape[2 + axes :].numel()
     return view.reshape(x.shape[0], view.shape[1 : 1 + axes].numel(), groups, rows)
+
+
+def input_runs(module: Lowerable, x: Tensor, together: int = 1) -> Iterator[tuple[int, Tensor]]:
+    """Yield (first image, input vectors of some images) as `input_rows` gives them, a bounded number at a time."""
+    per_image = x[:1].numel()
+    if not isinstance(module, nn.Linear):
+        per_image = module.in_channels * math.prod(module.kernel_size) * math.prod(output_shape(module, x.shape)[2:])
+    most = max(1, UNFOLDED_BYTES // max(1, per_image * x.element_size()))
+    for start in range(0, x.shape[0], most):
+        yield start, input_rows(module, x[start : start + most], together)
 
 
 def output_shape(module: Lowerable, input_shape: torch.Size) -> list[int]:

@@ -1,19 +1,13 @@
 """Networks on crossbars."""
 
 from bitline.network.trace import matmuls
+from bitline.nn import operator as operator  # what torch.compile and torch.export find as torch.ops.bitline.answer
 from bitline.nn.bias_correction import BiasCorrection, correct_biases
 from bitline.nn.calibrate import calibrate
-from bitline.nn.convert import (
-    ConversionReport,
-    DigitalOperation,
-    crossbar_layers,
-    placement,
-    program,
-    set_chip,
-    to_crossbar,
-)
+from bitline.nn.convert import ConversionReport, DigitalOperation, to_crossbar
 from bitline.nn.layers import IDEAL, CrossbarConv1d, CrossbarConv2d, CrossbarLayer, CrossbarLinear
 from bitline.nn.mapping import cheapest_mapping
+from bitline.nn.on import crossbar_layers, on, placement, program, set_chip
 from bitline.nn.range_training import keep_ranges, load_ranges, save_ranges, train_ranges
 
 __all__ = [
@@ -32,6 +26,7 @@ __all__ = [
     "keep_ranges",
     "load_ranges",
     "matmuls",
+    "on",
     "placement",
     "program",
     "save_ranges",

@@ -2,21 +2,68 @@
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple, Self
+from typing import Any, Protocol, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from bitline import seeds
+from bitline.chip.description import Chip
 from bitline.mapping.encode import set_together
-from bitline.mapping.lower import input_view
-from bitline.mvm.adc import AdcScale
-from bitline.mvm.crossbars import Crossbars
+from bitline.mapping.lower import Lowerable, Matmul, input_view
+from bitline.mapping.place import LayerPlacement
+from bitline.mapping.quantize import InputFormat
 from bitline.mvm.gradient import Quantized, range_gradient
+from bitline.nn.ranges import Ranges
+from bitline.nn.read import Mode, Read
 
-if TYPE_CHECKING:
-    from bitline.nn.base import CrossbarLayer
+
+class Layer(Protocol):
+    """What a gradient asks of a layer."""
+
+    ranges: Ranges
+    mode: Mode
+
+    @property
+    def chip(self) -> Chip:
+        """The chip that it is on."""
+        ...
+
+    @property
+    def matmul(self) -> Matmul:
+        """The layer as a matrix product."""
+        ...
+
+    @property
+    def whole_placement(self) -> LayerPlacement:
+        """Where its weights would be if all crossbars were built."""
+        ...
+
+    @property
+    def input_format(self) -> InputFormat:
+        """Width and sign of its inputs."""
+        ...
+
+    def integers(self, x: Tensor) -> Tensor:
+        """Its inputs as integers, the shape of `x`."""
+        ...
+
+    def fake_input(self, x: Tensor) -> Quantized:
+        """Its inputs as the DACs see them."""
+        ...
+
+    def fake_weight(self) -> Quantized:
+        """Its weights as ideal cells hold them."""
+        ...
+
+    def answer(self, input: Tensor) -> tuple[Tensor, Read]:
+        """What the chip answers, and what was read for that."""
+        ...
+
+    def linear_answer(self, input: Tensor, inputs: Quantized) -> Tensor:
+        """What the cells answer without rounding."""
+        ...
 
 
 class Answer(torch.autograd.Function):
@@ -28,19 +75,20 @@ class Answer(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, layer: "CrossbarLayer", x: Tensor, weight: Tensor, bias: Tensor | None, *trained: Tensor | None
+        ctx: Any, layer: Layer, x: Tensor, weight: Tensor, bias: Tensor | None, *trained: Tensor | None
     ) -> Tensor:
         """Answer; ctx keeps what the gradient needs."""
-        ctx.layer = layer
+        ctx.layer, ctx.read = layer, None
         if layer.mode == "linear":
             inputs = layer.fake_input(x)
             out = layer.linear_answer(x, inputs)
             inputs = inputs.to(out.dtype)
             ctx.save_for_backward(x[:0], weight, inputs.value, inputs.whole)
-        else:
-            out = layer.answer(x)
-            ctx.save_for_backward(x, weight)
-        ctx.read = Read.of(layer) if any(ctx.needs_input_grad[4:]) else None
+            return out
+        out, read = layer.answer(x)
+        ctx.save_for_backward(x, weight)
+        if any(ctx.needs_input_grad[4:]) and layer.chip.adc.keeps_ranges:
+            ctx.read = read
         return out
 
     @staticmethod
@@ -48,31 +96,16 @@ class Answer(torch.autograd.Function):
         """Return the gradients of x, weight, bias and the trained ranges."""
         x, weight, *quantized = ctx.saved_tensors
         needed = ctx.needs_input_grad
-        layer = ctx.layer
-        inputs = Quantized(*quantized, *layer.input_format.limits) if quantized else layer.fake_input(x)
-        plain = gradients(layer, inputs, weight, grads[0], needed[1:4], x.dtype)
-        ranges = (None, None) if ctx.read is None else range_gradients(ctx.layer, ctx.read, x, grads[0], needed[5])
+        layer: Layer = ctx.layer
+        inputs = Quantized(quantized[0], quantized[1], *layer.input_format.limits) if quantized else layer.fake_input(x)
+        plain_layer, dtypes = cast("nn.Module", layer), (x.dtype, weight.dtype)
+        plain = gradients(plain_layer, inputs, layer.fake_weight(), grads[0], needed[1:4], dtypes)
+        ranges = (None, None) if ctx.read is None else range_gradients(layer, ctx.read, x, grads[0], needed[5])
         return None, *plain, *ranges
 
 
-class Read(NamedTuple):
-    """What an answer came from: the cells, the ranges of their ADCs, and the real value of a product of 1."""
-
-    crossbars: Crossbars
-    scale: AdcScale
-    factor: Tensor
-
-    @classmethod
-    def of(cls, layer: "CrossbarLayer") -> Self | None:
-        """The layer as it is; None where its ADCs have no ranges that train."""
-        if layer.mode != "chip" or not layer.chip.adc.keeps_ranges:
-            return None
-        crossbars = layer.crossbars(layer.chip, int(layer.chip_seed))
-        return cls(crossbars, layer.adc_scale(layer.weight, crossbars), layer.factor_of_one())
-
-
 def range_gradients(
-    layer: "CrossbarLayer", read: Read, x: Tensor, grad: Tensor, offsets: bool
+    layer: Layer, read: Read, x: Tensor, grad: Tensor, offsets: bool
 ) -> tuple[Tensor | None, Tensor | None]:
     """Estimate the gradients of a layer's `log2_lsb` and `offset_shift` from some of a batch's input vectors.
 
@@ -86,61 +119,60 @@ def range_gradients(
         grad: of its output.
         offsets: whether offsets train.
     """
-    assert layer.log2_lsb is not None
-    assert layer.range_steps is not None
-    generator = seeds.generator(layer.sampling.seed, layer.matmul.name, "range gradient", int(layer.range_steps))
-    layer.range_steps.add_(1)
-    grad = grad if isinstance(layer, nn.Linear) else grad.movedim(1, -1)
+    ranges, whole = layer.ranges, layer.whole_placement
+    assert ranges.log2_lsb is not None
+    assert ranges.range_steps is not None
+    generator = seeds.generator(ranges.sampling.seed, layer.matmul.name, "range gradient", int(ranges.range_steps))
+    ranges.range_steps.add_(1)
+    linear = isinstance(layer, nn.Linear)
+    grad = grad if linear else grad.movedim(1, -1)
     total = math.prod(grad.shape[:-1])
-    drawn = layer.sampling.count(total, max(1, read.crossbars.product.placement.conversions_per_vector))
+    drawn = ranges.sampling.count(total, max(1, read.crossbars.product.placement.conversions_per_vector))
     index = torch.randperm(total, generator=generator)[:drawn].to(x.device)
     index = torch.unravel_index(index, grad.shape[:-1])
+    factor = read.factor(float(ranges.input_scale))
     # (drawn vectors, groups, cols)
-    weighed = grad[index].double().unflatten(-1, read.factor.shape) * (read.factor * (total / max(1, drawn)))
-    weighed = set_together(weighed, layer.arranged)
+    weighed = grad[index].double().unflatten(-1, factor.shape) * (factor * (total / max(1, drawn)))
+    weighed = set_together(weighed, whole)
     if read.crossbars.flipped is not None:
         weighed = torch.where(read.crossbars.flipped.to(weighed.device), -weighed, weighed)
-    q = layer.integers(_view(layer, x)[index]).flatten(2)
-    found = range_gradient(q[None], read.crossbars, read.scale, weighed[None], offsets=offsets)
-    raw = layer.log2_lsb.detach().double().exp2()
-    by_log2 = found.lsb * raw * math.log(2)
+    # the axes of the output but for that of channels in front
+    vectors = x[..., None, :] if linear else input_view(cast("Lowerable", layer), x, whole.together)
+    q = layer.integers(vectors[index]).flatten(2)
+    gradient = range_gradient(q[None], read.crossbars, read.scale, weighed[None], offsets=offsets)
+    raw = ranges.log2_lsb.detach().double().exp2()
+    by_log2 = gradient.lsb * raw * math.log(2)
     by_log2 = by_log2.masked_fill((raw <= 1) & (by_log2 > 0), 0)
-    shift = None if found.offset is None else (found.offset * layer.adc_lsb).float()
+    shift = None if gradient.offset is None else (gradient.offset * ranges.adc_lsb).float()
     return by_log2.float(), shift
 
 
-def _view(layer: Any, x: Tensor) -> Tensor:
-    """Return the input vectors of a layer, with the axes of its output but for that of channels in front."""
-    return x[..., None, :] if isinstance(layer, nn.Linear) else input_view(layer, x, layer.arranged.together)
-
-
 def gradients(
-    layer: "CrossbarLayer",
+    layer: nn.Module,
     inputs: Quantized,
-    weight: Tensor,
+    weights: Quantized,
     grad: Tensor,
     needed: tuple[bool, bool, bool],
-    dtype: torch.dtype,
+    dtypes: tuple[torch.dtype, torch.dtype],
 ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
     """Return the straight-through gradients of a layer's input, weight and bias, each None if not needed.
 
     Args:
-        layer: the layer.
+        layer: the plain layer.
         inputs: its input as the DACs see it.
-        weight: its weights.
+        weights: its weights as ideal cells hold them.
         grad: of its output.
         needed: which are.
-        dtype: of its input's gradient.
+        dtypes: of the gradients of its input, and of its weight and bias.
     """
-    weights = layer.fake_weight()
     axes = [axis for axis in range(grad.dim()) if axis != _channels(layer, grad)]
-    bias = grad.sum(axes).to(weight.dtype) if needed[2] else None
+    bias = grad.sum(axes).to(dtypes[1]) if needed[2] else None
     # autocast may have computed the answer, and so its gradient, in fewer bits
     q, w = inputs.value.to(grad.dtype), weights.value.to(grad.dtype)
     grad_x, grad_w = _product_gradients(layer, q, w, grad, needed)
     return (
-        None if grad_x is None else inputs.passed(grad_x).to(dtype),
-        None if grad_w is None else weights.passed(grad_w.to(weight.dtype)),
+        None if grad_x is None else inputs.passed(grad_x).to(dtypes[0]),
+        None if grad_w is None else weights.passed(grad_w.to(dtypes[1])),
         bias,
     )
 
@@ -150,7 +182,7 @@ def _channels(layer: nn.Module, grad: Tensor) -> int:
 
 
 def _product_gradients(
-    layer: "CrossbarLayer", x: Tensor, w: Tensor, grad: Tensor, needed: tuple[bool, bool, bool]
+    layer: nn.Module, x: Tensor, w: Tensor, grad: Tensor, needed: tuple[bool, bool, bool]
 ) -> tuple[Tensor | None, Tensor | None]:
     if isinstance(layer, nn.Linear):
         flat = grad.flatten(0, -2)

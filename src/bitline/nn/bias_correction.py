@@ -6,15 +6,16 @@ which this part is not public).
 """
 
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 import torch
 from torch import Tensor, nn
 
 from bitline.errors import ConversionError
-from bitline.nn import operator
-from bitline.nn.convert import crossbar_layers
-from bitline.nn.layers import IDEAL, CrossbarLayer
+from bitline.network.copy import evaluating
+from bitline.nn.cells import IDEAL
+from bitline.nn.layer import CrossbarLayer
+from bitline.nn.on import crossbar_layers, on
 
 
 class BiasCorrection:
@@ -33,7 +34,6 @@ class BiasCorrection:
         for layer, bias in self._biases.items():
             if bias is None:
                 layer.bias = None
-                _describe(layer)
             elif layer.bias is not None:
                 layer.bias.copy_(bias)
 
@@ -80,34 +80,28 @@ def correct_biases(model: nn.Module, batches: Iterable[Tensor | Sequence[Tensor]
         ConversionError: no layer on crossbars, or no data.
     """
     layers = list(crossbar_layers(model).values())
-    training = {module: module.training for module in model.modules()}
-    written = {layer: (int(layer.chip_seed), layer.reads) for layer in layers}
+    ideal = dict.fromkeys(layers, IDEAL)
+    programmed = {layer: int(layer.chip_seed) for layer in layers}
     moved: dict[CrossbarLayer, list[tuple[Tensor, int]]] = {layer: [] for layer in layers}
-    model.eval()
-    try:
-        means: dict[CrossbarLayer, list[Tensor]] = {layer: [] for layer in layers}
+    means: dict[CrossbarLayer, list[Tensor]] = {layer: [] for layer in layers}
 
-        def look(layer: CrossbarLayer, y: Tensor) -> None:
-            means[layer].append(_mean(layer, y))
+    def look(layer: CrossbarLayer, y: Tensor) -> None:
+        means[layer].append(_mean(layer, y))
 
-        def move(layer: CrossbarLayer, y: Tensor) -> Tensor:
-            by = means[layer].pop(0) - _mean(layer, y)
-            moved[layer].append((by, len(y)))
-            return y + _along(layer, by.to(y.dtype), y)
+    def move(layer: CrossbarLayer, y: Tensor) -> Tensor:
+        by = means[layer].pop(0) - _mean(layer, y)
+        moved[layer].append((by, len(y)))
+        return y + _along(layer, by.to(y.dtype), y)
 
-        inputs = [(b if isinstance(b, Tensor) else b[0]).to(layers[0].weight.device) for b in batches]
-        for see, ideal in ((look, True), (move, False)):
-            for layer in layers:
-                layer.program(IDEAL if ideal else written[layer][0])
-            with _outputs(layers, see):
+    inputs = [(b if isinstance(b, Tensor) else b[0]).to(layers[0].weight.device) for b in batches]
+    with evaluating(model):
+        for see, seeds in ((look, ideal), (move, programmed)):
+            with ExitStack() as stack:
+                for layer, seed in seeds.items():
+                    stack.enter_context(on(layer, seed=seed))
+                stack.enter_context(_outputs(layers, see))
                 for x in inputs:
                     model(x)
-    finally:
-        for module, mode in training.items():
-            module.training = mode
-        for layer, (seed, reads) in written.items():
-            layer.program(seed)
-            layer.reads = reads
     if not any(moved.values()):
         raise ConversionError("correct_biases has no data: no batch passed any layer on crossbars")
     return _take(moved)
@@ -124,7 +118,6 @@ def _take(moved: dict[CrossbarLayer, list[tuple[Tensor, int]]]) -> BiasCorrectio
         shift = sum((by * count for by, count in shifts), torch.zeros(())) / sum(count for _, count in shifts)
         if bias is None:
             layer.bias = nn.Parameter(shift.to(layer.weight), requires_grad=False)
-            _describe(layer)
         else:
             bias.add_(shift.to(bias))
     return BiasCorrection(before)
@@ -154,7 +147,3 @@ def _mean(layer: CrossbarLayer, y: Tensor) -> Tensor:
 
 def _along(layer: CrossbarLayer, channels: Tensor, y: Tensor) -> Tensor:
     return channels if isinstance(layer, nn.Linear) else channels.view(-1, *[1] * (y.dim() - 2))
-
-
-def _describe(layer: CrossbarLayer) -> None:
-    layer.described = operator.describe(layer, layer.chip, layer.matmul, layer.strategy)

@@ -1,7 +1,9 @@
-"""What every layer on a chip holds: weights as integers, where they are placed, the cells they are written to."""
+"""The weights of one layer, as integers and in the cells of a chip: made once for the same weights, and kept."""
 
+from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, cast
+from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -9,16 +11,14 @@ from torch import Tensor
 from bitline.chip.description import Chip
 from bitline.chip.formats import Weights
 from bitline.chip.variants import ideal, with_cells
-from bitline.errors import ConversionError
 from bitline.mapping.empty import empty_blocks
-from bitline.mapping.lower import Lowerable, Matmul, weight_matrix
+from bitline.mapping.lower import Lowerable, Matmul
 from bitline.mapping.place import LayerPlacement, Strategy, placed
-from bitline.mapping.quantize import RoundedBias, quantize, round_bias, weight_limits, weight_scale, widen
+from bitline.mapping.quantize import quantize, weight_limits, weight_scale, widen
 from bitline.mvm.crossbars import Crossbars
 from bitline.mvm.effective import effective_weights
 from bitline.mvm.gradient import Quantized, fake_quantize
 from bitline.mvm.product import Product
-from bitline.nn.state import KeepsRanges
 from bitline.programming.cells import program_cells
 from bitline.programming.mean_error import correction
 
@@ -26,153 +26,140 @@ IDEAL = -1
 """chip seed of cells that sit exactly where they should"""
 
 
-class HoldsWeights(KeepsRanges):
-    """A layer whose weights are in the cells of a chip; `CrossbarLayer` registers the buffers that it reads."""
+class Cells:
+    """What the cells of a layer hold.
 
-    bias: Tensor | None
-    input_signed: Tensor
-    chip_seed: Tensor
+    Args:
+        matmul: the layer as a matrix product, whose name decides all draws.
+        strategy: how its groups are laid out on crossbars.
+    """
 
-    def __init__(self, *args: Any, chip: Chip, matmul: Matmul, strategy: Strategy, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.chip, self.strategy = chip, strategy
-        self._matmul = matmul
-        self._cells: tuple[tuple[Any, ...], Crossbars] | None = None
+    def __init__(self, matmul: Matmul, strategy: Strategy) -> None:
+        self.matmul: Matmul = matmul
+        self.strategy: Strategy = strategy
+        self._weights: CellWeights | None = None
+        self._whole = _Last()
         self._errors: Tensor | None = None
-        self._where: tuple[tuple[Any, ...], LayerPlacement] | None = None
-        self._factor: tuple[Weights, Tensor] | None = None
-        self._used: Tensor | None = None
-        self._made_from: Tensor | None = None
 
-    @property
-    def _itself(self) -> Lowerable:
-        """The plain layer that this also is."""
-        return cast("Lowerable", self)
+    def weights(self, layer: Lowerable) -> "CellWeights":
+        """The weights that a layer has now; the same object while they stay as they are, by whatever means."""
+        last, weight = self._weights, layer.weight.detach()
+        same = last is not None and (last.source.device, last.source.dtype) == (weight.device, weight.dtype)
+        if last is None or not same or not last.source.equal(weight):
+            last = self._weights = CellWeights(weight.clone(), self.matmul, self.strategy)
+        return last
 
-    @property
-    def matmul(self) -> Matmul:
-        """The layer as a matrix product."""
-        return replace(self._matmul, signed=bool(self.input_signed))
+    def whole_placement(self, chip: Chip, *, signed: bool) -> LayerPlacement:
+        """Where the weights would be if all crossbars were built: all that does not depend on their values."""
+        return self._whole(lambda: placed(replace(self.matmul, signed=signed), chip, self.strategy), chip, signed)
 
-    @property
-    def arranged(self) -> LayerPlacement:
-        """Where the layer's weights would be if all crossbars were built: all that does not depend on the weights."""
-        return placed(self.matmul, self.chip, self.strategy)
+    def programmed_weights(self, layer: Lowerable, chip: Chip, seed: int, *, signed: bool) -> Tensor:
+        """Real values of the weights as they are programmed, shaped as the layer's; see `bitline.mvm.effective`.
 
-    @property
-    def placement(self) -> LayerPlacement:
-        """Where the layer's weights are; a crossbar whose weights are all zero is not built.
+        Errors are those of the weights at the first call since `forget_errors`: where these learn, the errors stay.
+        """
+        weights = self.weights(layer)
+        q = weights.integers(chip.weights)
+        if self._errors is None:
+            effective = effective_weights(weights.crossbars(chip, seed, signed=signed))
+            self._errors = (effective - q).to(q.dtype)
+        w = (q + self._errors) * weights.unit(chip.weights)
+        return w.transpose(1, 2).reshape(layer.weight.shape).to(layer.weight.dtype)
+
+    def forget_errors(self) -> None:
+        """Take other errors at the next call of `programmed_weights`: the cells are written again."""
+        self._errors = None
+
+
+class CellWeights:
+    """One value of a layer's weights, and what follows from it.
+
+    Args:
+        source: the weights, shaped as the layer's.
+        matmul: the layer as a matrix product.
+        strategy: how its groups are laid out on crossbars.
+    """
+
+    def __init__(self, source: Tensor, matmul: Matmul, strategy: Strategy) -> None:
+        self.source = source
+        self.matmul: Matmul = matmul
+        self.strategy: Strategy = strategy
+        self._scale, self._placement, self._crossbars = _Last(), _Last(), _Last()
+
+    @cached_property
+    def _used(self) -> Tensor:
+        """Which outputs have a weight that is not zero, (groups, 1, cols) bool."""
+        return self._matrix().any(1, keepdim=True)
+
+    def _matrix(self) -> Tensor:
+        """The weights as crossbars see them, wide enough to quantize, (groups, rows, cols)."""
+        groups, cols = self.matmul.groups, self.matmul.cols
+        return widen(self.source.reshape(groups, cols, -1).transpose(1, 2))
+
+    def scale(self, weights: Weights) -> Tensor:
+        """Real value of a weight integer of 1, (groups or 1, 1, cols or 1)."""
+        return self._scale(lambda: weight_scale(self._matrix(), weights, name=self.matmul.name), weights)
+
+    def unit(self, weights: Weights) -> Tensor:
+        """The same; 0 where an output has no weight but zeros.
+
+        Such an output is known without its cells, so that what these err by is not in it.
+        """
+        return self.scale(weights) * self._used
+
+    def factor(self, input_scale: float, weights: Weights) -> Tensor:
+        """Real value of a product of 1, float64, (groups, cols); 0 for an output whose weights are all zero."""
+        factor = input_scale * self.unit(weights).double()
+        return factor[:, 0, :].expand(self.matmul.groups, self.matmul.cols)
+
+    def integers(self, weights: Weights) -> Tensor:
+        """What the cells are to hold, (groups, rows, cols), whole numbers of a floating dtype."""
+        return quantize(self._matrix(), self.scale(weights), *weight_limits(weights))
+
+    def fake(self, weights: Weights) -> Quantized:
+        """The weights as the cells hold them without error, shaped as the layer's."""
+        scale = self.scale(weights).transpose(1, 2).reshape(-1, *[1] * (self.source.dim() - 1))
+        return fake_quantize(self.source, scale, *weight_limits(weights))
+
+    def placement(self, chip: Chip, *, signed: bool) -> LayerPlacement:
+        """Where the weights are; a crossbar whose weights are all zero is not built.
 
         Raises:
             MappingError: weights that no cell holds.
         """
-        if self.weight.is_meta:
-            return self.arranged
-        self._forget_other_weights()
-        key = (self.chip, bool(self.input_signed))
-        if self._where is None or self._where[0] != key:
-            self._where = (key, self._placed(self.chip, self._integer_weights(self.chip)))
-        return self._where[1]
+        return self._placement(lambda: self._placed(self.integers(chip.weights), chip, signed), chip, signed)
 
-    def _placed(self, chip: Chip, q: Tensor) -> LayerPlacement:
-        whole = placed(self.matmul, chip, self.strategy)
-        absent = empty_blocks(q, whole)
-        return placed(self.matmul, chip, self.strategy, absent) if absent else whole
-
-    def integer_weights(self) -> Tensor:
-        """What the cells are to hold, (groups, rows, cols), integers of a floating dtype."""
-        return self._integer_weights(self.chip)
-
-    def _integer_weights(self, chip: Chip) -> Tensor:
-        """Weights as the cells of a chip hold them, whole numbers, (groups, rows, cols)."""
-        return quantize(self._weight_matrix(), self._weight_scale(), *weight_limits(chip.weights))
-
-    def crossbars(self, chip: Chip, seed: int) -> Crossbars:
-        """Return the layer's programmed cells on a chip; drawn once, the same on every torch device."""
-        self._forget_other_weights()
-        if not self.converts:
+    def crossbars(self, chip: Chip, seed: int, *, signed: bool) -> Crossbars:
+        """Return the cells as they are programmed on a chip; drawn once, the same on every torch device."""
+        if self.strategy == "digital":
             chip, seed = ideal(chip), IDEAL
-        key = (chip, seed, bool(self.input_signed))
-        if self._cells is not None and self._cells[0] == key:
-            return self._cells[1]
-        q = self._integer_weights(chip)
-        placement = self._placed(chip, q)
+        return self._crossbars(lambda: self._programmed(chip, seed, signed), chip, seed, signed)
+
+    def _programmed(self, chip: Chip, seed: int, signed: bool) -> Crossbars:
+        q = self.integers(chip.weights)
+        placement = self._placed(q, chip, signed)
         cell = (with_cells(chip) if seed == IDEAL else chip).cell
         with torch.autocast("cpu", enabled=False):  # cells are the same whatever precision their network has
-            written = program_cells(q.cpu(), placement, cell, seed)
-            away = correction(written.levels, written.targets, placement, cell)
-        levels = written.levels.to(self.weight.device)
-        crossbars = Crossbars(Product(placement.wired), levels, away, written.flipped)
-        self._cells = (key, crossbars)
-        return crossbars
+            cells = program_cells(q.cpu(), placement, cell, seed)
+            mean = correction(cells.levels, cells.targets, placement, cell)
+        return Crossbars(Product(placement.wired), cells.levels.to(self.source.device), mean, cells.flipped)
 
-    def effective_weight(self) -> Tensor:
-        """Real values of the weights as they are programmed, shaped as the layer's; see `bitline.mvm.effective`.
+    def _placed(self, q: Tensor, chip: Chip, signed: bool) -> LayerPlacement:
+        matmul = replace(self.matmul, signed=signed)
+        whole = placed(matmul, chip, self.strategy)
+        absent = empty_blocks(q, whole)
+        return placed(matmul, chip, self.strategy, absent) if absent else whole
 
-        Errors are those of the weights that `program` found: where these learn, they hold until it is called again.
 
-        Raises:
-            ConversionError: groups that share bitlines, whose cells are not all theirs.
-        """
-        if self.arranged.together > 1:
-            raise ConversionError(
-                f"layer {self._matmul.name} is mapped {self.strategy}: its groups share bitlines; simulate it directly"
-            )
-        self._forget_other_weights()
-        q = self._integer_weights(self.chip)
-        if self._errors is None:
-            written = effective_weights(self.crossbars(self.chip, int(self.chip_seed)))
-            self._errors = (written - q).to(q.dtype)
-        w = (q + self._errors) * self._unit()
-        return w.transpose(1, 2).reshape(self.weight.shape).to(self.weight.dtype)
+class _Last:
+    """The last value that something had, and what it was made for."""
 
-    def fake_weight(self) -> Quantized:
-        """The weights as the cells hold them without error."""
-        scale = self._weight_scale().transpose(1, 2).reshape(-1, *[1] * (self.weight.dim() - 1))
-        return fake_quantize(self.weight, scale, *weight_limits(self.chip.weights))
+    def __init__(self) -> None:
+        self._entry: tuple[tuple[Any, ...], Any] | None = None
 
-    def factor_of_one(self) -> Tensor:
-        """Real value of a product of 1, float64, (groups, cols); 0 for an output whose weights are all zero."""
-        factor = float(self.input_scale) * self._unit().double()
-        return factor[:, 0, :].expand(self.matmul.groups, self.matmul.cols)
-
-    def accumulator(self) -> Tensor:
-        """Real value of 1 in the sum of an output, float64, (outputs,); 0 where all its weights are zero."""
-        return self.factor_of_one().flatten()
-
-    def rounded_bias(self) -> RoundedBias | None:
-        """The bias in `weights.bias_bits`; None where there is none, or it is a real number."""
-        if self.bias is None or self.chip.weights.bias_bits is None:
-            return None
-        return round_bias(self.bias, self.accumulator(), self.chip.weights.bias_bits)
-
-    def used_bias(self) -> Tensor | None:
-        """The bias that the chip adds, (outputs,); its gradient is that of `bias`."""
-        rounded = self.rounded_bias()
-        return self.bias if rounded is None or self.bias is None else rounded.value.to(self.bias.dtype)
-
-    def _unit(self) -> Tensor:
-        """Real value of a weight integer of 1, shaped as the scale; 0 where an output has no weight but zeros.
-
-        Such an output is known without its cells, so that what these err by is not in it.
-        """
-        if self._used is None:
-            self._used = self._weight_matrix().any(1, keepdim=True)
-        return self._weight_scale() * self._used
-
-    def _weight_scale(self) -> Tensor:
-        """Real value of a weight integer of 1 in the cells last written, (groups or 1, 1, cols or 1)."""
-        weights = self.chip.weights
-        if self._factor is None or self._factor[0] != weights:
-            self._factor = (weights, weight_scale(self._weight_matrix(), weights, name=self._matmul.name))
-        return self._factor[1]
-
-    def _weight_matrix(self) -> Tensor:
-        return widen(weight_matrix(self._itself).detach())
-
-    def _forget_other_weights(self) -> None:
-        """Drop cells and scales made from weights that have changed since, by whatever means."""
-        made, weight = self._made_from, self.weight.detach()
-        if made is None or (made.device, made.dtype) != (weight.device, weight.dtype) or not made.equal(weight):
-            self._made_from, self._cells, self._factor, self._where = weight.clone(), None, None, None
-            self._used = None
+    def __call__(self, make: Callable[[], Any], *key: Any) -> Any:
+        """Return the value for a key, made only if the last one was for another."""
+        entry = self._entry
+        if entry is None or entry[0] != key:
+            entry = self._entry = (key, make())
+        return entry[1]

@@ -11,8 +11,9 @@ from bitline.chip.cell import NoReadNoise
 from bitline.mvm import native
 from bitline.mvm.machine import Choice, choice
 from bitline.mvm.torch_fast import exact
-from bitline.nn.convert import crossbar_layers
-from bitline.nn.layers import IDEAL, CrossbarLayer
+from bitline.nn.cells import IDEAL
+from bitline.nn.layer import CrossbarLayer
+from bitline.nn.on import crossbar_layers
 from bitline.physics.noise import ReadNoise
 
 ONE_PRODUCT = "one integer product"
@@ -82,8 +83,8 @@ def summary(layers: Sequence[LayerPath]) -> str:
 def _layer(name: str, layer: CrossbarLayer, taken: Choice) -> LayerPath:
     chip, seed = layer.chip, int(layer.chip_seed)
     q = _inputs(layer)
-    crossbars = layer.crossbars(chip, seed)
-    scale = layer.adc_scale(q, crossbars)
+    read = layer.read(q)
+    crossbars, scale = read.crossbars, read.scale
     quiet = seed == IDEAL or isinstance(chip.cell.read_noise, NoReadNoise)
     noise = None if quiet else ReadNoise(chip.cell, seed)
     if noise is None and exact(crossbars, scale):
@@ -106,7 +107,7 @@ def _inputs(layer: CrossbarLayer) -> Tensor:
         kernel = (d * (k - 1) + 1 for d, k in zip(layer.dilation, layer.kernel_size, strict=True))
         shape = (_INPUTS, layer.in_channels, *kernel)
     low, high = layer.input_format.limits
-    scale = float(layer.input_scale)
+    scale = float(layer.ranges.input_scale)
     x = torch.randint(low, high + 1, shape, generator=torch.Generator().manual_seed(0)).double()
     x[0] = 0
     return layer.integers((x * scale if math.isfinite(scale) else x).to(layer.weight.device))

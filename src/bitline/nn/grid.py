@@ -10,6 +10,7 @@ from bitline.chip.formats import Inputs
 from bitline.errors import ConversionError
 from bitline.mapping.quantize import InputFormat, RangeHistogram
 from bitline.mvm.gradient import Quantized, fake_quantize
+from bitline.nn.read import Mode
 
 NAME = "stored"
 """of the grid among the children of the module whose results it puts on it"""
@@ -38,11 +39,10 @@ class Grid(nn.Module):
 
     Attributes:
         inputs: width, and how a scale is chosen from data.
-        mode: ``"observe_inputs"`` counts values and lets them pass, ``"float"`` lets them pass; as a layer's.
+        mode: ``"float"`` lets values pass; as a layer's.
         exponent: of the power of two that an integer of 1 stands for.
         low: lowest integer.
         high: highest integer; equal to the lowest while the grid is unknown.
-        seen: values counted while a calibration runs.
     """
 
     exponent: Tensor
@@ -51,8 +51,8 @@ class Grid(nn.Module):
 
     def __init__(self, inputs: Inputs) -> None:
         super().__init__()
-        self.inputs, self.mode = inputs, "chip"
-        self.seen: RangeHistogram | None = None
+        self.inputs: Inputs = inputs
+        self.mode: Mode = "chip"
         for name in ("exponent", "low", "high"):
             self.register_buffer(name, torch.zeros((), dtype=torch.int64))
 
@@ -82,12 +82,10 @@ class Grid(nn.Module):
         for buffer, value in ((self.exponent, exponent - 1), (self.low, low), (self.high, high)):
             buffer.fill_(value)
 
-    def fit(self) -> None:
-        """Choose the grid from the values counted, and forget these."""
-        seen, i = self.seen, self.inputs
-        assert seen is not None
-        self.take(seen.scale(i.bits, i.calibration, i.percentile, i.scale, i.rounding), signed=seen.negative)
-        self.seen = None
+    def fit(self, values: RangeHistogram) -> None:
+        """Choose the grid from the values that calibration counted."""
+        i = self.inputs
+        self.take(values.scale(i.bits, i.calibration, i.percentile, i.scale, i.rounding), signed=values.negative)
 
     def forget(self, inputs: Inputs) -> None:
         """Become unknown, of another width."""
@@ -100,9 +98,7 @@ class Grid(nn.Module):
         Raises:
             ConversionError: it is not known.
         """
-        if self.mode == "observe_inputs" and self.seen is not None:
-            self.seen.add(x)
-        if self.mode in ("float", "observe_inputs"):
+        if self.mode == "float":
             return x
         if not self.known:
             raise ConversionError("the grid of stored values is unknown; call calibrate(model, batches)")

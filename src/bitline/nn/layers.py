@@ -8,7 +8,9 @@ from torch.nn import functional as F
 from bitline.chip.description import Chip
 from bitline.mapping.lower import Matmul
 from bitline.mapping.place import Strategy
-from bitline.nn.base import IDEAL, CrossbarLayer, Mode
+from bitline.nn.cells import IDEAL
+from bitline.nn.layer import CrossbarLayer
+from bitline.nn.read import Mode
 
 __all__ = ["IDEAL", "CrossbarConv1d", "CrossbarConv2d", "CrossbarLayer", "CrossbarLinear", "Mode"]
 
@@ -70,7 +72,8 @@ class CrossbarConv2d(_CrossbarConv, nn.Conv2d):
 def _take_over(new: Any, layer: Any) -> Any:
     # The very parameters: weights tied to another module stay tied, frozen ones stay frozen.
     new.weight, new.bias = layer.weight, layer.bias
-    for name, buffer in new.named_buffers():
-        setattr(new, name, buffer.to(layer.weight.device) if not buffer.is_meta else buffer)
+    if not layer.weight.is_meta:
+        new.chip_seed = new.chip_seed.to(layer.weight.device)
+        new.ranges.to(layer.weight.device)
     new.train(layer.training)
     return new

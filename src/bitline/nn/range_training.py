@@ -15,9 +15,9 @@ from bitline.errors import ConversionError, DataError
 from bitline.files import read_tensors, write_tensors
 from bitline.mvm import adc
 from bitline.mvm.product import Product
-from bitline.nn.convert import crossbar_layers
-from bitline.nn.layers import CrossbarLayer
-from bitline.nn.state import Sampling, parts
+from bitline.nn.layer import CrossbarLayer
+from bitline.nn.on import crossbar_layers
+from bitline.nn.ranges import Sampling, parts
 
 _FORMAT = "bitline ADC ranges 1"
 _TENSORS = ("input_scale", "input_signed", "adc_lsb", "adc_offset")
@@ -55,13 +55,13 @@ def train_ranges(
                 f"layer {name} is on chip {layer.chip.name} of adc.policy = {layer.chip.adc.policy!r}; ranges train "
                 "under 'trained' only: call set_chip(model, replace(chip, 'adc.policy=trained')) first"
             )
-        if layer.log2_lsb is not None:
+        if layer.ranges.log2_lsb is not None:
             raise ConversionError(f"layer {name}: its ADC ranges train already")
         _check_known(name, layer)
     for layer in layers.values():
-        layer.train_ranges(Sampling(vectors, sums, seed), offsets=offsets)
-    found = (p for layer in layers.values() for p in (layer.log2_lsb, layer.offset_shift))
-    return [p for p in found if p is not None]
+        layer.ranges.begin_training(Sampling(vectors, sums, seed), offsets=offsets)
+    parameters = (p for layer in layers.values() for p in (layer.ranges.log2_lsb, layer.ranges.offset_shift))
+    return [p for p in parameters if p is not None]
 
 
 def keep_ranges(model: nn.Module) -> None:
@@ -72,10 +72,10 @@ def keep_ranges(model: nn.Module) -> None:
     """
     layers = crossbar_layers(model)
     for name, layer in layers.items():
-        if layer.log2_lsb is not None:
+        if layer.ranges.log2_lsb is not None:
             _check_known(name, layer)
     for layer in layers.values():
-        layer.keep_ranges()
+        layer.ranges.end_training()
 
 
 def save_ranges(model: nn.Module, path: Path | str) -> None:
@@ -93,7 +93,8 @@ def save_ranges(model: nn.Module, path: Path | str) -> None:
     for name, layer in layers.items():
         _check_keeps(layer.chip)
         _check_known(name, layer)
-        values = (layer.input_scale, layer.input_signed, layer.lsb, layer.offset)
+        r = layer.ranges
+        values = (r.input_scale, r.input_signed, r.lsb, r.offset)
         for key, value in zip(_TENSORS, values, strict=True):
             tensors[f"{name}.{key}"] = value.detach().cpu().clone().contiguous()
     chip = next(iter(layers.values())).chip
@@ -131,9 +132,9 @@ def load_ranges(model: nn.Module, path: Path | str) -> None:
     for name, layer in layers.items():
         scale, signed, lsb, offset = (tensors[f"{name}.{key}"] for key in _TENSORS)
         layer.forget()
-        layer.input_scale.copy_(scale)
-        layer.input_signed.copy_(signed)
-        layer.take_ranges(lsb, offset)
+        layer.ranges.input_scale.copy_(scale)
+        layer.ranges.input_signed.copy_(signed)
+        layer.ranges.take(lsb, offset, layer.chip)
 
 
 def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -158,9 +159,9 @@ def _check_keeps(chip: Chip) -> None:
 
 
 def _check_known(name: str, layer: CrossbarLayer) -> None:
-    if not layer.ready:
+    if not layer.ranges.known(layer.chip):
         why = "unknown; call calibrate(model, batches) first"
-        if layer.log2_lsb is not None:
+        if layer.ranges.log2_lsb is not None:
             why = "NaN or infinite; training has diverged"
         raise ConversionError(f"layer {name}: its input or ADC range is {why}")
 
@@ -185,7 +186,7 @@ def _json(metadata: dict[str, str], key: str, path: Path) -> dict[str, Any]:
 
 def _layouts(layers: Mapping[str, CrossbarLayer]) -> dict[str, str]:
     """What the sums of each layer are made of, where that is not its groups by themselves."""
-    return {name: layer.layout for name, layer in layers.items() if layer.layout != "dense"}
+    return {name: layer.ranges.layout for name, layer in layers.items() if layer.ranges.layout != "dense"}
 
 
 def _check_layouts(layers: Mapping[str, CrossbarLayer], metadata: dict[str, str], path: Path) -> None:
@@ -207,7 +208,7 @@ def _check_fits(layer: CrossbarLayer, found: dict[str, Tensor], where: str) -> N
         raise ConversionError(f"{where}: input_scale = {float(scale)} must be a number above zero")
     if not layer.converts:
         return
-    product = Product(replace(layer.arranged, matmul=replace(layer.matmul, signed=bool(signed))).wired)
+    product = Product(replace(layer.whole_placement, matmul=replace(layer.matmul, signed=bool(signed))).wired)
     shape = adc.shape(layer.chip.adc.granularity, product)
     for key in ("adc_lsb", "adc_offset"):
         value = found[key]
@@ -215,8 +216,8 @@ def _check_fits(layer: CrossbarLayer, found: dict[str, Tensor], where: str) -> N
             raise ConversionError(f"{where}: {key} is {value.dtype} of shape {tuple(value.shape)}; expected {shape}")
         if not bool(value.isfinite().all()):
             raise ConversionError(f"{where}: {key} is NaN or infinite")
-    if layer.log2_lsb is not None and tuple(layer.log2_lsb.shape) != shape:
-        raise ConversionError(f"{where}: ranges of shape {tuple(layer.log2_lsb.shape)} train; expected {shape}")
+    if layer.ranges.log2_lsb is not None and tuple(layer.ranges.log2_lsb.shape) != shape:
+        raise ConversionError(f"{where}: ranges of shape {tuple(layer.ranges.log2_lsb.shape)} train; expected {shape}")
     if not found["adc_lsb"].equal(adc.snap(found["adc_lsb"])):
         raise ConversionError(f"{where}: adc_lsb is below one level or has more than 10 significant bits")
     if not found["adc_offset"].equal(found["adc_offset"].round()):

@@ -56,7 +56,7 @@ def _powers(layer: CrossbarLayer, x: Tensor, chip: Chip, seeds: Sequence[int]) -
     q = layer.integers(x)
 
     def answer(on: Chip, seed: int) -> Tensor:
-        return layer.real_product(layer.multiply(q, on, seed), x).double()
+        return layer.real_product(layer.multiply(q, layer.read(q, on, seed)), x).double()
 
     exact = answer(ideal(chip), IDEAL)
 

@@ -11,7 +11,7 @@ from bitline.chip.variants import ideal, with_cells
 from bitline.evaluate import OnChip, Spread, accuracy, put_on_chip
 from bitline.evaluate.score import Tick
 from bitline.evaluate.visit import on_each_layer
-from bitline.nn import IDEAL, crossbar_layers
+from bitline.nn import IDEAL, crossbar_layers, on
 from bitline.study.plan import Plan
 from bitline.study.runs import Network
 
@@ -56,28 +56,17 @@ class Subject:
     def alone(self, name: str, chip: Chip, seed: int) -> float:
         """Accuracy with one layer on a variant of the chip and every other one exact, %."""
         on_chip = self.on(self.chip)
-        layers = crossbar_layers(on_chip.model)
-        try:
-            for each, layer in layers.items():
-                layer.chip = chip if each == name else ideal(self.chip)
-                layer.program(seed if each == name else IDEAL)
-            settings = self.plan.settings
+        layer, settings = crossbar_layers(on_chip.model)[name], self.plan.settings
+        with on(on_chip.model, ideal(self.chip)), on(layer, chip, seed):
             return accuracy(
                 on_chip.model, on_chip.data, images=settings.images, batch_size=settings.batch_size, tick=self.tick
             )
-        finally:
-            for layer in layers.values():
-                layer.chip = self.chip
 
     def accuracies(self, chip: Chip) -> dict[str, Any]:
         """Accuracy with ideal cells and on each programmed chip, %; where the network is placed already."""
         on_chip = self.on(chip)
-        try:
-            found: dict[str, Any] = {"adc": on_chip.accuracy(with_cells(chip), IDEAL, self.tick)}
-            return found | spread([on_chip.accuracy(chip, seed, self.tick) for seed in self.seeds])
-        finally:
-            for layer in crossbar_layers(on_chip.model).values():
-                layer.chip = chip
+        adc = {"adc": on_chip.accuracy(with_cells(chip), IDEAL, self.tick)}
+        return adc | spread([on_chip.accuracy(chip, seed, self.tick) for seed in self.seeds])
 
 
 def spread(chips: list[float]) -> dict[str, Any]:

@@ -32,7 +32,7 @@ def measure(subject: Subject, name: str, rows: int) -> dict[str, Any]:
     """
     layer = crossbar_layers(subject.on(subject.chip).model)[name]
     q = layer.integers(subject.inputs()[name])
-    scale = layer.adc_scale(q, layer.crossbars(subject.chip, IDEAL))
+    scale = layer.read(q, subject.chip, IDEAL).scale
     endless = AdcScale(scale.lsb, torch.zeros_like(scale.lsb), None, None)
     crossbars = layer.crossbars(ideal(at_height(subject.chip, rows)), IDEAL)
     placed = crossbars.product.placement

@@ -17,10 +17,10 @@ from bitline.errors import ConversionError
 from bitline.integer.stored import store
 from bitline.network.batch_norm import BatchNorm, folded, order_of
 from bitline.network.copy import copied, without_parametrizations
-from bitline.nn.base import CrossbarLayer
 from bitline.nn.bias_correction import BatchBiasCorrection
 from bitline.nn.calibrate import calibrate
 from bitline.nn.convert import to_crossbar
+from bitline.nn.layer import CrossbarLayer
 
 
 class ChipView(nn.Module):
@@ -62,7 +62,7 @@ class ChipView(nn.Module):
         self._norms = {layer: norm for norm, layer in self.report.folded.items()}
         self._layers = {n: m for n, m in self.on_chip.named_modules() if isinstance(m, CrossbarLayer)}
         for layer in self._layers.values() if linear else ():
-            if layer.arranged.together > 1:
+            if layer.whole_placement.together > 1:
                 raise ConversionError(f"a {layer.strategy} layer shares bitlines between groups; simulate it directly")
             layer.mode = "linear"
         self._follow()

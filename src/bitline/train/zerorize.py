@@ -17,7 +17,7 @@ from torch.optim.swa_utils import update_bn
 
 from bitline import seeds
 from bitline.nn import program
-from bitline.nn.base import IDEAL
+from bitline.nn.cells import IDEAL
 from bitline.train.bound import bound
 from bitline.train.chip_view import ChipView
 

@@ -12,8 +12,9 @@ from torch import Tensor, nn
 
 from bitline.chip.variants import with_cells
 from bitline.files import write_tensors
-from bitline.nn.convert import crossbar_layers
-from bitline.nn.layers import IDEAL, CrossbarLayer
+from bitline.nn.cells import IDEAL
+from bitline.nn.layer import CrossbarLayer
+from bitline.nn.on import crossbar_layers
 from bitline.physics.levels import siemens
 from bitline.programming.cells import ProgrammedCells, program_cells
 

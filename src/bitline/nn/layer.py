@@ -1,0 +1,401 @@
+"""What every layer on a chip does: quantize, multiply by programmed crossbars, scale back."""
+
+import math
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from bitline import seeds
+from bitline.chip.cell import NoReadNoise
+from bitline.chip.description import Chip
+from bitline.chip.variants import same_sums
+from bitline.errors import ConversionError, MappingError
+from bitline.mapping.encode import in_use
+from bitline.mapping.lower import (
+    Lowerable,
+    Matmul,
+    check_batch,
+    input_rows,
+    input_runs,
+    input_view,
+    output_shape,
+    position_axes,
+)
+from bitline.mapping.place import LayerPlacement, Strategy
+from bitline.mapping.quantize import InputFormat, RoundedBias, round_bias
+from bitline.mvm.crossbars import Crossbars, Observer
+from bitline.mvm.gradient import Quantized, fake_quantize
+from bitline.mvm.paths import crossbar_mvm, native_plan
+from bitline.nn.backward import Answer
+from bitline.nn.cells import IDEAL, Cells
+from bitline.nn.description import check_traceable, describe
+from bitline.nn.ranges import Ranges, find_ranges, quiet
+from bitline.nn.read import Mode, Read
+from bitline.nn.results import sort_results
+from bitline.physics.noise import ReadNoise
+
+
+class CrossbarLayer(nn.Module):
+    """What CrossbarLinear, CrossbarConv1d and CrossbarConv2d share; use those.
+
+    Attributes:
+        ranges: of its inputs and ADCs.
+        cells: its weights as integers and as crossbars.
+        strategy: how its groups are laid out on crossbars.
+        mode: ``"chip"``: the crossbars answer; ``"linear"``: they do, but conversions neither round nor clip;
+            ``"float"``: the plain layer.
+        chip_seed: which programmed chip this is; -1 for ideal cells.
+        reads: images read since the chip was programmed, for each call within one pass of the network.
+        call: number of the next call within this pass; None outside of a pass of the whole network.
+    """
+
+    weight: Tensor
+    bias: Tensor | None
+    chip_seed: Tensor
+
+    def __init__(self, *args: Any, chip: Chip, matmul: Matmul, strategy: Strategy = "dense", **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.strategy: Strategy = strategy
+        self.mode: Mode = "chip"
+        self.ranges = Ranges(chip, strategy)
+        self.cells = Cells(matmul, strategy)
+        self.register_buffer("chip_seed", torch.tensor(IDEAL))
+        self.chip = chip
+        self.reads: dict[int, int] = {}
+        self.call: int | None = None
+        self.register_load_state_dict_pre_hook(find_ranges)
+        self.register_load_state_dict_post_hook(_check_ranges)
+        # A layer with a hook is called by modules that would else compute around it (nn.TransformerEncoder).
+        self.register_forward_hook(_nothing)
+
+    @property
+    def chip(self) -> Chip:
+        """The chip that the layer is on."""
+        return self._chip
+
+    @chip.setter
+    def chip(self, chip: Chip) -> None:
+        # torch.compile reads text, not records; it changes with the chip and with nothing else.
+        self._chip, self._text = chip, describe(self._itself, chip, self.cells.matmul, self.strategy)
+
+    def extra_repr(self) -> str:
+        """Say what the plain layer says, and which chip."""
+        try:
+            crossbars = self.placement.crossbars
+        except MappingError:  # of weights that no cell holds
+            crossbars = self.whole_placement.crossbars
+        return f"{super().extra_repr()}, chip={self.chip.name}, crossbars={crossbars}"
+
+    # Where it is
+
+    @property
+    def _itself(self) -> Lowerable:
+        """The plain layer that this also is."""
+        return cast("Lowerable", self)
+
+    @property
+    def matmul(self) -> Matmul:
+        """The layer as a matrix product."""
+        return replace(self.cells.matmul, signed=bool(self.ranges.input_signed))
+
+    @property
+    def whole_placement(self) -> LayerPlacement:
+        """Where the layer's weights would be if all crossbars were built: all that does not depend on the weights."""
+        return self.cells.whole_placement(self.chip, signed=bool(self.ranges.input_signed))
+
+    @property
+    def placement(self) -> LayerPlacement:
+        """Where the layer's weights are; a crossbar whose weights are all zero is not built.
+
+        Raises:
+            MappingError: weights that no cell holds.
+        """
+        if self.weight.is_meta:
+            return self.whole_placement
+        weights = self.cells.weights(self._itself)
+        return weights.placement(self.chip, signed=bool(self.ranges.input_signed))
+
+    @property
+    def converts(self) -> bool:
+        """Whether an ADC stands between the product and the answer."""
+        return self.ranges.of_adcs
+
+    # What it answers
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Apply the layer, (batch, ...) to (batch, ...), as the plain layer would.
+
+        Raises:
+            ConversionError: the layer is not calibrated.
+            MappingError: an input without its batch axis, smaller than the kernel, NaN or infinite.
+        """
+        check_batch(self._itself, self.cells.matmul.name, input.shape)
+        if self.mode == "float":
+            return self._plain(input, self.weight, self.bias)
+        if torch.compiler.is_compiling() and self.mode == "chip":
+            return self._traced_answer(input)
+        needed = (input, self.weight, self.bias, self.ranges.log2_lsb, self.ranges.offset_shift)
+        if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in needed):
+            return Answer.apply(self, *needed)  # pyright: ignore[reportReturnType]
+        return self.linear_answer(input, self.fake_input(input)) if self.mode == "linear" else self.answer(input)[0]
+
+    def answer(self, input: Tensor) -> tuple[Tensor, Read]:
+        """What the chip answers, and what it read for that; no gradient."""
+        q = self.integers(input)
+        call, first = self._count_reads(input.shape[0])
+        read = self.read(q, first_image=first, call=call)
+        plan = read.plan
+        sorts = self.strategy == "packed" or read.crossbars.adapted
+        if plan is None or not plan.scales or sorts or input.dtype != torch.float32:
+            return self.real(self.multiply(q, read), input, read), read
+        factor = read.factor(float(self.ranges.input_scale))
+        shape = output_shape(self._itself, input.shape)
+        answer = plan.multiply_scaled(
+            self._view(q),
+            position_axes(self._itself),
+            factor.flatten(),
+            self._bias(factor),
+            shape,
+            last=isinstance(self, nn.Linear),
+            noise=read.noise,
+        )
+        return answer, read
+
+    def linear_answer(self, input: Tensor, inputs: Quantized) -> Tensor:
+        """What the programmed cells answer where conversions neither round nor clip, to an input quantized already."""
+        self.check(input)
+        return self._plain(inputs.value, self.effective_weight(), self._bias(self.factor_of_one()))
+
+    def _traced_answer(self, input: Tensor) -> Tensor:
+        """The answer as one node of a traced graph, see `bitline.nn.operator`.
+
+        Raises:
+            ConversionError: the chip has read noise, which differs from read to read, or ADC ranges train.
+        """
+        ranges = self.ranges
+        check_traceable(self.chip, trains=ranges.log2_lsb is not None)
+        buffers = [ranges.input_scale, ranges.input_signed, ranges.adc_lsb, ranges.adc_offset, self.chip_seed]
+        return torch.ops.bitline.answer(input, self.weight, self.bias, buffers, self._text)
+
+    def _count_reads(self, images: int) -> tuple[int, int]:
+        """Return which call of this pass this is, and the number of its first image."""
+        call = self.call or 0
+        first = self.reads.get(call, 0)
+        self.reads[call] = first + images
+        if self.call is not None:
+            self.call += 1
+        return call, first
+
+    # Inputs
+
+    def check(self, x: Tensor) -> None:
+        """Raise MappingError for an input that is NaN or infinite."""
+        x = x.detach()
+        if math.isfinite(float(x.sum())) or not x.numel():  # a sum is quick; it may overflow where no value does
+            return
+        if not all(math.isfinite(float(end)) for end in x.aminmax()):
+            raise MappingError(f"layer {self.cells.matmul.name}: inputs are NaN or infinite")
+
+    def integers(self, x: Tensor) -> Tensor:
+        """Quantize the layer's inputs: integers of the input format, the shape of `x`.
+
+        Raises:
+            ConversionError: the layer is not calibrated.
+            MappingError: NaN or infinite inputs.
+        """
+        self.check(x)
+        return self.ranges.integers(x, self.chip, self.cells.matmul.name)
+
+    @property
+    def input_format(self) -> InputFormat:
+        """Width and sign of the inputs."""
+        return self.ranges.input_format(self.chip)
+
+    def fake_input(self, x: Tensor) -> Quantized:
+        """The inputs as the DACs see them."""
+        return fake_quantize(x, float(self.ranges.input_scale), *self.input_format.limits)
+
+    def input_vectors(self, q: Tensor) -> Tensor:
+        """Every input vector that the crossbars read, (images, positions, groups that share bitlines, rows)."""
+        return input_rows(self._itself, q, self.whole_placement.together)
+
+    def _view(self, q: Tensor) -> Tensor:
+        return input_view(self._itself, q, self.whole_placement.together)
+
+    def _runs(self, q: Tensor) -> Iterator[tuple[int, Tensor]]:
+        return input_runs(self._itself, q, self.whole_placement.together)
+
+    # Products
+
+    def read(
+        self, q: Tensor, chip: Chip | None = None, seed: int | None = None, *, first_image: int = 0, call: int = 0
+    ) -> Read:
+        """Everything that a product asks for: weights, crossbars, ranges, path and noise.
+
+        Args:
+            q: integers, shaped as the layer's input; they decide ranges under `batch_minmax` only.
+            chip: the layer's chip, or a variant of it that differs in ADC or physics only; None: the layer's.
+            seed: of the programmed chip, -1 for ideal cells; None: the layer's.
+            first_image: number of the first image since the chip was programmed; decides the read noise.
+            call: number of this call within one pass of the network, where a layer runs several times.
+
+        Raises:
+            ConversionError: a calibrated range is asked for before calibration.
+        """
+        chip, seed = chip or self.chip, int(self.chip_seed) if seed is None else seed
+        weights = self.cells.weights(self._itself)
+        crossbars = weights.crossbars(chip, seed, signed=bool(self.ranges.input_signed))
+        scale = self.ranges.scale(crossbars, (rows for _, rows in self._runs(q)), in_use(self.whole_placement))
+        noise = None
+        if seed != IDEAL and self.converts and not isinstance(chip.cell.read_noise, NoReadNoise):
+            key = seeds.derive(seed, self.cells.matmul.name, "read noise", call)
+            noise = ReadNoise(chip.cell, key, first_image)
+        return Read(chip, weights, crossbars, scale, native_plan(q, crossbars, scale, noise), noise)
+
+    def multiply(self, q: Tensor, read: Read, *, observer: Observer | None = None) -> Tensor:
+        """Multiply integer inputs by the layer's crossbars.
+
+        Args:
+            q: integers, shaped as the layer's input.
+            read: what answers, from `read`.
+            observer: sees analog sums and codes of groups as they share bitlines; nothing where there is no ADC.
+
+        Returns:
+            weight x activation units, float64, (images, positions, groups, cols).
+        """
+        observer = observer if self.converts else None
+        if read.plan is not None and observer is None:
+            y = read.plan.multiply(self._view(q), position_axes(self._itself), noise=read.noise)[0]
+        else:
+            outs = [
+                crossbar_mvm(rows, read.crossbars, read.scale, noise=read.noise_from(start), observer=observer)
+                for start, rows in self._runs(q)
+            ]
+            if not outs:
+                return q.new_zeros(q.shape[0], 0, self.cells.matmul.groups, self.cells.matmul.cols).double()
+            y = outs[0] if len(outs) == 1 else torch.cat(outs)
+        return sort_results(self._itself, y, q, read.crossbars, self.whole_placement)
+
+    def crossbars(self, chip: Chip, seed: int) -> Crossbars:
+        """The layer's cells as they are programmed on a chip; drawn once, the same on every torch device."""
+        return self.cells.weights(self._itself).crossbars(chip, seed, signed=bool(self.ranges.input_signed))
+
+    # Back to real numbers
+
+    def real(self, y: Tensor, x: Tensor, read: Read) -> Tensor:
+        """Turn integer products of a read, (images, positions, groups, cols), into the layer's output for input `x`."""
+        factor = read.factor(float(self.ranges.input_scale))
+        out, bias = self._scaled(y, x, factor), self._bias(factor)
+        if bias is None:
+            return out
+        return out + (bias if isinstance(self, nn.Linear) else bias.view(-1, *[1] * (x.dim() - 2)))
+
+    def real_product(self, y: Tensor, x: Tensor) -> Tensor:
+        """Turn integer products into the layer's output without its bias."""
+        return self._scaled(y, x, self.factor_of_one())
+
+    def _scaled(self, y: Tensor, x: Tensor, factor: Tensor) -> Tensor:
+        y = (y * factor).to(x.dtype).flatten(2)
+        shape = output_shape(self._itself, x.shape)
+        return (y if isinstance(self, nn.Linear) else y.transpose(1, 2)).reshape(shape)
+
+    def plain_product(self, x: Tensor) -> Tensor:
+        """The layer's output in floating point, without its bias."""
+        return self._plain(x, self.weight, None)
+
+    def factor_of_one(self) -> Tensor:
+        """Real value of a product of 1, float64, (groups, cols); 0 for an output whose weights are all zero."""
+        weights = self.cells.weights(self._itself)
+        return weights.factor(float(self.ranges.input_scale), self.chip.weights)
+
+    def rounded_bias(self) -> RoundedBias | None:
+        """The bias in `weights.bias_bits`; None where there is none, or it is a real number."""
+        return self._rounded_bias(self.factor_of_one())
+
+    def _rounded_bias(self, factor: Tensor) -> RoundedBias | None:
+        bits = self.chip.weights.bias_bits
+        return None if self.bias is None or bits is None else round_bias(self.bias, factor.flatten(), bits)
+
+    def _bias(self, factor: Tensor) -> Tensor | None:
+        """The bias that the chip adds, (outputs,), for the real value of a product of 1; its gradient is `bias`'s."""
+        rounded = self._rounded_bias(factor)
+        return self.bias if rounded is None or self.bias is None else rounded.value.to(self.bias.dtype)
+
+    # Weights
+
+    def integer_weights(self) -> Tensor:
+        """What the cells are to hold, (groups, rows, cols), integers of a floating dtype."""
+        return self.cells.weights(self._itself).integers(self.chip.weights)
+
+    def fake_weight(self) -> Quantized:
+        """The weights as the cells hold them without error."""
+        return self.cells.weights(self._itself).fake(self.chip.weights)
+
+    def effective_weight(self) -> Tensor:
+        """Real values of the weights as they are programmed, shaped as the layer's; see `bitline.mvm.effective`.
+
+        Errors are those of the weights that `program` met: where these learn, they hold until it is called again.
+
+        Raises:
+            ConversionError: groups that share bitlines, whose cells are not all theirs.
+        """
+        if self.whole_placement.together > 1:
+            name = self.cells.matmul.name
+            raise ConversionError(
+                f"layer {name} is mapped {self.strategy}: its groups share bitlines; simulate it directly"
+            )
+        signed = bool(self.ranges.input_signed)
+        return self.cells.programmed_weights(self._itself, self.chip, int(self.chip_seed), signed=signed)
+
+    # Changes
+
+    def forget(self) -> None:
+        """Drop what was counted."""
+        self.ranges.sums, self.reads = None, {}
+        self.cells.forget_errors()
+
+    def program(self, seed: int) -> None:
+        """Write the weights into the cells of the chip with this seed; -1 for ideal cells."""
+        self.chip_seed.fill_(seed)
+        self.reads = {}
+        self.cells.forget_errors()
+
+    def set_chip(self, chip: Chip) -> None:
+        """Move to another chip; ADC ranges are fitted again where the partial sums are known and still true."""
+        same = self.ranges.sums is not None and same_sums(chip, self.chip)
+        fits = self.ranges.fits(chip) and (chip.adc.policy == "trained" or not same)
+        if chip.inputs != self.chip.inputs:
+            self.ranges.input_scale.fill_(math.nan)
+        self.cells.forget_errors()
+        self.chip = chip
+        if not same:
+            self.ranges.sums = None
+        if not fits:
+            self.fit()
+
+    def fit(self) -> None:
+        """Set ADC ranges from the partial sums counted so far."""
+        self.ranges.fit(self.chip, self.cells.weights(self._itself), self.whole_placement)
+
+    def count_sums(self, input: Tensor, chip: Chip | None = None) -> None:
+        """Count the partial sums that a batch of inputs makes on ideal cells of a chip, of some of its vectors."""
+        if not self.converts:
+            return
+        q, crossbars = self.integers(input), self.crossbars(quiet(chip or self.chip), IDEAL)
+        self.ranges.count((rows for _, rows in self._runs(q)), q.shape[0], crossbars, self.whole_placement)
+
+    def _plain(self, x: Tensor, w: Tensor, b: Tensor | None) -> Tensor:
+        raise NotImplementedError
+
+
+def _check_ranges(layer: CrossbarLayer, _: object) -> None:
+    """Have no ranges of another chip, and nothing counted before those that were loaded."""
+    layer.ranges.check_loaded(layer.chip)
+    layer.forget()
+
+
+def _nothing(*_: object) -> None:
+    """Do nothing."""

@@ -1,0 +1,336 @@
+"""The input and ADC ranges of one layer: what is kept when a network is moved, saved and loaded, and may train."""
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+
+from bitline import seeds
+from bitline.chip.description import Chip
+from bitline.chip.variants import ideal, lossless, with_cells
+from bitline.errors import ConversionError
+from bitline.mapping.encode import in_use, set_together
+from bitline.mapping.place import LayerPlacement, Strategy
+from bitline.mapping.quantize import InputFormat, quantize, widen
+from bitline.mvm import adc
+from bitline.mvm.adc import AdcScale, snap
+from bitline.mvm.crossbars import Crossbars
+from bitline.mvm.sum_histogram import SumHistogram, minmax
+from bitline.nn.cells import IDEAL, CellWeights
+
+FEWEST = 8
+"""input vectors that a gradient is estimated from, however many sums each makes"""
+_TRAINED = ("log2_lsb", "offset_shift")
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """Which input vectors of a batch the gradient of ADC ranges is estimated from.
+
+    Args:
+        vectors: drawn from a batch, at most.
+        sums: analog sums computed for them, at most; but never fewer than `FEWEST` vectors.
+        seed: of the draws.
+    """
+
+    vectors: int = 128
+    sums: int = 2**21
+    seed: int = 0
+
+    def count(self, vectors: int, sums: int) -> int:
+        """How many to draw of some vectors that each make so many sums."""
+        return min(vectors, self.vectors, max(FEWEST, self.sums // sums))
+
+
+class Ranges(nn.Module):
+    """Ranges that keep their precision, and belong to the chip they were calibrated for.
+
+    Args:
+        chip: that the ranges will be for.
+        strategy: how the groups of the layer are laid out, which decides what its analog sums are made of.
+
+    Attributes:
+        input_scale: real value of an input integer of 1; NaN before calibration.
+        input_signed: whether inputs below zero occur.
+        adc_lsb: LSB of the calibrated ADC ranges, level units, (groups or 1, digits or 1, slices or 1, columns or 1).
+        adc_offset: lowest value of the ranges, the same shape.
+        calibrated_for: number of the chip and layout that the ranges are for, see `formats`.
+        log2_lsb: while the ADC ranges train, log2 of their LSB, float32, the shape of `adc_lsb`; else None.
+        offset_shift: while their offsets train too, how far these have moved, in LSBs of `adc_lsb`; else None.
+        range_steps: while the ADC ranges train, gradients estimated so far; decides which vectors are drawn.
+        sampling: of those vectors.
+        sums: analog sums of ideal cells, as calibration counted them; None: not counted, or no longer true.
+    """
+
+    input_scale: Tensor
+    input_signed: Tensor
+    adc_lsb: Tensor
+    adc_offset: Tensor
+    calibrated_for: Tensor
+    log2_lsb: nn.Parameter | None
+    offset_shift: nn.Parameter | None
+    range_steps: Tensor | None
+
+    def __init__(self, chip: Chip, strategy: Strategy) -> None:
+        super().__init__()
+        self.strategy: Strategy = strategy
+        self.sampling = Sampling()
+        self.sums: SumHistogram | None = None
+        self.register_buffer("input_scale", torch.tensor(math.nan, dtype=torch.float64))
+        self.register_buffer("input_signed", torch.tensor(False))
+        self.register_buffer("adc_lsb", _unknown())
+        self.register_buffer("adc_offset", _unknown())
+        self.register_buffer("calibrated_for", torch.tensor(formats(chip, self.layout)))
+        for name in _TRAINED:
+            self.register_parameter(name, None)
+        self.register_buffer("range_steps", None)
+        self.register_load_state_dict_pre_hook(_make_room)
+
+    def extra_repr(self) -> str:
+        """Say what is known."""
+        known = [f"input_scale={float(self.input_scale):g}"] if bool(self.input_scale.isfinite()) else []
+        if bool(self.adc_lsb.isfinite().all()):
+            known.append(f"adc_lsb={tuple(self.adc_lsb.shape)}")
+        return ", ".join(known) or "unknown"
+
+    @classmethod
+    def names(cls) -> tuple[str, ...]:
+        """Names of all that a state dictionary may hold."""
+        return ("input_scale", "input_signed", "adc_lsb", "adc_offset", "calibrated_for", *_TRAINED, "range_steps")
+
+    @property
+    def of_adcs(self) -> bool:
+        """Whether an ADC stands between the product and the answer."""
+        return self.strategy != "digital"
+
+    @property
+    def layout(self) -> str:
+        """What analog sums are made of: the strategy, but strips make the sums of dense groups."""
+        return "dense" if self.strategy == "strip" else self.strategy
+
+    @property
+    def lsb(self) -> Tensor:
+        """LSB of the ADC ranges that the network keeps, as the converters have it, float64."""
+        return self.adc_lsb if self.log2_lsb is None else snap(self.log2_lsb.detach().double().exp2())
+
+    @property
+    def offset(self) -> Tensor:
+        """Lowest value of those ranges, whole levels, float64."""
+        if self.offset_shift is None:
+            return self.adc_offset
+        return torch.round(self.adc_offset + self.offset_shift.detach().double() * self.adc_lsb)
+
+    def input_format(self, chip: Chip) -> InputFormat:
+        """Width and sign of the inputs."""
+        return InputFormat(chip.inputs.bits, bool(self.input_signed))
+
+    def integers(self, x: Tensor, chip: Chip, name: str) -> Tensor:
+        """Quantize inputs of a layer: integers of the input format, the shape of `x`.
+
+        Raises:
+            ConversionError: the layer is not calibrated.
+        """
+        scale = float(self.input_scale)
+        if not math.isfinite(scale):
+            raise _uncalibrated(name, "input")
+        form = self.input_format(chip)
+        dtype = torch.int32 if form.bits > 8 else torch.int8 if form.signed else torch.uint8
+        return quantize(widen(x.detach()), scale, *form.limits).to(dtype)
+
+    def scale(self, crossbars: Crossbars, batch: Iterable[Tensor], used: Tensor | None) -> AdcScale:
+        """Ranges of the ADCs on the chip of some crossbars.
+
+        Args:
+            crossbars: of the layer.
+            batch: input vectors, which decide ranges under `batch_minmax` only.
+            used: which stored columns there are, see `bitline.mapping.encode.in_use`.
+
+        Raises:
+            ConversionError: a calibrated range is asked for before calibration.
+        """
+        product, device = crossbars.product, crossbars.levels.device
+        chip_adc = product.placement.chip.adc
+        match chip_adc.policy:
+            case "lossless":
+                scale = adc.lossless()
+            case "full":
+                scale = adc.full(product)
+            case "fixed":
+                scale = adc.fixed(product)
+            case "batch_minmax":
+                scale = minmax(batch, crossbars, used)
+            case "calibrated" | "trained":
+                scale = AdcScale(self.lsb, self.offset, *adc.code_range(chip_adc, product))
+                if not bool((scale.lsb + scale.offset).isfinite().all()):
+                    raise _uncalibrated(product.placement.matmul.name, "ADC")
+                return scale
+        return replace(scale, lsb=scale.lsb.to(device), offset=scale.offset.to(device))
+
+    def known(self, chip: Chip) -> bool:
+        """Whether every range that a chip asks for is known."""
+        adc = [self.lsb, self.offset] if self.of_adcs and chip.adc.keeps_ranges else []
+        return all(bool(t.isfinite().all()) for t in (self.input_scale, *adc))
+
+    def fits(self, chip: Chip) -> bool:
+        """Whether the ADC ranges are known and those of a chip.
+
+        Raises:
+            ConversionError: they are not, and train.
+        """
+        known = chip.adc.keeps_ranges and bool(self.lsb.isfinite().all())
+        fits = known and int(self.calibrated_for) == formats(chip, self.layout)
+        if self.log2_lsb is not None and not fits:
+            raise ConversionError(
+                f"ADC ranges train for chip {chip.name}; "
+                "call keep_ranges(model) before moving to other ADCs or number formats"
+            )
+        return fits
+
+    def begin_training(self, sampling: Sampling, *, offsets: bool) -> None:
+        """Make parameters of the ADC ranges; of none where the layer has no ADC."""
+        if not self.of_adcs:
+            return
+        self.sampling = sampling
+        self.log2_lsb = nn.Parameter(self.adc_lsb.log2().float())
+        self.offset_shift = nn.Parameter(torch.zeros_like(self.log2_lsb)) if offsets else None
+        self.range_steps = torch.zeros((), dtype=torch.int64, device=self.adc_lsb.device)
+
+    def end_training(self) -> None:
+        """Keep the ranges as trained in the buffers; they train no longer."""
+        self.adc_lsb, self.adc_offset = self.lsb, self.offset.clone()
+        self.log2_lsb = self.offset_shift = self.range_steps = None
+
+    def take(self, lsb: Tensor, offset: Tensor, chip: Chip) -> None:
+        """Replace the ADC ranges by those of a chip; where they train, they go on from these.
+
+        Raises:
+            ConversionError: ranges of another shape, or unknown ones, while they train.
+        """
+        device = self.input_scale.device
+        if self.log2_lsb is not None:
+            if lsb.shape != self.log2_lsb.shape or not bool(lsb.isfinite().all()):
+                raise ConversionError("ADC ranges train; call keep_ranges(model) before giving them another form")
+            self.log2_lsb.data.copy_(lsb.log2())
+            if self.offset_shift is not None:
+                self.offset_shift.data.zero_()
+        self.adc_lsb, self.adc_offset = lsb.to(device), offset.to(device)
+        self.calibrated_for.fill_(formats(chip, self.layout))
+
+    def count(self, vectors: Iterable[Tensor], images: int, crossbars: Crossbars, whole: LayerPlacement) -> None:
+        """Count the analog sums of some input vectors of a batch.
+
+        Args:
+            vectors: of the batch, some images at a time, each (images, positions, groups, rows).
+            images: of the batch.
+            crossbars: the layer with ideal cells, see `quiet`.
+            whole: the layer's placement if all crossbars were built.
+        """
+        if self.sums is None:
+            self.sums = SumHistogram(crossbars.product, in_use(whole))
+        for rows in vectors:
+            self.sums.count(rows, crossbars, rows.shape[0] / images)
+
+    def fit(self, chip: Chip, weights: CellWeights, whole: LayerPlacement) -> None:
+        """Set the ADC ranges of a chip from the sums counted so far; unknown where there are none.
+
+        Args:
+            chip: that the layer is on.
+            weights: of the layer.
+            whole: its placement if all crossbars were built.
+        """
+        if self.sums is None or not chip.adc.keeps_ranges:
+            self.take(_unknown(), _unknown(), chip)
+            return
+        matmul, signed = weights.matmul, bool(self.input_signed)
+        exact = weights.crossbars(ideal(chip), IDEAL, signed=signed)
+        squares = weights.unit(chip.weights).square()[:, 0].expand(matmul.groups, matmul.cols)
+        cells = weights.crossbars(quiet(chip), IDEAL, signed=signed)
+        scale = self.sums.fit(chip.adc, cells, exact, set_together(squares, whole))
+        self.take(scale.lsb, scale.offset, chip)
+
+    def check_loaded(self, chip: Chip) -> None:
+        """Have no ranges if those just loaded are for other ADCs or number formats than a chip's."""
+        if int(self.calibrated_for) != formats(chip, self.layout):
+            for stale in (self.input_scale, self.adc_lsb, self.adc_offset, self.log2_lsb):
+                if stale is not None:
+                    stale.data.fill_(math.nan)
+
+    def _apply(self, fn: Any, recurse: bool = True) -> Self:
+        # Ranges keep their precision, whatever that of the weights becomes.
+        same = {name: getattr(self, name) for name in ("input_scale", "adc_lsb", "adc_offset")}
+        trained = {name: p.data for name in _TRAINED if (p := self._parameters[name]) is not None}
+        super()._apply(fn, recurse)
+        for name, value in same.items():
+            if not value.is_meta:
+                setattr(self, name, value.to(getattr(self, name).device))
+        for name, value in trained.items():
+            parameter = getattr(self, name)
+            if not value.is_meta:
+                parameter.data = value.to(parameter.device)
+        return self
+
+
+def find_ranges(_: nn.Module, state_dict: dict[str, Any], prefix: str, *__: object) -> None:
+    """Find ranges beside the weights of a layer, where files have them from before a layer had parts."""
+    for name in Ranges.names():
+        if prefix + name in state_dict:
+            state_dict[f"{prefix}ranges.{name}"] = state_dict.pop(prefix + name)
+
+
+def _make_room(ranges: Ranges, state_dict: dict[str, Any], prefix: str, *_: object) -> None:
+    """Have ranges of the shapes that are to be loaded: calibrated ones have that of their granularity."""
+    device = ranges.input_scale.device
+    for name in ("adc_lsb", "adc_offset"):
+        saved = state_dict.get(prefix + name)
+        if saved is not None and saved.dim() == 4:
+            setattr(ranges, name, torch.empty_like(saved, dtype=torch.float64, device=device))
+    for name in _TRAINED:
+        saved = state_dict.get(prefix + name)
+        mine: Tensor | None = getattr(ranges, name)
+        if saved is not None and saved.dim() == 4 and (mine is None or mine.shape != saved.shape):
+            setattr(ranges, name, nn.Parameter(torch.empty_like(saved, device=device)))
+    if ranges.range_steps is None and prefix + "range_steps" in state_dict:
+        ranges.range_steps = torch.zeros((), dtype=torch.int64, device=device)
+    ranges.sums = None
+
+
+def _uncalibrated(name: str, what: str) -> ConversionError:
+    return ConversionError(
+        f"layer {name}: {what} range unknown; call calibrate(model, batches) before running on the chip"
+    )
+
+
+def _unknown() -> Tensor:
+    return torch.full((1, 1, 1, 1), math.nan, dtype=torch.float64)
+
+
+def quiet(chip: Chip) -> Chip:
+    """The same chip with ideal cells and a lossless ADC, its leak included: what calibration looks at."""
+    return lossless(with_cells(chip))
+
+
+def parts(chip: Chip) -> dict[str, Any]:
+    """Everything of a chip that ADC and input ranges depend on, by key."""
+    same: dict[str, Any] = {"model": "table", "sample_rate": 1.0, "columns_per_adc": 1}
+    if chip.adc.policy == "trained":
+        same |= {"calibration": "mse", "percentile": 99.9}
+    converter = chip.adc.model_copy(update=same)
+    leak = chip.cell.g_min / chip.cell.step if chip.cell.leak == "kept" else 0.0
+    weights = chip.weights.model_copy(update={"bias_bits": None})
+    return {
+        "adc": converter,
+        "inputs": chip.inputs,
+        "weights": weights,
+        "dac": chip.dac,
+        "crossbar": chip.crossbar.whole,
+        "cell.bits": chip.cell.bits,
+        "cell.leak": leak,
+    }
+
+
+def formats(chip: Chip, layout: str = "dense") -> int:
+    """Number that stands for everything that calibrated ranges depend on."""
+    return seeds.derive(*map(repr, parts(chip).values()), *([] if layout == "dense" else [layout]))
