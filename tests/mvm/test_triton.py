@@ -73,6 +73,7 @@ def assert_same(x: Tensor, crossbars: Crossbars, scale: AdcScale) -> None:
     assert torch.equal(multiply(x, crossbars, scale), wanted)
 
 
+@pytest.mark.slow
 @INSTALLED
 @pytest.mark.skipif(INTERPRETED, reason="runs in the interpreter already")
 def test_the_kernel_gives_the_same_numbers_in_the_interpreter():

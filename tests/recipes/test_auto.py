@@ -11,8 +11,7 @@ from bitline.models.files import load_run
 from bitline.recipes import auto, checked
 from bitline.recipes.auto import Search, select
 from bitline.recipes.run import optimize
-from bitline.train import checked as checked_training
-from bitline.train.run import train
+from bitline.recipes.structure import CHOICES
 
 CHIP = ("adc.bits=4", "cell.read_noise={kind='none'}")
 SMALL = {
@@ -35,21 +34,7 @@ SMALL = {
 }
 
 
-@pytest.fixture(scope="module")
-def network(tmp_path_factory):
-    config = checked_training(
-        model="vgg8",
-        data="digits",
-        width=0.125,
-        epochs=3,
-        batch_size=64,
-        threads=1,
-        precision="32-true",
-        out=tmp_path_factory.mktemp("origin") / "run",
-    )
-    return train(config)
-
-
+@pytest.mark.slow
 def test_a_search_stores_its_trials_goes_on_after_a_stop_and_keeps_a_point_of_its_front(network, tmp_path):
     lines: list[str] = []
 
@@ -89,6 +74,7 @@ def _of_any_recipe(settings):
     }
 
 
+@pytest.mark.slow
 def test_every_layer_gets_the_structure_it_was_given(network, tmp_path):
     layers = {"features.conv4.0": "separable:2", "features.conv6.0": "group:1+mix", "features.conv5.0": "dense"}
     settings = _of_any_recipe(SMALL)
@@ -115,8 +101,8 @@ def test_unknown_layers_and_structures_are_refused_by_name(network, tmp_path, la
     assert not (tmp_path / "out").exists()
 
 
-def search(network, out, *, overrides=CHIP, trials=3):
-    config = checked(run=network, **{**SMALL, "overrides": overrides, "trials": trials, "proxy_steps": 1}, out=out)
+def search(network, out, **changes):
+    config = checked(run=network, **{**SMALL, "trials": 3, "proxy_steps": 1, **changes}, out=out)
     return Search(config, config.load_chip(), datasets.load("digits"), out)
 
 
@@ -145,15 +131,16 @@ def test_a_trial_that_cannot_be_built_says_why_and_counts(network, tmp_path, mon
     assert lines == [f"trial {n}/3: cannot be built: no such thing" for n in (1, 2, 3)]
 
 
+@pytest.mark.slow
 def test_a_trial_that_was_killed_is_made_at_the_resume(network, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(auto, "restructure", _interrupt)
         with pytest.raises(KeyboardInterrupt):
-            search(network, tmp_path, trials=6).run(lambda _: None)
-    search(network, tmp_path, trials=6).run(lambda _: None)
+            search(network, tmp_path, vary=("structure",), trials=len(CHOICES)).run(lambda _: None)
+    search(network, tmp_path, vary=("structure",), trials=len(CHOICES)).run(lambda _: None)
 
     made = [trial for trial in trials_of(tmp_path) if trial["state"] == "complete"]
-    assert len(made) == 6
+    assert len(made) == len(CHOICES)
     assert {"dense"} in [set(trial["layers"].values()) for trial in made]
 
 
@@ -186,6 +173,7 @@ def test_points_far_less_accurate_than_the_best_are_not_trained_while_there_are_
     assert select(more, 3, 10**6) == [more[0], *more[2:]]
 
 
+@pytest.mark.slow
 def test_a_search_varies_what_it_is_told_and_nothing_else(network, tmp_path):
     config = checked(
         run=network, **{**SMALL, "trials": 3, "proxy_steps": 1}, vary=("encoding", "weight_bits"), out=tmp_path
@@ -203,6 +191,7 @@ def test_a_search_varies_what_it_is_told_and_nothing_else(network, tmp_path):
     assert all(trial["layers"] == {} for trial in trials)
 
 
+@pytest.mark.slow
 def test_guesses_that_differ_only_in_what_is_not_varied_are_tried_once(network, tmp_path):
     config = checked(run=network, **{**SMALL, "proxy_steps": 1}, vary=("encoding", "height"), out=tmp_path)
 
@@ -214,6 +203,7 @@ def test_guesses_that_differ_only_in_what_is_not_varied_are_tried_once(network, 
     assert begun == [{"encoding": "offset", "height": 128}, {"encoding": "pair", "height": 512}]
 
 
+@pytest.mark.slow
 def test_a_trial_of_the_same_choices_as_an_earlier_one_is_not_made_again(network, tmp_path, monkeypatch):
     made: list[object] = []
     config = checked(run=network, **{**SMALL, "trials": 6, "proxy_steps": 0}, vary=("encoding",), out=tmp_path)
@@ -236,6 +226,7 @@ def test_what_cannot_be_searched_is_refused(network, tmp_path):
         checked(run=network, **SMALL, vary=("encodings",), out=tmp_path)
 
 
+@pytest.mark.slow
 def test_a_search_does_not_go_on_among_other_values(network, tmp_path, monkeypatch):
     search(network, tmp_path, trials=1).run(lambda _: None)
     monkeypatch.setitem(auto.VALUES, "height", (32, 64))

@@ -17,7 +17,6 @@ from bitline.recipes.crimp import Zerorize, chip_of
 from bitline.recipes.files import Deployment
 from bitline.recipes.run import optimize
 from bitline.train import checked as checked_training
-from bitline.train.run import train
 from bitline.train.zerorize import ZerorizeRecover
 
 SMALL = {
@@ -43,23 +42,8 @@ SMALL = {
 
 
 @pytest.fixture(scope="module")
-def network(tmp_path_factory):
-    config = checked_training(
-        model="vgg8",
-        data="digits",
-        width=0.125,
-        epochs=6,
-        batch_size=64,
-        threads=1,
-        precision="32-true",
-        out=tmp_path_factory.mktemp("origin") / "run",
-    )
-    return train(config)
-
-
-@pytest.fixture(scope="module")
-def folder(network, tmp_path_factory):
-    return optimize(checked(run=network, **SMALL, out=tmp_path_factory.mktemp("crimp") / "run"))
+def folder(made):
+    return made("crimp", **SMALL)
 
 
 def read(folder, name):
@@ -230,6 +214,7 @@ def test_a_pruned_network_is_pruned_further_to_the_share_of_its_weights_that_is_
     assert read(again, "pruning.json")["sparsity"] == pytest.approx(0.7, abs=0.05)
 
 
+@pytest.mark.slow
 def test_epochs_of_all_stages_have_as_many_images_as_asked(network, tmp_path):
     options = {**SMALL, "epochs": 2, "epoch_images": 400, "batch_size": 100, "chips": 1, "images": 20}
     run = optimize(checked(run=network, **options, out=tmp_path / "run"))
@@ -255,6 +240,7 @@ def test_scales_are_powers_of_two_and_biases_as_wide_as_the_chip_says(network, r
         assert (chip.inputs.scale, chip.inputs.rounding) == ("power_of_two", "up")
 
 
+@pytest.mark.slow
 def test_what_a_phase_cannot_prune_is_said_and_written(network, tmp_path):
     said = []
     options = {**SMALL, "epochs": 2, "chip_epochs": 0, "settle_epochs": 0, "chips": 1, "images": 20}

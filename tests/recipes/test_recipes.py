@@ -13,8 +13,6 @@ from bitline.recipes import RECORDS, checked
 from bitline.recipes.files import Deployment
 from bitline.recipes.run import optimize
 from bitline.recipes.stages import Stages
-from bitline.train import checked as checked_training
-from bitline.train.run import train
 from evaluation_files import check_file
 
 CHIP = ("crossbar.rows=64", "crossbar.active_rows=64", "adc.bits=4", "adc.granularity=layer")
@@ -41,32 +39,17 @@ def small(recipe, **changes):
     return {key: value for key, value in given.items() if key in RECORDS[recipe].model_fields}
 
 
-@pytest.fixture(scope="module")
-def network(tmp_path_factory):
-    config = checked_training(
-        model="vgg8",
-        data="digits",
-        width=0.125,
-        epochs=6,
-        batch_size=64,
-        threads=1,
-        precision="32-true",
-        out=tmp_path_factory.mktemp("origin") / "run",
-    )
-    return train(config)
-
-
 def read(folder, name):
     return json.loads((folder / name).read_text())
 
 
 @pytest.fixture(scope="module")
-def results(network, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("recipes")
-    return {
-        recipe: optimize(checked(run=network, recipe=recipe, **small(recipe), out=folder / recipe))
-        for recipe in ("psum-aware", "group", "separable", "quantization-aware", "conventional")
-    }
+def results(made):
+    class Results(dict):
+        def __missing__(self, recipe):
+            return made(recipe, recipe=recipe, **small(recipe))
+
+    return Results()
 
 
 @pytest.mark.parametrize("recipe", ["psum-aware", "group", "separable", "quantization-aware", "conventional"])
@@ -176,6 +159,7 @@ def test_a_chip_that_does_not_exist_is_refused_before_anything_is_written(networ
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_threads_may_change_at_a_resume_in_the_middle_of_a_stage(network, tmp_path, monkeypatch):
     config = checked(run=network, recipe="conventional", **small("conventional", epochs=1), out=tmp_path / "out")
 

@@ -29,8 +29,8 @@ def config(out: Path, **other: object) -> TrainConfig:
 
 
 @pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory) -> Path:
-    return train(config(tmp_path_factory.mktemp("whole") / "run"))
+def undisturbed(once) -> Path:
+    return once("undisturbed", lambda folder: train(config(folder)))
 
 
 def assert_same(run: Path, other: Path) -> None:
@@ -47,7 +47,7 @@ def curve(run: Path) -> list[dict[str, float]]:
     return [{key: value for key, value in point.items() if key != "seconds"} for point in points]
 
 
-def train_until(monkeypatch, run: Path, hook: str, call: int, if_exists: str = "refuse") -> None:
+def train_until(monkeypatch, run: Path, hook: str, call: int, if_exists: str = "refuse", **other: object) -> None:
     """Train, and die as a killed process does at the given call of a hook."""
     calls = 0
     original = getattr(Classifier, hook)
@@ -62,9 +62,10 @@ def train_until(monkeypatch, run: Path, hook: str, call: int, if_exists: str = "
     with monkeypatch.context() as patch:
         patch.setattr(Classifier, hook, dying)
         with pytest.raises(KilledError):
-            train(config(run), if_exists=if_exists)
+            train(config(run, **other), if_exists=if_exists)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("hook", "call"),
     [
@@ -86,6 +87,7 @@ def test_a_run_that_dies_anywhere_resumes_to_the_same_weights(tmp_path, monkeypa
     assert_same(resumed, undisturbed)
 
 
+@pytest.mark.slow
 def test_a_run_that_dies_twice_in_one_epoch_resumes_to_the_same_weights(tmp_path, monkeypatch, undisturbed):
     train_until(monkeypatch, tmp_path / "run", "training_step", STEPS + 25)
     train_until(monkeypatch, tmp_path / "run", "training_step", 10, if_exists="resume")
@@ -95,6 +97,7 @@ def test_a_run_that_dies_twice_in_one_epoch_resumes_to_the_same_weights(tmp_path
     assert_same(resumed, undisturbed)
 
 
+@pytest.mark.slow
 def test_a_run_that_dies_between_its_last_epoch_and_its_results_resumes_to_the_same_weights(
     tmp_path, monkeypatch, undisturbed
 ):
@@ -107,9 +110,9 @@ def test_a_run_that_dies_between_its_last_epoch_and_its_results_resumes_to_the_s
 
 
 def test_threads_and_checkpoints_may_change_at_a_resume(tmp_path, monkeypatch):
-    train_until(monkeypatch, tmp_path / "run", "training_step", 31)
+    train_until(monkeypatch, tmp_path / "run", "training_step", 31, epochs=1)
 
-    resumed = train(config(tmp_path / "run", threads=2, checkpoint_every=10), if_exists="resume")
+    resumed = train(config(tmp_path / "run", epochs=1, threads=2, checkpoint_every=10), if_exists="resume")
 
     assert json.loads((resumed / "metrics.json").read_text())["hardware"]["threads"] == 2
     assert json.loads((resumed / "config.json").read_text())["threads"] == 1
@@ -124,6 +127,7 @@ def test_what_a_killed_process_left_half_written_is_cleared_away(tmp_path):
     assert not list(run.rglob("*.tmp"))
 
 
+@pytest.mark.slow
 def test_a_run_killed_with_signal_9_resumes_to_the_same_weights(tmp_path, undisturbed):
     run = tmp_path / "run"
     options = [f"--{key.replace('_', '-')}={value}" for key, value in SETTINGS.items() if key != "model"]

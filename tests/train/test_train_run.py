@@ -14,14 +14,15 @@ from bitline.errors import DataError
 from bitline.models.files import load_run
 from bitline.train import TrainConfig, checked
 from bitline.train import run as run_module
+from bitline.train.module import Classifier
 from bitline.train.run import train
 
 TINY = {"model": "lenet5", "data": "digits", "epochs": 2, "batch_size": 64, "threads": 1, "precision": "32-true"}
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory):
-    return train(checked(**{**TINY, "epochs": 8, "batch_size": 32}, out=tmp_path_factory.mktemp("runs") / "run"))
+def finished(once):
+    return once("lenet5", lambda folder: train(checked(**{**TINY, "epochs": 8, "batch_size": 32}, out=folder)))
 
 
 def test_a_run_leaves_weights_record_configuration_metrics_checkpoint_and_logs(finished):
@@ -42,11 +43,19 @@ def test_a_run_leaves_weights_record_configuration_metrics_checkpoint_and_logs(f
     assert not list(finished.rglob("*.tmp"))
 
 
-def test_training_without_momentum_gives_another_network(tmp_path):
-    runs = [train(checked(**TINY, momentum=m, out=tmp_path / str(m))) for m in (0, 0.9)]
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+def test_steps_are_those_of_nesterovs_momentum(momentum):
+    network = nn.Linear(1, 1, bias=False)
+    config = checked(model="lenet5", data="digits", lr=0.5, momentum=momentum, weight_decay=0.0)
+    optimizer = Classifier(network, config, steps=10).configure_optimizers()["optimizer"]
+    velocity, wanted, rate = 0.0, float(network.weight.detach()), optimizer.param_groups[0]["lr"]
 
-    a, b = ((run / "model.safetensors").read_bytes() for run in runs)
-    assert a != b
+    for slope in (1.0, -2.0, 0.5):
+        network.weight.grad = torch.full((1, 1), slope)
+        optimizer.step()
+        velocity = momentum * velocity + slope
+        wanted -= rate * (slope + momentum * velocity)
+        assert float(network.weight.detach()) == pytest.approx(wanted, rel=1e-5)
 
 
 def test_lenet5_learns_the_digits(finished):

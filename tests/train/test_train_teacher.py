@@ -17,8 +17,8 @@ TINY = {"model": "lenet5", "data": "digits", "batch_size": 64, "threads": 1, "pr
 
 
 @pytest.fixture(scope="module")
-def teacher(tmp_path_factory):
-    return train(checked(**TINY, epochs=12, out=tmp_path_factory.mktemp("teacher") / "run"))
+def teacher(once):
+    return once("teacher", lambda folder: train(checked(**TINY, epochs=12, out=folder)))
 
 
 def agreement(a, b):
