@@ -10,6 +10,7 @@ import torch
 from huggingface_hub import constants
 from PIL import Image
 
+from bitline import files
 from bitline.data import cache, load
 from bitline.errors import DataError
 
@@ -102,19 +103,25 @@ def test_a_changed_source_is_decoded_again(folder):
     assert torch.equal(load(str(folder)).train_images, torch.from_numpy(pixels(6, 5)).permute(0, 3, 1, 2))
 
 
-@pytest.mark.parametrize("harm", ["truncate", "no meta", "half meta", "no array"])
+@pytest.mark.parametrize("harm", ["truncate", "no meta", "no array", "no header", "a folder of before"])
 def test_a_damaged_cache_is_rebuilt(folder, own_cache, harm):
     good = load(str(folder)).train_images.clone()  # a clone: what is mapped changes with its file
     (entry,) = (own_cache / "decoded").iterdir()
+    tensors, metadata = files.read_tensors(entry)
     match harm:
         case "truncate":
-            os.truncate(entry / "train_images.npy", 200)
+            os.truncate(entry, entry.stat().st_size - 1)
         case "no meta":
-            (entry / "meta.json").unlink()
-        case "half meta":
-            os.truncate(entry / "meta.json", 20)
+            files.write_tensors(entry, tensors, {})
+        case "no array":
+            del tensors["test_labels"]
+            files.write_tensors(entry, tensors, metadata)
+        case "no header":
+            os.truncate(entry, 20)
         case _:
-            (entry / "test_labels.npy").unlink()
+            entry.unlink()
+            entry.with_suffix("").mkdir()
+            (entry.with_suffix("") / "meta.json").touch()
 
     again = load(str(folder))
 

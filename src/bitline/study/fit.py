@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 
 def slope(x: Sequence[float], y: Sequence[float]) -> float | None:
@@ -16,28 +17,20 @@ def slope(x: Sequence[float], y: Sequence[float]) -> float | None:
     """
     if len(set(x)) < 3 or min([*x, *y]) <= 0:
         return None
-    log_x, log_y = [math.log(value) for value in x], [math.log(value) for value in y]
-    mean_x, mean_y = sum(log_x) / len(x), sum(log_y) / len(y)
-    spread = sum((value - mean_x) ** 2 for value in log_x)
-    return sum((a - mean_x) * (b - mean_y) for a, b in zip(log_x, log_y, strict=True)) / spread
+    from scipy.stats import linregress
+
+    line: Any = linregress([math.log(value) for value in x], [math.log(value) for value in y])
+    return float(line.slope)
 
 
 def rank_correlation(x: Sequence[float], y: Sequence[float]) -> float | None:
     """Spearman's correlation, equal values sharing their ranks; None for fewer than four points or no variation."""
-    if len(x) < 4:
+    if len(x) < 4 or len(set(x)) == 1 or len(set(y)) == 1:
         return None
-    a, b = _ranks(x), _ranks(y)
-    mean = (len(x) + 1) / 2
-    powers = [sum((value - mean) ** 2 for value in ranks) for ranks in (a, b)]
-    if min(powers) == 0:
-        return None
-    both = sum((one - mean) * (other - mean) for one, other in zip(a, b, strict=True))
-    return both / math.sqrt(powers[0] * powers[1])
+    from scipy.stats import spearmanr
 
-
-def _ranks(values: Sequence[float]) -> list[float]:
-    ordered = sorted(values)
-    return [ordered.index(value) + (ordered.count(value) + 1) / 2 for value in values]
+    ranks: Any = spearmanr(x, y)
+    return float(ranks.statistic)
 
 
 def standard_error(accuracy: float, images: int) -> float:
