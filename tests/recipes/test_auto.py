@@ -9,7 +9,8 @@ from bitline import data as datasets
 from bitline.errors import ConversionError, DataError
 from bitline.models.files import load_run
 from bitline.recipes import auto, checked
-from bitline.recipes.auto import Search, select
+from bitline.recipes.auto import Search
+from bitline.recipes.front import select, train_front
 from bitline.recipes.run import optimize
 from bitline.recipes.structure import CHOICES
 
@@ -239,3 +240,30 @@ def test_of_trials_that_their_images_cannot_tell_apart_the_cheapest_is_the_best(
 
     assert select(front, 1, 256) == [front[1]]
     assert select(front, 1, 10**6) == [front[2]]
+
+
+@pytest.mark.parametrize(
+    ("aware", "layers", "recipe", "epochs"),
+    [
+        ("psum", {"a": "group:1"}, "mixed", 10),
+        ("psum", {"a": "dense"}, "psum-aware", 0),
+        ("none", {"a": "dense"}, "mixed", 10),
+        ("none", {}, "conventional", 10),
+    ],
+)
+def test_a_point_is_trained_by_the_recipe_that_its_layers_and_the_chip_need(tmp_path, aware, layers, recipe, epochs):
+    trial = _Trial(90, 1)
+    trial.number, trial.user_attrs = 3, {"overrides": ["adc.bits=5"], "layers": layers}
+    config = checked(run="any", recipe="auto", aware=aware, overrides=("adc.bits=4",), lr=0.1, refit=False)
+    points = []
+
+    def train(point):
+        points.append(point)
+        raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        train_front(config, tmp_path, [trial], train)
+
+    (point,) = points
+    assert (point.name(), point.epochs, point.lr, point.out) == (recipe, epochs, 0.1, tmp_path / "trial003")
+    assert point.overrides == ("adc.bits=4", "adc.bits=5")

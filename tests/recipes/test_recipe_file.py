@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from bitline.cli.target import target
 from bitline.errors import DataError
 from bitline.recipes import RECORDS, checked, recipe_file
 from bitline.recipes.files import Deployment
@@ -53,6 +54,8 @@ def test_a_network_of_the_first_version_has_its_options_chip_and_bias_correction
     assert config.error_compensation
     assert deployment.chip.mitigation.readback
     assert deployment.bias_correction
+    on_it = target(CRIMP, None, None, None)
+    assert (on_it.chip, on_it.bias_correction) == (deployment.chip, True)
 
 
 def test_options_that_had_another_name_keep_their_values(tmp_path):

@@ -6,8 +6,6 @@ to, fewer bits. What it costs is exact; its accuracy is a proxy: some steps of d
 ideal cells. The front of the proxy is trained and evaluated in full.
 """
 
-import math
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -25,20 +23,14 @@ from bitline.cost.model import Cost
 from bitline.data import DataSet
 from bitline.differences import differences
 from bitline.errors import BitlineError, DataError
-from bitline.evaluate.files import load as load_evaluation
-from bitline.evaluate.record import Evaluation
 from bitline.evaluate.run import CALIBRATION_BATCH, OnChip, Settings
-from bitline.files import AFTER, BEFORE, FRONT, JOURNAL, TRIALS, write_json
+from bitline.files import JOURNAL, TRIALS, write_json
 from bitline.models.files import Run, load_run
 from bitline.network.trace import matmuls
 from bitline.nn import calibrate, to_crossbar
 from bitline.recipes.files import Say
 from bitline.recipes.records.auto import Auto, Variable
-from bitline.recipes.records.base import Recipe
-from bitline.recipes.records.conventional import Conventional
-from bitline.recipes.records.mixed import CHOICES, Mixed
-from bitline.recipes.records.psum_aware import PsumAware
-from bitline.recipes.records.union import convert
+from bitline.recipes.records.mixed import CHOICES
 from bitline.recipes.structure import restructure
 from bitline.train.loader import TrainBatches
 from bitline.train.module import distillation
@@ -69,10 +61,6 @@ GUESSES: tuple[dict[Variable, int | str], ...] = (
 """where the search looks first, beside the chip as it is. In the difference of a pair what all sums have in common
 cancels; the error of one conversion then grows with the square root of the height, there are as many fewer of them as
 the height is greater, and errors add up in squares: that of a result stays what it was"""
-WITHIN = 1.5
-"""points below the network it came from that the kept point may be"""
-REACH = 10.0
-"""points below the best of the proxy that training may make up for"""
 PROXY_BATCH = 64
 """images in a batch of the distillation before a trial is measured"""
 _DIRECTIONS: dict[str, Literal["maximize", "minimize"]] = {
@@ -283,96 +271,6 @@ def _own(chip: Chip, key: Variable) -> Any:
     for name in KEYS[key][-1].split("."):
         value = getattr(value, name)
     return getattr(value, "kind", value)
-
-
-def train_front(search: Search, front: Sequence[FrozenTrial], train: Callable[[Recipe], Path]) -> Path:
-    """Train points of the front as ``mixed`` recipes; without a new structure, on the chip alone.
-
-    Args:
-        search: that found them.
-        front: trials to train.
-        train: runs a recipe, and returns its run directory with its evaluation.
-
-    Returns:
-        The run directory of the point to keep: the cheapest within `WITHIN` points of the network it came from or,
-        without one, the most accurate.
-    """
-    points: list[dict[str, Any]] = []
-    config, out = search.config, search.out
-    for trial in front:
-        overrides = (*config.overrides, *trial.user_attrs["overrides"])
-        folder = out / f"trial{trial.number:03d}"
-        layers = trial.user_attrs["layers"]
-        record: type[Recipe] = Mixed if layers else Conventional
-        own = {"layers": layers} if layers else {}
-        if config.epochs_on_chip and set(layers.values()) <= {"dense"}:  # floating point has nothing to mend
-            record, own = PsumAware, {"epochs": 0}
-        point = convert(config, record, **own, overrides=overrides, out=folder)
-        evaluation = load_evaluation(train(point) / AFTER)
-        points.append(_point(trial, evaluation, folder.name))
-    goal = load_evaluation(out / BEFORE).accuracy.float - WITHIN
-    near = [point for point in points if point["accuracy"] >= goal]
-    best = min(near, key=lambda p: p["energy"]) if near else max(points, key=lambda p: p["accuracy"])
-    for point in points:
-        point["dominated"] = any(_dominates(other, point, config.objectives) for other in points)
-    write_json(out / FRONT, {"objectives": list(config.objectives), "points": points, "kept": best["run"]})
-    return out / best["run"]
-
-
-def _point(trial: FrozenTrial, evaluation: Evaluation, run: str) -> dict[str, Any]:
-    accuracy, cost = evaluation.accuracy, evaluation.cost
-    return {
-        "run": run,
-        "trial": trial.number,
-        "accuracy": accuracy.mean,
-        "std": accuracy.std,
-        "worst": accuracy.worst,
-        "energy": cost.energy_J,
-        "area": cost.area_m2,
-        "latency": cost.latency_s,
-        "tops_per_watt": cost.tops_per_watt,
-        "layers": trial.user_attrs["layers"],
-        "overrides": trial.user_attrs["overrides"],
-    }
-
-
-def _dominates(a: dict[str, Any], b: dict[str, Any], objectives: Sequence[str]) -> bool:
-    """Whether a is nowhere worse than b and somewhere better."""
-    better = [
-        (a[name] > b[name], a[name] < b[name]) if name == "accuracy" else (a[name] < b[name], a[name] > b[name])
-        for name in objectives
-    ]
-    return any(first for first, _ in better) and not any(second for _, second in better)
-
-
-def select(front: Sequence[FrozenTrial], most: int, images: int) -> list[FrozenTrial]:
-    """Pick trials of the front to train: the best, and others spread evenly over the logarithm of energy.
-
-    The best is the cheapest of those that so few images cannot tell from the most accurate: within one standard error.
-    Where there are enough, all lie within `REACH` of the most accurate: training brings no other near it.
-
-    Args:
-        front: cheapest first.
-        most: trials to pick.
-        images: that accuracies come from.
-    """
-    if len(front) <= most:
-        return list(front)
-    ranked = sorted(front, key=_accuracy, reverse=True)
-    top = _accuracy(ranked[0])
-    near = [t for t in front if _accuracy(t) >= top - REACH]
-    if len(near) < most:
-        return [t for t in front if t in ranked[:most]]
-    error = math.sqrt(top * (100 - top) / images)
-    best = next(t for t in front if _accuracy(t) >= top - error)
-    energy = torch.tensor([float(t.user_attrs["energy_J"]) for t in near]).log()
-    steps = torch.linspace(float(energy[0]), float(energy[-1]), most)
-    spread = [near[i] for i in dict.fromkeys(int((energy - step).abs().argmin()) for step in steps)]
-    return spread if best in spread else [*spread[:-1], best]
-
-
-def _accuracy(trial: FrozenTrial) -> float:
-    return float(trial.user_attrs["accuracy"])
 
 
 def _plain(trial: FrozenTrial) -> dict[str, Any]:

@@ -9,9 +9,10 @@ from bitline.files import AFTER, BEFORE, FLOAT, METRICS, START, UNTRAINED
 from bitline.models.files import Run, load_run
 from bitline.network.trace import matmuls
 from bitline.recipes import recipe_file
-from bitline.recipes.auto import Search, select, train_front
+from bitline.recipes.auto import Search
 from bitline.recipes.crimp import chip_of
 from bitline.recipes.files import RESULT, Say, clear, copy, prepare, write_run
+from bitline.recipes.front import select, train_front
 from bitline.recipes.on_chip import OnChipTraining
 from bitline.recipes.pruning import Pruning
 from bitline.recipes.records.auto import Auto
@@ -64,9 +65,8 @@ def optimize(
     recipe_file.write(out, config)
     Stages(config, chip, data, out, say, progress).measure(BEFORE, origin, chip)
     if isinstance(config, Auto):
-        search = Search(config, chip, data, out)
-        front = select(search.run(say), config.front, config.proxy_images)
-        best = train_front(search, front, lambda c: optimize(c, if_exists="resume", say=say, progress=progress))
+        front = select(Search(config, chip, data, out).run(say), config.front, config.proxy_images)
+        best = train_front(config, out, front, lambda c: optimize(c, if_exists="resume", say=say, progress=progress))
         copy(best, out, RESULT)
         return out
     stages = Stages(config, target, data, out, say, progress)
