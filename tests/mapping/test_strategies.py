@@ -102,10 +102,10 @@ def test_cells_hold_the_groups_on_the_diagonal_and_beside_it_what_the_strategy_s
     generator = torch.Generator().manual_seed(data.draw(st.integers(0, 2**31)))
     q = torch.randint(low, high + 1, (m.groups, m.rows, m.cols), generator=generator)
     levels = encode(q, p)
-    wired = p.wired
-    assert levels.shape[0] == wired.matmul.groups
-    assert tuple(levels.shape[3:]) == (wired.matmul.rows, wired.stored_columns)
-    weights = decode(levels, wired)
+    merged = p.merged
+    assert levels.shape[0] == merged.matmul.groups
+    assert tuple(levels.shape[3:]) == (merged.matmul.rows, merged.stored_columns)
+    weights = decode(levels, merged)
     # What stands for a cell of level 0 in a column that a digital sum corrects.
     empty = -chip.weights.zero_point if p.strategy == "packed" and not chip.reference_columns else 0
     wanted = torch.full(weights.shape, float(empty), dtype=torch.float64)
@@ -129,10 +129,10 @@ def test_results_sorted_by_crossbar_and_back_are_the_same(make_chip, data):
     p = data.draw(placements(make_chip))
     y = torch.arange(2 * p.matmul.groups * p.matmul.cols).view(2, p.matmul.groups, p.matmul.cols)
     there = set_together(y, p)
-    assert there.shape[1:] == (p.wired.matmul.groups, p.wired.matmul.cols)
+    assert there.shape[1:] == (p.merged.matmul.groups, p.merged.matmul.cols)
     assert torch.equal(together_again(there, p), y)
     used = in_use(p)
-    columns = p.wired.matmul.groups * p.wired.stored_columns if used is None else int(used.sum())
+    columns = p.merged.matmul.groups * p.merged.stored_columns if used is None else int(used.sum())
     if p.strategy in ("dense", "packed", "strip"):
         assert columns == p.columns
 

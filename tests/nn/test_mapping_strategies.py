@@ -95,31 +95,31 @@ def by_hand(layer: CrossbarLayer, q: Tensor) -> Tensor:
         scale = layer.cells.weights(layer).scale(layer.chip.weights).double()
         return torch.einsum("ipgr,grc->ipgc", rows, (weight_matrix(layer).detach().double() / scale).round())
     crossbars = layer.crossbars(layer.chip, int(layer.chip_seed))
-    product, wired = crossbars.product, crossbars.product.placement
+    product, merged = crossbars.product, crossbars.product.placement
     scale, levels = layer.read(q).scale, crossbars.levels.double()
     levels = levels[:, :1] - levels[:, 1:] if product.subtracts else levels
     own = input_rows(layer, q)
     together = placed.together
     lacking = -groups % together
     vectors = torch.cat([own, own.new_zeros(*own.shape[:2], lacking, own.shape[3])], 2)
-    vectors = vectors.unflatten(2, (-1, together)).flatten(3)  # (images, positions, wired groups, rows)
+    vectors = vectors.unflatten(2, (-1, together)).flatten(3)  # (images, positions, merged groups, rows)
     planes = digits(vectors, product.form, layer.chip.dac.bits).double()
-    y = torch.zeros(*vectors.shape[:3], wired.stored_columns, dtype=torch.float64)
-    for top, bottom in zip(wired.row_bounds[:-1], wired.row_bounds[1:], strict=True):
+    y = torch.zeros(*vectors.shape[:3], merged.stored_columns, dtype=torch.float64)
+    for top, bottom in zip(merged.row_bounds[:-1], merged.row_bounds[1:], strict=True):
         for p, digit_weight in enumerate(product.digit_weights):
             for s, slice_weight in enumerate(product.slice_weights):
-                lsb = scale.lsb.expand(wired.matmul.groups, len(planes), layer.chip.slices, -1)[:, p, s]
-                offset = scale.offset.expand(wired.matmul.groups, len(planes), layer.chip.slices, -1)[:, p, s]
+                lsb = scale.lsb.expand(merged.matmul.groups, len(planes), layer.chip.slices, -1)[:, p, s]
+                offset = scale.offset.expand(merged.matmul.groups, len(planes), layer.chip.slices, -1)[:, p, s]
                 for k, side_weight in enumerate(product.side_weights):
                     cells = levels[:, k, s, top:bottom]
                     code = ((torch.einsum("ipgr,grc->ipgc", planes[p][..., top:bottom], cells) - offset) / lsb).round()
                     code = code if scale.low is None else code.clamp(scale.low, scale.high)
                     y += digit_weight * slice_weight * side_weight * (code * lsb + offset)
-    cols = wired.matmul.cols
+    cols = merged.matmul.cols
     results, references = y[..., :cols], y[..., cols:]
     results = results.flatten(2)[..., : groups * layer.matmul.cols].unflatten(-1, (groups, -1))
     if layer.chip.reference_columns:
-        bounds = torch.tensor(wired.col_bounds[1:-1])
+        bounds = torch.tensor(merged.col_bounds[1:-1])
         home = torch.bucketize(torch.arange(cols), bounds, right=True)
         away = references[..., home].flatten(2)[..., : groups * layer.matmul.cols]
         return results - away.unflatten(-1, (groups, -1))

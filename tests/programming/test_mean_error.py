@@ -109,9 +109,9 @@ def test_every_strategy_is_corrected_on_the_columns_that_it_is_wired_as(make_chi
     model, layer, x = on_chip("depthwise", corrected_chip(make_chip, height=32), strategy)
     away = layer.crossbars(layer.chip, 4).correction
     placement = layer.placement
-    sums = tile_sums(layer, layer.integers(x), Product(placement.wired), placement.together)
+    sums = tile_sums(layer, layer.integers(x), Product(placement.merged), placement.together)
     rows = layer.input_vectors(layer.integers(x))
-    parts = [rows[..., a:b].sum(-1) for a, b in pairwise(placement.wired.row_bounds)]
+    parts = [rows[..., a:b].sum(-1) for a, b in pairwise(placement.merged.row_bounds)]
     assert torch.equal(sums.long(), torch.stack(parts, -1).long())
     taken = together_again(torch.einsum("bvgt,tgc->bvgc", sums.double(), away), placement)
     assert torch.equal(product(layer, x), product(layer, x, without(layer)) - taken)
@@ -173,7 +173,7 @@ def test_a_crossbar_that_is_not_built_takes_no_part(make_chip):
         assert not away[1, 0, :16].any()
         assert away[0].any()
         assert away[1, 0, 16:].any()
-        sums = tile_sums(mine, mine.integers(x), Product(mine.placement.wired), mine.placement.together).double()
+        sums = tile_sums(mine, mine.integers(x), Product(mine.placement.merged), mine.placement.together).double()
         taken = torch.einsum("bvgt,tgc->bvgc", sums, away.expand(3, 1, 32))
         assert torch.equal(product(mine, x), product(mine, x, without(mine)) - taken)
 

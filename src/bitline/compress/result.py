@@ -1,4 +1,4 @@
-"""What changing a network gives: the network, its rewrites as data, and what became of every layer."""
+"""What changing a network gives: the network, its rewrites as data, and for every layer whether it changed and why not."""
 
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -93,7 +93,7 @@ class ShrunkLayer:
 
 @dataclass(frozen=True)
 class Report:
-    """What became of every layer that was looked at.
+    """Every layer that was looked at: how it changed, or why it did not.
 
     Args:
         layers: rewritten, in the order they run.
@@ -118,7 +118,7 @@ class RewriteResult(NamedTuple):
     Args:
         model: in evaluation mode.
         rewrites: what `bitline.models.rewrite.apply` needs to make its structure from that of the network given.
-        report: what became of its layers.
+        report: how each layer changed, or why it did not.
     """
 
     model: nn.Module

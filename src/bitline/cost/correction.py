@@ -31,6 +31,6 @@ def correction_bits(layer: LayerPlacement, width: int) -> int:
     coefficient = layer.chip.weights.bits + 1 + Offset.CORRECTION_BITS
     inputs = layer.chip.inputs.bits
     if encoding.correction == "expected":
-        return layer.written.groups * (inputs + (layer.written.rows - 1).bit_length()) * coefficient
+        return layer.expanded.groups * (inputs + (layer.expanded.rows - 1).bit_length()) * coefficient
     tallest = max(b - a for a, b in pairwise(layer.row_bounds))
     return layer.columns * ((inputs + (tallest - 1).bit_length()) * coefficient + width)

@@ -140,9 +140,9 @@ def count(layer: LayerPlacement, densities: Densities, *, poolings: int = 0) -> 
     Raises:
         MappingError: densities of another number of digits or slices, or no possible ones.
     """
-    chip, matmul, written = layer.chip, layer.matmul, layer.written
+    chip, matmul, expanded = layer.chip, layer.matmul, layer.expanded
     check(layer, densities)
-    vectors, inputs = matmul.positions, written.groups * written.rows
+    vectors, inputs = matmul.positions, expanded.groups * expanded.rows
     top = (2**chip.dac.bits - 1) ** 2
     on = sum(densities.digit_square_mean) / top
     conductance = sum(mean_conductance(chip, level) for level in densities.level_mean)
@@ -250,7 +250,7 @@ def tree_bits(inputs: int, width: int) -> int:
 
 
 def _offset_bits(layer: LayerPlacement, width: int) -> int:
-    """Full adders that Z sum(x) takes for one input vector of every group as written out."""
+    """Full adders that Z sum(x) takes for one input vector of every group of the expanded product."""
     encoding = layer.chip.weights.encoding
     if not isinstance(encoding, Offset) or not layer.columns:
         return 0
@@ -258,7 +258,7 @@ def _offset_bits(layer: LayerPlacement, width: int) -> int:
     if encoding.sum != "digital":
         return subtract
     pruned = {group for group, _ in layer.built}
-    whole = (layer.written.groups - len(pruned)) * tree_bits(layer.written.rows, layer.chip.inputs.bits)
+    whole = (layer.expanded.groups - len(pruned)) * tree_bits(layer.expanded.rows, layer.chip.inputs.bits)
     sums = whole + sum(_input_sums(layer, group) for group in pruned)
     return subtract + sums + correction_bits(layer, width)
 

@@ -82,7 +82,7 @@ def _adc(placement: Placement, table: CostTable) -> list[str]:
     if chip.adc.codes < 2**bits and (chip.adc.model != "table" or table.adc_law == "sar"):
         found.append(f"ADCs of {chip.adc.codes} codes are priced as ADCs of {bits} bits")
     if chip.adc.policy == "lossless":
-        rows = min(chip.crossbar.active_rows, max(layer.written.rows for layer in placement.layers))
+        rows = min(chip.crossbar.active_rows, max(layer.expanded.rows for layer in placement.layers))
         encoding = chip.weights.encoding
         signed = isinstance(encoding, Pair) and encoding.subtract == "analog"
         needed = (rows * (2**chip.dac.bits - 1) * chip.cell.max_level).bit_length() + signed

@@ -37,7 +37,7 @@ class Traffic:
 
 def traffic(layer: LayerPlacement) -> Traffic:
     """Reconstruction the crossbars of all groups of a layer as written out."""
-    groups = layer.written.groups
+    groups = layer.expanded.groups
     if not layer.absent:
         one = group_traffic(layer, 0)
         return Traffic(*(groups * words for words in astuple(one)))

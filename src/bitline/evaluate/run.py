@@ -87,7 +87,7 @@ class OnChip:
 
     Args:
         model: converted.
-        report: what became of its layers.
+        report: which layers are on crossbars, and what stays digital.
         plain: the network as it was.
         data: that it classifies.
         settings: of the evaluation.

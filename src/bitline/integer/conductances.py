@@ -59,20 +59,20 @@ def blocks(layer: CrossbarLayer, seed: int = IDEAL) -> Iterator[Block]:
     if not layer.converts:
         return
     placement, chip = layer.placement, layer.chip
-    wired, absent = placement.wired, placement.absent
+    merged, absent = placement.merged, placement.absent
     cell = (with_cells(chip) if seed == IDEAL else chip).cell
     written = program_cells(layer.integer_weights().cpu(), placement, cell, seed)
-    kernels, flipped = _on_chip(written, wired.matmul.groups, wired.matmul.cols)
-    for group in range(wired.matmul.groups):
-        for row in range(wired.row_tiles):
-            for column in range(wired.col_tiles):
+    kernels, flipped = _on_chip(written, merged.matmul.groups, merged.matmul.cols)
+    for group in range(merged.matmul.groups):
+        for row in range(merged.row_tiles):
+            for column in range(merged.col_tiles):
                 if (group, row, column) in absent:
                     continue
-                rows = slice(*wired.row_bounds[row : row + 2])
-                columns = list(range(*wired.col_bounds[column : column + 2]))
+                rows = slice(*merged.row_bounds[row : row + 2])
+                columns = list(range(*merged.col_bounds[column : column + 2]))
                 mine = (kernels[group, columns], flipped[group, columns])
                 if chip.reference_columns:
-                    columns.append(wired.matmul.cols + column)
+                    columns.append(merged.matmul.cols + column)
                 levels, reached = (_cells(t[group, :, :, rows][..., columns]) for t in (written.asked, written.reached))
                 conductances = siemens(reached.double(), chip.cell).float()
                 yield Block(
@@ -80,7 +80,7 @@ def blocks(layer: CrossbarLayer, seed: int = IDEAL) -> Iterator[Block]:
                     group,
                     row,
                     column,
-                    row // wired.tiles_per_crossbar,
+                    row // merged.tiles_per_crossbar,
                     levels.to(torch.uint8),
                     conductances,
                     *mine,

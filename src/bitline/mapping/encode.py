@@ -36,7 +36,7 @@ def encode(q: Tensor, placement: LayerPlacement) -> Tensor:
         placement: of the layer.
 
     Returns:
-        Levels, uint8, (groups, sides, slices, rows, stored columns) of `placement.wired`; the second side is the
+        Levels, uint8, (groups, sides, slices, rows, stored columns) of `placement.merged`; the second side is the
         negative one. Stored columns are the weight columns, then one reference column of Z for every column tile
         where the encoding asks for it. Between the groups of a naive layer stand zeros, encoded as any weight is;
         between those of a packed one empty cells, level 0. Cells of absent crossbars have level 0 too.
@@ -47,7 +47,7 @@ def encode(q: Tensor, placement: LayerPlacement) -> Tensor:
     match placement:
         case Naive():
             whole = _diagonal(q[:, None, None], placement.matmul.groups)[:, 0, 0]
-            return _encode(whole, placement.wired)
+            return _encode(whole, placement.merged)
         case Packed():
             chip, cols = placement.chip, placement.matmul.cols
             levels = _encode(q, placement)
@@ -101,7 +101,7 @@ def decode(levels: Tensor, placement: LayerPlacement) -> Tensor:
 
     Args:
         levels: (groups, sides, slices, rows, stored columns), integer or real.
-        placement: of plain groups, `wired` where the layer's groups share bitlines.
+        placement: of plain groups, `merged` where the layer's groups share bitlines.
 
     Returns:
         (groups, rows, cols) float64; exact integers for integer levels.
@@ -122,7 +122,7 @@ def decode(levels: Tensor, placement: LayerPlacement) -> Tensor:
 
 
 def together_again(y: Tensor, placement: LayerPlacement) -> Tensor:
-    """Sort results of `placement.wired`, (..., its groups, its cols), by group of the layer, (..., groups, cols)."""
+    """Sort results of `placement.merged`, (..., its groups, its cols), by group of the layer, (..., groups, cols)."""
     m = placement.matmul
     if placement.together == 1:
         return y
@@ -130,25 +130,25 @@ def together_again(y: Tensor, placement: LayerPlacement) -> Tensor:
 
 
 def set_together(y: Tensor, placement: LayerPlacement) -> Tensor:
-    """Sort what belongs to results, (..., groups, cols), as `placement.wired` has them; 0 where it has more."""
+    """Sort what belongs to results, (..., groups, cols), as `placement.merged` has them; 0 where it has more."""
     if placement.together == 1:
         return y
-    wired = placement.wired.matmul
-    flat = F.pad(y.flatten(-2), (0, wired.groups * wired.cols - y.shape[-2] * y.shape[-1]))
-    return flat.unflatten(-1, (wired.groups, wired.cols))
+    merged = placement.merged.matmul
+    flat = F.pad(y.flatten(-2), (0, merged.groups * merged.cols - y.shape[-2] * y.shape[-1]))
+    return flat.unflatten(-1, (merged.groups, merged.cols))
 
 
 def in_use(placement: LayerPlacement, device: torch.device | None = None) -> Tensor | None:
-    """Say which stored columns of `placement.wired` belong to a group, (its groups, stored columns) bool; None: all."""
-    groups, together, wired = placement.matmul.groups, placement.together, placement.wired
+    """Say which stored columns of `placement.merged` a group has, (merged groups, stored columns) bool; None: all."""
+    groups, together, merged = placement.matmul.groups, placement.together, placement.merged
     lacking = -groups % together
     if lacking == 0:
         return None
-    used = torch.ones(wired.matmul.groups, wired.stored_columns, dtype=torch.bool, device=device)
-    cols = wired.matmul.cols
+    used = torch.ones(merged.matmul.groups, merged.stored_columns, dtype=torch.bool, device=device)
+    cols = merged.matmul.cols
     used[-1, cols - lacking * placement.matmul.cols : cols] = False
-    if wired.stored_columns > cols:
-        used[-1, wired.stored_columns - lacking :] = False
+    if merged.stored_columns > cols:
+        used[-1, merged.stored_columns - lacking :] = False
     return used
 
 

@@ -21,7 +21,7 @@ class Block:
     """A piece of a weight matrix that one crossbar multiplies in one step.
 
     Args:
-        group: of the product as written out.
+        group: of the expanded product.
         rows: of the group's matrix, as a half-open range.
         cols: weight columns of the group's matrix, as a half-open range.
         crossbar: which crossbar of the layer holds it.
@@ -71,18 +71,18 @@ class LayerPlacement:
             self._check_absent()
 
     @property
-    def written(self) -> Matmul:
-        """The matrix product as it is written out, which is what bounds and blocks cut."""
+    def expanded(self) -> Matmul:
+        """The matrix product with the zeros that a strategy puts between groups: what bounds and blocks cut."""
         return self.matmul
 
     @property
-    def wired(self) -> "LayerPlacement":
-        """What the arithmetic multiplies by: a plain placement of everything that shares bitlines."""
+    def merged(self) -> "LayerPlacement":
+        """What the arithmetic multiplies by: groups that share bitlines merged into one, placed plainly."""
         return self
 
     @property
     def together(self) -> int:
-        """Neighbouring groups of the layer that make one group of `wired`; the last may lack some."""
+        """Neighbouring groups of the layer that make one group of `merged`; the last may lack some."""
         return 1
 
     @property
@@ -98,7 +98,7 @@ class LayerPlacement:
     @property
     def crossbars(self) -> int:
         """Crossbars of the layer, all groups; those that are built."""
-        return self.written.groups * self._down * self.col_tiles - self.removed
+        return self.expanded.groups * self._down * self.col_tiles - self.removed
 
     @cached_property
     def removed(self) -> int:
@@ -121,12 +121,12 @@ class LayerPlacement:
     @cached_property
     def partial_sums(self) -> Mapping[int, int]:
         """How many results of one input vector of every group are the sum of so many row tiles: {tiles: results}."""
-        found = Counter({self.row_tiles: self.written.groups * self.written.cols})
+        counts = Counter({self.row_tiles: self.expanded.groups * self.expanded.cols})
         for (_, column), tiles in self.built.items():
             width = self.col_bounds[column + 1] - self.col_bounds[column]
-            found[self.row_tiles] -= width
-            found[len(tiles)] += width
-        return {tiles: found[tiles] for tiles in sorted(found) if found[tiles]}
+            counts[self.row_tiles] -= width
+            counts[len(tiles)] += width
+        return {tiles: counts[tiles] for tiles in sorted(counts) if counts[tiles]}
 
     @property
     def steps(self) -> int:
@@ -144,7 +144,7 @@ class LayerPlacement:
     @property
     def stored_columns(self) -> int:
         """Weight columns of one group and row tile, reference columns included."""
-        return self.written.cols + self.col_tiles * self.chip.reference_columns
+        return self.expanded.cols + self.col_tiles * self.chip.reference_columns
 
     @property
     def cells(self) -> int:
@@ -159,22 +159,22 @@ class LayerPlacement:
     @property
     def reads(self) -> int:
         """Reads of a crossbar for one digit of one input vector of every group."""
-        return self.written.groups * self.row_tiles * self.col_tiles - len(self.absent)
+        return self.expanded.groups * self.row_tiles * self.col_tiles - len(self.absent)
 
     @property
     def wordlines(self) -> int:
         """Wordlines that these reads select, added up."""
-        return self.written.groups * self.written.rows * self.col_tiles - self._lacking[0]
+        return self.expanded.groups * self.expanded.rows * self.col_tiles - self._lacking[0]
 
     @property
     def columns(self) -> int:
         """Weight columns, references included, that these reads convert, added up."""
-        return self.written.groups * self.row_tiles * self.stored_columns - self._lacking[1]
+        return self.expanded.groups * self.row_tiles * self.stored_columns - self._lacking[1]
 
     @property
     def read_cells(self) -> int:
         """Cells where these wordlines cross these columns, whatever they hold."""
-        weights = self.written.groups * self.written.rows * self.stored_columns - self._lacking[2]
+        weights = self.expanded.groups * self.expanded.rows * self.stored_columns - self._lacking[2]
         return weights * self.chip.cells_per_weight
 
     @cached_property
@@ -194,7 +194,7 @@ class LayerPlacement:
     def columns_in_turn(self) -> int:
         """Cell columns that the busiest ADC meets in one read; neighbouring columns share an ADC."""
         gone = Counter(column for (_, column), tiles in self.built.items() if not tiles)
-        groups = self.written.groups
+        groups = self.expanded.groups
         there = [b - a for c, (a, b) in enumerate(pairwise(self.col_bounds)) if gone[c] < groups]
         return self._in_turn(max(there) + self.chip.reference_columns) if there else 0
 
@@ -224,7 +224,7 @@ class LayerPlacement:
     def blocks(self) -> Iterator[Block]:
         """Reconstruction the blocks that there are, group by group, row tile by row tile, as crossbars are numbered."""
         numbers: dict[tuple[int, int, int], int] = {}
-        for group in range(self.written.groups):
+        for group in range(self.expanded.groups):
             for tile in range(self.row_tiles):
                 step = tile % self.tiles_per_crossbar
                 for column in range(self.col_tiles):
@@ -240,7 +240,7 @@ class LayerPlacement:
                     )
 
     def _check_absent(self) -> None:
-        sizes = self.written.groups, self.row_tiles, self.col_tiles
+        sizes = self.expanded.groups, self.row_tiles, self.col_tiles
         name, per = self.matmul.name, self.tiles_per_crossbar
         for block in self.absent:
             if any(not 0 <= number < size for number, size in zip(block, sizes, strict=True)):

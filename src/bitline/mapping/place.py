@@ -59,9 +59,9 @@ def place(
         MappingError: a layer that its strategy cannot place, or the chip states how many tiles it has, and the network
             needs more.
     """
-    found = list(matmuls)
-    chosen, gone = choose(found, mapping or {}), absent or {}
-    layers = (placed(matmul, chip, chosen[matmul.name], gone.get(matmul.name, frozenset())) for matmul in found)
+    products = list(matmuls)
+    chosen, gone = choose(products, mapping or {}), absent or {}
+    layers = (placed(matmul, chip, chosen[matmul.name], gone.get(matmul.name, frozenset())) for matmul in products)
     placement = Placement(chip, tuple(layers))
     if chip.system.tiles is not None:
         offered = chip.system.tiles * chip.system.macros_per_tile * chip.system.crossbars_per_macro

@@ -31,15 +31,15 @@ class Naive(LayerPlacement):
     strategy: ClassVar[Strategy] = "naive"
 
     @property
-    def written(self) -> Matmul:
+    def expanded(self) -> Matmul:
         """One matrix of all inputs and all outputs."""
         m = self.matmul
         return replace(m, rows=m.groups * m.rows, cols=m.groups * m.cols, groups=1, depthwise=False)
 
     @property
-    def wired(self) -> LayerPlacement:
+    def merged(self) -> LayerPlacement:
         """That matrix, placed as a dense layer is."""
-        return LayerPlacement(self.written, self.chip, self.row_bounds, self.col_bounds, self.tiles_per_crossbar)
+        return LayerPlacement(self.expanded, self.chip, self.row_bounds, self.col_bounds, self.tiles_per_crossbar)
 
     @property
     def together(self) -> int:
@@ -49,7 +49,7 @@ class Naive(LayerPlacement):
     @property
     def cells(self) -> int:
         """Cells that hold weights of the layer, or references; not its zeros."""
-        m, references = self.matmul, self.written.rows * self.col_tiles * self.chip.reference_columns
+        m, references = self.matmul, self.expanded.rows * self.col_tiles * self.chip.reference_columns
         return (m.groups * m.rows * m.cols + references) * self.chip.cells_per_weight
 
     @property
@@ -75,7 +75,7 @@ class Packed(LayerPlacement):
     per_crossbar: int = 1
 
     @property
-    def wired(self) -> LayerPlacement:
+    def merged(self) -> LayerPlacement:
         """The matrices of whole crossbars; each group is a column tile, so that it has its own reference column."""
         m, per = self.matmul, self.per_crossbar
         whole = replace(m, rows=per * m.rows, cols=per * m.cols, groups=self.crossbars, depthwise=False)
@@ -142,7 +142,7 @@ class Strip(LayerPlacement):
     height: int = 0
 
     @property
-    def wired(self) -> LayerPlacement:
+    def merged(self) -> LayerPlacement:
         """Groups by themselves."""
         return LayerPlacement(self.matmul, self.chip, self.row_bounds, self.col_bounds, 1)
 
@@ -201,7 +201,7 @@ class Digital(LayerPlacement):
     strategy: ClassVar[Strategy] = "digital"
 
     @property
-    def wired(self) -> LayerPlacement:
+    def merged(self) -> LayerPlacement:
         """The product whose exact result is the answer."""
         return dense(self.matmul, self.chip)
 

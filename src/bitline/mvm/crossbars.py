@@ -102,12 +102,12 @@ class Crossbars:
     @cached_property
     def lacking(self) -> list[Tensor | None]:
         """Which of these columns a group lacks that another has, bool, (groups, columns); None: no group does."""
-        found: list[Tensor | None] = []
+        masks: list[Tensor | None] = []
         for tile, at in enumerate(self.columns):
             gone = None if self.product.built is None else ~self.product.built[tile].to(self.levels.device)
             gone = gone if gone is None or at is None else gone[:, at]
-            found.append(gone if gone is not None and bool(gone.any()) else None)
-        return found
+            masks.append(gone if gone is not None and bool(gone.any()) else None)
+        return masks
 
     def variances(self, noise: ReadNoise) -> list[Tensor]:
         """Cell variances laid out as `tiles`, float64."""

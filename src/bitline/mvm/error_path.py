@@ -43,11 +43,11 @@ def error(x: Tensor, crossbars: Crossbars, targets: Tensor) -> Tensor:
     runs: list[Tensor] = []
     for number, (e, n) in enumerate(zip(analog_sums(x, off), analog_sums(x, odd), strict=True)):
         # (groups, digits, vectors, slices, sides, columns) to (vectors, groups, columns)
-        found = torch.einsum("gpvskc,ps,k->vgc", _rounded(e.double(), n.double()), weights, sides)
+        part = torch.einsum("gpvskc,ps,k->vgc", _rounded(e.double(), n.double()), weights, sides)
         if number % tiles:
-            runs[-1] += found
+            runs[-1] += part
         else:
-            runs.append(found)
+            runs.append(part)
     total = torch.cat(runs).view(*x.shape[:3], -1)
     cols = placement.matmul.cols
     if placement.stored_columns > cols:

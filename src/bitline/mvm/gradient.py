@@ -16,7 +16,7 @@ class Quantized(NamedTuple):
     """Real numbers rounded to integers times a scale.
 
     Args:
-        value: what became of them.
+        value: the numbers after rounding and clipping.
         whole: the integers before they were clipped.
         low: lowest integer.
         high: highest integer.
@@ -102,7 +102,7 @@ def range_gradient(
     lsb, offset = (t[:, :, None, :, None, :].to(crossbars.real) for t in (scale.lsb, scale.offset))
     digit = torch.tensor(product.digit_weights, dtype=torch.float64, device=x.device)[:, None]
     weight = digit * torch.tensor(product.slice_weights, dtype=torch.float64, device=x.device)
-    found = torch.zeros(1 + offsets, grad.shape[0], *weight.shape, grad.shape[2], dtype=torch.float64, device=x.device)
+    totals = torch.zeros(1 + offsets, grad.shape[0], *weight.shape, grad.shape[2], dtype=torch.float64, device=x.device)
     start, tiles, shifted = 0, product.placement.row_tiles, bool(offset.any())
     # Axes (row tiles, groups, 1, 1, 1, 1, columns).
     built = None if product.built is None else product.built.to(x.device)[:, :, None, None, None, None]
@@ -113,11 +113,11 @@ def range_gradient(
         sums = [total.add_(each) for total, each in zip(sums, slopes, strict=True)] if number % tiles else slopes
         if number % tiles == tiles - 1:
             stop = start + a.shape[2]
-            for total, each in zip(found, sums, strict=True):
+            for total, each in zip(totals, sums, strict=True):
                 one = each[..., 0, :] if len(product.side_weights) == 1 else each[..., 0, :] - each[..., 1, :]
                 total += one.mul_(grad[:, None, start:stop, None, :]).sum(2)
             start = stop
-    by_lsb, *by_offset = (found * weight[:, :, None]).unbind()
+    by_lsb, *by_offset = (totals * weight[:, :, None]).unbind()
     size = scale.lsb.shape
     return RangeGradient(by_lsb.sum_to_size(size), by_offset[0].sum_to_size(size) if by_offset else None)
 

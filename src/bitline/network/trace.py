@@ -61,18 +61,18 @@ def trace(model: nn.Module, example: Tensor, layers: dict[str, Lowerable]) -> li
         ConversionError: the model does not accept the batch.
     """
     names: dict[nn.Module, str] = {module: name for name, module in layers.items()}
-    found: dict[str, Matmul] = {}
+    products: dict[str, Matmul] = {}
 
     def seen(module: nn.Module, args: tuple[Tensor, ...], kwargs: dict[str, Tensor], _: object) -> None:
         name = names[module]
         matmul = lower(module, name, input_shape=(args[0] if args else kwargs["input"]).shape)
-        if name in found:
-            inputs, positions = found[name].inputs + matmul.inputs, found[name].positions + matmul.positions
+        if name in products:
+            inputs, positions = products[name].inputs + matmul.inputs, products[name].positions + matmul.positions
             matmul = replace(matmul, inputs=inputs, positions=positions)
-        found[name] = matmul
+        products[name] = matmul
 
     run_hooked(model, example, [layer.register_forward_hook(seen, with_kwargs=True) for layer in layers.values()])
-    return list(found.values())
+    return list(products.values())
 
 
 def poolings(model: nn.Module, example: Tensor, layers: Collection[str]) -> dict[str, int]:

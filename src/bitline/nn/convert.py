@@ -26,7 +26,7 @@ _CLASSES = {nn.Linear: CrossbarLinear, nn.Conv1d: CrossbarConv1d, nn.Conv2d: Cro
 
 @dataclass(frozen=True)
 class ConversionReport:
-    """What became of every weighted operation.
+    """Where every weighted operation is: on crossbars, folded into a layer, or digital and why.
 
     Args:
         layers: on crossbars, in the order they run.
@@ -52,7 +52,7 @@ class ConversionReport:
 
 
 class Conversion(NamedTuple):
-    """A converted network and what became of it."""
+    """A converted network and the report of its conversion."""
 
     model: nn.Module
     report: ConversionReport
@@ -109,8 +109,8 @@ def to_crossbar(
             f"{type(model).__name__} has no Linear, Conv1d or Conv2d layer that a chip could hold{reasons}"
         )
     folded = fold(model, neighbours(model, layers, example), example)
-    found = trace(model, example, layers) if example is not None else [lower(m, n) for n, m in layers.items()]
-    for name in layers.keys() - {matmul.name for matmul in found}:
+    products = trace(model, example, layers) if example is not None else [lower(m, n) for n, m in layers.items()]
+    for name in layers.keys() - {matmul.name for matmul in products}:
         why[name] = "never ran on the example"
         del layers[name]
     digital = digital_modules(model, layers, why) + digital_functions(model, example)
@@ -118,9 +118,9 @@ def to_crossbar(
         raise ConversionError(
             "these operations stay digital: " + "; ".join(f"{d.name} ({d.op}): {d.why}" for d in digital)
         )
-    chosen = choose(found, mapping or {})
-    absent = {m.name: absent_blocks(layers[m.name], m, chip, chosen[m.name]) for m in found}
-    placement = place(found, chip, mapping, absent)
+    chosen = choose(products, mapping or {})
+    absent = {m.name: absent_blocks(layers[m.name], m, chip, chosen[m.name]) for m in products}
+    placement = place(products, chip, mapping, absent)
     replaced: dict[nn.Module, nn.Module] = {}
     for placed in placement.layers:
         layer = layers[placed.matmul.name]

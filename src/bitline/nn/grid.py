@@ -21,10 +21,10 @@ class _OnGrid(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, scale: float, low: int, high: int) -> Tensor:
-        found = fake_quantize(x, scale, low, high)
-        ctx.save_for_backward(found.to(x.dtype).whole)
+        rounded = fake_quantize(x, scale, low, high)
+        ctx.save_for_backward(rounded.to(x.dtype).whole)
         ctx.limits = low, high
-        return found.value
+        return rounded.value
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
@@ -107,14 +107,14 @@ class Grid(nn.Module):
 
 def grids(model: nn.Module) -> dict[str, Grid]:
     """Grids of a network, by the name of the module whose results they keep."""
-    found = ((name, module) for name, module in model.named_modules() if isinstance(module, Grid))
-    return {name.removesuffix(NAME).removesuffix("."): grid for name, grid in found}
+    here = ((name, module) for name, module in model.named_modules() if isinstance(module, Grid))
+    return {name.removesuffix(NAME).removesuffix("."): grid for name, grid in here}
 
 
 def grid_of(module: nn.Module | None) -> Grid | None:
     """The grid that a module's results are on, if any."""
-    found = None if module is None else getattr(module, NAME, None)
-    return found if isinstance(found, Grid) else None
+    child = None if module is None else getattr(module, NAME, None)
+    return child if isinstance(child, Grid) else None
 
 
 def put_on(module: nn.Module, grid: Grid) -> None:

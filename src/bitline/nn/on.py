@@ -60,9 +60,9 @@ def set_chip(model: nn.Module, chip: Chip) -> None:
         MappingError: the chip has too few crossbars, or a layer does not fit as it is mapped.
     """
     layers = crossbar_layers(model).values()
-    found = [(layer.matmul, layer) for layer in layers]
-    absent = {m.name: absent_blocks(cast("Lowerable", layer), m, chip, layer.strategy) for m, layer in found}
-    place((m for m, _ in found), chip, {m.name: layer.strategy for m, layer in found}, absent=absent)
+    products = [(layer.matmul, layer) for layer in layers]
+    absent = {m.name: absent_blocks(cast("Lowerable", layer), m, chip, layer.strategy) for m, layer in products}
+    place((m for m, _ in products), chip, {m.name: layer.strategy for m, layer in products}, absent=absent)
     for layer in layers:
         layer.ranges.fits(chip)  # refuses before any layer has moved
     for grid in grids(model).values():

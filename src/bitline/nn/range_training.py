@@ -199,45 +199,45 @@ def _check_layouts(layers: Mapping[str, CrossbarLayer], metadata: dict[str, str]
             )
 
 
-def _check_fits(layer: CrossbarLayer, found: dict[str, Tensor], where: str) -> None:
+def _check_fits(layer: CrossbarLayer, saved: dict[str, Tensor], where: str) -> None:
     """Raise ConversionError where ranges of a file cannot be those of a layer."""
-    signed, scale = found["input_signed"], found["input_scale"]
+    signed, scale = saved["input_signed"], saved["input_scale"]
     if signed.dtype != torch.bool or signed.numel() != 1 or scale.numel() != 1:
         raise ConversionError(f"{where}: input range is not one number and one sign")
     if not bool(scale.isfinite() & (scale > 0)):
         raise ConversionError(f"{where}: input_scale = {float(scale)} must be a number above zero")
     if not layer.converts:
         return
-    product = Product(replace(layer.whole_placement, matmul=replace(layer.matmul, signed=bool(signed))).wired)
+    product = Product(replace(layer.whole_placement, matmul=replace(layer.matmul, signed=bool(signed))).merged)
     shape = adc.shape(layer.chip.adc.granularity, product)
     for key in ("adc_lsb", "adc_offset"):
-        value = found[key]
+        value = saved[key]
         if tuple(value.shape) != shape or value.dtype != torch.float64:
             raise ConversionError(f"{where}: {key} is {value.dtype} of shape {tuple(value.shape)}; expected {shape}")
         if not bool(value.isfinite().all()):
             raise ConversionError(f"{where}: {key} is NaN or infinite")
     if layer.ranges.log2_lsb is not None and tuple(layer.ranges.log2_lsb.shape) != shape:
         raise ConversionError(f"{where}: ranges of shape {tuple(layer.ranges.log2_lsb.shape)} train; expected {shape}")
-    if not found["adc_lsb"].equal(adc.snap(found["adc_lsb"])):
+    if not saved["adc_lsb"].equal(adc.snap(saved["adc_lsb"])):
         raise ConversionError(f"{where}: adc_lsb is below one level or has more than 10 significant bits")
-    if not found["adc_offset"].equal(found["adc_offset"].round()):
+    if not saved["adc_offset"].equal(saved["adc_offset"].round()):
         raise ConversionError(f"{where}: adc_offset is no whole number of levels")
 
 
 def _flat(chip: Chip) -> dict[str, Any]:
     """What ranges depend on, by dotted key."""
-    found: dict[str, Any] = {}
+    flat: dict[str, Any] = {}
 
     def walk(key: str, value: Any) -> None:
         if isinstance(value, dict):
             for name, inner in value.items():  # pyright: ignore[reportUnknownVariableType]
                 walk(f"{key}.{name}", inner)
         else:
-            found[key] = value
+            flat[key] = value
 
     for key, value in parts(chip).items():
         walk(key, _dumped(value) if isinstance(value, Record) else value)
-    return found
+    return flat
 
 
 def _dumped(record: Record) -> dict[str, Any]:

@@ -130,12 +130,12 @@ class _Spy(TorchFunctionMode):
     def __init__(self) -> None:
         super().__init__()
         self.running: list[tuple[str, nn.Module]] = []
-        self.found: dict[tuple[str, str], None] = {}
+        self.calls: dict[tuple[str, str], None] = {}
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         name, module = self.running[-1] if self.running else ("", None)
         if func in _WEIGHTED and not (isinstance(module, MAPPED) or type(module).__module__.startswith("torch.nn.")):
-            self.found[(name, _WEIGHTED[func])] = None
+            self.calls[(name, _WEIGHTED[func])] = None
         return func(*args, **(kwargs or {}))
 
     def watch(self, name: str, module: nn.Module) -> list[torch.utils.hooks.RemovableHandle]:
@@ -158,4 +158,4 @@ def digital_functions(model: nn.Module, example: Tensor | None) -> list[DigitalO
     with spy:
         run_hooked(model, example, handles)
     why = "called as a function, outside of a layer"
-    return [DigitalOperation(name or "(model)", op, why) for name, op in spy.found]
+    return [DigitalOperation(name or "(model)", op, why) for name, op in spy.calls]

@@ -65,7 +65,7 @@ def program_cells(q: Tensor, placement: LayerPlacement, cell: Cell, seed: int) -
     if where is None:
         asked, real = _programmed(targets, stuck, placement, cell, seed)
         return ProgrammedCells(clear_(real, placement), targets, asked, real)
-    cols, pair = placement.wired.matmul.cols, isinstance(placement.chip.weights.encoding, Pair)
+    cols, pair = placement.merged.matmul.cols, isinstance(placement.chip.weights.encoding, Pair)
     kernels = flip(targets[..., :cols], where.flipped, placement)
     on_chip = torch.cat([where.onto(kernels), targets[..., cols:]], -1)
     asked, real = _programmed(on_chip, stuck, placement, cell, seed)
@@ -88,8 +88,8 @@ def _programmed(
     generator = seeds.generator(seed, name, "programming")
     if mitigation.readback and cell.errs:
         rewrites = mitigation.rewrites
-        found = write_in_turn(levels, stuck, worth(chip), cell, generator=generator, rewrites=rewrites)
-        return found.asked, found.real
+        outcome = write_in_turn(levels, stuck, worth(chip), cell, generator=generator, rewrites=rewrites)
+        return outcome.asked, outcome.real
     if mitigation.nearest and stuck is not None:
         levels = nearest_levels(levels, stuck, slice_weights(chip), chip.cell.max_level)
     real = effective_levels(levels, stuck, cell, generator=generator)

@@ -30,27 +30,27 @@ def correction(written: Tensor, levels: Tensor, placement: LayerPlacement, cell:
     column and row tile, over the number of wordlines.
 
     Args:
-        written: what each cell adds to its bitline, level units, (groups, 1, slices, rows, cols) as wired.
+        written: what each cell adds to its bitline, level units, (groups, 1, slices, rows, cols) as merged.
         levels: that the cells were given, integers, the same shape.
         placement: of the layer.
         cell: the memory element as it was written.
 
     Returns:
-        Weight units, whole multiples of `STEP`, float64, (row tiles or 1, groups or 1, cols or 1) as wired; None where
+        Weight units, whole multiples of `STEP`, float64, (row tiles or 1, merged groups or 1, cols or 1); None where
         the chip corrects nothing or there is nothing to correct.
     """
     encoding = placement.chip.weights.encoding
     if not isinstance(encoding, Offset) or encoding.correction == "none" or not cell.errs:
         return None
-    there = built(placement.wired)
+    there = built(placement.merged)
     if encoding.correction == "expected":
-        found = _expected(levels, placement, cell, there)
+        mean = _expected(levels, placement, cell, there)
     else:
-        found = _measured(written.cpu(), levels, placement)
+        mean = _measured(written.cpu(), levels, placement)
     if there is not None:
-        found = found * there
-    found = torch.round(found / STEP) * STEP
-    return found if bool(found.any()) else None
+        mean = mean * there
+    mean = torch.round(mean / STEP) * STEP
+    return mean if bool(mean.any()) else None
 
 
 def _expected(levels: Tensor, placement: LayerPlacement, cell: Cell, there: Tensor | None) -> Tensor:
@@ -58,7 +58,7 @@ def _expected(levels: Tensor, placement: LayerPlacement, cell: Cell, there: Tens
     error = mean_levels(cell) - torch.arange(cell.max_level + 1, dtype=torch.float64)
     present: Tensor | None = None
     if there is not None:
-        heights = torch.tensor([b - a for a, b in pairwise(placement.wired.row_bounds)])
+        heights = torch.tensor([b - a for a, b in pairwise(placement.merged.row_bounds)])
         present = there.repeat_interleave(heights, 0).transpose(0, 1)  # (groups, rows, cols)
     total = torch.zeros((), dtype=torch.float64)
     for s, weight in enumerate(slice_weights(placement.chip)):
@@ -72,7 +72,7 @@ def _measured(written: Tensor, levels: Tensor, placement: LayerPlacement) -> Ten
     """Mean error of each column and row tile, weighed by slice, (row tiles, groups, cols)."""
     weights = torch.tensor(slice_weights(placement.chip), dtype=torch.float64)
     tiles: list[Tensor] = []
-    for a, b in pairwise(placement.wired.row_bounds):
+    for a, b in pairwise(placement.merged.row_bounds):
         read = written[:, 0, :, a:b].sum(2, dtype=torch.float64).round()
         wanted = levels[:, 0, :, a:b].sum(2, dtype=torch.float64)
         tiles.append(torch.einsum("gsc,s->gc", read - wanted, weights) / (b - a))

@@ -53,14 +53,14 @@ def cell_states(stuck: Tensor) -> Tensor:
 
 def _lookup(factors: tuple[int, ...], top: int, patterns: Tensor, targets: Tensor) -> Tensor:
     """Find the levels, those of stuck cells included, whose value is nearest to a target, int64, (weights, slices)."""
-    found = torch.empty(len(targets), len(factors), dtype=torch.int64)
+    best = torch.empty(len(targets), len(factors), dtype=torch.int64)
     low, high = (top * sum(f for f in factors if f * sign > 0) for sign in (-1, 1))
     index = targets.clamp(low, high) - low
     order = patterns.argsort(stable=True)
     present, counts = patterns[order].unique_consecutive(return_counts=True)
     for pattern, part in zip(present.tolist(), order.split(counts.tolist()), strict=True):
-        found[part] = _table(factors, top, pattern)[index[part]]
-    return found
+        best[part] = _table(factors, top, pattern)[index[part]]
+    return best
 
 
 @lru_cache(maxsize=2**14)

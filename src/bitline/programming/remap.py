@@ -27,7 +27,7 @@ class Arrangement:
     """Which column each kernel takes, and which are written with the other sign.
 
     Args:
-        order: column of each kernel, (groups, cols) int64, as wired.
+        order: column of each kernel, (groups, cols) int64, as merged.
         flipped: (groups, cols) bool, by kernel.
     """
 
@@ -84,11 +84,11 @@ def arrange(targets: Tensor, stuck: Tensor | None, placement: LayerPlacement) ->
     Returns:
         None where nothing is to be arranged.
     """
-    mitigation, wired = placement.chip.mitigation, placement.wired
+    mitigation, merged = placement.chip.mitigation, placement.merged
     if stuck is None or not mitigation.arranges:
         return None
-    cols, bounds = wired.matmul.cols, wired.col_bounds
-    if not (wired.absent or wired.chip.reference_columns):
+    cols, bounds = merged.matmul.cols, merged.col_bounds
+    if not (merged.absent or merged.chip.reference_columns):
         bounds = (0, cols)
     order = torch.arange(cols).repeat(len(targets), 1)
     flipped = torch.zeros(order.shape, dtype=torch.bool)
@@ -133,7 +133,7 @@ def _cost(total: Tensor, power: Tensor, placement: LayerPlacement, shared: float
         placement: of the layer.
         shared: mean over all kernels of the layer, each on its own column, of the sum of its errors.
     """
-    squared_mean, variance = SIGNED if placement.wired.matmul.signed else MEAN_SQUARE
+    squared_mean, variance = SIGNED if placement.merged.matmul.signed else MEAN_SQUARE
     match _correction(placement):
         case "measured":
             return variance * power
@@ -154,7 +154,7 @@ def _errors(kernels: Tensor, stuck: Tensor, placement: LayerPlacement) -> tuple[
     """
     measured = _correction(placement) == "measured"
     power = total = torch.zeros(())
-    for a, b in pairwise(placement.wired.row_bounds):
+    for a, b in pairwise(placement.merged.row_bounds):
         first, second = _tile_errors(kernels[:, :, a:b], stuck[:, :, a:b], placement)
         total = total + first
         power = power + (second - first.square() / (b - a) if measured else second)
@@ -166,12 +166,12 @@ def _tile_errors(kernels: Tensor, stuck: Tensor, placement: LayerPlacement) -> t
 
     Where the mitigation makes up for them, what the nearest value still errs by is what counts.
     """
-    found = residuals(placement.chip)
+    tables = residuals(placement.chip)
     first = torch.empty(kernels.shape[3], stuck.shape[3], dtype=torch.float64)
     second = torch.empty_like(first)
-    width = found.columns_at_once(kernels.shape[2])
+    width = tables.columns_at_once(kernels.shape[2])
     for start in range(0, stuck.shape[3], width):
-        table, patterns, values = found.errors(kernels, stuck[..., start : start + width])
+        table, patterns, values = tables.errors(kernels, stuck[..., start : start + width])
         for column, pattern in enumerate(patterns.T, start):
             wrong = table[pattern].gather(1, values)  # (rows, kernels)
             first[:, column] = wrong.sum(0, dtype=torch.float64)

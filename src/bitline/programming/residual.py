@@ -62,17 +62,17 @@ class Residuals:
         if len(values):
             order = written.argsort(stable=True)
             first = order[torch.searchsorted(written[order], values)]
-            found = self._found(self.patterns, kernels[..., first])
+            errors = self._errors_of(self.patterns, kernels[..., first])
             self.values, order = torch.cat([self.values, values]).sort()
             self.levels = torch.cat([self.levels, kernels[..., first]], -1)[..., order]
-            self.table = torch.cat([self.table, found], 1)[:, order]
+            self.table = torch.cat([self.table, errors], 1)[:, order]
         patterns = patterns[~torch.isin(patterns, self.patterns)]
         if len(patterns):
-            found = self._found(patterns, self.levels)
+            errors = self._errors_of(patterns, self.levels)
             self.patterns, order = torch.cat([self.patterns, patterns]).sort()
-            self.table = torch.cat([self.table.view(-1, len(self.values)), found])[order]
+            self.table = torch.cat([self.table.view(-1, len(self.values)), errors])[order]
 
-    def _found(self, patterns: Tensor, levels: Tensor) -> Tensor:
+    def _errors_of(self, patterns: Tensor, levels: Tensor) -> Tensor:
         """Errors of weights, (sides, slices, values), under patterns, (patterns, values)."""
         states = patterns[:, None, None] // self.place % 3  # (patterns, sides, slices)
         stuck = torch.where(states == WORKS, -1, (states - 1) * self.top).to(torch.int8)
