@@ -1,4 +1,4 @@
-"""What changing a network gives: the network, its rewrites as data, and for every layer whether it changed and why not."""
+"""What changing a network gives: the network, its rewrites as data, and how each layer changed, or why it did not."""
 
 from dataclasses import dataclass, field
 from typing import NamedTuple
