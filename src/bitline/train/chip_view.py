@@ -90,9 +90,9 @@ class ChipView(nn.Module):
             source, norm = self.network.get_submodule(name), self._norms.get(name)
             weight, bias = source.weight, source.bias
             if norm is not None:
-                found = self.network.get_submodule(norm)
-                assert isinstance(found, BatchNorm)
-                weight, bias = folded(found, source, order_of(self.network, name))
+                module = self.network.get_submodule(norm)
+                assert isinstance(module, BatchNorm)
+                weight, bias = folded(module, source, order_of(self.network, name))
             object.__setattr__(layer, "weight", weight)
             object.__setattr__(layer, "bias", bias)
 

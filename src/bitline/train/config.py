@@ -37,8 +37,8 @@ class StrictConfig(BaseModel):
         try:
             return cls(**values)
         except ValidationError as error:
-            found = [f"{'.'.join(map(str, e['loc']))} is {e['input']!r}: {e['msg']}" for e in error.errors()]
-            raise DataError("; ".join(found)) from error
+            problems = [f"{'.'.join(map(str, e['loc']))} is {e['input']!r}: {e['msg']}" for e in error.errors()]
+            raise DataError("; ".join(problems)) from error
 
 
 def check_epoch(images: int | None, batch_size: int) -> None:

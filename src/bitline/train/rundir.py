@@ -50,7 +50,7 @@ def clear(out: Path) -> None:
 
 
 def _saved(out: Path, config: TrainConfig) -> TrainConfig:
-    """Return the configuration of a run, if the one asked for says nothing else."""
+    """Return the configuration of a run, unless another one is asked for."""
     content = read_json(out / CONFIG)
     for key in ("commit", "version"):
         content.pop(key, None)

@@ -137,7 +137,7 @@ class ZerorizeRecover(Callback):
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Zero at the end of a zero epoch, before its network is tested, on ideal cells.
 
-        The statistics of batch norms, constants in the epoch, follow what has become of the weights.
+        The statistics of batch norms, constants in the epoch, are measured again for the weights that are left.
         """
         if self.network.through_chip:
             self._program(IDEAL)
