@@ -186,9 +186,11 @@ def _survey(splits: dict[str, Dataset], column: str, name: str, image_size: int 
     if unknown:
         raise DataError(f"{name}: pixel modes {unknown}; allowed: 8-bit grey or colour (L, RGB, RGBA, P, ...)")
     if image_size is None and (len(sizes) > 1 or any(width != height for width, height in sizes)):
-        found = ", ".join(f"{w}x{h} ({n})" for (w, h), n in sizes.most_common(5))
+        listing = ", ".join(f"{w}x{h} ({n})" for (w, h), n in sizes.most_common(5))
         more = f" and {len(sizes) - 5} other sizes" if len(sizes) > 5 else ""
-        raise DataError(f"{name}: images must be square and of one size; found {found}{more}; set image_size to resize")
+        raise DataError(
+            f"{name}: images must be square and of one size; found {listing}{more}; set image_size to resize"
+        )
     return (1 if modes <= {"1", "L", "LA"} else 3), encodings.pop() if len(encodings) == 1 else ""
 
 

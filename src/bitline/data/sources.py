@@ -157,24 +157,24 @@ def _hub(hub_name: str, name: str, title: str, image_size: int | None) -> DataSe
     try:
         if not constants.HF_HUB_OFFLINE:
             HfApi().dataset_info(hub_name, timeout=10)  # one quick question; load_dataset would retry for half a minute
-        found = load_dataset(hub_name)
+        splits = load_dataset(hub_name)
     except Exception as error:  # the hub's client raises many kinds: connection, missing, gated ...
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise DataError(
             f"no data set {hub_name!r} from the Hugging Face hub: {reason} (HF_HUB_OFFLINE=1 uses what was downloaded "
             f"before); allowed beside hub names: {', '.join(NAMED)}, and a path that exists"
         ) from error
-    train, test = _splits(found, hub_name)
+    train, test = _splits(splits, hub_name)
     fingerprint = f"{train._fingerprint}-{test._fingerprint}"  # pyright: ignore[reportPrivateUsage]
     return _decoded(fingerprint, lambda _: (train, test), name, title, image_size)
 
 
-def _splits(found: Any, place: str) -> tuple[Dataset, Dataset]:
+def _splits(splits: Any, place: str) -> tuple[Dataset, Dataset]:
     """Return train and test; validation stands in for an absent test."""
-    test = next((split for split in ("test", "validation", "valid") if split in found), None)
-    if "train" not in found or test is None:
-        raise DataError(f"{place}: found splits {sorted(found)}; expected train and test")
-    return found["train"], found[test]
+    test = next((split for split in ("test", "validation", "valid") if split in splits), None)
+    if "train" not in splits or test is None:
+        raise DataError(f"{place}: found splits {sorted(splits)}; expected train and test")
+    return splits["train"], splits[test]
 
 
 def _fingerprint(files: list[Path]) -> str:
@@ -210,7 +210,7 @@ def _decoded(
 
     text = "|".join((FORMAT, fingerprint, title, str(image_size)))
     stem = "".join(c if c.isalnum() else "-" for c in title.lower())[:40]
-    found = cached(f"{stem}-{hashlib.sha256(text.encode()).hexdigest()[:16]}", work)
-    tensors = {name: torch.from_numpy(array) for name, array in found.arrays.items()}
-    meta = found.meta
+    entry = cached(f"{stem}-{hashlib.sha256(text.encode()).hexdigest()[:16]}", work)
+    tensors = {name: torch.from_numpy(array) for name, array in entry.arrays.items()}
+    meta = entry.meta
     return DataSet(name=name, title=meta.title, classes=meta.classes, mean=meta.mean, std=meta.std, **tensors)
