@@ -28,9 +28,9 @@ def findings(study: Study) -> list[Finding]:
     Args:
         study: content of its file, finished or not; lessons that were not measured are silent.
     """
-    said = (
+    sentences = (
         (1, lesson_tiles.sentences(study)),
         (2, lesson_together.sentences(study)),
         (3, lesson_training.sentences(study)),
     )
-    return [Finding(lesson, text) for lesson, texts in said for text in texts]
+    return [Finding(lesson, text) for lesson, texts in sentences for text in texts]

@@ -56,16 +56,17 @@ class Pricer:
         images = next(on_chip.data.batches("test", batch_size=self.subject.plan.layer_images))[0]
         if self._known is None or self._known[0] != chip.crossbar.rows:
             self._known = (chip.crossbar.rows, densities_of(on_chip.model, images))
-        found = self._known[1]
-        return price(placement(on_chip.model), densities=found, poolings=poolings(on_chip.plain, images[:1], found))
+        densities = self._known[1]
+        pools = poolings(on_chip.plain, images[:1], densities)
+        return price(placement(on_chip.model), densities=densities, poolings=pools)
 
 
 def measure(subject: Subject, pricer: Pricer, *, rows: int, ranges: str, bits: int) -> dict[str, Any]:
     """Measure one chip of the grid: accuracy with ideal cells (``adc``) and on each programmed chip, and its cost."""
     chip = variant(subject.chip, rows, bits, ranges)
-    found = subject.accuracies(chip)
+    accuracies = subject.accuracies(chip)
     cost = pricer.cost(chip)
-    return found | {
+    return accuracies | {
         "energy_J": cost.energy_J,
         "latency_s": cost.latency_s,
         "area_m2": cost.area_m2,
@@ -86,13 +87,13 @@ def best_heights(points: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     adcs: dict[tuple[str, int], list[Mapping[str, Any]]] = {}
     for point in points:
         adcs.setdefault((str(point["ranges"]), int(point["bits"])), []).append(point)
-    found: list[dict[str, Any]] = []
+    heights: list[dict[str, Any]] = []
     for (ranges, bits), at in adcs.items():
         if len(at) > 1:
             best = max(at, key=lambda point: (reached(point), -point["energy_J"]))
             cheap = cheapest(at)
-            found.append({"ranges": ranges, "bits": bits, "most_accurate": dict(best), "cheapest": dict(cheap)})
-    return found
+            heights.append({"ranges": ranges, "bits": bits, "most_accurate": dict(best), "cheapest": dict(cheap)})
+    return heights
 
 
 def cheapest(points: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:

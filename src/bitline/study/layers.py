@@ -63,11 +63,11 @@ def _powers(layer: CrossbarLayer, x: Tensor, chip: Chip, seeds: Sequence[int]) -
     def error(on: Chip, among: Sequence[int]) -> float:
         return statistics.fmean(float((answer(on, seed) - exact).square().mean()) for seed in among)
 
-    found = {"signal": float(exact.square().mean()), "adc": error(with_cells(chip), [IDEAL])}
+    powers = {"signal": float(exact.square().mean()), "adc": error(with_cells(chip), [IDEAL])}
     if seeds:
         programmed = with_cells(chip, programming=True)
-        found |= {"programming": error(lossless(programmed), seeds), "both": error(programmed, seeds)}
-    return found
+        powers |= {"programming": error(lossless(programmed), seeds), "both": error(programmed, seeds)}
+    return powers
 
 
 def _dB(signal: float, error: float) -> float | None:  # noqa: N802

@@ -13,8 +13,8 @@ _CLEAR_RANK = 0.5
 def sentences(study: Mapping[str, Any]) -> list[str]:
     """Say what the layers alone and the experiment on row tiles show."""
     layers, tiles = study.get("layers") or [], study.get("tiles") or []
-    said = [growth(tiles), level(tiles), across(layers), stronger(layers), hurts(study)]
-    return [text for text in said if text]
+    sentences = [growth(tiles), level(tiles), across(layers), stronger(layers), hurts(study)]
+    return [text for text in sentences if text]
 
 
 def exponents(tiles: Sequence[Mapping[str, Any]]) -> dict[str, float]:
@@ -23,22 +23,24 @@ def exponents(tiles: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     Returns:
         The exponent by layer; layers without three different numbers of row tiles, or without error, are left out.
     """
-    found: dict[str, float] = {}
+    slopes: dict[str, float] = {}
     for name in dict.fromkeys(str(point["layer"]) for point in tiles):
         points = [point for point in tiles if point["layer"] == name]
         exponent = slope([point["row_tiles"] for point in points], [point["power"] for point in points])
         if exponent is not None:
-            found[name] = exponent
-    return found
+            slopes[name] = exponent
+    return slopes
 
 
 def growth(tiles: Sequence[Mapping[str, Any]]) -> str | None:
     """Say how error power grows with row tiles at one LSB."""
-    found = list(exponents(tiles).values())
-    if not found:
+    slopes = list(exponents(tiles).values())
+    if not slopes:
         return None
-    middle = statistics.median(found)
-    layers = f"median of {len(found)} layers, {min(found):.2f} to {max(found):.2f}" if len(found) > 1 else "one layer"
+    middle = statistics.median(slopes)
+    layers = (
+        f"median of {len(slopes)} layers, {min(slopes):.2f} to {max(slopes):.2f}" if len(slopes) > 1 else "one layer"
+    )
     if middle <= 0:
         return (
             f"At one LSB the error power of a layer's output does not grow with its row tiles: exponent {middle:.2f} "

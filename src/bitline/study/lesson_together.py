@@ -13,8 +13,8 @@ def sentences(study: Mapping[str, Any]) -> list[str]:
     """Say what the grid shows."""
     points: list[Mapping[str, Any]] = study.get("grid") or []
     images = int(study["data"]["count"])
-    said = [together(points, images), taller(points, images), policies(points, images), best(points)]
-    return [text for text in said if text]
+    sentences = [together(points, images), taller(points, images), policies(points, images), best(points)]
+    return [text for text in sentences if text]
 
 
 def together(points: Sequence[Mapping[str, Any]], images: int) -> str | None:
@@ -105,11 +105,11 @@ def best(points: Sequence[Mapping[str, Any]]) -> str | None:
         return None
     top = max(points, key=lambda point: (reached(point), -point["energy_J"]))
     cheap = cheapest(points)
-    said = f"The most accurate chip of the grid, {_chip(top)}, reaches {reached(top):.2f} %"
+    sentence = f"The most accurate chip of the grid, {_chip(top)}, reaches {reached(top):.2f} %"
     if cheap is top or cheap["energy_J"] == top["energy_J"]:
-        return f"{said} and is also the cheapest within {WITHIN:g} point of it."
+        return f"{sentence} and is also the cheapest within {WITHIN:g} point of it."
     return (
-        f"{said}; the cheapest within {WITHIN:g} point of it, {_chip(cheap)}, reaches {reached(cheap):.2f} % at "
+        f"{sentence}; the cheapest within {WITHIN:g} point of it, {_chip(cheap)}, reaches {reached(cheap):.2f} % at "
         f"{cheap['energy_J'] / top['energy_J']:.2f} times the energy."
     )
 

@@ -14,13 +14,13 @@ def sentences(study: Mapping[str, Any]) -> list[str]:
     plain = points.get("unaware")
     if plain is None:
         return []
-    said = [_loss(plain, images)]
+    sentences = [_loss(plain, images)]
     blind, seeing = points.get("quantization-aware"), points.get("partial-sum-aware")
     if blind is not None:
-        said.append(_blind(plain, blind, images))
+        sentences.append(_blind(plain, blind, images))
     if seeing is not None:
-        said.append(_seeing(plain, blind, seeing, images))
-    return said
+        sentences.append(_seeing(plain, blind, seeing, images))
+    return sentences
 
 
 def _loss(point: Mapping[str, Any], images: int) -> str:

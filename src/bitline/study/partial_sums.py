@@ -140,32 +140,32 @@ def _steps(subject: Subject, runs: Runs) -> list[_Step]:
     each = 1 + plan.chips
     names = list(crossbar_layers(subject.on(chip).model))
     pricer = grid.Pricer(subject)
-    found = [_Step("layers", {"layer": name}, partial(layers.measure, subject, name), each) for name in names]
-    found += [
+    steps = [_Step("layers", {"layer": name}, partial(layers.measure, subject, name), each) for name in names]
+    steps += [
         _Step("tiles", {"layer": name, "rows": rows}, partial(tiles.measure, subject, name, rows), 0)
         for name in names
         for rows in plan.tile_rows
     ]
-    found += [
+    steps += [
         _Step("training", {"training": what}, partial(training.measure, network, chip, plan, subject.tick), each + 2)
         for what, network in runs.by_training.items()
     ]
-    return found + [_Step("grid", key, partial(grid.measure, subject, pricer, **key), each) for key in grid.keys(plan)]
+    return steps + [_Step("grid", key, partial(grid.measure, subject, pricer, **key), each) for key in grid.keys(plan)]
 
 
 def _not_measured(runs: Runs, chip: Chip, plan: Plan) -> list[str]:
     """Name what is left out, and why."""
     absent = [what for what in training.TRAININGS if what not in runs.by_training]
-    said = [f"lesson 3, {what} training: no run was given" for what in absent]
+    sentences = [f"lesson 3, {what} training: no run was given" for what in absent]
     if not (plan.rows and plan.bits and plan.ranges):
-        said.append("lesson 2: the grid has no point")
+        sentences.append("lesson 2: the grid has no point")
     if not plan.tile_rows:
-        said.append("lesson 1, row tiles at one LSB: no numbers of rows were given")
+        sentences.append("lesson 1, row tiles at one LSB: no numbers of rows were given")
     elif chip.adc.policy == "lossless":
-        said.append("lesson 1, row tiles at one LSB: the ADC of this chip is lossless, so no conversion errs")
+        sentences.append("lesson 1, row tiles at one LSB: the ADC of this chip is lossless, so no conversion errs")
     if not plan.chips:
-        said.append("programmed chips: none was asked for")
-    return said
+        sentences.append("programmed chips: none was asked for")
+    return sentences
 
 
 Show = Callable[[str, int, int, int], None]

@@ -27,7 +27,7 @@ class Network:
         data: that it classifies.
         name: of the network.
         digest: of its weights and trained ranges.
-        chip: that it was trained for; None where the run says nothing.
+        chip: that it was trained for; None where the run has no chip.json.
         ranges: trained ADC ranges; None where there are none.
     """
 
@@ -59,11 +59,11 @@ def network(run: Path, data: DataSet, name: str, *, trust_code: bool = False) ->
 
 def _digest(run: Path) -> str:
     """Fingerprint of the weights, and of the trained ranges where there are some."""
-    found = hashlib.sha256()
+    digest = hashlib.sha256()
     for name in (WEIGHTS, RANGES):
         if (run / name).is_file():
-            found.update((run / name).read_bytes())
-    return found.hexdigest()[:16]
+            digest.update((run / name).read_bytes())
+    return digest.hexdigest()[:16]
 
 
 def chip_for(network: Network, chip: Chip) -> tuple[Chip, list[str]]:

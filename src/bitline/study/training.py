@@ -32,10 +32,10 @@ def measure(network: Network, chip: Chip, plan: Plan, tick: Tick) -> dict[str, A
     settings = plan.settings
     on_chip = put_on_chip(network.model, network.data, used, settings, ranges=network.ranges)
     plain = accuracy(on_chip.plain, on_chip.data, images=settings.images, batch_size=settings.batch_size, tick=tick)
-    found = {
+    accuracies = {
         "float": plain,
         "ideal_integer": on_chip.accuracy(ideal(used), IDEAL, tick),
         "adc": on_chip.accuracy(with_cells(used), IDEAL, tick),
         **spread([on_chip.accuracy(used, seed, tick) for seed in settings.seeds]),
     }
-    return found | {"name": network.name, "ranges": used.adc.policy, "trained_for": notes}
+    return accuracies | {"name": network.name, "ranges": used.adc.policy, "trained_for": notes}
