@@ -22,10 +22,10 @@ class Crossbar(Record):
     def _all_rows_at_once(cls, data: Any) -> Any:
         if not isinstance(data, dict) or "active_rows" in data:
             return cast("Any", data)
-        given = cast("dict[str, Any]", data)
-        rows = given.get("rows")
+        keys = cast("dict[str, Any]", data)
+        rows = keys.get("rows")
         # Where rows are impossible, that is the one thing to complain of.
-        return {**given, "active_rows": rows if isinstance(rows, int) and rows > 0 else 1}
+        return {**keys, "active_rows": rows if isinstance(rows, int) and rows > 0 else 1}
 
     @model_validator(mode="after")
     def _no_more_active_than_there_are(self) -> Self:

@@ -62,8 +62,8 @@ def _records_at(model: type[BaseModel], loc: tuple[int | str, ...]) -> list[type
     records: list[type[BaseModel]] = [model]
     for part in map(str, loc):
         fields = [record.model_fields[part].annotation for record in records if part in record.model_fields]
-        found = [below for annotation in fields for below in _records(annotation)]
-        records = found or [record for record in records if part in _kinds(record)] or records
+        deeper = [below for annotation in fields for below in _records(annotation)]
+        records = deeper or [record for record in records if part in _kinds(record)] or records
     return records
 
 

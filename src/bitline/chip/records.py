@@ -85,10 +85,10 @@ def _canonical(value: object) -> object:
     match value:
         case Record():
             fields = type(value).model_fields
-            told = {key: getattr(value, key) for key in fields}
+            values = {key: getattr(value, key) for key in fields}
             return {
                 key: _canonical(each)
-                for key, each in told.items()
+                for key, each in values.items()
                 if key not in value.newer or each != fields[key].default
             }
         case Mapping():
