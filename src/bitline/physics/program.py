@@ -58,7 +58,7 @@ def effective_levels(levels: Tensor, stuck: Tensor | None, cell: Cell, *, genera
     """
     if always_exact(cell):
         return (levels if stuck is None else torch.where(stuck >= 0, stuck, levels.to(stuck.dtype))).to(torch.uint8)
-    real = reached(levels, luck(levels.shape, generator=generator), outcomes(cell))
+    real = outcome(levels, luck(levels.shape, generator=generator), outcomes(cell))
     return real if stuck is None else torch.where(stuck >= 0, stuck_at(stuck, cell), real)
 
 
@@ -74,15 +74,15 @@ def luck(shape: torch.Size, *, generator: torch.Generator) -> Tensor:
     return u.view(torch.int16)[: shape.numel()].view(shape)
 
 
-def reached(levels: Tensor, drawn: Tensor, table: Tensor) -> Tensor:
+def outcome(levels: Tensor, chance: Tensor, table: Tensor) -> Tensor:
     """Return the effective levels of cells, float32.
 
     Args:
         levels: that they are given, integers, any shape.
-        drawn: from `luck`, the same shape.
+        chance: from `luck`, the same shape.
         table: from `outcomes`.
     """
-    index = levels.reshape(-1).int().mul_(2**16).add_(drawn.reshape(-1)).add_(2**15)
+    index = levels.reshape(-1).int().mul_(2**16).add_(chance.reshape(-1)).add_(2**15)
     return table.flatten().index_select(0, index).view(levels.shape)
 
 

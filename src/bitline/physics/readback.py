@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from bitline.chip.cell import Cell, Faults, NoReadNoise
-from bitline.physics.program import always_exact, exact_levels, luck, outcomes, reached, stuck_at
+from bitline.physics.program import always_exact, exact_levels, luck, outcome, outcomes, stuck_at
 
 STEP = 0.25
 """between the remainders that are tabulated, weight units"""
@@ -134,7 +134,7 @@ class Policy:
             Levels of no meaning where the cell does not work.
         """
         level = self.levels(cell, working, remainder, self.tries)
-        wrote = reached(level, attempts[0], self.outcomes)
+        wrote = outcome(level, attempts[0], self.outcomes)
         writes, rewrites = int((level.bool() & (working & 1).bool()).sum()), 0
         where = (working & 1).flatten().nonzero().flatten()
         for tries, drawn in zip(range(self.tries - 1, 0, -1), attempts[1:], strict=False):
@@ -146,7 +146,7 @@ class Policy:
             where, kind, left = (x[pays] for x in (where, kind, left))
             asked = self.levels(cell, kind, left, tries)
             level.view(-1)[where] = asked
-            wrote.view(-1)[where] = reached(asked, drawn.flatten()[where], self.outcomes)
+            wrote.view(-1)[where] = outcome(asked, drawn.flatten()[where], self.outcomes)
             rewrites += len(where)
         return InTurn(level, wrote, writes + rewrites, rewrites)
 
@@ -155,23 +155,23 @@ class Policy:
         kinds = [kind for kind in self._kinds(cell, working) if kind & 1]
         if not kinds:
             return torch.zeros_like(working, dtype=torch.uint8)
-        found = [self.table(cell, kind, tries)[1] for kind in kinds]
+        tables = [self.table(cell, kind, tries)[1] for kind in kinds]
         edge = self.edges[cell]
         place = ((remainder + edge) / STEP).clamp_(0, 2 * edge / STEP).round_().int()
         if len(kinds) > 1:
-            place += self._by_kind(cell, kinds, _starts(found))[working]
-        return torch.cat(found).index_select(0, place.flatten()).view(place.shape)
+            place += self._by_kind(cell, kinds, _starts(tables))[working]
+        return torch.cat(tables).index_select(0, place.flatten()).view(place.shape)
 
     def left(self, cell: int, working: Tensor, remainder: Tensor, tries: int) -> Tensor:
         """Expected square of what is left in the end, float32, (weights,), whatever cells work."""
         kinds = self._kinds(cell, working)
         if len(kinds) < 2:
             return self._expected(cell, kinds[0], remainder, tries) if kinds else remainder
-        found = [self._next(cell, kind, tries) for kind in kinds]
-        tables = [table for _, table in found]
+        following = [self._next(cell, kind, tries) for kind in kinds]
+        tables = [table for _, table in following]
         start, edge = (
             self._by_kind(cell, kinds, values)[working]
-            for values in (_starts(tables), torch.tensor([edge for edge, _ in found]))
+            for values in (_starts(tables), torch.tensor([edge for edge, _ in following]))
         )
         return _interpolated(torch.cat(tables), start, edge, remainder)
 
@@ -182,10 +182,10 @@ class Policy:
         """
         key = cell, working, tries
         if key not in self.tables:
-            self.tables[key] = self._made(*key)
+            self.tables[key] = self._tabulate(*key)
         return self.tables[key]
 
-    def _made(self, cell: int, working: int, tries: int) -> tuple[Tensor, Tensor]:
+    def _tabulate(self, cell: int, working: int, tries: int) -> tuple[Tensor, Tensor]:
         edge = self.edges[cell]
         remainder = torch.linspace(-edge, edge, round(2 * edge / STEP) + 1)
         again = None if tries == 1 else self.table(cell, working, tries - 1)[0][:-1, None] + GAIN
@@ -214,9 +214,9 @@ class Policy:
         return torch.bincount(working.flatten(), minlength=2 ** (len(self.worth) - cell)).nonzero().flatten().tolist()
 
     def _by_kind(self, cell: int, kinds: list[int], values: Tensor) -> Tensor:
-        found = torch.zeros(2 ** (len(self.worth) - cell), dtype=values.dtype)
-        found[kinds] = values
-        return found
+        by_pattern = torch.zeros(2 ** (len(self.worth) - cell), dtype=values.dtype)
+        by_pattern[kinds] = values
+        return by_pattern
 
 
 def _starts(tables: list[Tensor]) -> Tensor:

@@ -37,23 +37,23 @@ def most_sensitive(
     kinds = [(w**2 * v, s, level) for s, w in enumerate(weights) for level, v in enumerate(variances) if v > 0]
     for _, s, level in sorted(kinds, reverse=True):
         here = working[:, :, s] & (levels[:, :, s] == level)
-        found = int(here.sum())
-        if found > left:
-            here &= torch.rand(here.shape, generator=generator) < left / found
+        available = int(here.sum())
+        if available > left:
+            here &= torch.rand(here.shape, generator=generator) < left / available
         chosen[:, :, s] |= here
-        left -= found
+        left -= available
         if left <= 0:
             break
     return chosen
 
 
 def verify(
-    written: Tensor, levels: Tensor, chosen: Tensor, cell: Cell, tolerance: float, *, generator: torch.Generator
+    first: Tensor, levels: Tensor, chosen: Tensor, cell: Cell, tolerance: float, *, generator: torch.Generator
 ) -> Tensor:
     """Write cells again until they are close to their level.
 
     Args:
-        written: effective levels after the first write, real.
+        first: effective levels after the first write, real.
         levels: that the cells were given, the same shape.
         chosen: cells that are verified, bool; none that is stuck.
         cell: the memory element.
@@ -61,15 +61,15 @@ def verify(
         generator: of the writes.
 
     Returns:
-        Effective levels, the shape of `written`.
+        Effective levels, the shape of `first`.
     """
-    wanted = exact_levels(cell)
-    written = written.clone()
+    exact = exact_levels(cell)
+    now = first.clone()
     index = chosen.flatten().nonzero().flatten()
-    flat, asked = written.view(-1), levels.reshape(-1)
+    flat, asked = now.view(-1), levels.reshape(-1)
     for _ in range(ATTEMPTS):
-        index = index[(flat[index] - wanted[asked[index].int()]).abs() > tolerance]
+        index = index[(flat[index] - exact[asked[index].int()]).abs() > tolerance]
         if not len(index):
             break
         flat[index] = effective_levels(asked[index], None, cell, generator=generator).to(flat.dtype)
-    return written
+    return now
