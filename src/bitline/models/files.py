@@ -114,14 +114,14 @@ def load_model_file(spec: str) -> nn.Module:
     """
     path, name = _split(spec)
     label = f"bitline_user_{path.stem}"
-    found = importlib.util.spec_from_file_location(label, path)
-    if found is None or found.loader is None:
+    python = importlib.util.spec_from_file_location(label, path)
+    if python is None or python.loader is None:
         raise DataError(f"cannot import {path} as Python")
-    module = importlib.util.module_from_spec(found)
+    module = importlib.util.module_from_spec(python)
     sys.modules[label] = module  # dataclasses and pickles in the file look themselves up there
     sys.path.insert(0, str(path.parent.resolve()))  # so that the file can import its neighbours
     try:
-        found.loader.exec_module(module)
+        python.loader.exec_module(module)
     except Exception as error:
         raise DataError(f"{path} does not run: {type(error).__name__}: {error}") from error
     finally:
@@ -129,17 +129,17 @@ def load_model_file(spec: str) -> nn.Module:
     if not hasattr(module, name):
         known = [key for key in vars(module) if not key.startswith("_")]
         raise DataError(f"{path} has no {name!r}; it defines {', '.join(known) or 'nothing'}{nearest(name, known)}")
-    made: Any = getattr(module, name)
-    if not isinstance(made, nn.Module):
-        if not callable(made):
-            raise DataError(f"{spec} is a {type(made).__name__}; expected an nn.Module, its class, or a function")
+    network: Any = getattr(module, name)
+    if not isinstance(network, nn.Module):
+        if not callable(network):
+            raise DataError(f"{spec} is a {type(network).__name__}; expected an nn.Module, its class, or a function")
         try:
-            made = made()
+            network = network()
         except Exception as error:
             raise DataError(f"{spec} cannot be called without arguments: {type(error).__name__}: {error}") from error
-    if not isinstance(made, nn.Module):
-        raise DataError(f"{spec} gave a {type(made).__name__}; expected an nn.Module")
-    return made
+    if not isinstance(network, nn.Module):
+        raise DataError(f"{spec} gave a {type(network).__name__}; expected an nn.Module")
+    return network
 
 
 def _split(spec: str) -> tuple[Path, str]:

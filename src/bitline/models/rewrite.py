@@ -86,10 +86,10 @@ def _replacement(model: nn.Module, rewrite: Rewrite) -> nn.Module:
     if rewrite.kind == "shrink":
         return _shrink(model, rewrite)
     if rewrite.kind == "group_linear":
-        linear = _found(model, rewrite, rewrite.module, nn.Linear)
+        linear = _module(model, rewrite, rewrite.module, nn.Linear)
         _check_groups(rewrite, rewrite.groups, linear.in_features, linear.out_features)
         return GroupLinear(linear, rewrite.groups)
-    conv = _found(model, rewrite, rewrite.module, nn.Conv2d)
+    conv = _module(model, rewrite, rewrite.module, nn.Conv2d)
     if conv.groups != 1:
         raise DataError(f"rewrite {rewrite.kind} of {rewrite.module}: it has {conv.groups} groups; expected 1")
     if rewrite.kind == "separable":
@@ -102,10 +102,10 @@ def _replacement(model: nn.Module, rewrite: Rewrite) -> nn.Module:
 
 def _fold(model: nn.Module, rewrite: Rewrite) -> None:
     """Give the layer that took in a batch norm the bias that it has needed since."""
-    _found(model, rewrite, rewrite.module, (nn.BatchNorm1d, nn.BatchNorm2d))
+    _module(model, rewrite, rewrite.module, (nn.BatchNorm1d, nn.BatchNorm2d))
     if rewrite.into is None:
         raise DataError(f"rewrite fold of {rewrite.module}: into is missing; expected the layer before it")
-    layer = _found(model, rewrite, rewrite.into, (nn.Linear, nn.Conv1d, nn.Conv2d))
+    layer = _module(model, rewrite, rewrite.into, (nn.Linear, nn.Conv1d, nn.Conv2d))
     assert isinstance(layer, Foldable)
     if not biased(layer):
         layer.bias = nn.Parameter(layer.weight.new_zeros(layer.weight.shape[0]), layer.weight.requires_grad)
@@ -114,7 +114,7 @@ def _fold(model: nn.Module, rewrite: Rewrite) -> None:
 def _shrink(model: nn.Module, rewrite: Rewrite) -> nn.Module:
     """Take channels off a module, in place; what is left has random weights."""
     classes = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.BatchNorm1d, nn.BatchNorm2d)
-    module = _found(model, rewrite, rewrite.module, classes)
+    module = _module(model, rewrite, rewrite.module, classes)
     assert isinstance(module, Shrinkable)
     if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
         module.num_features = _fewer(rewrite, "outputs", module.num_features)
@@ -152,18 +152,18 @@ def _fewer(rewrite: Rewrite, field: Literal["inputs", "outputs"], have: int) -> 
     return left
 
 
-def _found(model: nn.Module, rewrite: Rewrite, name: str, cls: type[Module] | tuple[type[Module], ...]) -> Module:
+def _module(model: nn.Module, rewrite: Rewrite, name: str, cls: type[Module] | tuple[type[Module], ...]) -> Module:
     """Find a module of one of some classes."""
     names = dict(model.named_modules(remove_duplicate=False))
     if name not in names:
         raise DataError(
             f"rewrite {rewrite.kind}: {type(model).__name__} has no module {name!r}{nearest(name, filter(None, names))}"
         )
-    found = names[name]
-    if not isinstance(found, cls):
+    module = names[name]
+    if not isinstance(module, cls):
         allowed = " or ".join(c.__name__ for c in (cls if isinstance(cls, tuple) else (cls,)))
-        raise DataError(f"rewrite {rewrite.kind} of {name}: it is a {type(found).__name__}; expected {allowed}")
-    return found
+        raise DataError(f"rewrite {rewrite.kind} of {name}: it is a {type(module).__name__}; expected {allowed}")
+    return module
 
 
 def _check_groups(rewrite: Rewrite, groups: int, inputs: int, outputs: int) -> None:
