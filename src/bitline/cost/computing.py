@@ -182,7 +182,7 @@ def mean(ratios: Sequence[Ratios]) -> Ratios:
     """
     if not ratios:
         raise MappingError("no networks to take a mean over")
-    found = [
+    means = [
         math.exp(math.fsum(map(math.log, values)) / len(ratios))
         for values in (
             [each.crossbars for each in ratios],
@@ -190,4 +190,4 @@ def mean(ratios: Sequence[Ratios]) -> Ratios:
             [each.area for each in ratios],
         )
     ]
-    return Ratios(*found)
+    return Ratios(*means)

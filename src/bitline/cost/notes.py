@@ -30,64 +30,64 @@ _ADC_NODE = {"isaac": 32 * nm, "zigzag": 28 * nm}
 
 def notes(placement: Placement, table: CostTable, data: Data) -> tuple[str, ...]:
     """Say what was assumed, scaled or left out."""
-    found = [*_DATA[data], *_scaled(placement.chip, table), *_adc(placement, table)]
+    lines = [*_DATA[data], *_scaled(placement.chip, table), *_adc(placement, table)]
     chip = placement.chip
     if not cells_by_conductance(chip, table, chip.adc.model):
         inside = ", inside its conversions" if table.cell_energy.within == "adc_energy" else ""
-        found.append(f"cells are priced by table {table.name}{inside}: conductances do not move the energy")
+        lines.append(f"cells are priced by table {table.name}{inside}: conductances do not move the energy")
     if chip.weights.scale == "any":
-        found.append("real scales need a multiplication for each output, which is not priced")
+        lines.append("real scales need a multiplication for each output, which is not priced")
     silent = [layer.matmul.name for layer in placement.layers if not layer.matmul.inputs]
     if silent:
-        found.append(f"number of inputs unknown, so that their arrival is not priced: {', '.join(silent)}")
-    return tuple(found + _mapping(placement))
+        lines.append(f"number of inputs unknown, so that their arrival is not priced: {', '.join(silent)}")
+    return tuple(lines + _mapping(placement))
 
 
 def _mapping(placement: Placement) -> list[str]:
     """Say what layers that are not dense rest on."""
-    found, strategies = list[str](), {layer.strategy for layer in placement.layers}
+    lines, strategies = list[str](), {layer.strategy for layer in placement.layers}
     if "digital" in strategies:
-        found.append(
+        lines.append(
             f"digital layers are priced after Horowitz (ISSCC 2014), {UNITS} units each; inputs and weights are read "
             "from tile buffers for every position"
         )
     if placement.chip.crossbar.segment_rows is not None:
-        found.append("area of segment switches and sense wires is assumed, and they take no time")
+        lines.append("area of segment switches and sense wires is assumed, and they take no time")
     elif "strip" in strategies:
-        found.append("no bitline segments (crossbar.segment_rows): strips share columns over time, nothing more")
-    return found
+        lines.append("no bitline segments (crossbar.segment_rows): strips share columns over time, nothing more")
+    return lines
 
 
 def _scaled(chip: Chip, table: CostTable) -> list[str]:
     """Say what was scaled to another node or supply."""
-    found: list[str] = []
+    lines: list[str] = []
     if abs(chip.node / table.node - 1) > 1e-6:
-        found.append(f"table {table.name} is scaled from {table.node / nm:g} to {chip.node / nm:g} nm")
+        lines.append(f"table {table.name} is scaled from {table.node / nm:g} to {chip.node / nm:g} nm")
     elif abs(chip.vdd / table.vdd - 1) > 1e-6:
-        found.append(f"energies of table {table.name} are scaled from {table.vdd:g} to {chip.vdd:g} V")
+        lines.append(f"energies of table {table.name} are scaled from {table.vdd:g} to {chip.vdd:g} V")
     if table.buffer_energy is None and sram(chip.node, chip.system.buffer_kib, chip.system.bus_bits).scaled:
-        found.append(f"buffers are scaled to {chip.node / nm:g} nm from the nearest node of the SRAM grid")
-    return found
+        lines.append(f"buffers are scaled to {chip.node / nm:g} nm from the nearest node of the SRAM grid")
+    return lines
 
 
 def _adc(placement: Placement, table: CostTable) -> list[str]:
     """Say where an ADC is not the one that its model describes."""
-    chip, found = placement.chip, list[str]()
+    chip, lines = placement.chip, list[str]()
     bits = chip.adc.bits
     home = _ADC_NODE.get(chip.adc.model)
     if home is not None and abs(chip.node / home - 1) > 1e-6:
-        found.append(f"ADC model {chip.adc.model} is scaled from {home / nm:g} to {chip.node / nm:g} nm")
+        lines.append(f"ADC model {chip.adc.model} is scaled from {home / nm:g} to {chip.node / nm:g} nm")
     if bits < FEWEST_SURVEY_BITS:
-        found.append(f"the survey of ADCs begins at {FEWEST_SURVEY_BITS} bits: it is left out of the range")
+        lines.append(f"the survey of ADCs begins at {FEWEST_SURVEY_BITS} bits: it is left out of the range")
     if chip.adc.codes < 2**bits and (chip.adc.model != "table" or table.adc_law == "sar"):
-        found.append(f"ADCs of {chip.adc.codes} codes are priced as ADCs of {bits} bits")
+        lines.append(f"ADCs of {chip.adc.codes} codes are priced as ADCs of {bits} bits")
     if chip.adc.policy == "lossless":
         rows = min(chip.crossbar.active_rows, max(layer.expanded.rows for layer in placement.layers))
         encoding = chip.weights.encoding
         signed = isinstance(encoding, Pair) and encoding.subtract == "analog"
         needed = (rows * (2**chip.dac.bits - 1) * chip.cell.max_level).bit_length() + signed
         if needed > bits:
-            found.append(
+            lines.append(
                 f"ADCs are priced at adc.bits = {bits}; exact ones, as policy lossless has, need {needed} bits"
             )
-    return found
+    return lines

@@ -147,8 +147,8 @@ class CostTable(Record):
 
     def entries(self) -> dict[str, Entry]:
         """Every number that the table holds, by name."""
-        found = {name: getattr(self, name) for name in type(self).model_fields}
-        return {name: entry for name, entry in found.items() if isinstance(entry, Entry)}
+        fields = {name: getattr(self, name) for name in type(self).model_fields}
+        return {name: entry for name, entry in fields.items() if isinstance(entry, Entry)}
 
 
 def tables() -> list[str]:
