@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 WEIGHTS, RECORD, CONFIG, METRICS = "model.safetensors", "model.json", "config.json", "metrics.json"
-"""what training leaves: weights, what rebuilds and feeds the network, how it was trained, what came of it"""
+"""what training leaves: weights, what rebuilds and feeds the network, how it was trained, its accuracy and time"""
 CHECKPOINT, LOGS = Path("checkpoints") / "last.ckpt", "logs"
 """what a training goes on from, and its curves"""
 RECIPE, CHIP, RANGES = "recipe.json", "chip.json", "ranges.safetensors"
