@@ -129,10 +129,10 @@ def test_statistics_and_cost_count_the_conversions_that_there_are(make_chip):
     there = chip(make_chip, adc={"bits": 3, "policy": "calibrated"})
     x = torch.rand(5, 24)
     model, report = on_chip(pruned(), there, x)
-    found = diagnose(model, x, stages(there), 0)["0"]
+    sums = diagnose(model, x, stages(there), 0)["0"].partial_sums
     where = placement(model)
     cost = price(where, densities=measure(model, x))
-    assert sum(found["partial_sums"]["counts"]) == 5 * report.layers[0].conversions_per_vector
+    assert sum(sums.counts) == 5 * report.layers[0].conversions_per_vector
     assert where.conversions == report.layers[0].conversions_per_vector == cost.conversions
     assert cost.layers[0].to_json()["crossbars_removed"] == 4
     assert cost.layers[0].crossbars == 2

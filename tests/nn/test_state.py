@@ -2,12 +2,16 @@
 
 import copy
 import pickle
+from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from bitline import load_chip
+from bitline.errors import ConversionError
 from bitline.nn import calibrate, program, set_chip, to_crossbar
 
 
@@ -118,17 +122,19 @@ def test_a_few_steps_of_training_on_the_chip_lower_the_loss(make_chip):
 
 
 @torch.no_grad()
-def test_a_state_from_before_layers_had_parts_gives_the_same_answers(make_chip):
-    chip = make_chip(adc={"bits": 4, "policy": "calibrated"})
-    x = torch.rand(5, 12)
-
-    def converted() -> nn.Module:
-        torch.manual_seed(0)
-        return to_crossbar(nn.Sequential(nn.Linear(12, 8), nn.ReLU(), nn.Linear(8, 4)), chip, example=x).model
-
-    model, fresh = converted(), converted()
-    calibrate(model, [x])
-    flat = {key.replace(".ranges.", "."): value for key, value in model.state_dict().items()}
-    assert "0.input_scale" in flat
-    fresh.load_state_dict(flat)
-    assert torch.equal(fresh(x), model(x))
+def test_a_state_from_before_layers_had_parts_gives_the_same_answers():
+    """The state is of a version that kept ranges beside weights, and told chips apart by how their records print."""
+    chip = load_chip("rram-22nm", ["adc.bits=4"])
+    old = load_file(Path(__file__).parent / "state_before_parts.safetensors")
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(12, 8), nn.ReLU(), nn.Linear(8, 4))
+    model = to_crossbar(net, chip, example=old["x"]).model
+    model.load_state_dict({key: value for key, value in old.items() if key not in ("x", "y")})
+    assert torch.equal(model(old["x"]), old["y"])
+    again = to_crossbar(net, chip, example=old["x"]).model
+    again.load_state_dict(model.state_dict())
+    assert torch.equal(again(old["x"]), old["y"])
+    other = to_crossbar(net, load_chip("rram-22nm", ["adc.bits=5"]), example=old["x"]).model
+    other.load_state_dict({key: value for key, value in old.items() if key not in ("x", "y")})
+    with pytest.raises(ConversionError, match="range unknown"):
+        other(old["x"])

@@ -75,30 +75,30 @@ def fingerprint(*parts: object) -> str:
         TypeError: a part of another kind.
         ValueError: NaN or infinity.
     """
-    content = [FINGERPRINT_VERSION, *(_canonical(part) for part in parts)]
+    content = [FINGERPRINT_VERSION, *(canonical(part) for part in parts)]
     text = json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return f"{FINGERPRINT_VERSION}-{hashlib.blake2b(text.encode(), digest_size=8).hexdigest()}"
 
 
-def _canonical(value: object) -> object:
-    """Return plain data; equal numbers are one, whether whole or floating."""
+def canonical(value: object) -> object:
+    """Return plain data, which says the same for the same content only; equal numbers are one, whole or floating."""
     match value:
         case Record():
             fields = type(value).model_fields
             values = {key: getattr(value, key) for key in fields}
             return {
-                key: _canonical(each)
+                key: canonical(each)
                 for key, each in values.items()
                 if key not in value.newer or each != fields[key].default
             }
         case Mapping():
-            return {str(key): _canonical(each) for key, each in cast("Mapping[object, object]", value).items()}
+            return {str(key): canonical(each) for key, each in cast("Mapping[object, object]", value).items()}
         case None | str() | int():
             return value
         case float():
             return int(value) if value.is_integer() else value
         case Sequence():
-            return [_canonical(each) for each in cast("Sequence[object]", value)]
+            return [canonical(each) for each in cast("Sequence[object]", value)]
         case _:
             allowed = "records, mappings, sequences, text, numbers, None"
             raise TypeError(f"a {type(value).__name__} has no fingerprint; allowed: {allowed}")

@@ -89,8 +89,6 @@ class CrossbarLayer(nn.Module):
             crossbars = self.whole_placement.crossbars
         return f"{super().extra_repr()}, chip={self.chip.name}, crossbars={crossbars}"
 
-    # Where it is
-
     @property
     def _itself(self) -> Lowerable:
         """The plain layer that this also is."""

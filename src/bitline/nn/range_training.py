@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from bitline.chip.description import Chip
-from bitline.chip.records import Record
+from bitline.chip.records import canonical
 from bitline.errors import ConversionError, DataError
 from bitline.files import read_tensors, write_tensors
 from bitline.mvm import adc
@@ -236,15 +236,5 @@ def _flat(chip: Chip) -> dict[str, Any]:
             flat[key] = value
 
     for key, value in parts(chip).items():
-        walk(key, _dumped(value) if isinstance(value, Record) else value)
+        walk(key, canonical(value))
     return flat
-
-
-def _dumped(record: Record) -> dict[str, Any]:
-    """Return a record as plain data, without newer keys that say nothing: files from before them still fit."""
-    said = {key for key, _ in record.__repr_args__() if key is not None}
-    dumped = record.model_dump(mode="json", include=said)
-    # A correction follows the conversion, and changes no range.
-    if isinstance(dumped.get("encoding"), dict):
-        dumped["encoding"].pop("correction", None)
-    return dumped

@@ -10,6 +10,8 @@ from torch import Tensor, nn
 
 from bitline import seeds
 from bitline.chip.description import Chip
+from bitline.chip.formats import Offset
+from bitline.chip.records import fingerprint
 from bitline.chip.variants import ideal, lossless, with_cells
 from bitline.errors import ConversionError
 from bitline.mapping.encode import in_use, set_together
@@ -273,8 +275,11 @@ class Ranges(nn.Module):
         return self
 
 
-def find_ranges(_: nn.Module, state_dict: dict[str, Any], prefix: str, *__: object) -> None:
+def find_ranges(layer: Any, state_dict: dict[str, Any], prefix: str, *_: object) -> None:
     """Find ranges beside the weights of a layer, where files have them from before a layer had parts."""
+    number = state_dict.get(prefix + "calibrated_for")
+    if number is not None and int(number) == _formats_before_fingerprints(layer.chip, layer.ranges.layout):
+        state_dict[prefix + "calibrated_for"] = torch.tensor(formats(layer.chip, layer.ranges.layout))
     for name in Ranges.names():
         if prefix + name in state_dict:
             state_dict[f"{prefix}ranges.{name}"] = state_dict.pop(prefix + name)
@@ -319,7 +324,10 @@ def parts(chip: Chip) -> dict[str, Any]:
         same |= {"calibration": "mse", "percentile": 99.9}
     converter = chip.adc.model_copy(update=same)
     leak = chip.cell.g_min / chip.cell.step if chip.cell.leak == "kept" else 0.0
-    weights = chip.weights.model_copy(update={"bias_bits": None})
+    encoding = chip.weights.encoding
+    if isinstance(encoding, Offset):  # a correction follows the conversion, and changes no range
+        encoding = encoding.model_copy(update={"correction": "none"})
+    weights = chip.weights.model_copy(update={"bias_bits": None, "encoding": encoding})
     return {
         "adc": converter,
         "inputs": chip.inputs,
@@ -333,4 +341,9 @@ def parts(chip: Chip) -> dict[str, Any]:
 
 def formats(chip: Chip, layout: str = "dense") -> int:
     """Number that stands for everything that calibrated ranges depend on."""
+    return seeds.derive(fingerprint(parts(chip), layout))
+
+
+def _formats_before_fingerprints(chip: Chip, layout: str) -> int:
+    """The number that `formats` gave when it was made of how records print."""
     return seeds.derive(*map(repr, parts(chip).values()), *([] if layout == "dense" else [layout]))
