@@ -100,5 +100,9 @@ PATHS = {
     "tensor": Path(by_tensors(shortcut=True)),
     "tensor without shortcut": Path(by_tensors(shortcut=False)),
     **{name: Path(by_native(name), (ABSOLUTE,), input_bits=8, checks=False) for name in native_paths()},
-    **({"triton": Path(by_triton, (), most_bits=7, absent=False)} if triton.available() else {}),
+    **(
+        {"triton": Path(by_triton, (), most_bits=7, absent=False, quick=GPU.type == "cuda")}
+        if triton.available()
+        else {}
+    ),
 }
