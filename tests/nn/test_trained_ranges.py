@@ -23,7 +23,7 @@ from bitline.nn import (
     to_crossbar,
     train_ranges,
 )
-from bitline.nn.layers import CrossbarLayer
+from bitline.nn.layer import CrossbarLayer
 from bitline.nn.results import sort_results
 
 GRANULARITIES = ("layer", "slice", "slice_digit", "column")

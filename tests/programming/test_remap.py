@@ -15,7 +15,7 @@ from bitline.mapping.encode import encode, slice_weights
 from bitline.mapping.lower import Matmul
 from bitline.mapping.place import dense
 from bitline.nn import IDEAL, calibrate, crossbar_layers, to_crossbar
-from bitline.nn.layers import CrossbarLayer
+from bitline.nn.layer import CrossbarLayer
 from bitline.physics.faults import stuck_levels
 from bitline.physics.program import effective_levels, exact_levels
 from bitline.physics.verify import most_sensitive

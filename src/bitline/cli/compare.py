@@ -51,10 +51,10 @@ command.__doc__ = f"{command.__doc__}\n{EXAMPLES}"
 def _show(compared: dict[str, object]) -> None:
     from rich.console import Console
 
-    from bitline.report import compare, tables
+    from bitline.report import compare, terminal
 
     console = Console(highlight=False)
     for sheet in (compare.summary(compared), compare.recipes(compared)):
-        tables.print_sheet(sheet, console)
+        terminal.print_sheet(sheet, console)
     for line in compare.lead(compared):
         console.print(line, markup=False)

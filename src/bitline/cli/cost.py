@@ -119,7 +119,7 @@ def placed_network(
     from bitline.mapping.strategies import choose
     from bitline.models.files import is_file_spec, load_run, make
     from bitline.network.trace import matmuls, poolings
-    from bitline.nn.mapping import resolve
+    from bitline.nn.choose_mapping import resolve
     from bitline.programming.cells import absent_blocks
 
     trained = (Path(model) / RECORD).is_file()

@@ -39,7 +39,7 @@ def command(
     from bitline.models.files import load_run
     from bitline.recipes import checked as checked_recipe
     from bitline.recipes.run import optimize
-    from bitline.report import compare, html, tables
+    from bitline.report import compare, html, terminal
     from bitline.report.runs import read
     from bitline.train import checked
     from bitline.train.run import train
@@ -53,7 +53,7 @@ def command(
     console.rule("2  on a conventional chip: 64 rows, 4-bit ADCs with one range a layer, 5 % variation")
     chip = chips_files.load(CHIP, CONVENTIONAL)
     before = evaluate(network, digits, chip, Settings(chips=chips), name="vgg8 width 0.125")
-    tables.print_evaluation(before, console)
+    terminal.print_evaluation(before, console)
     write_json(out / "conventional.json", before.to_json())
 
     console.rule("3  other ADCs: more bits, or ranges of their own for each slice and digit")
@@ -69,7 +69,7 @@ def command(
             status.update(f"{variant.label}: {variant.mean:.1f} %")
 
         variants = measure(on_chip, chip, overrides, done=done)
-    tables.print_sweep(variants, console)
+    terminal.print_sweep(variants, console)
     console.print(f"least energy within one point of the best: [bold]{cheapest(variants, within=1.0).label}[/]")
 
     console.rule("4  the same chip, another network: partial sums avoided, or known in training")
@@ -94,7 +94,7 @@ def command(
 
     console.rule("what happened")
     compared = compare.comparison(entries := read(folders))
-    tables.print_sheet(compare.summary(compared), console)
+    terminal.print_sheet(compare.summary(compared), console)
     for line in compare.lead(compared):
         console.print(line, markup=False)
     sweep = [variant.to_json() for variant in variants]

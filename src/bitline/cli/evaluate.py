@@ -65,7 +65,7 @@ def command(
     from bitline.evaluate import Settings
     from bitline.evaluate import evaluate as evaluate_on
     from bitline.network.trace import matmuls
-    from bitline.nn.mapping import resolve
+    from bitline.nn.choose_mapping import resolve
 
     on = target(run, chip, overrides, mapping)
     settings = Settings(

@@ -66,7 +66,7 @@ def command(
     from bitline.files import MANIFEST, write_json
     from bitline.models.files import load_run
     from bitline.network.trace import matmuls
-    from bitline.nn.mapping import resolve
+    from bitline.nn.choose_mapping import resolve
 
     on = target(run, chip, overrides, mapping)
     if to != "conductances":

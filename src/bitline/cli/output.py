@@ -21,9 +21,9 @@ def emit(evaluation: Evaluation, *, json_file: str | None, html: Path | None) ->
         json.dump(evaluation.to_json(), sys.stdout, indent=1)
         sys.stdout.write("\n")
     else:
-        from bitline.report import tables
+        from bitline.report import terminal
 
-        tables.print_evaluation(evaluation)
+        terminal.print_evaluation(evaluation)
         if json_file is not None:
             write_json(Path(json_file), evaluation.to_json())
             typer.echo(f"evaluation: {json_file}")

@@ -47,9 +47,9 @@ def command(
 
     content = load(evaluation_of(evaluation))
     if html is None:
-        from bitline.report import tables
+        from bitline.report import terminal
 
-        tables.print_evaluation(content)
+        terminal.print_evaluation(content)
     else:
         from bitline.report import html as page
 

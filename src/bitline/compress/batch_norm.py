@@ -9,7 +9,7 @@ from bitline.models.rewrite import Rewrite
 from bitline.network.batch_norm import BatchNorm, fold, neighbours
 from bitline.network.copy import copied
 from bitline.network.trace import MAPPED
-from bitline.nn.layers import CrossbarLayer
+from bitline.nn.layer import CrossbarLayer
 
 
 @torch.no_grad()

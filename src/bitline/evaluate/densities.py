@@ -6,12 +6,12 @@ import torch
 from torch import Tensor, nn
 
 from bitline.cost.events import Densities
-from bitline.evaluate.visit import on_each_layer
+from bitline.evaluate.each_layer import on_each_layer
 from bitline.mapping.lower import Lowerable, input_rows
 from bitline.mapping.place import LayerPlacement
 from bitline.mapping.quantize import digits
 from bitline.nn import IDEAL
-from bitline.nn.layers import CrossbarLayer
+from bitline.nn.layer import CrossbarLayer
 
 
 def measure(model: nn.Module, images: Tensor) -> dict[str, Densities]:

@@ -9,12 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from bitline.evaluate.causes import Stage
+from bitline.evaluate.each_layer import on_each_layer
 from bitline.evaluate.record import Cause, NoSums, PartialSums
-from bitline.evaluate.visit import on_each_layer
 from bitline.mapping.encode import in_use
 from bitline.mvm.adc import AdcScale
 from bitline.nn import IDEAL
-from bitline.nn.layers import CrossbarLayer
+from bitline.nn.layer import CrossbarLayer
 
 _MOST_SUMS = 2**25
 _PLOT_BINS = 96

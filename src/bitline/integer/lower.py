@@ -13,7 +13,7 @@ from bitline.integer.operations import Add, Concat, MaxPool, Operation, Relu, Re
 from bitline.integer.product import Product
 from bitline.integer.requantize import COMMUTES, BoundedOperation, requantize, with_requantization
 from bitline.integer.trace import Kind, Step
-from bitline.nn.layers import CrossbarLayer
+from bitline.nn.layer import CrossbarLayer
 
 
 @dataclass

@@ -11,7 +11,7 @@ from bitline.integer.bounds import MOST_BITS, Bounds, Format
 from bitline.integer.operations import Operation, Requantize
 from bitline.integer.trace import Kind, Step
 from bitline.nn.grid import grid_of
-from bitline.nn.layers import CrossbarLayer
+from bitline.nn.layer import CrossbarLayer
 
 COMMUTES = (Kind.RELU, Kind.MAX_POOL, Kind.RESHAPE, Kind.TAKE, Kind.SAME)
 """what may come before or after a requantization: it changes no order, and keeps zero"""

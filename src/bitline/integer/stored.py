@@ -15,7 +15,7 @@ from bitline.errors import ConversionError
 from bitline.integer.trace import Kind, Step, trace
 from bitline.mapping.quantize import RangeHistogram
 from bitline.nn.grid import Grid, grid_of, grids, put_on
-from bitline.nn.layers import CrossbarLayer
+from bitline.nn.layer import CrossbarLayer
 from bitline.nn.observe import in_mode, watching
 from bitline.nn.on import crossbar_layers
 

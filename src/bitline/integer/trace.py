@@ -15,7 +15,7 @@ from bitline.errors import ConversionError
 from bitline.models import blocks
 from bitline.network.copy import evaluating
 from bitline.nn.grid import Grid, grids
-from bitline.nn.layers import CrossbarLayer
+from bitline.nn.layer import CrossbarLayer
 from bitline.nn.observe import in_mode
 from bitline.nn.on import crossbar_layers
 

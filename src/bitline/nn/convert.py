@@ -16,7 +16,7 @@ from bitline.network.batch_norm import fold, neighbours
 from bitline.network.copy import copied
 from bitline.network.trace import MAPPED, modules, trace
 from bitline.nn.layer import CrossbarLayer
-from bitline.nn.layers import CrossbarConv1d, CrossbarConv2d, CrossbarLinear
+from bitline.nn.layer_types import CrossbarConv1d, CrossbarConv2d, CrossbarLinear
 from bitline.nn.on import crossbar_layers
 from bitline.nn.stays_digital import DigitalOperation, digital_functions, digital_modules, plain_class, why_not
 from bitline.programming.cells import absent_blocks

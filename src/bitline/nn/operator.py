@@ -13,7 +13,7 @@ from torch import Tensor
 from bitline.mapping.lower import output_shape
 from bitline.nn.backward import gradients
 from bitline.nn.description import Description
-from bitline.nn.layers import CrossbarConv1d, CrossbarConv2d, CrossbarLayer, CrossbarLinear
+from bitline.nn.layer_types import CrossbarConv1d, CrossbarConv2d, CrossbarLayer, CrossbarLinear
 
 _KINDS = {kind.__name__: kind for kind in (CrossbarLinear, CrossbarConv1d, CrossbarConv2d)}
 

@@ -9,7 +9,7 @@ from bitline.files import write_text
 from bitline.report import bars, figures, page, plot, quantities, runs, sentences, text
 from bitline.report.plot import Figure, Json
 from bitline.report.runs import Entry
-from bitline.report.sheets import Cell, Columns, Head, Sheet, of
+from bitline.report.tables import Cell, Columns, Head, Sheet, of
 
 _COLORS = 14  # of parts in the style sheet
 _SMALL = 0.02  # components below this share in every run are drawn as one

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from bitline.evaluate.record import Evaluation, Layer, PartialSums
-from bitline.report import sheets, text
+from bitline.report import tables, text
 
 WIDTH, HEIGHT = 280, 150
 _LEFT, _RIGHT, _TOP, _BOTTOM = 34, 8, 10, 22
@@ -89,7 +89,7 @@ def _notes(layer: Layer, sums: PartialSums) -> tuple[str, ...]:
         + (f", envelope of {sums.ranges}" if many else ""),
         f"LSB {text.number(sums.lsb)}" + (" (median)" if many else ""),
         f"clipped {text.number(100 * layer.adc_clip_fraction, 2)} %",
-        "every conversion exact" if exact else f"SQNR {sheets.sqnr(layer)} dB",
+        "every conversion exact" if exact else f"SQNR {tables.sqnr(layer)} dB",
     )
 
 

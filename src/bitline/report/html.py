@@ -8,7 +8,7 @@ from bitline.chip.description import Chip
 from bitline.differences import flat
 from bitline.evaluate.record import Cost, Evaluation, Variant
 from bitline.files import write_text
-from bitline.report import cost_figures, figures, histograms, page, sentences, sheets, text
+from bitline.report import cost_figures, figures, histograms, page, sentences, tables, text
 from bitline.report.page import script_json
 from bitline.report.quantities import quantities
 
@@ -72,15 +72,15 @@ def render(evaluation: Evaluation, *, title: str | None = None, sweep: Sequence[
     )
 
 
-def _sheets(evaluation: Evaluation, sweep: Sequence[Variant]) -> dict[str, sheets.Sheet | None]:
+def _sheets(evaluation: Evaluation, sweep: Sequence[Variant]) -> dict[str, tables.Sheet | None]:
     every = {
-        "causes": sheets.causes(evaluation),
-        "chips": sheets.chips(evaluation),
-        "parts": sheets.parts(evaluation.cost),
-        "adc_models": sheets.adc_models(evaluation.cost),
-        "layers": sheets.layers(evaluation),
-        "digital": sheets.digital(evaluation),
-        "sweep": sheets.sweep(sweep),
+        "causes": tables.causes(evaluation),
+        "chips": tables.chips(evaluation),
+        "parts": tables.parts(evaluation.cost),
+        "adc_models": tables.adc_models(evaluation.cost),
+        "layers": tables.layers(evaluation),
+        "digital": tables.digital(evaluation),
+        "sweep": tables.sweep(sweep),
     }
     return {key: sheet if sheet.rows else None for key, sheet in every.items()}
 
@@ -138,18 +138,18 @@ def chip_unit(key: str, chip: Mapping[str, Any]) -> str | None:
     return _UNITS.get(key)
 
 
-def _chip(chip: Chip) -> list[sheets.Sheet]:
+def _chip(chip: Chip) -> list[tables.Sheet]:
     """Return one table for each record of the chip, and a first one for the keys outside any."""
     apart = {"name", "about", "doi", "deviations"}  # told in words above the tables
-    lines: dict[str, list[list[sheets.Cell]]] = {}
+    lines: dict[str, list[list[tables.Cell]]] = {}
     keys = flat(chip.model_dump(mode="json", exclude=apart))
     for key, value in keys.items():
         record, _, name = key.rpartition(".") if key.count(".") == 0 else key.partition(".")
         unit = chip_unit(key, keys)
         words = text.quantity(value, unit) if unit and text.finite(value) is not None else text.plain(value)
-        lines.setdefault(record, []).append([sheets.Cell(name), sheets.Cell(words)])
-    heads = [sheets.Head("key", numeric=False), sheets.Head("value", numeric=False)]
-    return [sheets.Sheet(record or "the whole chip", heads, rows) for record, rows in lines.items()]
+        lines.setdefault(record, []).append([tables.Cell(name), tables.Cell(words)])
+    heads = [tables.Head("key", numeric=False), tables.Head("value", numeric=False)]
+    return [tables.Sheet(record or "the whole chip", heads, rows) for record, rows in lines.items()]
 
 
 def _provenance(evaluation: Evaluation) -> list[tuple[str, str]]:

@@ -6,7 +6,7 @@ from typing import Any
 
 from bitline.evaluate.record import Data
 from bitline.files import write_text
-from bitline.report import page, sentences, study_figures, study_sheets, text
+from bitline.report import page, sentences, study_figures, study_tables, text
 
 Study = Mapping[str, Any]
 
@@ -37,11 +37,11 @@ def render(study: Study) -> str:
         "training": study_figures.training(study),
     }
     sheets = {
-        "layers": study_sheets.layers(study),
-        "tiles": study_sheets.tiles(study),
-        "grid": study_sheets.grid(study),
-        "heights": study_sheets.heights(study),
-        "training": study_sheets.training(study),
+        "layers": study_tables.layers(study),
+        "tiles": study_tables.tiles(study),
+        "grid": study_tables.grid(study),
+        "heights": study_tables.heights(study),
+        "training": study_tables.training(study),
     }
     return page.render(
         "study.html",

@@ -11,7 +11,7 @@ from torch import Tensor
 from bitline.chip.description import Chip
 from bitline.chip.variants import ideal, lossless, with_cells
 from bitline.nn import IDEAL, crossbar_layers
-from bitline.nn.layers import CrossbarLayer
+from bitline.nn.layer import CrossbarLayer
 from bitline.study.subject import Subject, programs, spread
 
 MOST_CONVERSIONS = 2**26

@@ -27,7 +27,7 @@ from bitline.errors import ConversionError, nearest
 from bitline.network.batch_norm import BatchNorm
 from bitline.network.copy import copied
 from bitline.network.trace import MAPPED, modules
-from bitline.nn.layers import CrossbarLayer
+from bitline.nn.layer import CrossbarLayer
 
 Coupled = Literal["sum", "mean"]
 COUPLED: tuple[Coupled, ...] = get_args(Coupled)

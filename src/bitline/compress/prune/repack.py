@@ -18,7 +18,7 @@ from bitline.models.rewrite import Rewrite
 from bitline.network.batch_norm import BatchNorm, neighbours
 from bitline.network.copy import copied
 from bitline.network.trace import MAPPED, modules, run_hooked
-from bitline.nn.layers import CrossbarLayer
+from bitline.nn.layer import CrossbarLayer
 
 TOLERANCE = 1e-3
 """largest difference of an answer, relative to the largest answer"""

@@ -10,7 +10,7 @@ from torch.nn.utils.parametrize import is_parametrized
 from bitline.compress.result import UnchangedLayer
 from bitline.errors import ConversionError, nearest
 from bitline.models.blocks import Block
-from bitline.nn.layers import CrossbarLayer
+from bitline.nn.layer import CrossbarLayer
 
 Dense = nn.Conv2d | nn.Linear
 

@@ -1,4 +1,4 @@
-"""Layers whose product a chip computes; one class serves training and inference."""
+"""The three layers whose product a chip computes; one class serves training and inference."""
 
 from typing import Any, Self
 
@@ -8,11 +8,7 @@ from torch.nn import functional as F
 from bitline.chip.description import Chip
 from bitline.mapping.lower import Matmul
 from bitline.mapping.place import Strategy
-from bitline.nn.cells import IDEAL
 from bitline.nn.layer import CrossbarLayer
-from bitline.nn.read import Mode
-
-__all__ = ["IDEAL", "CrossbarConv1d", "CrossbarConv2d", "CrossbarLayer", "CrossbarLinear", "Mode"]
 
 
 class CrossbarLinear(CrossbarLayer, nn.Linear):

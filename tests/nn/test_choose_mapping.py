@@ -10,7 +10,7 @@ from bitline.errors import ConversionError
 from bitline.mapping.place import place
 from bitline.mapping.strategies import STRATEGIES
 from bitline.nn import cheapest_mapping, matmuls, to_crossbar
-from bitline.nn.mapping import OBJECTIVES, cheapest, parse, resolve
+from bitline.nn.choose_mapping import OBJECTIVES, cheapest, parse, resolve
 
 
 def separable() -> nn.Module:

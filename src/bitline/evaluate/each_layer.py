@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from bitline.chip.variants import ideal
 from bitline.nn import crossbar_layers, on
-from bitline.nn.layers import CrossbarLayer
+from bitline.nn.layer import CrossbarLayer
 
 T = TypeVar("T")
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from bitline.report import text
-from bitline.report.sheets import Cell, Columns, Head, Sheet, of
+from bitline.report.tables import Cell, Columns, Head, Sheet, of
 
 Study = Mapping[str, Any]
 
