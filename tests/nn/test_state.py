@@ -138,3 +138,14 @@ def test_a_state_from_before_layers_had_parts_gives_the_same_answers():
     other.load_state_dict({key: value for key, value in old.items() if key not in ("x", "y")})
     with pytest.raises(ConversionError, match="range unknown"):
         other(old["x"])
+
+
+@torch.no_grad()
+def test_ranges_that_are_written_in_place_are_the_ranges_of_the_next_answer(make_chip):
+    chip = make_chip(crossbar={"rows": 64, "cols": 64}, adc={"bits": 4, "policy": "calibrated"})
+    x = torch.rand(5, 12)
+    model = to_crossbar(nn.Sequential(nn.Linear(12, 8)), chip, example=x).model
+    calibrate(model, [x])
+    model(x)
+    model[0].ranges.adc_lsb.mul_(2)
+    assert torch.equal(model(x), copy.deepcopy(model)(x))

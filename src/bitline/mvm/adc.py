@@ -38,6 +38,10 @@ class AdcScale:
     low: int | None
     high: int | None
 
+    def copy(self) -> "AdcScale":
+        """The same ranges, which stay as they are when a buffer that they came from is written."""
+        return AdcScale(self.lsb.clone(), self.offset.clone(), self.low, self.high)
+
     def convert(self, a: Tensor) -> Tensor:
         """Return the codes of analog sums, float64; `a` broadcasts against `lsb`."""
         code = torch.round((a.double() - self.offset) / self.lsb)

@@ -55,6 +55,6 @@ def _layout(crossbars: Crossbars, scale: AdcScale) -> "Layout | None":
         return None
     kept = cast("Layout | None", crossbars.plans.get("triton"))
     if kept is None or not native.same_ranges(kept.scale, scale):
-        kept = triton.Layout(crossbars, scale)
+        kept = triton.Layout(crossbars, scale.copy())
         crossbars.plans["triton"] = kept
     return kept if kept.obstacle is None else None

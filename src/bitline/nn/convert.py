@@ -4,7 +4,6 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
-import torch
 from torch import Tensor, nn
 
 from bitline.chip.description import Chip
@@ -17,7 +16,7 @@ from bitline.network.copy import copied
 from bitline.network.trace import MAPPED, modules, trace
 from bitline.nn.layer import CrossbarLayer
 from bitline.nn.layer_types import CrossbarConv1d, CrossbarConv2d, CrossbarLinear
-from bitline.nn.on import crossbar_layers
+from bitline.nn.read import Pass
 from bitline.nn.stays_digital import DigitalOperation, digital_functions, digital_modules, plain_class, why_not
 from bitline.programming.cells import absent_blocks
 
@@ -121,11 +120,13 @@ def to_crossbar(
     chosen = choose(products, mapping or {})
     absent = {m.name: absent_blocks(layers[m.name], m, chip, chosen[m.name]) for m in products}
     placement = place(products, chip, mapping, absent)
-    replaced: dict[nn.Module, nn.Module] = {}
+    replaced: dict[nn.Module, CrossbarLayer] = {}
+    passes = Pass()
     for placed in placement.layers:
         layer = layers[placed.matmul.name]
         crossbars = _CLASSES[plain_class(layer)]
         replaced[layer] = crossbars.from_float(layer, chip, placed.matmul, placed.strategy)  # pyright: ignore[reportArgumentType]
+        replaced[layer].network_pass = passes
     for name, module in modules(model, everywhere=True):
         if module in replaced:
             if not name:
@@ -137,23 +138,9 @@ def to_crossbar(
         module.training = mode
         if isinstance(module, CrossbarLayer):
             module.ranges.training = mode
-    model.register_forward_pre_hook(_begin_pass)
-    model.register_forward_hook(_end_pass, always_call=True)
+    model.register_forward_pre_hook(passes.begin)
+    model.register_forward_hook(passes.end, always_call=True)
     return Conversion(model, ConversionReport(placement.layers, folded, tuple(digital)))
-
-
-def _begin_pass(model: nn.Module, _: object) -> None:
-    if torch.compiler.is_compiling():
-        return
-    for layer in crossbar_layers(model).values():
-        layer.call = 0
-
-
-def _end_pass(model: nn.Module, _: object, __: object) -> None:
-    if torch.compiler.is_compiling():
-        return
-    for layer in crossbar_layers(model).values():
-        layer.call = None
 
 
 def _keep(

@@ -26,14 +26,16 @@ from bitline.mapping.lower import (
 )
 from bitline.mapping.place import LayerPlacement, Strategy
 from bitline.mapping.quantize import InputFormat, RoundedBias, round_bias
+from bitline.mvm.adc import AdcScale
 from bitline.mvm.crossbars import Crossbars, Observer
 from bitline.mvm.gradient import Quantized, fake_quantize
 from bitline.mvm.paths import crossbar_mvm, native_plan
+from bitline.mvm.sum_histogram import minmax
 from bitline.nn.backward import Answer
 from bitline.nn.cells import IDEAL, Cells
 from bitline.nn.description import check_traceable, describe
 from bitline.nn.ranges import Ranges, find_ranges, quiet
-from bitline.nn.read import Mode, Read
+from bitline.nn.read import Mode, Pass, Read
 from bitline.nn.results import sort_results
 from bitline.physics.noise import ReadNoise
 
@@ -49,7 +51,7 @@ class CrossbarLayer(nn.Module):
             ``"float"``: the plain layer.
         chip_seed: which programmed chip this is; -1 for ideal cells.
         reads: images read since the chip was programmed, for each call within one pass of the network.
-        call: number of the next call within this pass; None outside of a pass of the whole network.
+        network_pass: of the network that the layer is in.
     """
 
     weight: Tensor
@@ -65,7 +67,8 @@ class CrossbarLayer(nn.Module):
         self.register_buffer("chip_seed", torch.tensor(IDEAL))
         self.chip = chip
         self.reads: dict[int, int] = {}
-        self.call: int | None = None
+        self.network_pass = Pass()
+        self._calls = (0, 0)
         self.register_load_state_dict_pre_hook(find_ranges)
         self.register_load_state_dict_post_hook(_check_ranges)
         # A layer with a hook is called by modules that would else compute around it (nn.TransformerEncoder).
@@ -180,14 +183,13 @@ class CrossbarLayer(nn.Module):
 
     def _count_reads(self, images: int) -> tuple[int, int]:
         """Return which call of this pass this is, and the number of its first image."""
-        call = self.call or 0
+        number, call = self._calls
+        if not self.network_pass.running or number != self.network_pass.number:
+            call = 0
+        self._calls = (self.network_pass.number, call + 1)
         first = self.reads.get(call, 0)
         self.reads[call] = first + images
-        if self.call is not None:
-            self.call += 1
         return call, first
-
-    # Inputs
 
     def check(self, x: Tensor) -> None:
         """Raise MappingError for an input that is NaN or infinite."""
@@ -246,12 +248,15 @@ class CrossbarLayer(nn.Module):
         chip, seed = chip or self.chip, int(self.chip_seed) if seed is None else seed
         weights = self.cells.weights(self._itself)
         crossbars = weights.crossbars(chip, seed, signed=bool(self.ranges.input_signed))
-        scale = self.ranges.scale(crossbars, (rows for _, rows in self._runs(q)), in_use(self.whole_placement))
+        scale = self.ranges.scale(crossbars, lambda: self._range_of(q, crossbars))
         noise = None
         if seed != IDEAL and self.converts and not isinstance(chip.cell.read_noise, NoReadNoise):
             key = seeds.derive(seed, self.cells.matmul.name, "read noise", call)
             noise = ReadNoise(chip.cell, key, first_image)
         return Read(chip, weights, crossbars, scale, native_plan(q, crossbars, scale, noise), noise)
+
+    def _range_of(self, q: Tensor, crossbars: Crossbars) -> AdcScale:
+        return minmax((rows for _, rows in self._runs(q)), crossbars, in_use(self.whole_placement))
 
     def multiply(self, q: Tensor, read: Read, *, observer: Observer | None = None) -> Tensor:
         """Multiply integer inputs by the layer's crossbars.
@@ -280,8 +285,6 @@ class CrossbarLayer(nn.Module):
     def crossbars(self, chip: Chip, seed: int) -> Crossbars:
         """The layer's cells as they are programmed on a chip; drawn once, the same on every torch device."""
         return self.cells.weights(self._itself).crossbars(chip, seed, signed=bool(self.ranges.input_signed))
-
-    # Back to real numbers
 
     def real(self, y: Tensor, x: Tensor, read: Read) -> Tensor:
         """Turn integer products of a read, (images, positions, groups, cols), into the layer's output for input `x`."""
@@ -322,8 +325,6 @@ class CrossbarLayer(nn.Module):
         rounded = self._rounded_bias(factor)
         return self.bias if rounded is None or self.bias is None else rounded.value.to(self.bias.dtype)
 
-    # Weights
-
     def integer_weights(self) -> Tensor:
         """What the cells are to hold, (groups, rows, cols), integers of a floating dtype."""
         return self.cells.weights(self._itself).integers(self.chip.weights)
@@ -347,8 +348,6 @@ class CrossbarLayer(nn.Module):
             )
         signed = bool(self.ranges.input_signed)
         return self.cells.programmed_weights(self._itself, self.chip, int(self.chip_seed), signed=signed)
-
-    # Changes
 
     def forget(self) -> None:
         """Drop what was counted."""

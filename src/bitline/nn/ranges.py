@@ -1,7 +1,7 @@
 """The input and ADC ranges of one layer: what is kept when a network is moved, saved and loaded, and may train."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
@@ -20,7 +20,7 @@ from bitline.mapping.quantize import InputFormat, quantize, widen
 from bitline.mvm import adc
 from bitline.mvm.adc import AdcScale, snap
 from bitline.mvm.crossbars import Crossbars
-from bitline.mvm.sum_histogram import SumHistogram, minmax
+from bitline.mvm.sum_histogram import SumHistogram
 from bitline.nn.cells import IDEAL, CellWeights
 
 FEWEST = 8
@@ -142,13 +142,12 @@ class Ranges(nn.Module):
         dtype = torch.int32 if form.bits > 8 else torch.int8 if form.signed else torch.uint8
         return quantize(widen(x.detach()), scale, *form.limits).to(dtype)
 
-    def scale(self, crossbars: Crossbars, batch: Iterable[Tensor], used: Tensor | None) -> AdcScale:
+    def scale(self, crossbars: Crossbars, of_batch: Callable[[], AdcScale]) -> AdcScale:
         """Ranges of the ADCs on the chip of some crossbars.
 
         Args:
             crossbars: of the layer.
-            batch: input vectors, which decide ranges under `batch_minmax` only.
-            used: which stored columns there are, see `bitline.mapping.encode.in_use`.
+            of_batch: ranges of the batch at hand, asked for under `batch_minmax` only.
 
         Raises:
             ConversionError: a calibrated range is asked for before calibration.
@@ -163,7 +162,7 @@ class Ranges(nn.Module):
             case "fixed":
                 scale = adc.fixed(product)
             case "batch_minmax":
-                scale = minmax(batch, crossbars, used)
+                scale = of_batch()
             case "calibrated" | "trained":
                 scale = AdcScale(self.lsb, self.offset, *adc.code_range(chip_adc, product))
                 if not bool((scale.lsb + scale.offset).isfinite().all()):

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, replace
 from typing import Literal
 
+import torch
 from torch import Tensor
 
 from bitline.chip.description import Chip
@@ -14,6 +15,29 @@ from bitline.physics.noise import ReadNoise
 
 Mode = Literal["chip", "linear", "float"]
 """what answers: crossbars; crossbars whose conversions neither round nor clip; the plain layer"""
+
+
+class Pass:
+    """Passes of a whole network, one after the other: they number the calls of a layer that runs several times in one.
+
+    Attributes:
+        running: whether one is.
+        number: of the pass.
+    """
+
+    def __init__(self) -> None:
+        self.running = False
+        self.number = 0
+
+    def begin(self, *_: object) -> None:
+        """A hook for before the network runs."""
+        if not torch.compiler.is_compiling():
+            self.running, self.number = True, self.number + 1
+
+    def end(self, *_: object) -> None:
+        """A hook for after it has run, or failed."""
+        if not torch.compiler.is_compiling():
+            self.running = False
 
 
 @dataclass(frozen=True)

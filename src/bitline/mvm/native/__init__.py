@@ -220,7 +220,7 @@ def plan(crossbars: Crossbars, scale: AdcScale, path: str, noise: ReadNoise | No
         made = Plan(crossbars, scale, path, noise=noise)
     except MappingError as error:
         made = str(error)
-    crossbars.plans[path, noise is None] = (scale, made)
+    crossbars.plans[path, noise is None] = (scale.copy(), made)
     return made
 
 
