@@ -284,7 +284,8 @@ def adaptation() -> str:
         point = found.get((switches, condition))
         return "" if point is None else f"{point['mean']:.1f} ± {point['std']:.1f} ({point['worst']:.1f})"
 
-    rows = [[name, *(cell(name, c) for c in conditions)] for name in dict.fromkeys(p["switches"] for p in points)]
+    names = {p["switches"]: p["switches"].replace("recentre", "bias correction") for p in points}
+    rows = [[shown, *(cell(name, c) for c in conditions)] for name, shown in names.items()]
     note = (
         f"Accuracy in %, mean ± std (worst) of {setting['chips']} programmed chips, {setting['images']} test images; "
         f"{100 * setting['test_accuracy']:.1f} % in floating point."

@@ -1,8 +1,10 @@
 """Files are whole or absent, and damaged ones are told."""
 
+import json
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -91,3 +93,39 @@ def test_the_module_does_not_load_torch():
     program = "import sys, bitline.files; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
+
+
+def test_threads_that_write_one_file_leave_one_of_their_versions(tmp_path):
+    path = tmp_path / "file.json"
+
+    def write(number: int) -> None:
+        for _ in range(20):
+            files.write_json(path, {"number": number})
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(write, range(4)))
+    assert files.read_json(path)["number"] in range(4)
+    assert [place.name for place in tmp_path.iterdir()] == ["file.json"]
+
+
+def test_a_link_stays_a_link(tmp_path):
+    (tmp_path / "real.json").write_text("{}")
+    (tmp_path / "link.json").symlink_to(tmp_path / "real.json")
+    files.write_json(tmp_path / "link.json", {"a": 1})
+    assert (tmp_path / "link.json").is_symlink()
+    assert files.read_json(tmp_path / "real.json") == {"a": 1}
+
+
+def test_what_is_no_file_is_written_to_and_never_replaced(tmp_path):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with ThreadPoolExecutor(1) as pool:
+        text = pool.submit(pipe.read_text)
+        files.write_json(pipe, {"a": 1})
+        assert json.loads(text.result()) == {"a": 1}
+    assert pipe.is_fifo()
+
+
+def test_a_folder_is_refused_by_its_name(tmp_path):
+    with pytest.raises(ExportError, match="it is a folder"):
+        files.write_json(tmp_path, {})

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
         ConversionReport,
         calibrate,
         crossbar_layers,
+        on,
         placement,
         program,
         set_chip,
@@ -36,6 +37,7 @@ __all__ = [
     "crossbar_layers",
     "crossbar_mvm",
     "load_chip",
+    "on",
     "placement",
     "presets",
     "program",
@@ -49,7 +51,7 @@ _HOME = {
     "Chip": "bitline.chip",
     "presets": "bitline.chip",
     "replace": "bitline.chip",
-    "Crossbars": "bitline.mvm.torch_fast",
+    "Crossbars": "bitline.mvm.crossbars",
     "crossbar_mvm": "bitline.mvm.torch_fast",
 }
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import secrets
 from collections.abc import Generator, Iterable, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -46,7 +47,7 @@ class Tensors(NamedTuple):
 def new_file(path: Path) -> Generator[Path]:
     """Give a path to write to; once that file is complete it is flushed to disk and takes its place at `path`.
 
-    A killed process leaves the file that was there before, or none.
+    A killed process leaves the file that was there before, or none. A link stays a link, and a device is written to.
 
     Args:
         path: where the file goes; its folder is created.
@@ -54,18 +55,24 @@ def new_file(path: Path) -> Generator[Path]:
     Raises:
         ExportError: it cannot be written.
     """
-    part = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    place = path.resolve()
+    if place.is_dir():
+        raise ExportError(f"cannot write {path}: it is a folder")
+    whole = place.is_file() or not place.exists()
+    part = place.with_name(f".{place.name}.{os.getpid()}.{secrets.token_hex(4)}.tmp") if whole else place
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        place.parent.mkdir(parents=True, exist_ok=True)
         yield part
-        with part.open("rb") as file:
-            os.fsync(file.fileno())
-        os.replace(part, path)
+        if whole:
+            with part.open("rb") as file:
+                os.fsync(file.fileno())
+            os.replace(part, place)
     except OSError as error:
         raise ExportError(f"cannot write {path}: {error}") from error
     finally:
-        with suppress(OSError):
-            part.unlink(missing_ok=True)
+        if whole:
+            with suppress(OSError):
+                part.unlink(missing_ok=True)
 
 
 def remove_parts(folder: Path, names: Iterable[str]) -> None:

@@ -336,3 +336,24 @@ def test_a_transformer_that_would_compute_around_its_layers_calls_them(make_chip
     calibrate(converted, [images])
     with torch.no_grad():
         assert not torch.equal(converted(images), block(images))
+
+
+class WithChild(nn.Linear):
+    """A plain linear layer by what it computes, with a child that takes no part."""
+
+    def __init__(self, rows: int, cols: int) -> None:
+        super().__init__(rows, cols)
+        self.extra = nn.Identity()
+
+
+def test_a_layer_with_children_is_replaced_whole(make_chip):
+    x = torch.rand(3, 8)
+    net = nn.Sequential(WithChild(8, 4), nn.ReLU(), nn.Linear(4, 2)).eval()
+    net[2].train()
+    model = to_crossbar(net, wide(make_chip), example=x).model
+    assert [module.training for module in (model[0], model[0].ranges, model[2], model[2].ranges)] == [
+        False,
+        False,
+        True,
+        True,
+    ]

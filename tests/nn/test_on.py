@@ -7,7 +7,7 @@ from torch import nn
 from bitline.chip import replace
 from bitline.chip.variants import ideal, with_cells
 from bitline.errors import ConversionError
-from bitline.nn import IDEAL, calibrate, crossbar_layers, on, placement, program, to_crossbar
+from bitline.nn import IDEAL, calibrate, crossbar_layers, on, placement, program, set_chip, to_crossbar
 
 
 @pytest.fixture
@@ -76,10 +76,10 @@ def test_one_layer_may_be_on_a_chip_of_its_own(network):
 @pytest.mark.parametrize(
     ("override", "what"),
     [
-        ("weights.bits=3", "differs in weights"),
+        ("weights.bits=3", r"differs in weights \(bits=4"),
         ("inputs.bits=3", "differs in inputs"),
         ("crossbar.rows=16", "differs in crossbar"),
-        ("adc.bits=3", "ADC ranges are not those of chip small"),
+        ("adc.bits=3", r"differs in adc \(.*bits=4.* there, .*bits=3.* here\)"),
     ],
 )
 def test_a_chip_that_asks_for_other_ranges_or_integers_is_refused_before_anything_moves(network, override, what):
@@ -88,3 +88,27 @@ def test_a_chip_that_asks_for_other_ranges_or_integers_is_refused_before_anythin
     with pytest.raises(ConversionError, match=what), on(model, replace(placement(model).chip, override)):
         pass
     assert state(model) == before
+
+
+@torch.no_grad()
+def test_errors_that_training_holds_on_to_are_there_afterwards(make_chip):
+    chip = make_chip(cell={"programming": {"kind": "lognormal", "sigma": 0.3}}, adc={"policy": "lossless"})
+    x = torch.rand(6, 12)
+    model = to_crossbar(nn.Sequential(nn.Linear(12, 8)), chip, example=x).model
+    calibrate(model, [x])
+    program(model, 3)
+    model[0].mode = "linear"
+    model(x)
+    model[0].weight += 0.3 * torch.rand_like(model[0].weight)
+    held = model(x)
+    with on(model, seed=4):
+        assert not torch.equal(model(x), held)
+    assert torch.equal(model(x), held)
+
+
+def test_ranges_that_are_fitted_within_are_not_kept_for_another_chip_without_a_word(network):
+    model, _ = network
+    chip = placement(model).chip
+    with pytest.raises(ConversionError, match=r"calibrate and set_chip outside"), on(model, chip, 1):
+        set_chip(model, replace(chip, "adc.bits=2"))
+    assert placement(model).chip == chip

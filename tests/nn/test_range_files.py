@@ -1,6 +1,7 @@
 """The file that ADC ranges are kept in: it gives them back exactly, and nothing that does not fit."""
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -8,6 +9,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from bitline import load_chip
 from bitline.chip import replace
 from bitline.errors import BitlineError, ConversionError, DataError
 from bitline.nn import (
@@ -142,3 +144,22 @@ def test_files_belong_to_chips_whose_adcs_keep_ranges(make_chip, tmp_path):
     for call in (load_ranges, save_ranges):
         with pytest.raises(BitlineError, match="keeps no ranges; allowed: 'calibrated'"):
             call(model, path)
+
+
+@torch.no_grad()
+def test_a_file_from_before_fingerprints_still_fits_its_chip():
+    chip, path = (
+        load_chip("rram-22nm", ["adc.bits=4"]),
+        Path(__file__).parent / "ranges_before_fingerprints.safetensors",
+    )
+    torch.manual_seed(0)
+    net, x = nn.Sequential(nn.Linear(12, 8), nn.ReLU(), nn.Linear(8, 4)), torch.rand(6, 12)
+    model = to_crossbar(net, chip, example=x).model
+    load_ranges(model, path)
+    wanted = to_crossbar(net, chip, example=x).model
+    calibrate(wanted, [x])
+    assert torch.equal(model(x), wanted(x))
+    with pytest.raises(ConversionError, match=r"adc\.bits = 4; chip rram-22nm has 5"):
+        load_ranges(to_crossbar(net, replace(chip, "adc.bits=5"), example=x).model, path)
+    corrected = replace(chip, "weights.encoding={kind='offset', correction='measured'}")
+    load_ranges(to_crossbar(net, corrected, example=x).model, path)

@@ -103,3 +103,8 @@ def test_a_file_of_another_kind_is_refused(tmp_path, content, said):
     (tmp_path / "recipe.json").write_text(json.dumps(content))
     with pytest.raises(DataError, match=said):
         recipe_file.read(tmp_path)
+
+
+def test_training_on_the_chip_that_a_recipe_no_longer_does_is_refused(tmp_path):
+    with pytest.raises(DataError, match="aware is 'psum': recipe conventional trained on the chip in version 1"):
+        recipe_file.read(first(tmp_path, "conventional", aware="psum", chip_epochs=2))

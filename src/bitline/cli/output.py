@@ -17,6 +17,14 @@ if TYPE_CHECKING:
 
 def emit(evaluation: Evaluation, *, json_file: str | None, html: Path | None) -> None:
     """Show an evaluation: tables unless JSON goes to the terminal, and the files asked for."""
+    told: list[str] = []
+    if json_file not in (None, "-"):  # files first: whoever reads the terminal may stop reading
+        write_json(Path(json_file), evaluation.to_json())
+        told.append(f"evaluation: {json_file}")
+    if html is not None:
+        from bitline.report import html as page
+
+        told.append(f"page: {page.write(evaluation, html)}")
     if json_file == "-":
         json.dump(evaluation.to_json(), sys.stdout, indent=1)
         sys.stdout.write("\n")
@@ -24,10 +32,5 @@ def emit(evaluation: Evaluation, *, json_file: str | None, html: Path | None) ->
         from bitline.report import terminal
 
         terminal.print_evaluation(evaluation)
-        if json_file is not None:
-            write_json(Path(json_file), evaluation.to_json())
-            typer.echo(f"evaluation: {json_file}")
-    if html is not None:
-        from bitline.report import html as page
-
-        typer.echo(f"page: {page.write(evaluation, html)}", err=json_file == "-")
+    for line in told:
+        typer.echo(line, err=json_file == "-")

@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 
 from bitline.errors import DataError, ExportError
-from bitline.files import new_file, read_tensors
+from bitline.files import new_file, read_tensors, remove_parts
 
 ARRAYS = ("train_images", "train_labels", "test_images", "test_labels")
 
@@ -61,9 +61,11 @@ def cached(key: str, decode: Callable[[], Decoded]) -> Decoded:
     entry = _read(place)
     if entry is not None:
         return entry
+    decoded = decode()
+    remove_parts(place.parent, [place.name])
     try:
         with new_file(place) as part:
-            _write(part, decode())
+            _write(part, decoded)
     except (ExportError, SafetensorError) as error:
         raise DataError(f"cannot write decoded images to {place} ({error}); set XDG_CACHE_HOME") from error
     shutil.rmtree(place.with_suffix(""), ignore_errors=True)  # entries were folders once

@@ -21,70 +21,14 @@ if TYPE_CHECKING:
 
 # ITU-T T.81 (JPEG), table K.1: the luminance table that libjpeg scales by the quality asked for.
 _JPEG_LUMINANCE = (
-    16,
-    11,
-    10,
-    16,
-    24,
-    40,
-    51,
-    61,
-    12,
-    12,
-    14,
-    19,
-    26,
-    58,
-    60,
-    55,
-    14,
-    13,
-    16,
-    24,
-    40,
-    57,
-    69,
-    56,
-    14,
-    17,
-    22,
-    29,
-    51,
-    87,
-    80,
-    62,
-    18,
-    22,
-    37,
-    56,
-    68,
-    109,
-    103,
-    77,
-    24,
-    35,
-    55,
-    64,
-    81,
-    104,
-    113,
-    92,
-    49,
-    64,
-    78,
-    87,
-    103,
-    121,
-    120,
-    101,
-    72,
-    92,
-    95,
-    98,
-    112,
-    100,
-    103,
-    99,
+    "16 11 10 16 24 40 51 61 "
+    "12 12 14 19 26 58 60 55 "
+    "14 13 16 24 40 57 69 56 "
+    "14 17 22 29 51 87 80 62 "
+    "18 22 37 56 68 109 103 77 "
+    "24 35 55 64 81 104 113 92 "
+    "49 64 78 87 103 121 120 101 "
+    "72 92 95 98 112 100 103 99"
 )
 
 
@@ -208,7 +152,7 @@ def _jpeg_quality(table: tuple[int, ...]) -> int | None:
     """Return the libjpeg quality that scales table K.1 to this sorted one, or nothing if none does."""
     for quality in range(100, 0, -1):
         scale = 5000 // quality if quality < 50 else 200 - 2 * quality
-        scaled = (min(max((entry * scale + 50) // 100, 1), 255) for entry in _JPEG_LUMINANCE)
+        scaled = (min(max((entry * scale + 50) // 100, 1), 255) for entry in map(int, _JPEG_LUMINANCE.split()))
         if tuple(sorted(scaled)) == table:
             return quality
     return None

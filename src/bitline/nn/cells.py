@@ -39,7 +39,8 @@ class Cells:
         self.strategy: Strategy = strategy
         self._weights: CellWeights | None = None
         self._whole = _Last()
-        self._errors: Tensor | None = None
+        self.errors: Tensor | None = None
+        """of the weights, weight units, as `programmed_weights` holds them; None until it is called"""
 
     def weights(self, layer: Lowerable) -> "CellWeights":
         """The weights that a layer has now; the same object while they stay as they are, by whatever means."""
@@ -60,15 +61,15 @@ class Cells:
         """
         weights = self.weights(layer)
         q = weights.integers(chip.weights)
-        if self._errors is None:
+        if self.errors is None:
             effective = effective_weights(weights.crossbars(chip, seed, signed=signed))
-            self._errors = (effective - q).to(q.dtype)
-        w = (q + self._errors) * weights.unit(chip.weights)
+            self.errors = (effective - q).to(q.dtype)
+        w = (q + self.errors) * weights.unit(chip.weights)
         return w.transpose(1, 2).reshape(layer.weight.shape).to(layer.weight.dtype)
 
     def forget_errors(self) -> None:
         """Take other errors at the next call of `programmed_weights`: the cells are written again."""
-        self._errors = None
+        self.errors = None
 
 
 class CellWeights:

@@ -133,11 +133,8 @@ def to_crossbar(
                 model = replaced[module]
             else:
                 model.set_submodule(name, replaced[module])
-    for name, mode in training.items():
-        module = model.get_submodule(name)
-        module.training = mode
-        if isinstance(module, CrossbarLayer):
-            module.ranges.training = mode
+    for name, module in modules(model, everywhere=True):
+        module.training = training[name if name in training else name.rpartition(".")[0]]
     model.register_forward_pre_hook(passes.begin)
     model.register_forward_hook(passes.end, always_call=True)
     return Conversion(model, ConversionReport(placement.layers, folded, tuple(digital)))

@@ -2,6 +2,7 @@
 
 from collections.abc import Generator
 from contextlib import contextmanager
+from operator import attrgetter
 from typing import cast
 
 from torch import nn
@@ -81,41 +82,47 @@ def on(model: nn.Module, chip: Chip | None = None, seed: int = IDEAL) -> Generat
 
     Args:
         model: converted.
-        chip: a variant of the chip it is on, which differs in ADC or physics only; None: that chip itself.
+        chip: a variant of the chip it is on: the same integers and calibrated ADC ranges, but other errors of cells,
+            or an ADC that needs no calibration, such as a lossless one. None: that chip itself.
         seed: of the programmed chip; -1 for ideal cells.
 
     Raises:
         ConversionError: nothing is on crossbars, or a chip for which the ranges or the integers are not those of the
-            network; `set_chip` moves to such a chip.
+            network, or that were changed within; `set_chip` moves to such a chip.
     """
     layers = list(crossbar_layers(model).values())
     if chip is not None:
         for layer in layers:
             _check_variant(layer, chip)
-    before = [(layer.chip, int(layer.chip_seed), layer.reads) for layer in layers]
+    before = [(layer.chip, int(layer.chip_seed), layer.reads, layer.cells.errors) for layer in layers]
+    formats = [int(layer.ranges.calibrated_for) for layer in layers]
     try:
         for layer in layers:
             if chip is not None:
                 layer.chip = chip
             layer.program(seed)
         yield
+        for layer, number in zip(layers, formats, strict=True):
+            if chip is not None and (layer.chip is not chip or int(layer.ranges.calibrated_for) != number):
+                raise ConversionError(
+                    f"layer {layer.matmul.name} got ADC ranges of chip {layer.chip.name} within `with on(...)`, after "
+                    f"which it is on another: calibrate and set_chip outside of it"
+                )
     finally:
-        for layer, (own, own_seed, reads) in zip(layers, before, strict=True):
+        for layer, (own, own_seed, reads, errors) in zip(layers, before, strict=True):
             layer.chip = own
             layer.program(own_seed)
-            layer.reads = reads
+            layer.reads, layer.cells.errors = reads, errors
 
 
 def _check_variant(layer: CrossbarLayer, chip: Chip) -> None:
-    own = layer.chip
-    differ = [key for key in ("weights", "inputs", "crossbar", "dac") if getattr(own, key) != getattr(chip, key)]
-    if differ:
-        raise ConversionError(
-            f"layer {layer.matmul.name} is on chip {own.name}, from which chip {chip.name} differs in "
-            f"{', '.join(differ)}; allowed: other ADCs and cells. Move with set_chip(model, chip)"
-        )
+    own, kept = layer.chip, ("weights", "inputs", "crossbar", "dac")
     if chip.adc.keeps_ranges and layer.converts and not layer.ranges.fits(chip):
+        kept = (*kept, "adc", "cell.bits", "cell.leak")
+    pairs = {key: (attrgetter(key)(own), attrgetter(key)(chip)) for key in kept}
+    told = [f"{key} ({mine} there, {other} here)" for key, (mine, other) in pairs.items() if mine != other]
+    if told:
         raise ConversionError(
-            f"layer {layer.matmul.name}: its ADC ranges are not those of chip {chip.name}; move with "
-            "set_chip(model, chip), and calibrate"
+            f"layer {layer.matmul.name} is on chip {own.name}, whose integers and ADC ranges it has; this chip "
+            f"{chip.name} differs in {'; '.join(told)}. Move with set_chip(model, chip), which fits its ranges"
         )

@@ -95,7 +95,8 @@ class Ranges(nn.Module):
         """Say what is known."""
         known = [f"input_scale={float(self.input_scale):g}"] if bool(self.input_scale.isfinite()) else []
         if bool(self.adc_lsb.isfinite().all()):
-            known.append(f"adc_lsb={tuple(self.adc_lsb.shape)}")
+            lsb = self.lsb
+            known.append(f"{lsb.numel()} ADC ranges, LSB {float(lsb.min()):g} to {float(lsb.max()):g} levels")
         return ", ".join(known) or "unknown"
 
     @classmethod
@@ -185,7 +186,7 @@ class Ranges(nn.Module):
         fits = known and int(self.calibrated_for) == formats(chip, self.layout)
         if self.log2_lsb is not None and not fits:
             raise ConversionError(
-                f"ADC ranges train for chip {chip.name}; "
+                f"ADC ranges train that would not be those of chip {chip.name}; "
                 "call keep_ranges(model) before moving to other ADCs or number formats"
             )
         return fits

@@ -22,6 +22,7 @@ from bitline.files import (
     FRONT,
     JOURNAL,
     KERNELS,
+    LEFT,
     METRICS,
     ON_CHIP,
     PACKED,
@@ -35,6 +36,7 @@ from bitline.files import (
     WEIGHTS,
     new_file,
     read_json,
+    remove_parts,
     write_json,
 )
 from bitline.models.files import ModelRecord
@@ -57,6 +59,7 @@ def prepare(out: Path, config: Recipe, if_exists: IfExists) -> bool:
     """
     if out.exists() and not out.is_dir():
         raise DataError(f"{out} is a file; choose another --out")
+    remove_parts(out, (RECIPE, CHIP, RANGES, BEFORE, UNTRAINED, AFTER, PRUNING, LEFT, TRIALS, FRONT))
     if config.run.resolve().is_relative_to(out.resolve()):
         raise DataError(f"{out} holds the network that the recipe begins with, {config.run}; choose another --out")
     if not out.exists() or not any(out.iterdir()):

@@ -49,6 +49,11 @@ def read(folder: Path) -> Recipe:
 def _from_first(given: dict[str, Any]) -> dict[str, Any]:
     """Drop what the recipe does not have where it says nothing; None was the recipe's own value."""
     record = record_of(given["recipe"])
+    if given["recipe"] == "conventional" and given.get("aware") not in (None, "none"):
+        raise DataError(
+            f"aware is {given['aware']!r}: recipe conventional trained on the chip in version 1; "
+            "now recipes quantization-aware and psum-aware do"
+        )
     named = {_RENAMED.get(key, key): value for key, value in given.items() if value is not None}
     return {key: value for key, value in named.items() if key in record.model_fields or not _idle(key, value)}
 

@@ -6,7 +6,7 @@ from typing import Any, cast
 
 from bitline.differences import differences
 from bitline.errors import DataError
-from bitline.files import read_json, write_json
+from bitline.files import read_json, remove_parts, write_json
 
 
 class Record:
@@ -33,6 +33,7 @@ class Record:
         Raises:
             DataError: a record exists and is not to be resumed, is of another kind, or was made with other settings.
         """
+        remove_parts(path.parent, [path.name])
         if not path.exists():
             return cls(path, dict(head))
         content = read_json(path)

@@ -198,8 +198,8 @@ def test_labels_beside_the_inputs_are_passed_over(model):
 
 def test_linear_layers_are_listed_unless_asked_for_and_the_last_one_always(model):
     assert {item.name: item.why for item in regroup(model, DATA, rows=12).report.unchanged} == {
-        "11": "a linear layer; linear=True rewrites it",
-        "14": "a linear layer; linear=True rewrites it",
+        "11": "a linear layer; these are rewritten where asked for (linear=True, --split-linear)",
+        "14": "a linear layer; these are rewritten where asked for (linear=True, --split-linear)",
         "17": "the last layer",
     }
     found = regroup(model, DATA, rows=12, linear=True)
@@ -354,4 +354,4 @@ def test_the_report_says_what_became_of_every_layer(model):
     lines = str(regroup(model, DATA, rows=ROWS, mix=True).report).splitlines()
 
     assert lines[0].startswith("3: group, 2 groups, mixed in 1, 72 rows, row tiles 2 -> 1, kept best ")
-    assert lines[-1] == "14: left, a linear layer; linear=True rewrites it"
+    assert lines[-1] == "14: left, a linear layer; these are rewritten where asked for (linear=True, --split-linear)"

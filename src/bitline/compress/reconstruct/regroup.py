@@ -86,7 +86,7 @@ def _why_not(reconstruction: Reconstruction, name: str, activations: Activations
     if isinstance(layer, nn.Linear) and name == reconstruction.last:
         return "the last layer"
     if isinstance(layer, nn.Linear) and not linear:
-        return "a linear layer; linear=True rewrites it"
+        return "a linear layer; these are rewritten where asked for (linear=True, --split-linear)"
     if activations.axes != layer.weight.dim():
         return f"its input has {activations.axes} axes"
     return ""
