@@ -129,15 +129,15 @@ def placed_network(
     else:
         options = {"width": width, "in_channels": image[0], "image_size": image[1], "num_classes": classes}
         network = make(model, **({} if is_file_spec(model) else options)).eval()
-    found = matmuls(network, image)
-    if not found:
+    products = matmuls(network, image)
+    if not products:
         raise ConversionError(f"{model} has no layer that a crossbar can hold")
-    pooled = poolings(network, torch.zeros(1, *image), [matmul.name for matmul in found])
-    layout = resolve(mapping, lambda: found, chip)
-    chosen = choose(found, layout or {})
+    pooled = poolings(network, torch.zeros(1, *image), [matmul.name for matmul in products])
+    layout = resolve(mapping, lambda: products, chip)
+    chosen = choose(products, layout or {})
     layers = dict(network.named_modules())
-    absent = {m.name: absent_blocks(layers[m.name], m, chip, chosen[m.name]) for m in found} if trained else {}  # pyright: ignore[reportArgumentType]
-    return place(found, chip, layout, absent), pooled
+    absent = {m.name: absent_blocks(layers[m.name], m, chip, chosen[m.name]) for m in products} if trained else {}  # pyright: ignore[reportArgumentType]
+    return place(products, chip, layout, absent), pooled
 
 
 def _show_computing(alone: ComputingCost) -> None:

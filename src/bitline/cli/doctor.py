@@ -66,25 +66,25 @@ def command(
     given = {name: value for name, value in options.items() if value is not None}
     if subject is None and (given or overrides or trust_code):
         raise DataError("options of a network and a chip need --explain MODEL CHIP")
-    found: dict[str, Any] = {"bitline": __version__, **asdict(machine())}
+    facts: dict[str, Any] = {"bitline": __version__, **asdict(machine())}
     if subject is not None:
         from bitline.chip import load
 
         network, image = _network(subject[0], given, trust_code=trust_code)
         target = load(subject[1], overrides or ())
-        found["explain"] = {"model": subject[0], **explained(network, image, target)}
+        facts["explain"] = {"model": subject[0], **explained(network, image, target)}
     if json_file == "-":
         import json
 
-        typer.echo(json.dumps(found, indent=1))
+        typer.echo(json.dumps(facts, indent=1))
         return
-    show(found)
+    show(facts)
     if json_file is not None:
         from pathlib import Path
 
         from bitline.files import write_json
 
-        write_json(Path(json_file), found)
+        write_json(Path(json_file), facts)
         typer.echo(f"doctor: {json_file}")
 
 
@@ -122,7 +122,7 @@ def explained(network: nn.Module, image: tuple[int, int, int], chip: Chip) -> di
 
 
 def _ranges(chip: Chip, image: tuple[int, int, int]) -> str:
-    """Say where the ranges come from that paths were found with."""
+    """Say where the ranges come from that paths were facts with."""
     what = "input and ADC ranges" if chip.adc.keeps_ranges else "input ranges"
     follow = "; ADC ranges follow each batch, here a random one" if chip.adc.policy == "batch_minmax" else ""
     shape = " x ".join(map(str, image))
@@ -158,24 +158,24 @@ def _network(model: str, given: Mapping[str, Any], *, trust_code: bool) -> tuple
     return network, (image["in_channels"], image["image_size"], image["image_size"])
 
 
-def show(found: Mapping[str, Any]) -> None:
-    """Print what was found."""
+def show(facts: Mapping[str, Any]) -> None:
+    """Print what was facts."""
     from rich.console import Console
 
     console = Console(highlight=False)
-    console.print(_facts(found))
-    console.print(_paths(found))
-    if "explain" in found:
-        _show_layers(found["explain"], console)
+    console.print(_facts(facts))
+    console.print(_paths(facts))
+    if "explain" in facts:
+        _show_layers(facts["explain"], console)
 
 
-def _facts(found: Mapping[str, Any]) -> Table:
+def _facts(facts: Mapping[str, Any]) -> Table:
     from rich.markup import escape
 
     table = _table("", "", header=False)
-    features, kernels, triton = found["features"], found["kernels"], found["triton"]
-    threads = f"{found['threads']} thread{'s' if found['threads'] > 1 else ''}"
-    rows = [("bitline", found["bitline"]), ("torch", f"{found['torch']}, {threads}"), ("processor", found["processor"])]
+    features, kernels, triton = facts["features"], facts["kernels"], facts["triton"]
+    threads = f"{facts['threads']} thread{'s' if facts['threads'] > 1 else ''}"
+    rows = [("bitline", facts["bitline"]), ("torch", f"{facts['torch']}, {threads}"), ("processor", facts["processor"])]
     if features is None:
         rows.append(("  features", "this system does not say"))
     else:
@@ -186,18 +186,18 @@ def _facts(found: Mapping[str, Any]) -> Table:
     rows.append(("native kernels", "built" if kernels["built"] else kernels["why_not"]))
     if kernels["remedy"]:
         rows.append(("  remedy", kernels["remedy"]))
-    rows.append(("GPU", found["gpu"] or "none that PyTorch sees"))
+    rows.append(("GPU", facts["gpu"] or "none that PyTorch sees"))
     rows.append(("Triton", triton["why_not"] or "runs here"))
     for name, value in rows:
         table.add_row(f"[bold]{name}[/]", escape(value))
     return table
 
 
-def _paths(found: Mapping[str, Any]) -> Table:
+def _paths(facts: Mapping[str, Any]) -> Table:
     from rich.markup import escape
 
-    table, chosen = _table("\npath", "\nfastest first"), found["choice"]
-    for path in found["paths"]:
+    table, chosen = _table("\npath", "\nfastest first"), facts["choice"]
+    for path in facts["paths"]:
         taken = f"[bold]; chosen: {escape(chosen['why'])}[/]" if path["name"] == chosen["path"] else ""
         table.add_row(f"[bold]{path['name']}[/]", escape(path["why_not"] or "runs here") + taken)
     if chosen["path"] is None:

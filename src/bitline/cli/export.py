@@ -91,13 +91,13 @@ def command(
     manifest["chip"] = on.chip.model_dump(mode="json")
     write_json(folder / MANIFEST, manifest)
     typer.echo(f"{manifest['file']}: {folder}")
-    found = manifest["check"]
-    if found is not None:
-        if found["different"]:
+    comparison = manifest["check"]
+    if comparison is not None:
+        if comparison["different"]:
             raise ExportError(
-                f"{found['different']} of {found['images']} images differ; see {folder / 'manifest.json'}"
+                f"{comparison['different']} of {comparison['images']} images differ; see {folder / 'manifest.json'}"
             )
-        typer.echo(f"{found['images']} images: equal bit for bit, {found['accuracy']:.2f} % right")
+        typer.echo(f"{comparison['images']} images: equal bit for bit, {comparison['accuracy']:.2f} % right")
 
 
 def _check_powers(chip: Chip) -> None:

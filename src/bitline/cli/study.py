@@ -90,18 +90,18 @@ def partial_sums(
         torch.set_num_threads(threads)
     runs = Runs(*_networks(run, quantization_aware, psum_aware, data_dir, trust_code=trust_code))
     try:
-        found = measure(runs, target, plan, out / "study.json", resume=resume)
+        result = measure(runs, target, plan, out / "study.json", resume=resume)
     except KeyboardInterrupt:
         typer.echo("stopped; the same command with --resume goes on from the last point", err=True)
         raise typer.Exit(130) from None
-    written = page.write(found, out / "study.html")
+    place = page.write(result, out / "study.html")
     if as_json:
         import json
 
-        typer.echo(json.dumps(found, indent=1))
+        typer.echo(json.dumps(result, indent=1))
     else:
-        _show(found)
-        typer.echo(f"numbers: {out / 'study.json'}\npage: {written}")
+        _show(result)
+        typer.echo(f"numbers: {out / 'study.json'}\npage: {place}")
 
 
 @app.command(name="adc-rounding")
@@ -121,16 +121,16 @@ def adc_rounding(
 
     if columns < 2:
         raise DataError(f"--columns is {columns}; allowed: 2 or more")
-    found = measure(files.load(chip, overrides or ()), columns=columns, seed=seed)
+    result = measure(files.load(chip, overrides or ()), columns=columns, seed=seed)
     if as_json:
         import json
 
-        typer.echo(json.dumps(found, indent=1))
+        typer.echo(json.dumps(result, indent=1))
     else:
-        _show_rounding(found)
+        _show_rounding(result)
 
 
-def _show_rounding(found: Mapping[str, Any]) -> None:
+def _show_rounding(result: Mapping[str, Any]) -> None:
     from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
@@ -141,16 +141,16 @@ def _show_rounding(found: Mapping[str, Any]) -> None:
         table = Table(box=None, pad_edge=False)
         for head in (*first, *heads):
             table.add_column(escape(head), justify="right")
-        for row in found[key]:
+        for row in result[key]:
             lead = (
                 [f"{row['sigma']:g}", str(row["rule"]), str(row["height"])] if key == "table" else [str(row["height"])]
             )
             ratio = f"{row['power'] / row['unrounded']:.2f}" if row["unrounded"] else "-"
             table.add_row(*lead, f"{100 * row['nonzero']:.0f}", f"{row['mean']:.2f}", f"{row['mean_abs']:.2f}", ratio)
-        title = f"{found['rows']} rows on {found['chip']}, by height" if key == "heights" else "half of the inputs 1"
+        title = f"{result['rows']} rows on {result['chip']}, by height" if key == "heights" else "half of the inputs 1"
         console.print(f"\n[bold]{escape(title)}[/]")
         console.print(table)
-    console.print(f"\n{escape(found['statement'])}", soft_wrap=True)
+    console.print(f"\n{escape(result['statement'])}", soft_wrap=True)
 
 
 def _networks(
@@ -166,10 +166,10 @@ def _networks(
     from bitline.study.runs import network
 
     _, data, title = subject(run, None, None, 1.0, None, data_dir, None, trust_code=trust_code)
-    found: list[Any] = [network(run, data, title, trust_code=trust_code)]
+    networks: list[Any] = [network(run, data, title, trust_code=trust_code)]
     for path in (quantization_aware, psum_aware):
         if path is None:
-            found.append(None)
+            networks.append(None)
             continue
         _, other, name = subject(path, None, None, 1.0, None, data_dir, None, trust_code=trust_code)
         if (other.title, other.image_size) != (data.title, data.image_size):
@@ -177,8 +177,8 @@ def _networks(
                 f"{path} was trained on {other.title} at {other.image_size} px; {run} on {data.title} at "
                 f"{data.image_size} px: give runs of the same data"
             )
-        found.append(network(path, data, name, trust_code=trust_code))
-    return found
+        networks.append(network(path, data, name, trust_code=trust_code))
+    return networks
 
 
 def _words(given: str) -> list[str]:
@@ -194,18 +194,18 @@ def _numbers(option: str, given: str) -> tuple[int, ...]:
         raise DataError(f"{option} is {given!r}; expected whole numbers such as 64,128, or none") from None
 
 
-def _show(found: Mapping[str, Any]) -> None:
+def _show(result: Mapping[str, Any]) -> None:
     from rich.console import Console
     from rich.markup import escape
 
     console = Console(highlight=False)
     lesson = 0
-    for finding in found["findings"]:
+    for finding in result["findings"]:
         if finding["lesson"] != lesson:
             lesson = finding["lesson"]
             console.print(f"\n[bold]lesson {lesson}[/]")
         console.print(escape(finding["text"]))
-    if found["findings"]:
+    if result["findings"]:
         console.print()
-    for what in found["not_measured"]:
+    for what in result["not_measured"]:
         console.print(f"[dim]not measured: {escape(what)}[/]")

@@ -61,8 +61,8 @@ def blocks(layer: CrossbarLayer, seed: int = IDEAL) -> Iterator[Block]:
     placement, chip = layer.placement, layer.chip
     merged, absent = placement.merged, placement.absent
     cell = (with_cells(chip) if seed == IDEAL else chip).cell
-    written = program_cells(layer.integer_weights().cpu(), placement, cell, seed)
-    kernels, flipped = _on_chip(written, merged.matmul.groups, merged.matmul.cols)
+    cells = program_cells(layer.integer_weights().cpu(), placement, cell, seed)
+    kernels, flipped = _on_chip(cells, merged.matmul.groups, merged.matmul.cols)
     for group in range(merged.matmul.groups):
         for row in range(merged.row_tiles):
             for column in range(merged.col_tiles):
@@ -73,7 +73,7 @@ def blocks(layer: CrossbarLayer, seed: int = IDEAL) -> Iterator[Block]:
                 mine = (kernels[group, columns], flipped[group, columns])
                 if chip.reference_columns:
                     columns.append(merged.matmul.cols + column)
-                levels, reached = (_cells(t[group, :, :, rows][..., columns]) for t in (written.asked, written.reached))
+                levels, reached = (_cells(t[group, :, :, rows][..., columns]) for t in (cells.asked, cells.reached))
                 conductances = siemens(reached.double(), chip.cell).float()
                 yield Block(
                     layer.matmul.name,
@@ -87,11 +87,11 @@ def blocks(layer: CrossbarLayer, seed: int = IDEAL) -> Iterator[Block]:
                 )
 
 
-def _on_chip(written: ProgrammedCells, groups: int, cols: int) -> tuple[Tensor, Tensor]:
+def _on_chip(cells: ProgrammedCells, groups: int, cols: int) -> tuple[Tensor, Tensor]:
     """Kernel in each column of a chip, and whether it is held with the other sign, both (groups, cols)."""
-    order = torch.arange(cols).repeat(groups, 1) if written.order is None else written.order
+    order = torch.arange(cols).repeat(groups, 1) if cells.order is None else cells.order
     kernels = order.argsort(1)
-    flipped = torch.zeros(groups, cols, dtype=torch.bool) if written.turned is None else written.turned
+    flipped = torch.zeros(groups, cols, dtype=torch.bool) if cells.turned is None else cells.turned
     return kernels, flipped.gather(1, kernels)
 
 

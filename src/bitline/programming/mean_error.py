@@ -22,7 +22,7 @@ STEP = 2.0**-Offset.CORRECTION_BITS
 _EXACT_IN_FLOAT = 2**24
 
 
-def correction(written: Tensor, levels: Tensor, placement: LayerPlacement, cell: Cell) -> Tensor | None:
+def correction(effective: Tensor, levels: Tensor, placement: LayerPlacement, cell: Cell) -> Tensor | None:
     """Return the mean error of a layer's cells that its digital sum corrects for.
 
     ``expected``: one number, from the programming model, the fault rates and the levels that the layer asks for.
@@ -30,7 +30,7 @@ def correction(written: Tensor, levels: Tensor, placement: LayerPlacement, cell:
     column and row tile, over the number of wordlines.
 
     Args:
-        written: what each cell adds to its bitline, level units, (groups, 1, slices, rows, cols) as merged.
+        effective: what each cell adds to its bitline, level units, (groups, 1, slices, rows, cols) of merged groups.
         levels: that the cells were given, integers, the same shape.
         placement: of the layer.
         cell: the memory element as it was written.
@@ -46,7 +46,7 @@ def correction(written: Tensor, levels: Tensor, placement: LayerPlacement, cell:
     if encoding.correction == "expected":
         mean = _expected(levels, placement, cell, there)
     else:
-        mean = _measured(written.cpu(), levels, placement)
+        mean = _measured(effective.cpu(), levels, placement)
     if there is not None:
         mean = mean * there
     mean = torch.round(mean / STEP) * STEP
@@ -68,12 +68,12 @@ def _expected(levels: Tensor, placement: LayerPlacement, cell: Cell, there: Tens
     return total.view(1, 1, 1)
 
 
-def _measured(written: Tensor, levels: Tensor, placement: LayerPlacement) -> Tensor:
+def _measured(effective: Tensor, levels: Tensor, placement: LayerPlacement) -> Tensor:
     """Mean error of each column and row tile, weighed by slice, (row tiles, groups, cols)."""
     weights = torch.tensor(slice_weights(placement.chip), dtype=torch.float64)
     tiles: list[Tensor] = []
     for a, b in pairwise(placement.merged.row_bounds):
-        read = written[:, 0, :, a:b].sum(2, dtype=torch.float64).round()
+        read = effective[:, 0, :, a:b].sum(2, dtype=torch.float64).round()
         wanted = levels[:, 0, :, a:b].sum(2, dtype=torch.float64)
         tiles.append(torch.einsum("gsc,s->gc", read - wanted, weights) / (b - a))
     return torch.stack(tiles)

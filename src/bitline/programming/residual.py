@@ -49,19 +49,19 @@ class Residuals:
             kernels).
         """
         codes = torch.einsum("ksrc,ks->rc", cell_states(stuck), self.place)
-        written = torch.einsum("ksrc,ks->rc", kernels.long(), self.digit)
-        self._add(codes.unique(), written.unique(), kernels.flatten(2), written.flatten())
-        return self.table, torch.searchsorted(self.patterns, codes), torch.searchsorted(self.values, written)
+        wanted = torch.einsum("ksrc,ks->rc", kernels.long(), self.digit)
+        self._add(codes.unique(), wanted.unique(), kernels.flatten(2), wanted.flatten())
+        return self.table, torch.searchsorted(self.patterns, codes), torch.searchsorted(self.values, wanted)
 
-    def _add(self, patterns: Tensor, values: Tensor, kernels: Tensor, written: Tensor) -> None:
+    def _add(self, patterns: Tensor, values: Tensor, kernels: Tensor, wanted: Tensor) -> None:
         """Find the errors that the table lacks."""
         if len(self.patterns) * len(self.values) > _MOST:
             self.patterns, self.values = self.patterns[:0], self.values[:0]
             self.levels, self.table = self.levels[..., :0], torch.empty(0, 0)
         values = values[~torch.isin(values, self.values)]
         if len(values):
-            order = written.argsort(stable=True)
-            first = order[torch.searchsorted(written[order], values)]
+            order = wanted.argsort(stable=True)
+            first = order[torch.searchsorted(wanted[order], values)]
             errors = self._errors_of(self.patterns, kernels[..., first])
             self.values, order = torch.cat([self.values, values]).sort()
             self.levels = torch.cat([self.levels, kernels[..., first]], -1)[..., order]
