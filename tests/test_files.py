@@ -129,3 +129,8 @@ def test_what_is_no_file_is_written_to_and_never_replaced(tmp_path):
 def test_a_folder_is_refused_by_its_name(tmp_path):
     with pytest.raises(ExportError, match="it is a folder"):
         files.write_json(tmp_path, {})
+
+
+def test_everybody_may_read_what_a_library_writes_for_its_user_alone(tmp_path):
+    files.write_tensors(tmp_path / "t.safetensors", {"a": torch.zeros(2)}, {})
+    assert (tmp_path / "t.safetensors").stat().st_mode & 0o777 == 0o644

@@ -47,7 +47,8 @@ class Tensors(NamedTuple):
 def new_file(path: Path) -> Generator[Path]:
     """Give a path to write to; once that file is complete it is flushed to disk and takes its place at `path`.
 
-    A killed process leaves the file that was there before, or none. A link stays a link, and a device is written to.
+    A killed process leaves the file that was there before, or none. Everybody may read it (mode 0644). A link stays a
+    link, and a device is written to.
 
     Args:
         path: where the file goes; its folder is created.
@@ -66,6 +67,7 @@ def new_file(path: Path) -> Generator[Path]:
         if whole:
             with part.open("rb") as file:
                 os.fsync(file.fileno())
+            part.chmod(0o644)  # libraries write for their user alone
             os.replace(part, place)
     except OSError as error:
         raise ExportError(f"cannot write {path}: {error}") from error

@@ -46,10 +46,14 @@ def command(
         list[str] | None,
         typer.Option(help="LAYER or KIND=STRATEGY, for example depthwise=strip, repeatable; or auto[=OBJECTIVE]."),
     ] = None,
-    width: Annotated[float, typer.Option(help="Multiplies the hidden channels of a named model.")] = 1.0,
-    image_size: Annotated[int, typer.Option(help="Height and width of an image, px.")] = 32,
-    in_channels: Annotated[int, typer.Option(help="Channels of an image.")] = 3,
-    classes: Annotated[int, typer.Option(help="Outputs of a named model.")] = 10,
+    width: Annotated[
+        float | None, typer.Option(help="Multiplies the hidden channels of a named model; default: 1.")
+    ] = None,
+    image_size: Annotated[
+        int | None, typer.Option(help="Height and width of an image, px; default: 32, or the run's.")
+    ] = None,
+    in_channels: Annotated[int | None, typer.Option(help="Channels of an image; default: 3, or the run's.")] = None,
+    classes: Annotated[int | None, typer.Option(help="Outputs of a named model; default: 10.")] = None,
     fixed: Annotated[bool, typer.Option("--fixed", help="All wordlines driven, instead of half of the bits.")] = False,
     computing: Annotated[
         bool, typer.Option("--computing", help="Also power and area of crossbars, tables and multipliers alone.")
@@ -57,16 +61,22 @@ def command(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Price one image of a network on a chip: energy, latency, area; no training, no data."""
-    from bitline.cli.target import target
+    from bitline.cli.target import refuse_beside_run, target
     from bitline.cost.computing import computing as compute
     from bitline.cost.computing import multiplies
     from bitline.cost.model import price
     from bitline.errors import DataError
+    from bitline.files import RECORD
 
     if file is not None and not as_json:
         raise DataError(f"{file}: a file is written with --json only")
     on = target(Path(model), chip, overrides, mapping)
-    image = (in_channels, image_size, image_size)
+    if (Path(model) / RECORD).is_file():
+        given = {"--width": width, "--image-size": image_size, "--in-channels": in_channels, "--classes": classes}
+        refuse_beside_run(Path(model), given)
+    size = 32 if image_size is None else image_size
+    image = (3 if in_channels is None else in_channels, size, size)
+    width, classes = 1.0 if width is None else width, 10 if classes is None else classes
     where, pooled = placed_network(model, on.chip, image, width=width, classes=classes, mapping=on.mapping)
     cost = price(where, fixed=fixed, poolings=pooled)
     alone = compute(where, fp_multipliers=multiplies(on.chip)) if computing else None

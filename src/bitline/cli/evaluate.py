@@ -24,7 +24,7 @@ def command(
     run: Annotated[Path | None, typer.Argument(help="Run directory of bitline train.")] = None,
     model: Annotated[str | None, typer.Option(help="Instead of a run: FILE.py:NAME, or vgg8, resnet20 ...")] = None,
     weights: Annotated[Path | None, typer.Option(help="Weights of --model, .safetensors.")] = None,
-    width: Annotated[float, typer.Option(help="Width of a named --model.")] = 1.0,
+    width: Annotated[float | None, typer.Option(help="Width of a named --model; default: 1.")] = None,
     data: Annotated[
         str | None, typer.Option(help="cifar10, digits, a path, or a hub name; default: the run's.")
     ] = None,

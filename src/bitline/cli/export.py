@@ -71,7 +71,7 @@ def command(
     on = target(run, chip, overrides, mapping)
     if to != "conductances":
         _check_powers(on.chip)
-    network, dataset, _ = subject(run, None, None, 1.0, data, data_dir, None, trust_code=trust_code)
+    network, dataset, _ = subject(run, None, None, None, data, data_dir, None, trust_code=trust_code)
     image = (dataset.channels, dataset.image_size, dataset.image_size)
     chosen = resolve(on.mapping, lambda: matmuls(network, image), on.chip)
     settings = Settings(calibration_images=calibration_images)

@@ -165,13 +165,13 @@ def _networks(
     from bitline.errors import DataError
     from bitline.study.runs import network
 
-    _, data, title = subject(run, None, None, 1.0, None, data_dir, None, trust_code=trust_code)
+    _, data, title = subject(run, None, None, None, None, data_dir, None, trust_code=trust_code)
     networks: list[Any] = [network(run, data, title, trust_code=trust_code)]
     for path in (quantization_aware, psum_aware):
         if path is None:
             networks.append(None)
             continue
-        _, other, name = subject(path, None, None, 1.0, None, data_dir, None, trust_code=trust_code)
+        _, other, name = subject(path, None, None, None, None, data_dir, None, trust_code=trust_code)
         if (other.title, other.image_size) != (data.title, data.image_size):
             raise DataError(
                 f"{path} was trained on {other.title} at {other.image_size} px; {run} on {data.title} at "

@@ -5,6 +5,7 @@ from pathlib import Path
 from torch import nn
 
 from bitline import data as datasets
+from bitline.cli.target import refuse_beside_run
 from bitline.data import DataSet
 from bitline.errors import DataError
 from bitline.models import files
@@ -14,7 +15,7 @@ def subject(
     run: Path | None,
     model: str | None,
     weights: Path | None,
-    width: float,
+    width: float | None,
     data: str | None,
     data_dir: Path | None,
     image_size: int | None,
@@ -27,20 +28,22 @@ def subject(
         The trained network, its data, and what to call the network.
 
     Raises:
-        DataError: both or neither of a run and a model, a model without weights or data, or nothing that fits.
+        DataError: both or neither of a run and a model, options of a model beside a run, a model without weights or
+            data, or nothing that fits.
     """
     if (run is None) == (model is None):
         raise DataError("give either a run directory or --model (with --weights and --data), not both or neither")
     if run is not None:
+        refuse_beside_run(run, {"--weights": weights, "--width": width})
         loaded = files.load_run(run, trust_code=trust_code)
         record = loaded.record
         dataset = datasets.load(data or record.data, data_dir=data_dir, image_size=image_size or record.image_size)
-        width = float(record.kwargs.get("width", 1.0))
-        return loaded.model, dataset, _title(record.model, width)
+        return loaded.model, dataset, _title(record.model, float(record.kwargs.get("width", 1.0)))
     assert model is not None
     if weights is None or data is None:
         raise DataError(f"--model {model} needs --weights FILE.safetensors and --data")
     files.check_spec(model)
+    width = 1.0 if width is None else width
     dataset = datasets.load(data, data_dir=data_dir, image_size=image_size)
     network = files.make(
         model, num_classes=dataset.num_classes, in_channels=dataset.channels, image_size=dataset.image_size, width=width

@@ -1,6 +1,6 @@
 """What a command puts a network on: the chip that is named, or the one that a recipe made the network for."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -53,3 +53,10 @@ def target(
     layout = mapping or [f"{key}={value}" for key, value in deployment.mapping.items()]
     ranges = deployment.ranges if chip is None and target.adc.policy == "trained" else None
     return Target(target, layout, ranges, deployment.bias_correction)
+
+
+def refuse_beside_run(run: Path, options: Mapping[str, object]) -> None:
+    """Raise DataError where options were given that a run directory has an answer to itself; None was not given."""
+    given = [name for name, value in options.items() if value is not None]
+    if given:
+        raise DataError(f"{run} is a run directory, which has its own {', '.join(given)}: leave it out")

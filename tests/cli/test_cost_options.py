@@ -1,0 +1,28 @@
+"""What a run directory answers itself is no option beside it."""
+
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from bitline.cli import app
+from bitline.errors import DataError
+
+RUN = Path(__file__).parents[2] / "experiments" / "networks" / "resnet20"
+
+
+@pytest.mark.parametrize(
+    ("command", "option"),
+    [
+        ("cost", "--width=3"),
+        ("cost", "--image-size=16"),
+        ("cost", "--in-channels=1"),
+        ("cost", "--classes=100"),
+        ("evaluate", "--width=1"),
+        ("evaluate", "--weights=/nonexistent.pt"),
+    ],
+)
+def test_an_option_that_a_run_has_an_answer_to_is_refused_by_its_name(command, option):
+    result = CliRunner().invoke(app, [command, str(RUN), option])
+    assert isinstance(result.exception, DataError)
+    assert f"is a run directory, which has its own {option.partition('=')[0]}: leave it out" in str(result.exception)
