@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bitline.chip import Chip, load, replace
+from bitline.errors import DataError
 
 DEFAULT = "rram-22nm"
 
