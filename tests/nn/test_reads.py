@@ -1,5 +1,9 @@
 """Programming error and read noise: which chip, which image, and nothing else decides."""
 
+import copy
+import pickle
+
+import pytest
 import torch
 from torch import Tensor, nn
 
@@ -145,3 +149,17 @@ def test_the_two_reads_of_a_layer_that_runs_twice_differ(make_chip):
     model.layer.register_forward_pre_hook(lambda _m, _args: (x,))
     model(x)
     assert not torch.equal(*outputs)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model))])
+def test_copies_number_the_calls_of_a_layer_as_the_network_does(make_chip, copied):
+    torch.manual_seed(0)
+    x = torch.rand(5, 10)
+    model = on_chip(Twice(), make_chip(crossbar={"rows": 31, "cols": 64}, cell=NOISY), x)
+    program(model, 2)
+    other = copied(model)
+    for _ in range(2):
+        assert torch.equal(other(x), model(x))
+    assert model.layer.reads == {0: 10, 1: 10}
+    assert other.layer.reads == model.layer.reads

@@ -17,7 +17,7 @@ from bitline.programming.remap import tops
 
 
 def effective_weights(crossbars: Crossbars) -> Tensor:
-    """Return what each programmed weight is worth, weight units, float64, (groups, rows, cols) as merged."""
+    """Return what each programmed weight is worth, weight units, float64, (merged groups, rows, cols)."""
     placement = crossbars.product.placement
     w = decode(crossbars.levels, placement)
     heights = torch.tensor([b - a for a, b in pairwise(placement.row_bounds)], device=w.device)

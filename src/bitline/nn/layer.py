@@ -168,7 +168,8 @@ class CrossbarLayer(nn.Module):
     def linear_answer(self, input: Tensor, inputs: Quantized) -> Tensor:
         """What the programmed cells answer where conversions neither round nor clip, to an input quantized already."""
         self.check(input)
-        return self._plain(inputs.value, self.effective_weight(), self._bias(self.factor_of_one()))
+        bias = self.bias if self.chip.weights.bias_bits is None else self._bias(self.factor_of_one())
+        return self._plain(inputs.value, self.effective_weight(), bias)
 
     def _traced_answer(self, input: Tensor) -> Tensor:
         """The answer as one node of a traced graph, see `bitline.nn.operator`.
@@ -264,7 +265,7 @@ class CrossbarLayer(nn.Module):
         Args:
             q: integers, shaped as the layer's input.
             read: what answers, from `read`.
-            observer: sees analog sums and codes of groups as they share bitlines; nothing where there is no ADC.
+            observer: sees analog sums and codes, groups that share bitlines merged; nothing where there is no ADC.
 
         Returns:
             weight x activation units, float64, (images, positions, groups, cols).

@@ -70,7 +70,7 @@ def corrected(layer: Lowerable, y: Tensor, q: Tensor, crossbars: Crossbars, toge
 
     Args:
         layer: the plain layer.
-        y: products, weight x activation units, float64, (images, positions, groups as they share bitlines, cols).
+        y: products, weight x activation units, float64, (images, positions, merged groups, cols).
         q: the integers that were multiplied, shaped as the layer's input.
         crossbars: that multiplied; they have a correction.
         together: groups of the layer that share bitlines.
@@ -91,7 +91,7 @@ def turned(layer: Lowerable, y: Tensor, q: Tensor, crossbars: Crossbars, togethe
 
     Args:
         layer: the plain layer.
-        y: products, weight x activation units, float64, (images, positions, groups as they share bitlines, cols).
+        y: products, weight x activation units, float64, (images, positions, merged groups, cols).
         q: the integers that were multiplied, shaped as the layer's input.
         crossbars: that multiplied; some of their columns are flipped.
         together: groups of the layer that share bitlines.

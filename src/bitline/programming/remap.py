@@ -27,7 +27,7 @@ class Arrangement:
     """Which column each kernel takes, and which are written with the other sign.
 
     Args:
-        order: column of each kernel, (groups, cols) int64, as merged.
+        order: column of each kernel, (merged groups, cols) int64.
         flipped: (groups, cols) bool, by kernel.
     """
 
