@@ -1,6 +1,7 @@
 """What every evaluation has to be once it is a file: of the schema, finite, and the same when it is read again."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,9 @@ _BOUNDS = {
     "maximum": lambda value, bound: value <= bound,
     "exclusiveMinimum": lambda value, bound: value > bound,
     "minLength": lambda value, bound: len(value) >= bound,
+    "maxLength": lambda value, bound: len(value) <= bound,
+    "maxItems": lambda value, bound: len(value) <= bound,
+    "pattern": lambda value, bound: re.search(bound, value) is not None,
 }
 _WORDS = {"title", "description", "default", "discriminator", "ge", "gt"}  # that constrain nothing
 

@@ -30,5 +30,18 @@ class ExportError(BitlineError):
 
 def nearest(word: str, allowed: Iterable[str]) -> str:
     """Return ``"; did you mean 'x'?"`` for the allowed word nearest to `word`, or an empty string."""
-    match = difflib.get_close_matches(word, list(allowed), n=1, cutoff=0.6)
+    match = difflib.get_close_matches(word[:100], list(allowed), n=1, cutoff=0.6)
     return f"; did you mean {match[0]!r}?" if match else ""
+
+
+def shown(value: object, most: int = 80) -> str:
+    """Write a value for a message: on one line, cut where it is long; a number of too many digits by its size."""
+    if isinstance(value, int) and abs(value) >= 10**40:
+        return f"a number of about {round(value.bit_length() * 0.30103)} digits"
+    if isinstance(value, str):
+        value = value[: most + 1]
+    try:
+        text = repr(value)
+    except (RecursionError, ValueError):  # nested too deeply, or with a number of too many digits within
+        text = f"a {type(value).__name__}"
+    return text if len(text) <= most else f"{text[:most]}..."

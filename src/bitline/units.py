@@ -6,7 +6,9 @@ Inside bitline every number is plain SI. Prefixes live in chip files and report 
 
 import math
 import re
-from decimal import Decimal
+from decimal import Decimal, DecimalException
+
+from bitline.errors import shown
 
 _EXPONENTS = {"": 0, "f": -15, "p": -12, "n": -9, "u": -6, "m": -3, "k": 3, "M": 6, "G": 9, "T": 12}
 PREFIXES = {prefix: float(f"1e{exponent}") for prefix, exponent in _EXPONENTS.items()}
@@ -19,9 +21,10 @@ um2, mm2 = 1e-12, 1e-6
 nW, uW, mW = 1e-9, 1e-6, 1e-3
 nm, um, mm = 1e-9, 1e-6, 1e-3
 MHz, GHz = 1e6, 1e9
+mV = 1e-3
 fF = 1e-15
 
-_QUANTITY = re.compile(r"\s*([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)\s*([A-Za-z0-9/]*)\s*")
+_QUANTITY = re.compile(r" *([-+]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)?) *([A-Za-z0-9/]*) *")
 
 
 def parse(text: str, unit: str) -> float:
@@ -35,18 +38,25 @@ def parse(text: str, unit: str) -> float:
         The value in `unit`.
 
     Raises:
-        ValueError: no number, another unit, or an unknown prefix.
+        ValueError: no number, one beyond what a float holds, another unit, or an unknown prefix.
     """
     match = _QUANTITY.fullmatch(text)
     if match is None:
-        raise ValueError(f"{text!r} is not a number with a unit; expected for example '10 {unit}'")
+        raise ValueError(f"{shown(text)} is not a number with a unit; expected for example '10 {unit}'")
     number, written = match.groups()
     prefix = written.removesuffix(unit)
     if prefix == written or prefix not in PREFIXES:
         allowed = ", ".join(p + unit for p in PREFIXES)
-        raise ValueError(f"{text!r} is not in {unit}; allowed units: {allowed}")
+        raise ValueError(f"{shown(text)} is not in {unit}; allowed units: {allowed}")
     # Decimal digits are scaled before they become binary, so that "10 uS" is 1e-5 to the last bit.
-    return float(Decimal(number).scaleb(_EXPONENTS[prefix] * _power(unit)))
+    try:
+        exact = Decimal(number)
+        value = float(exact.scaleb(_EXPONENTS[prefix] * _power(unit)))
+    except DecimalException:
+        raise ValueError(f"{shown(text)} is beyond what a number can be") from None
+    if not math.isfinite(value) or (value == 0) != exact.is_zero():
+        raise ValueError(f"{shown(text)} is beyond what a number can be")
+    return value
 
 
 def pretty(value: float, unit: str) -> str:

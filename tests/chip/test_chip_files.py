@@ -20,7 +20,7 @@ def refusal(*args: object) -> str:
         ('adc.policy="full"', lambda chip: chip.adc.policy == "full"),
         ("cell.g_max=50 uS", lambda chip: chip.cell.g_max == 5e-5),
         ('cell.g_max="50 uS"', lambda chip: chip.cell.g_max == 5e-5),
-        ("cell.g_max=5e-5", lambda chip: chip.cell.g_max == 5e-5),
+        ("cell.g_min=0", lambda chip: chip.cell.g_min == 0),
         ("cell.programming.sigma=0", lambda chip: chip.cell.programming.sigma == 0),
         ("cell.programming=ideal", lambda chip: chip.cell.programming.kind == "ideal"),
         ("cell.read_noise=none", lambda chip: chip.cell.read_noise.kind == "none"),

@@ -8,6 +8,8 @@ from bitline.chip.formats import Offset, Pair
 from bitline.chip.variants import ideal, lossless, same_sums, with_cells
 from bitline.errors import ChipError
 
+CELLS = "100 ohm, below a metallic filament or magnetic junction, to 1 Gohm, a flash cell below threshold; assumed"
+SIGMA = "published cells have up to 0.5, and at 2 a level says nothing; assumed"
 REFUSED = [
     ({"crossbar": {"rows": 0}}, "crossbar.rows = 0: input should be greater than or equal to 1"),
     ({"crossbar": {"rows": 8.0}}, "crossbar.rows = 8.0: input should be a valid integer"),
@@ -29,7 +31,7 @@ REFUSED = [
     ({"cell": {"bits": 9}}, "cell.bits = 9: input should be less than or equal to 8"),
     ({"cell": {"g_min": "100 uS"}}, "cell: g_min = 100 uS must be less than g_max = 100 uS"),
     ({"cell": {"g_min": "1 mS"}}, "cell: g_min = 1 mS must be less than g_max = 100 uS"),
-    ({"cell": {"g_min": "-1 uS"}}, "cell.g_min = '-1 uS': input should be greater than or equal to 0"),
+    ({"cell": {"g_min": "-1 uS"}}, "cell.g_min = -1 uS is outside 0 S to 10 mS (" + CELLS + ")"),
     (
         {"cell": {"g_max": "100 uV"}},
         "cell.g_max: '100 uV' is not in S; allowed units: S, fS, pS, nS, uS, mS, kS, MS, GS, TS",
@@ -37,11 +39,14 @@ REFUSED = [
     ({"cell": {"g_max": float("nan")}}, "cell.g_max = nan: input should be a finite number"),
     ({"cell": {"g_max": float("inf")}}, "cell.g_max = inf: input should be a finite number"),
     ({"cell": {"g_max": True}}, "cell.g_max = True: input should be a valid number"),
-    ({"cell": {"read_voltage": 0}}, "cell.read_voltage = 0: input should be greater than 0"),
+    (
+        {"cell": {"read_voltage": 0}},
+        "cell.read_voltage = 0 V is outside 1 mV to 5 V (less is noise, more writes the cell; assumed)",
+    ),
     ({"cell": {"leak": "keep"}}, "cell.leak = 'keep'; did you mean 'kept'?; allowed: 'cancelled', 'kept'"),
     (
         {"cell": {"programming": {"kind": "lognormal", "sigma": -0.1}}},
-        "cell.programming.sigma = -0.1: input should be greater than or equal to 0",
+        "cell.programming.sigma = -0.1 is outside 0 to 2 (" + SIGMA + ")",
     ),
     ({"cell": {"programming": {"kind": "lognormal", "sgma": 0.1}}}, "cell.programming.sigma is missing"),
     (
@@ -65,9 +70,9 @@ REFUSED = [
     ),
     (
         {"cell": {"read_noise": {"kind": "proportional", "sigma": 11.0}}},
-        "cell.read_noise.sigma = 11.0: input should be less than or equal to 10",
+        "cell.read_noise.sigma = 11.0 is outside 0 to 2 (" + SIGMA + ")",
     ),
-    ({"cell": {"faults": {"stuck_off": 1.5}}}, "cell.faults.stuck_off = 1.5: input should be less than or equal to 1"),
+    ({"cell": {"faults": {"stuck_off": 1.5}}}, "cell.faults.stuck_off = 1.5 is outside 0 to 1 (a share of all cells)"),
     ({"cell": {"faults": {"stuck_off": "0.1"}}}, "cell.faults.stuck_off = '0.1': input should be a valid number"),
     (
         {"cell": {"faults": {"stuck_off": 0.7, "stuck_on": 0.5}}},

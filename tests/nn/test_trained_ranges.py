@@ -345,7 +345,9 @@ def trained(make_chip, **sections) -> tuple[nn.Module, Tensor]:
 def test_trained_ranges_stay_on_chips_of_the_same_formats_and_no_others(make_chip):
     model, x = trained(make_chip)
     wanted = model(x)
-    moved(model, "cell.programming={kind='lognormal', sigma=0.3}", "adc.sample_rate=1e8", "adc.calibration=percentile")
+    moved(
+        model, "cell.programming={kind='lognormal', sigma=0.3}", "adc.sample_rate=100 MHz", "adc.calibration=percentile"
+    )
     assert torch.equal(model(x), wanted)
     moved(model, "adc.bits=4")
     refitted = model(x)

@@ -5,7 +5,10 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from bitline import units
-from bitline.chip.records import Ampere, Count, Hertz, Record
+from bitline.chip.records import Ampere, Lines, Record, SampleRate
+
+LEAST_RANGE = 1e-12
+"""of bitline currents, A; assumed"""
 
 
 class AdcRange(Record):
@@ -16,10 +19,12 @@ class AdcRange(Record):
 
     @model_validator(mode="after")
     def _range_is_not_empty(self) -> Self:
+        low, high = units.pretty(self.low, "A"), units.pretty(self.high, "A")
         if self.low >= self.high:
-            raise ValueError(
-                f"low = {units.pretty(self.low, 'A')} must be less than high = {units.pretty(self.high, 'A')}"
-            )
+            raise ValueError(f"low = {low} must be less than high = {high}")
+        if self.high - self.low < LEAST_RANGE:
+            least = units.pretty(LEAST_RANGE, "A")
+            raise ValueError(f"low = {low} to high = {high} is less than {least}, the noise of any amplifier (assumed)")
         return self
 
 
@@ -37,8 +42,8 @@ class Adc(Record):
     percentile: Annotated[float, Field(strict=True, gt=50, le=100)] = 99.9
     range: AdcRange | None = None
     """needed by, and only by, policy = "fixed" """
-    columns_per_adc: Count = 8
-    sample_rate: Hertz = 1.28e9
+    columns_per_adc: Lines = 8
+    sample_rate: SampleRate = 1.28e9
     model: Literal["isaac", "survey", "zigzag", "table"] = "isaac"
     """energy and area: ISAAC scaled in bits, regression over the ADC survey, ZigZag-IMC, or the cost table's own"""
 

@@ -5,7 +5,8 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from bitline import units
-from bitline.chip.records import Fraction, Record, Siemens, Sigma, Switch, Volt, by_name, quantity
+from bitline.chip.plausible import Plausible
+from bitline.chip.records import LargestSiemens, Ohm, ReadVolt, Record, Siemens, Sigma, Stuck, Switch, by_name
 
 
 class Ideal(Record):
@@ -78,8 +79,8 @@ ReadNoise = Annotated[NoReadNoise | AbsoluteReadNoise | ProportionalReadNoise, F
 class Faults(Record):
     """Cells stuck for life: off at g_min, on at g_max; fractions of all cells."""
 
-    stuck_off: Fraction = 0.0
-    stuck_on: Fraction = 0.0
+    stuck_off: Stuck = 0.0
+    stuck_on: Stuck = 0.0
 
     @model_validator(mode="after")
     def _cells_are_stuck_once(self) -> Self:
@@ -88,18 +89,25 @@ class Faults(Record):
         return self
 
 
+LEAST_RATIO = 1.005
+"""of g_max to g_min; assumed: magnetic junctions, whose ratio is the smallest in use, have 2 to 3"""
+
+
 class Cell(Record):
     """One memory cell of 2**bits conductance levels, equally spaced from g_min to g_max."""
 
     bits: Annotated[int, Field(strict=True, ge=1, le=8)]
     g_min: Siemens
-    g_max: Siemens
-    read_voltage: Volt
+    g_max: LargestSiemens
+    read_voltage: ReadVolt
     leak: Literal["cancelled", "kept"] = "cancelled"
     """cancelled: a reference column removes g_min; kept: the finite on/off ratio shows in the sums"""
-    area_f2: Annotated[float, Field(strict=True, gt=0)] = 12.0
+    area_f2: Annotated[
+        float,
+        Plausible(0.5, 1e5, "cells stacked eight high, to a capacitor beside an SRAM cell; assumed", usual=(1, 5000)),
+    ] = 12.0
     """cell area in squared feature sizes"""
-    access_resistance: Annotated[float, quantity("ohm"), Field(strict=True, ge=0)] = 0.0
+    access_resistance: Ohm = 0.0
     programming: Annotated[Programming, by_name] = Ideal()
     faults: Faults = Faults()
     read_noise: Annotated[ReadNoise, by_name] = NoReadNoise()
@@ -135,6 +143,11 @@ class Cell(Record):
         if self.g_min >= self.g_max:
             raise ValueError(
                 f"g_min = {units.pretty(self.g_min, 'S')} must be less than g_max = {units.pretty(self.g_max, 'S')}"
+            )
+        if self.g_max < LEAST_RATIO * self.g_min:
+            raise ValueError(
+                f"g_max = {units.pretty(self.g_max, 'S')} is less than {LEAST_RATIO} times g_min = "
+                f"{units.pretty(self.g_min, 'S')}: its levels cannot be told apart"
             )
         if isinstance(self.programming, PerLevel):
             for name in ("sigma", "mean"):

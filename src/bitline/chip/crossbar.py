@@ -4,16 +4,16 @@ from typing import Annotated, Any, Self, cast
 
 from pydantic import Field, model_validator
 
-from bitline.chip.records import Count, Record
+from bitline.chip.records import Lines, Record
 
 
 class Crossbar(Record):
     """A grid of cells; active_rows wordlines are driven at once (all of them unless said)."""
 
-    rows: Count
-    cols: Count
-    active_rows: Count
-    segment_rows: Count | None = None
+    rows: Lines
+    cols: Lines
+    active_rows: Lines
+    segment_rows: Lines | None = None
     """wordlines that a bitline segment crosses; segments are joined by switches or read by themselves. Bitlines run
     through from end to end where absent"""
 

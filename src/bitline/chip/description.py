@@ -22,10 +22,11 @@ from bitline.errors import ChipError
 class Chip(Record):
     """Everything bitline knows of one chip."""
 
-    name: Annotated[str, Field(min_length=1)]
-    about: str = ""
-    doi: str | None = None
-    deviations: tuple[str, ...] = ()
+    name: Annotated[str, Field(min_length=1, max_length=100, pattern=r"^[^\x00-\x1f\x7f]+$")]
+    """one line of text"""
+    about: Annotated[str, Field(max_length=2000)] = ""
+    doi: Annotated[str, Field(max_length=200)] | None = None
+    deviations: Annotated[tuple[Annotated[str, Field(max_length=2000)], ...], Field(max_length=100)] = ()
     """where this description knowingly differs from its source"""
     node: Metre
     """technology node"""
@@ -38,7 +39,7 @@ class Chip(Record):
     inputs: Inputs = Inputs()
     timing: Timing = Timing()
     system: System = System()
-    cost_table: str = "isaac-32nm"
+    cost_table: Annotated[str, Field(min_length=1, max_length=4096)] = "isaac-32nm"
     """a table that ships with bitline, or a TOML file"""
     cell_cost: Literal["conductance", "table"] = "conductance"
     """energy of a cell read: V^2 g t and the bitline's charge, or the cost table's own number"""

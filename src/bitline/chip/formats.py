@@ -4,7 +4,8 @@ from typing import Annotated, ClassVar, Literal, Self, TypeVar
 
 from pydantic import Field, model_validator
 
-from bitline.chip.records import Count, Record, by_name
+from bitline.chip.plausible import Plausible
+from bitline.chip.records import Record, by_name
 
 
 class Offset(Record):
@@ -61,7 +62,7 @@ class Weights(Record):
 
     bits: Annotated[int, Field(strict=True, ge=2, le=16)] = 8
     encoding: Annotated[Encoding, by_name] = Offset()
-    slices: Count | None = None
+    slices: Annotated[int, Plausible(1, 32, "weights have 16 bits at most; assumed")] | None = None
     """cells per weight on one side; the fewest that hold the weight where absent"""
     granularity: Literal["tensor", "channel"] = "channel"
     scale: Literal["any", "power_of_two"] = "any"

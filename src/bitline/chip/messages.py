@@ -1,22 +1,27 @@
 """Turn what pydantic found wrong with a record into lines a person can act on."""
 
 from collections.abc import Mapping
-from typing import Any, cast, get_args
+from typing import Any, cast
 
 from pydantic import BaseModel, ValidationError
 
-from bitline.errors import nearest
+from bitline.chip.plausible import IMPLAUSIBLE, kinds_of, records_of
+from bitline.errors import nearest, shown
+
+MOST_LINES = 20
 
 
 def explain(error: ValueError, data: Mapping[str, Any], model: type[BaseModel], where: str) -> str:
     """Say each problem in a line: key, value, rule and, for an unknown key or word, the nearest known one."""
     if not isinstance(error, ValidationError):
         return f"{where}: {error}"
-    return "\n".join(f"{where}: {_line(problem, data, model)}" for problem in error.errors())
+    problems = error.errors()
+    lines = [f"{where}: {_line(problem, data, model)}" for problem in problems[:MOST_LINES]]
+    return "\n".join([*lines, *([f"{where}: and {len(problems) - MOST_LINES} more"] if problems[MOST_LINES:] else [])])
 
 
 def _line(problem: Any, data: Mapping[str, Any], model: type[BaseModel]) -> str:
-    path = _path(problem["loc"], data)
+    path = [part if len(part) <= 80 else f"{part[:80]}..." for part in _path(problem["loc"], data)]
     key = ".".join(path)
     given = problem["input"]
     match problem["type"]:
@@ -26,21 +31,23 @@ def _line(problem: Any, data: Mapping[str, Any], model: type[BaseModel]) -> str:
         case "missing":
             return f"{key} is missing"
         case "union_tag_invalid":
-            return f"{key}.kind = {problem['ctx']['tag']!r}{_choice(problem['ctx']['tag'], model, problem['loc'])}"
+            return f"{key}.kind = {shown(problem['ctx']['tag'])}{_choice(problem['ctx']['tag'], model, problem['loc'])}"
         case "union_tag_not_found":
             return f"{key}.kind is missing{_choice('', model, problem['loc'])}"
         case "literal_error":
             words = problem["ctx"]["expected"].split("'")[1::2]
-            return f"{key} = {given!r}{nearest(str(given), words)}; allowed: {', '.join(map(repr, words))}"
+            return f"{key} = {shown(given)}{nearest(str(given), words)}; allowed: {', '.join(map(repr, words))}"
         case "value_error":
             return f"{key}: {problem['ctx']['error']}" if key else str(problem["ctx"]["error"])
+        case kind if kind == IMPLAUSIBLE:
+            return f"{key} = {problem['msg']}"
         case _:
             message = problem["msg"][0].lower() + problem["msg"][1:]
-            return f"{key} = {given!r}: {message}"
+            return f"{key} = {shown(given)}: {message}"
 
 
 def _choice(tag: str, model: type[BaseModel], loc: tuple[int | str, ...]) -> str:
-    kinds = [kind for record in _records_at(model, loc) for kind in _kinds(record)]
+    kinds = [kind for record in _records_at(model, loc) for kind in kinds_of(record)]
     return f"{nearest(tag, kinds)}; allowed: {', '.join(map(repr, kinds))}"
 
 
@@ -59,23 +66,13 @@ def _path(loc: tuple[int | str, ...], data: Mapping[str, Any]) -> list[str]:
 
 def _records_at(model: type[BaseModel], loc: tuple[int | str, ...]) -> list[type[BaseModel]]:
     """Return the records that may stand at `loc` below `model`."""
-    records: list[type[BaseModel]] = [model]
+    found: list[type[BaseModel]] = [model]
     for part in map(str, loc):
-        fields = [record.model_fields[part].annotation for record in records if part in record.model_fields]
-        deeper = [below for annotation in fields for below in _records(annotation)]
-        records = deeper or [record for record in records if part in _kinds(record)] or records
-    return records
+        fields = [record.model_fields[part].annotation for record in found if part in record.model_fields]
+        deeper = [below for annotation in fields for below in records_of(annotation)]
+        found = deeper or [record for record in found if part in kinds_of(record)] or found
+    return found
 
 
 def _keys(records: list[type[BaseModel]]) -> list[str]:
     return list(dict.fromkeys(key for record in records for key in record.model_fields))
-
-
-def _kinds(record: type[BaseModel]) -> tuple[str, ...]:
-    return get_args(record.model_fields["kind"].annotation) if "kind" in record.model_fields else ()
-
-
-def _records(annotation: Any) -> list[type[BaseModel]]:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return [annotation]
-    return [record for part in get_args(annotation) for record in _records(part)]

@@ -4,6 +4,7 @@ from typing import Annotated
 
 from pydantic import Field
 
+from bitline.chip.plausible import Plausible
 from bitline.chip.records import Fraction, Record, Switch
 
 MOST_REWRITES = 9
@@ -30,7 +31,7 @@ class Mitigation(Record):
     verify: Fraction = 0.0
     """share of a layer's cells that are written again until they are close to their level: those whose errors weigh
     most"""
-    tolerance: Annotated[float, Field(strict=True, gt=0)] = 0.1
+    tolerance: Annotated[float, Plausible(1e-4, 255, "a cell has 256 levels at most", usual=(1e-3, 1))] = 0.1
     """how close that is, levels"""
 
     @property

@@ -1,4 +1,4 @@
-"""What records are made of: quantities with units, and a base that is frozen and refuses what it does not know."""
+"""What records are made of: plausible numbers, and a base that is frozen and refuses what it does not know."""
 
 import hashlib
 import json
@@ -7,16 +7,8 @@ from typing import Annotated, Any, ClassVar, cast
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
-from bitline import units
-
-
-def quantity(unit: str) -> BeforeValidator:
-    """Accept text with a unit, such as ``"10 uS"``, beside plain SI numbers."""
-
-    def read(value: object) -> object:
-        return units.parse(value, unit) if isinstance(value, str) else value
-
-    return BeforeValidator(read)
+from bitline.chip.plausible import Plausible
+from bitline.units import GHz, MHz, Mohm, mS, ms, mV, nm, nS, ns, ps, um, us
 
 
 def _by_name(value: object) -> object:
@@ -26,17 +18,43 @@ def _by_name(value: object) -> object:
 by_name = BeforeValidator(_by_name)
 """a record chosen by its kind may be given as that kind alone"""
 
-Count = Annotated[int, Field(strict=True, ge=1)]
-Bits = Annotated[int, Field(strict=True, ge=1, le=16)]
-Fraction = Annotated[float, Field(strict=True, ge=0, le=1)]
-Sigma = Annotated[float, Field(strict=True, ge=0, le=10)]
-Siemens = Annotated[float, quantity("S"), Field(strict=True, ge=0)]
-Volt = Annotated[float, quantity("V"), Field(strict=True, gt=0)]
-Second = Annotated[float, quantity("s"), Field(strict=True, gt=0)]
-Hertz = Annotated[float, quantity("Hz"), Field(strict=True, gt=0)]
-Metre = Annotated[float, quantity("m"), Field(strict=True, gt=0)]
 Switch = Annotated[bool, Field(strict=True)]
-Ampere = Annotated[float, quantity("A"), Field(strict=True)]
+Bits = Annotated[int, Field(strict=True, ge=1, le=16)]
+Fraction = Annotated[float, Plausible(0, 1, "a share of all cells")]
+Stuck = Annotated[float, Plausible(0, 1, "a share of all cells", usual=(0, 0.3))]
+Count = Annotated[int, Plausible(1, 2**20, "more than any chip has; assumed")]
+Lines = Annotated[int, Plausible(1, 2**14, "wires of a longer line drop the read voltage; assumed", usual=(1, 4096))]
+Sigma = Annotated[
+    float, Plausible(0, 2, "published cells have up to 0.5, and at 2 a level says nothing; assumed", usual=(0, 0.5))
+]
+_CELLS = "100 ohm, below a metallic filament or magnetic junction, to 1 Gohm, a flash cell below threshold; assumed"
+Siemens = Annotated[float, Plausible(0, 10 * mS, _CELLS, usual=(0, mS), unit="S")]
+LargestSiemens = Annotated[float, Plausible(nS, 10 * mS, _CELLS, usual=(10 * nS, mS), unit="S")]
+ReadVolt = Annotated[
+    float, Plausible(mV, 5, "less is noise, more writes the cell; assumed", usual=(20 * mV, 1.5), unit="V")
+]
+Volt = Annotated[
+    float, Plausible(0.1, 5, "supply of logic, from below threshold to 5 V TTL; assumed", usual=(0.4, 3.5), unit="V")
+]
+Second = Annotated[
+    float,
+    Plausible(10 * ps, ms, "from a gate's delay to a slow sensor's; assumed", usual=(0.5 * ns, 10 * us), unit="s"),
+]
+Clock = Annotated[
+    float, Plausible(MHz, 20 * GHz, "no logic in CMOS runs faster; assumed", usual=(10 * MHz, 5 * GHz), unit="Hz")
+]
+SampleRate = Annotated[
+    float,
+    Plausible(1e3, 200 * GHz, "converters of the ADC survey (Murmann) lie within", usual=(MHz, 20 * GHz), unit="Hz"),
+]
+Metre = Annotated[
+    float,
+    Plausible(
+        2 * nm, um, "the smallest node announced, to that of the 1980s; assumed", usual=(3 * nm, 350 * nm), unit="m"
+    ),
+]
+Ampere = Annotated[float, Plausible(-0.1, 0.1, "a bitline melts; assumed", usual=(-20e-3, 20e-3), unit="A")]
+Ohm = Annotated[float, Plausible(0, 100 * Mohm, "a transistor that is on; assumed", usual=(0, Mohm), unit="ohm")]
 
 
 FINGERPRINT_VERSION = 1

@@ -1,10 +1,12 @@
 """Time of a read, and what stands around the crossbars."""
 
-from typing import Annotated
+from typing import Annotated, Self
 
-from pydantic import Field
+from pydantic import model_validator
 
-from bitline.chip.records import Count, Hertz, Record, Second, Switch
+from bitline import units
+from bitline.chip.plausible import Plausible
+from bitline.chip.records import Clock, Record, Second, Switch
 
 
 class Timing(Record):
@@ -16,22 +18,35 @@ class Timing(Record):
     """how long the read voltage stays on the cells; `read` where absent"""
     sample_and_hold: Switch = True
     """conversions of one read hide behind the next read (ISAAC); else they follow it"""
-    clock: Hertz = 1e9
+    clock: Clock = 1e9
     """of the digital periphery"""
+
+    @model_validator(mode="after")
+    def _a_pulse_is_part_of_a_read(self) -> Self:
+        if self.pulse is not None and self.pulse > self.read:
+            raise ValueError(
+                f"pulse = {units.pretty(self.pulse, 's')} exceeds read = {units.pretty(self.read, 's')}, which it is "
+                "part of"
+            )
+        return self
+
+
+def _up_to(most: int, usual: int, why: str) -> Plausible:
+    return Plausible(1, most, f"{why}; assumed", usual=(1, usual))
 
 
 class System(Record):
     """What stands around the crossbars: macros in a tile, tiles on a chip, buffers and network."""
 
-    crossbars_per_macro: Count = 8
-    macros_per_tile: Count = 12
-    tiles: Count | None = None
+    crossbars_per_macro: Annotated[int, _up_to(2**12, 64, "crossbars that share one control")] = 8
+    macros_per_tile: Annotated[int, _up_to(2**12, 256, "macros on one bus")] = 12
+    tiles: Annotated[int, _up_to(2**20, 2**14, "a wafer holds no more")] | None = None
     """tiles on the chip; as many as the network needs where absent"""
-    buffer_kib: Count = 64
+    buffer_kib: Annotated[int, _up_to(2**20, 2**15, "SRAM of a tile, KiB")] = 64
     """activation buffer of a tile, KiB"""
-    bus_bits: Count = 256
+    bus_bits: Annotated[int, _up_to(2**16, 4096, "wires side by side")] = 256
     """wires of a tile's bus"""
-    hops: Annotated[float, Field(strict=True, ge=0)] = 1.0
+    hops: Annotated[float, Plausible(0, 2048, "across a mesh of 2**20 tiles and back", usual=(0, 128))] = 1.0
     """tiles that a layer's output passes on its way to the next layer"""
-    copies: Count = 1
+    copies: Annotated[int, _up_to(2**14, 1024, "one for each position of a layer")] = 1
     """copies of every layer, which share its positions"""
