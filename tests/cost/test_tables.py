@@ -4,8 +4,11 @@ import pytest
 
 from bitline.chip import load as load_chip
 from bitline.chip import presets
+from bitline.cost.model import price
 from bitline.cost.table import load, tables
 from bitline.errors import ChipError
+from bitline.mapping.lower import Matmul
+from bitline.mapping.place import place
 
 
 @pytest.fixture
@@ -78,3 +81,29 @@ def test_a_number_counted_within_another_must_be_zero(text, tmp_path):
 def test_a_table_that_does_not_exist_is_refused_with_the_nearest_one():
     with pytest.raises(ChipError, match=r"no cost table 'isaac-23nm'.*did you mean 'isaac-32nm'"):
         load("isaac-23nm")
+
+
+def test_an_edited_table_is_read_again_in_the_same_process_and_a_relative_name_from_where_one_is(
+    text, tmp_path, monkeypatch
+):
+    for folder, energy in (("a", "1562.5"), ("b", "2000.0")):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "mine.toml").write_text(text.replace("1562.5", energy), "utf-8")
+
+    monkeypatch.chdir(tmp_path / "a")
+    assert load("mine.toml").adc_energy.si == pytest.approx(1562.5e-15)
+    monkeypatch.chdir(tmp_path / "b")
+    assert load("mine.toml").adc_energy.si == pytest.approx(2000e-15)
+    (tmp_path / "b" / "mine.toml").write_text(text.replace("1562.5", "3000.0"), "utf-8")
+    assert load("mine.toml").adc_energy.si == pytest.approx(3000e-15)
+
+
+@pytest.mark.parametrize(
+    ("chip", "said"),
+    [("isaac-32nm", {"adc_time"}), ("rram-22nm", {"buffer_energy and no buffer_area", "bus_energy and no hop_energy"})],
+)
+def test_entries_that_a_table_lacks_are_noted_with_what_prices_them_instead(chip, said):
+    notes = price(place([Matmul("m", "linear", 64, 8, inputs=64)], load_chip(chip))).notes
+
+    found = {note.split(" has no ")[1].split(":")[0] for note in notes if " has no " in note}
+    assert found == said

@@ -171,3 +171,19 @@ def test_groups_set_together_read_the_rows_of_each_and_zeros_where_there_are_non
     assert joined.shape[2] == -(-layer.groups // together)
     assert torch.equal(flat[..., : own[0, 0].numel()], own.flatten(2))
     assert not flat[..., own[0, 0].numel() :].any()
+
+
+@pytest.mark.parametrize(
+    ("layer", "shape", "window"),
+    [
+        (nn.Conv2d(16, 4, 3, padding=1), (2, 16, 10, 20), 16 * (2 * 20 + 3)),
+        (nn.Conv2d(16, 4, (1, 5)), (2, 16, 10, 20), 16 * 5),
+        (nn.Conv2d(16, 4, 3, dilation=2), (2, 16, 10, 20), 16 * (4 * 20 + 5)),
+        (nn.Conv2d(16, 16, 3, groups=16), (2, 16, 10, 20), 16 * (2 * 20 + 3)),
+        (nn.Conv2d(3, 4, 3, padding=3), (2, 3, 2, 2), 3 * 4),
+        (nn.Conv1d(8, 4, 7), (2, 8, 30), 8 * 7),
+        (nn.Linear(12, 5), (2, 9, 12), 12),
+    ],
+)
+def test_a_window_is_what_lies_between_the_first_and_the_last_pixel_of_a_kernel_in_every_channel(layer, shape, window):
+    assert lower(layer, "m", input_shape=torch.Size(shape)).window == window

@@ -22,7 +22,7 @@ from typing import Literal
 from bitline.chip.description import Chip
 from bitline.cost.table import NODE_EXPONENT, CostTable, load, scale
 from bitline.errors import ChipError
-from bitline.units import fJ, nm, pJ, um2
+from bitline.units import GHz, fJ, nm, ns, pJ, um2
 
 Model = Literal["isaac", "survey", "zigzag", "table"]
 MODELS: tuple[Model, ...] = ("table", "isaac", "survey", "zigzag")
@@ -31,6 +31,10 @@ MOST_BITS = 12
 """Widest ADC that the models hold for; the survey's data and the closed forms end there."""
 FEWEST_SURVEY_BITS = 4
 """Below, the regression over the survey would give more energy for fewer bits."""
+
+
+ISAAC_RATE = 1.28 * GHz
+"""Conversions a second of ISAAC's ADC: 128 columns in 100 ns"""
 
 
 @dataclass(frozen=True)
@@ -53,23 +57,42 @@ def adc_cost(model: Model, chip: Chip, table: CostTable) -> AdcCost:
     Raises:
         ChipError: a width that the model does not hold for.
     """
-    bits = chip.adc.bits
+    bits, rate = chip.adc.bits, chip.adc.sample_rate
     least = FEWEST_SURVEY_BITS if model == "survey" else 1
     if not least <= bits <= MOST_BITS:
         raise ChipError(f"adc.bits = {bits}: cost model {model!r} of ADCs holds for {least} to {MOST_BITS} bits")
-    time = 1 / chip.adc.sample_rate
+    time = 1 / rate
     match model:
         case "isaac":
             ratio = chip.node / (32 * nm)
             energy, area = isaac(bits)
-            return AdcCost(energy * ratio**NODE_EXPONENT, area * ratio**SURVEY_AREA_EXPONENT, time)
+            area *= ratio**SURVEY_AREA_EXPONENT * turns(model, chip, table)
+            return AdcCost(energy * ratio**NODE_EXPONENT, area, time)
         case "survey":
-            energy = survey_energy(bits, chip.node, chip.adc.sample_rate)
-            return AdcCost(energy, survey_area(energy, chip.node, chip.adc.sample_rate), time)
+            energy = survey_energy(bits, chip.node, rate)
+            return AdcCost(energy, survey_area(energy, chip.node, rate), time)
         case "zigzag":
-            return AdcCost(zigzag_energy(bits, chip.vdd), zigzag_area(bits) * (chip.node / (28 * nm)) ** 2, time)
+            area = zigzag_area(bits) * (chip.node / (28 * nm)) ** 2 * turns(model, chip, table)
+            return AdcCost(zigzag_energy(bits, chip.vdd), area, time)
         case "table":
             return _table(bits, chip, table, time)
+
+
+def turns(model: Model, chip: Chip, table: CostTable) -> int:
+    """Count the ADCs of a model that take turns to reach the chip's sample rate, each as fast as its model has it.
+
+    Those take the area of as many and the energy of one conversion; regressions over a survey know the rate themselves.
+    """
+    match model:
+        case "isaac":
+            own = ISAAC_RATE
+        case "zigzag":
+            own = 1 / zigzag_delay(chip.adc.bits, chip.crossbar.active_rows)
+        case "table":
+            own = None if table.adc_time else table.adc_rate
+        case _:
+            own = None
+    return 1 if own is None else max(1, math.ceil(chip.adc.sample_rate / own * (1 - 1e-9)))
 
 
 def _table(bits: int, chip: Chip, table: CostTable, time: float) -> AdcCost:
@@ -84,6 +107,7 @@ def _table(bits: int, chip: Chip, table: CostTable, time: float) -> AdcCost:
         level = scale(table.adc_level_energy, chip, table.vdd) if table.adc_level_energy else energy / reference
         energy += level * (levels - reference)
         area *= levels / reference
+    area *= turns("table", chip, table)
     return AdcCost(energy, area, table.adc_time.si if table.adc_time else time)
 
 
@@ -98,7 +122,7 @@ def _sar_area(bits: float) -> float:
     Closed form of the areas for 4 to 10 bits in hwcomponents-library e21d5b8 isaac.py, which scale ISAAC's ADC after
     Saberi et al., IEEE TCAS-I 58, 2011.
     """
-    return 81.733 * bits + 2.13338 * 2**bits
+    return 81.733 * bits + SAR_CAPACITOR / um2 * 2**bits
 
 
 def isaac(bits: int) -> tuple[float, float]:
@@ -111,6 +135,10 @@ def isaac(bits: int) -> tuple[float, float]:
     """
     reference = load("isaac-32nm").adc_energy.si
     return reference * _switching(bits) / _switching(8), _sar_area(bits) * um2
+
+
+SAR_CAPACITOR = 2.13338 * um2
+"""Of a SAR ADC's converter back to analog, for each of its codes, at 32 nm; see `_sar_area`"""
 
 
 _FOM = (213.7806687348118, -2.8719030399529957)  # over ln f
@@ -154,6 +182,11 @@ def survey_area(energy: float, node: float, rate: float) -> float:
 def zigzag_energy(bits: int, vdd: float) -> float:
     """(100 fF b + 1 aF 4**b) Vdd**2 (KULeuven-MICAS/zigzag 3d12a96, imc_array.py); J."""
     return _switching(bits) * vdd**2 * fJ
+
+
+def zigzag_delay(bits: int, rows: int) -> float:
+    """Take b (0.00653 rows + 0.640) ns, its bitline included (KULeuven-MICAS/zigzag 3d12a96, imc_array.py); s."""
+    return bits * (0.00653 * rows + 0.640) * ns
 
 
 def zigzag_area(bits: int) -> float:

@@ -4,11 +4,12 @@ import math
 from dataclasses import dataclass
 
 from bitline.chip.description import Chip
-from bitline.cost.adc import Model, adc_cost
+from bitline.cost.adc import SAR_CAPACITOR, Model, adc_cost
 from bitline.cost.digital import mac_prices
 from bitline.cost.sram import sram
 from bitline.cost.table import CostTable, scale
-from bitline.units import fF
+from bitline.errors import ChipError
+from bitline.units import GHz, fF, nm, pretty, ps
 
 DAC_CAPACITANCE = 50 * fF
 """Of a DAC, for each of its bits; none for one bit (KULeuven-MICAS/zigzag 3d12a96, imc_array.py)."""
@@ -40,6 +41,32 @@ def bitline_energy(volt: float, length: float, capacitance: float) -> float:
 def dac_energy(bits: int, vdd: float) -> float:
     """Conversion of one digit of several bits, 50 fF b Vdd^2 (zigzag-imc); a one-bit DAC is the wordline driver."""
     return DAC_CAPACITANCE * bits * vdd**2 if bits > 1 else 0.0
+
+
+def dac_area(bits: int, node: float) -> float:
+    """Area of a DAC of several bits: a capacitor a code, as in a SAR ADC (Saberi et al., TCAS-I 2011); m2.
+
+    A one-bit DAC is the wordline driver, which has an area of its own.
+    """
+    return SAR_CAPACITOR * 2**bits * (node / (32 * nm)) ** 2 if bits > 1 else 0.0
+
+
+FO4 = 0.5 * ps / nm
+"""Delay of an inverter that drives four, for each metre of node (Ho, Mai, Horowitz, Proc. IEEE 2001; recalled)"""
+FEWEST_FO4 = 10
+"""Of them in a clock cycle: 8 of logic and 2 of a flip-flop (Hrishikesh et al., ISCA 2002; recalled)"""
+TABLE_CLOCK = 1 * GHz
+"""Clock at which the energies of digital events hold. Assumed"""
+
+
+def check_clock(chip: Chip) -> None:
+    """Raise ChipError where logic of the chip's node does not reach its clock."""
+    most = 1 / (FEWEST_FO4 * FO4 * chip.node)
+    if chip.timing.clock > most:
+        raise ChipError(
+            f"timing.clock = {pretty(chip.timing.clock, 'Hz')}: logic at {pretty(chip.node, 'm')} reaches "
+            f"{pretty(most, 'Hz')} ({FEWEST_FO4} inverter delays a cycle)"
+        )
 
 
 def wire_energy(length: float, capacitance: float, vdd: float) -> float:
@@ -96,7 +123,7 @@ def areas(chip: Chip, table: CostTable, model: Model, accumulator: int) -> Areas
     crossbar = {
         "cells": rows * cols * chip.cell.area_f2 * chip.node**2,
         "segments": segment_area(chip),
-        "row_drivers": rows * of("row_driver_area"),
+        "row_drivers": rows * (of("row_driver_area") + dac_area(chip.dac.bits, chip.node)),
         "adc": adcs * adc_cost(model, chip, table).area,
         "sample_hold": cols * of("sample_hold_area") if chip.timing.sample_and_hold else 0.0,
         "shift_add": adcs * of("shift_add_area"),
@@ -113,7 +140,7 @@ def areas(chip: Chip, table: CostTable, model: Model, accumulator: int) -> Areas
         "adder_tree": of("adder_tree_area"),
         "output_register": of("tile_register_area"),
         "buffer": buffer,
-        "bus": of("bus_area"),
+        "bus": of("bus_area") * chip.system.bus_bits / table.bus_wires,
         "network": of("router_area"),
         "activation": of("activation_area"),
         "pooling": of("pooling_area"),

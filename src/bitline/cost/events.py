@@ -6,6 +6,7 @@ walks is the one that is counted here. An event has no energy yet; `bitline.cost
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -112,12 +113,14 @@ class Events:
     bus_bits: int
     """bits over tile buses: input vectors to macros, sums out of macros"""
     activation_bits: int
-    """bits of activations that enter the layer, each once; they pass system.hops tiles. Where crossbars are absent: the
+    """bits of activations that enter the layer, each once; they pass `hops` tiles. Where crossbars are absent: the
     share of rows that some crossbar reads"""
     forwarded_bits: int
     """bits to a neighbouring tile: activations that several tiles need, sums that several tiles share"""
     hops: float
     """tiles that an activation passes on its way into the layer"""
+    off_chip_bits: int
+    """bits written to and read from memory off the chip, since no tile buffer holds them"""
     activations: int
     """results of the activation function"""
     poolings: int
@@ -129,13 +132,17 @@ class Events:
         return self.activation_bits * self.hops + self.forwarded_bits
 
 
-def count(layer: LayerPlacement, densities: Densities, *, poolings: int = 0) -> Events:
+def count(
+    layer: LayerPlacement, densities: Densities, *, poolings: int = 0, hops: float | None = None, spilled: float = 0.0
+) -> Events:
     """Count what a layer does for one image.
 
     Args:
         layer: as placed.
         densities: of its inputs and weights.
         poolings: activations that a pooling unit reads behind it.
+        hops: tiles that an activation passes on its way in; the chip's where absent.
+        spilled: share of what its buffers must hold that they do not, see `bitline.cost.buffers`.
 
     Raises:
         MappingError: densities of another number of digits or slices, or no possible ones.
@@ -153,6 +160,8 @@ def count(layer: LayerPlacement, densities: Densities, *, poolings: int = 0) -> 
     width = accumulator_bits(layer)
     move = traffic(layer)
     input_bits, macs = chip.inputs.bits, layer.digital_macs
+    buffer_read = vectors * move.rows * input_bits + macs * chip.weights.bits
+    buffer_write = matmul.inputs * input_bits * move.rows // inputs
     return Events(
         name=matmul.name,
         vectors=vectors,
@@ -175,13 +184,14 @@ def count(layer: LayerPlacement, densities: Densities, *, poolings: int = 0) -> 
         mac_adder_bits=macs * mac_bits(layer),
         output_register_bits=vectors * layer.columns * layer.digits * width,
         input_register_bits=vectors * layer.wordlines * (input_bits + layer.digits * chip.dac.bits),
-        buffer_read_bits=vectors * move.rows * input_bits + macs * chip.weights.bits,
-        buffer_write_bits=matmul.inputs * input_bits * move.rows // inputs,
+        buffer_read_bits=buffer_read,
+        buffer_write_bits=buffer_write,
         bus_bits=vectors * (move.rows * input_bits + move.sums * width),
         activation_bits=matmul.inputs * input_bits * move.once // inputs,
         forwarded_bits=matmul.inputs * input_bits * (move.rows - move.once) // inputs
         + vectors * move.forwarded_sums * width,
-        hops=chip.system.hops,
+        hops=chip.system.hops if hops is None else hops,
+        off_chip_bits=math.ceil(spilled * (buffer_read + buffer_write)),
         activations=matmul.outputs,
         poolings=poolings,
     )

@@ -1,4 +1,4 @@
-"""Time of one layer for one image: reads or digital products, bus transfers that they do not hide, the adder tree."""
+"""Time of one layer for one image: reads or digital products, transfers that they do not hide, hops, the adder tree."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from bitline.cost.buffers import off_chip, tiles
 from bitline.cost.digital import mac_time
 from bitline.cost.events import Events, mux_rounds
 
@@ -19,20 +20,22 @@ class LayerTime:
 
     Args:
         read: crossbar reads and conversions.
-        transfer: bus time beyond the reads that it overlaps.
+        transfer: time of the bus, or of memory off the chip, beyond the reads that it overlaps.
+        network: the first activation on its way from the layer before, a clock cycle a tile (assumed).
         merge: the last vector through the adder tree.
         digital_mac: products of a layer that is on no crossbar.
     """
 
     read: float
     transfer: float
+    network: float
     merge: float
     digital_mac: float
 
     @property
     def total(self) -> float:
         """Latency of the layer, s."""
-        return self.read + self.transfer + self.merge + self.digital_mac
+        return self.read + self.transfer + self.network + self.merge + self.digital_mac
 
 
 def layer_time(layer: LayerPlacement, events: Events, conversion: float) -> LayerTime:
@@ -41,7 +44,8 @@ def layer_time(layer: LayerPlacement, events: Events, conversion: float) -> Laye
     All crossbars of a layer work at once; one of more rows than are active, or of several lanes, is read in steps. With
     sample-and-hold the conversions of one read hide behind the next (ISAAC, ISCA 2016, section 4); without, the
     wordlines are driven again for each column that shares an ADC (DNN+NeuroSim V1.3, synchronous mode). The bus
-    carries the next vector meanwhile.
+    carries the next vector meanwhile, and memory off the chip what buffers do not hold; links between tiles are as wide
+    as the bus, so that they keep up with it.
 
     Args:
         layer: as placed.
@@ -54,9 +58,10 @@ def layer_time(layer: LayerPlacement, events: Events, conversion: float) -> Laye
     step = max(timing.read, rounds * conversion) if timing.sample_and_hold else apart
     vectors = math.ceil(events.vectors / system.copies)
     read, digital = layer.digits * layer.steps * step, mac_time(layer)
-    tiles = max(1, math.ceil(layer.crossbars / (system.crossbars_per_macro * system.macros_per_tile)))
     deepest = max(1, *layer.partial_sums)
-    beats = math.ceil(events.bus_bits / (events.vectors * tiles * system.bus_bits))
-    exposed = max(0.0, beats / timing.clock - read - digital)
+    beats = math.ceil(events.bus_bits / (events.vectors * tiles(layer.chip, layer.crossbars) * system.bus_bits))
+    spilled = events.off_chip_bits / events.vectors * off_chip().bit_time.si
+    exposed = max(0.0, max(beats / timing.clock, spilled) - read - digital)
+    network = events.hops / timing.clock if events.activation_bits else 0.0
     merge = (math.ceil(math.log2(deepest)) + 1) / timing.clock
-    return LayerTime(vectors * read, vectors * exposed, merge, vectors * digital)
+    return LayerTime(vectors * read, vectors * exposed, network, merge, vectors * digital)

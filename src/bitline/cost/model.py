@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from bitline.cost.adc import FEWEST_SURVEY_BITS, MODELS, Model, adc_cost
-from bitline.cost.circuits import Areas, Prices, areas, prices
+from bitline.cost.buffers import off_chip, spills, tiles
+from bitline.cost.circuits import Areas, Prices, areas, check_clock, prices
 from bitline.cost.digital import mac_area
 from bitline.cost.events import Densities, Events, accumulator_bits, assumed, count, peak
 from bitline.cost.latency import LayerTime, layer_time
@@ -41,7 +42,8 @@ def price(
         poolings: activations that a pooling unit reads behind a layer, by layer; none where absent.
 
     Raises:
-        ChipError: no such cost table, or an ADC of a width that its cost model does not hold for.
+        ChipError: no such cost table, an ADC of a width that its cost model does not hold for, or a clock that the node
+            does not reach.
         MappingError: no layers, densities missing or of the wrong shape, poolings behind an unknown layer.
     """
     chip = placement.chip
@@ -55,14 +57,29 @@ def price(
         if unknown:
             raise MappingError(f"{what} of layer {unknown[0]!r}, which is not placed; layers: {', '.join(names)}")
     table = load(chip.cost_table)
+    check_clock(chip)
+    lacking = spills(placement)
+    hops = _hops(placement)
     events = [
-        count(layer, _densities(layer, densities, fixed), poolings=(poolings or {}).get(layer.matmul.name, 0))
-        for layer in placement.layers
+        count(
+            layer,
+            _densities(layer, densities, fixed),
+            poolings=(poolings or {}).get(layer.matmul.name, 0),
+            hops=hops,
+            spilled=spill.share,
+        )
+        for layer, spill in zip(placement.layers, lacking, strict=True)
     ]
     priced: dict[Model, _Priced] = {m: _Priced(placement, events, table, m) for m in _models(chip, table)}
     estimates: dict[Model, AdcEstimate] = {model: each.estimate() for model, each in priced.items()}
     data: Data = "fixed" if fixed else "assumed" if densities is None else "measured"
-    return priced[chip.adc.model].cost(data, estimates, notes(placement, table, data))
+    return priced[chip.adc.model].cost(data, estimates, notes(placement, table, data, lacking))
+
+
+def _hops(placement: Placement) -> float:
+    """Tiles that activations pass between layers: those of the chip, but no more than there are other tiles in use."""
+    system = placement.chip.system
+    return min(system.hops, tiles(placement.chip, placement.crossbars * system.copies) - 1)
 
 
 def _models(chip: Chip, table: CostTable) -> list[Model]:
@@ -180,6 +197,7 @@ class _Priced:
         latency = {
             "read": math.fsum(time.read for time in times),
             "transfer": math.fsum(time.transfer for time in times),
+            "network": math.fsum(time.network for time in times),
             "merge": math.fsum(time.merge for time in times),
             "digital_mac": math.fsum(time.digital_mac for time in times),
         }
@@ -227,6 +245,7 @@ def _energy(events: Events, price: Prices, leakage: float, time: LayerTime) -> d
         "output_register": events.output_register_bits * price.output_register_bit,
         "buffer": events.buffer_read_bits * price.buffer_read_bit + events.buffer_write_bits * price.buffer_write_bit,
         "bus": events.bus_bits * price.bus_bit,
+        "off_chip": events.off_chip_bits * off_chip().bit_energy.si,
         "network": events.bit_hops * price.bit_hop,
         "activation": events.activations * price.activation,
         "pooling": events.poolings * price.pooling,

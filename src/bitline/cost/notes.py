@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal
 
 from bitline.chip.description import Chip
 from bitline.chip.formats import Pair
-from bitline.cost.adc import FEWEST_SURVEY_BITS
-from bitline.cost.circuits import cells_by_conductance
+from bitline.cost.adc import FEWEST_SURVEY_BITS, turns
+from bitline.cost.buffers import Spill, off_chip, tiles
+from bitline.cost.circuits import TABLE_CLOCK, cells_by_conductance
 from bitline.cost.digital import UNITS
 from bitline.cost.sram import sram
 from bitline.cost.table import CostTable
-from bitline.units import nm
+from bitline.units import nm, pretty
 
 if TYPE_CHECKING:
     from bitline.mapping.place import Placement
@@ -28,10 +30,11 @@ _ADC_NODE = {"isaac": 32 * nm, "zigzag": 28 * nm}
 """Nodes of the ADC models that have one; ZigZag's energy goes with the supply alone, its area with the node."""
 
 
-def notes(placement: Placement, table: CostTable, data: Data) -> tuple[str, ...]:
+def notes(placement: Placement, table: CostTable, data: Data, lacking: Sequence[Spill]) -> tuple[str, ...]:
     """Say what was assumed, scaled or left out."""
-    lines = [*_DATA[data], *_scaled(placement.chip, table), *_adc(placement, table)]
     chip = placement.chip
+    lines = [*_DATA[data], *_scaled(chip, table), *_elsewhere(table), *_adc(placement, table)]
+    lines += [*_surroundings(placement), *_spilled(chip, lacking)]
     if not cells_by_conductance(chip, table, chip.adc.model):
         inside = ", inside its conversions" if table.cell_energy.within == "adc_energy" else ""
         lines.append(f"cells are priced by table {table.name}{inside}: conductances do not move the energy")
@@ -41,6 +44,57 @@ def notes(placement: Placement, table: CostTable, data: Data) -> tuple[str, ...]
     if silent:
         lines.append(f"number of inputs unknown, so that their arrival is not priced: {', '.join(silent)}")
     return tuple(lines + _mapping(placement))
+
+
+def _elsewhere(table: CostTable) -> list[str]:
+    """Say which model prices what the table has no entry for."""
+    missing = [
+        (("buffer_energy", "buffer_area"), "SRAM buffers come from a grid of CACTI 7 runs"),
+        (("bus_energy", "hop_energy"), "a bit to a macro or to the next tile takes a repeated wire as long as a tile"),
+        (("adc_time",), "a conversion of model table takes 1 / adc.sample_rate"),
+        (("adc_level_energy",), "a comparator takes its share of adc_energy") if table.adc_law == "flash" else ((), ""),
+    ]
+    return [
+        f"table {table.name} has no {' and no '.join(absent)}: {instead}"
+        for names, instead in missing
+        if (absent := [name for name in names if getattr(table, name) is None])
+    ]
+
+
+def _surroundings(placement: Placement) -> list[str]:
+    """Say what is assumed of the network, the clock and the DACs, and what they do not pay for."""
+    chip, lines = placement.chip, list[str]()
+    system = chip.system
+    used = tiles(chip, placement.crossbars * system.copies)
+    if system.hops > used - 1:
+        most = (
+            f"in {used} tiles an activation passes {used - 1} at most" if used > 1 else "on one tile it has no effect"
+        )
+        lines.append(f"system.hops = {system.hops:g}: {most}")
+    if chip.timing.clock > TABLE_CLOCK:
+        lines.append(
+            f"timing.clock = {pretty(chip.timing.clock, 'Hz')}: digital energies and areas are those of "
+            f"{pretty(TABLE_CLOCK, 'Hz')}; faster logic and its clock tree are not priced"
+        )
+    if chip.dac.bits > 1:
+        lines.append(
+            f"DACs of {chip.dac.bits} bits have a capacitor for each code, as in a SAR ADC, and take 50 fF a bit; "
+            "that they settle within timing.read is not checked"
+        )
+    return lines
+
+
+def _spilled(chip: Chip, lacking: Sequence[Spill]) -> list[str]:
+    """Say which layers do not fit their buffers."""
+    spilled = [spill for spill in lacking if spill.share]
+    if not spilled:
+        return []
+    worst = max(spilled, key=lambda spill: spill.share)
+    return [
+        f"buffers of {chip.system.buffer_kib} KiB a tile (system.buffer_kib) are too small for {len(spilled)} layers, "
+        f"most of all {worst.layer}: {100 * worst.share:.2g} % of its {worst.needed / 8192:.3g} KiB go off the chip, "
+        f"at {pretty(off_chip().bit_energy.si, 'J')} a bit; the area of that interface is not priced"
+    ]
 
 
 def _mapping(placement: Placement) -> list[str]:
@@ -74,6 +128,12 @@ def _adc(placement: Placement, table: CostTable) -> list[str]:
     """Say where an ADC is not the one that its model describes."""
     chip, lines = placement.chip, list[str]()
     bits = chip.adc.bits
+    several = turns(chip.adc.model, chip, table)
+    if several > 1:
+        lines.append(
+            f"{several} ADCs of model {chip.adc.model} take turns at adc.sample_rate = "
+            f"{pretty(chip.adc.sample_rate, 'Hz')}, in place of each"
+        )
     home = _ADC_NODE.get(chip.adc.model)
     if home is not None and abs(chip.node / home - 1) > 1e-6:
         lines.append(f"ADC model {chip.adc.model} is scaled from {home / nm:g} to {chip.node / nm:g} nm")

@@ -1,6 +1,7 @@
 """SRAM buffers: energy, area and leakage from a grid of CACTI 7 runs, interpolated in size."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -49,7 +50,8 @@ def _grid() -> SramGrid:
 def sram(node: float, kib: int, width: int) -> Sram:
     """Price a buffer of one bank and one port.
 
-    Straight lines between the grid's sizes, both axes logarithmic; ports of 64 bits below 256 wires, of 256 from there.
+    Straight lines between the grid's sizes and between its ports of 64 and 256 bits, axes logarithmic. Narrower buses
+    have a port of 64 bits, wider ones several of 256.
 
     Args:
         node: m.
@@ -61,20 +63,34 @@ def sram(node: float, kib: int, width: int) -> Sram:
     """
     grid = _grid()
     near = min({point[0] for point in grid.points}, key=lambda known: abs(math.log(known * nm / node)))
-    port = max((w for w in {point[2] for point in grid.points} if w <= width), default=64.0)
-    points = sorted(point for point in grid.points if point[0] == near and point[2] == port)
+    low, high = (_at_port([p for p in grid.points if p[0] == near and p[2] == port], kib) for port in (64, 256))
+    if low is None or (width > 64 and high is None):
+        sizes = [p[1] for p in grid.points if p[0] == near and p[2] == (256 if width > 64 else 64)]
+        raise ChipError(f"system.buffer_kib = {kib}: the SRAM grid covers {min(sizes):g} to {max(sizes):g} KiB")
+    if width <= 64 or high is None:
+        read, write, leakage, area = low
+    elif width >= 256:
+        read, write, leakage, area = high
+    else:
+        part = math.log(width / 64) / math.log(256 / 64)
+        read, write, leakage, area = (_between(a, b, part) for a, b in zip(low, high, strict=True))
+    ratio = node / (near * nm)
+    energy = ratio**NODE_EXPONENT * pJ
+    return Sram(read * energy, write * energy, leakage * uW, area * ratio**2 * mm2, abs(ratio - 1) > 1e-6)
+
+
+def _between(a: float, b: float, part: float) -> float:
+    return math.exp(math.log(a) + part * math.log(b / a))
+
+
+def _at_port(points: Sequence[tuple[float, ...]], kib: int) -> list[float] | None:
+    """Read and write energy of a bit [pJ], leakage [uW] and area [mm2] of a buffer; None where it is off the grid."""
+    points = sorted(points)
     sizes = [point[1] for point in points]
     if not sizes[0] <= kib <= sizes[-1]:
-        raise ChipError(f"system.buffer_kib = {kib}: the SRAM grid covers {sizes[0]:g} to {sizes[-1]:g} KiB")
+        return None
     above = next(i for i, size in enumerate(sizes) if size >= kib)
     below = max(above - 1, 0)
     part = math.log(kib / sizes[below]) / math.log(sizes[above] / sizes[below]) if above != below else 0.0
-
-    def between(column: int) -> float:
-        a, b = points[below][column], points[above][column]
-        return math.exp(math.log(a) + part * math.log(b / a))
-
-    ratio = node / (near * nm)
-    energy = ratio**NODE_EXPONENT * pJ / port
-    area = between(7) * ratio**2 * mm2
-    return Sram(between(3) * energy, between(4) * energy, between(6) * uW, area, abs(ratio - 1) > 1e-6)
+    read, write, leakage, area = (_between(points[below][i], points[above][i], part) for i in (3, 4, 6, 7))
+    return [read / points[0][2], write / points[0][2], leakage, area]

@@ -11,7 +11,7 @@ from pydantic import AfterValidator, Field
 from bitline import units
 from bitline.chip.description import Chip
 from bitline.chip.messages import explain
-from bitline.chip.records import Bits, Metre, Record, Volt
+from bitline.chip.records import Bits, Count, Hertz, Metre, Record, Volt
 from bitline.errors import ChipError, nearest
 
 Status = Literal["measured", "read", "recalled", "assumed", "scaled"]
@@ -77,6 +77,10 @@ class CostTable(Record):
     """width of the ADC that adc_energy and adc_area describe"""
     adc_law: Literal["sar", "flash"]
     """how the table's ADC scales to other widths: see `bitline.cost.adc`"""
+    adc_rate: Hertz | None = None
+    """conversions a second of that ADC; several take turns at more. Of no use beside adc_time"""
+    bus_wires: Count = 256
+    """wires of the bus that bus_area describes; assumed where absent. Its area goes with the wires"""
 
     adc_energy: Joule
     """of one conversion"""
@@ -125,7 +129,7 @@ class CostTable(Record):
     bus_energy: Joule | None = None
     """of one bit over a tile's bus; a wire as long as a tile's edge where absent"""
     bus_area: Area
-    """of a tile's bus"""
+    """of a tile's bus of bus_wires"""
     hop_energy: Joule | None = None
     """of one bit to a neighbouring tile; a wire as long as a tile's edge where absent"""
     router_area: Area
@@ -158,15 +162,14 @@ def tables() -> list[str]:
     return sorted(name for name in names if not name.startswith("_"))
 
 
-@lru_cache(maxsize=64)
 def load(name_or_file: str) -> CostTable:
-    """Read a cost table by name, or from a file.
+    """Read a cost table by name, or from a file as it is now.
 
     Raises:
         ChipError: no such table or file, not TOML, or an entry that is missing, unknown or in another unit.
     """
     if name_or_file in tables():
-        return read(name_or_file, CostTable)
+        return _shipped(name_or_file)
     path = Path(name_or_file)
     if not path.is_file():
         raise ChipError(
@@ -174,9 +177,19 @@ def load(name_or_file: str) -> CostTable:
             f"tables: {', '.join(tables())}"
         )
     try:
-        return checked(path.read_text("utf-8"), CostTable, str(path))
+        return _parsed(path.read_text("utf-8"), str(path))
     except (OSError, UnicodeDecodeError) as error:
         raise ChipError(f"cannot read {path}: {error}") from None
+
+
+@lru_cache(maxsize=64)
+def _shipped(name: str) -> CostTable:
+    return read(name, CostTable)
+
+
+@lru_cache(maxsize=64)
+def _parsed(text: str, where: str) -> CostTable:
+    return checked(text, CostTable, where)
 
 
 def read(name: str, record: type[T]) -> T:

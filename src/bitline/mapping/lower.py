@@ -30,6 +30,8 @@ class Matmul:
         inputs: activations that enter the layer per image, each counted once.
         signed: inputs below zero occur.
         depthwise: there are several groups, each of a single input channel or of a single output channel.
+        window: activations that must be at hand while the input streams in: the rows that a kernel spans, ((k - 1) W +
+            k) for each channel; 0 while the input's size is unknown.
     """
 
     name: str
@@ -41,6 +43,7 @@ class Matmul:
     inputs: int = 0
     signed: bool = False
     depthwise: bool = False
+    window: int = 0
 
     def __post_init__(self) -> None:
         for field in ("rows", "cols", "groups", "positions"):
@@ -84,22 +87,31 @@ def lower(module: nn.Module, name: str, *, input_shape: torch.Size | None = None
             positions,
             positions * module.in_features if input_shape is not None else 0,
             signed,
+            window=module.in_features,
         )
     if not isinstance(module, nn.Conv1d | nn.Conv2d):
         raise MappingError(
             f"layer {name}: {type(module).__name__} is no matrix product that bitline maps; "
             "allowed: Linear, Conv1d, Conv2d"
         )
-    positions, inputs = 1, 0
+    positions, inputs, window = 1, 0, 0
     if input_shape is not None:
         inputs = math.prod(input_shape[1:])
         positions = math.prod(_output_size(module, input_shape[2:]))
+        window = min(inputs, module.in_channels * _window(module, input_shape))
     rows = module.in_channels // module.groups * math.prod(module.kernel_size)
     kind = "conv2d" if isinstance(module, nn.Conv2d) else "conv1d"
     depthwise = module.groups > 1 and module.groups in (module.in_channels, module.out_channels)
-    return Matmul(
-        name, kind, rows, module.out_channels // module.groups, module.groups, positions, inputs, signed, depthwise
-    )
+    cols = module.out_channels // module.groups
+    return Matmul(name, kind, rows, cols, module.groups, positions, inputs, signed, depthwise, window)
+
+
+def _window(module: nn.Conv1d | nn.Conv2d, input_shape: torch.Size) -> int:
+    """Pixels of a channel from the first that a kernel reads to the last, in the order that they stream in."""
+    window = 1
+    for span, length in zip(_spans(module), input_shape[2:], strict=True):
+        window = (span - 1) + (window - 1) * length + 1
+    return window
 
 
 def check_batch(module: Lowerable, name: str, shape: torch.Size) -> None:
@@ -116,10 +128,15 @@ def _padding(module: nn.Conv1d | nn.Conv2d) -> list[int]:
     return list(module._reversed_padding_repeated_twice)  # pyright: ignore[reportPrivateUsage]
 
 
+def _spans(module: nn.Conv1d | nn.Conv2d) -> list[int]:
+    """Pixels from the first to the last of a kernel, along each axis."""
+    return [d * (k - 1) + 1 for d, k in zip(module.dilation, module.kernel_size, strict=True)]
+
+
 def _output_size(module: nn.Conv1d | nn.Conv2d, size: torch.Size | tuple[int, ...]) -> list[int]:
     pad = _padding(module)
     padded = [length + sum(pad[-2 * (axis + 1) :][:2]) for axis, length in enumerate(size)]
-    spans = [d * (k - 1) + 1 for d, k in zip(module.dilation, module.kernel_size, strict=True)]
+    spans = _spans(module)
     if any(length < span for length, span in zip(padded, spans, strict=True)):
         have, need = (" x ".join(map(str, lengths)) for lengths in (padded, spans))
         raise MappingError(f"padded input of {have} is smaller than a kernel that spans {need}")

@@ -68,7 +68,8 @@ def trace(model: nn.Module, example: Tensor, layers: dict[str, Lowerable]) -> li
         matmul = lower(module, name, input_shape=(args[0] if args else kwargs["input"]).shape)
         if name in products:
             inputs, positions = products[name].inputs + matmul.inputs, products[name].positions + matmul.positions
-            matmul = replace(matmul, inputs=inputs, positions=positions)
+            window = max(products[name].window, matmul.window)
+            matmul = replace(matmul, inputs=inputs, positions=positions, window=window)
         products[name] = matmul
 
     run_hooked(model, example, [layer.register_forward_hook(seen, with_kwargs=True) for layer in layers.values()])
