@@ -11,7 +11,7 @@ from pydantic import AfterValidator, Field
 from bitline import units
 from bitline.chip.description import Chip
 from bitline.chip.messages import explain
-from bitline.chip.records import Bits, Count, Hertz, Metre, Record, Volt
+from bitline.chip.records import Bits, Count, Metre, Record, SampleRate, Volt
 from bitline.errors import ChipError, nearest
 
 Status = Literal["measured", "read", "recalled", "assumed", "scaled"]
@@ -77,7 +77,7 @@ class CostTable(Record):
     """width of the ADC that adc_energy and adc_area describe"""
     adc_law: Literal["sar", "flash"]
     """how the table's ADC scales to other widths: see `bitline.cost.adc`"""
-    adc_rate: Hertz | None = None
+    adc_rate: SampleRate | None = None
     """conversions a second of that ADC; several take turns at more. Of no use beside adc_time"""
     bus_wires: Count = 256
     """wires of the bus that bus_area describes; assumed where absent. Its area goes with the wires"""
