@@ -25,7 +25,7 @@ def network(make_chip):
 
 
 def state(model: nn.Module) -> list[object]:
-    return [(layer.chip, int(layer.chip_seed), dict(layer.reads)) for layer in crossbar_layers(model).values()]
+    return [(layer.chip, int(layer.chip_seed), dict(layer.reads.counts)) for layer in crossbar_layers(model).values()]
 
 
 @torch.no_grad()
@@ -33,7 +33,7 @@ def test_afterwards_chip_seed_and_reads_are_what_they_were(network):
     model, x = network
     model(x)
     before = state(model)
-    assert before[0][2] == {0: 6}
+    assert before[0][2] == {(True, 0): 6}
     with on(model, ideal(placement(model).chip)):
         assert state(model)[0][1:] == (IDEAL, {})
         model(x)

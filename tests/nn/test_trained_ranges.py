@@ -13,6 +13,7 @@ from bitline.errors import ConversionError
 from bitline.mapping.encode import column_tiles
 from bitline.mapping.quantize import digits
 from bitline.mvm.adc import code_range, snap
+from bitline.mvm.results import sort_results
 from bitline.nn import (
     calibrate,
     crossbar_layers,
@@ -24,7 +25,6 @@ from bitline.nn import (
     train_ranges,
 )
 from bitline.nn.layer import CrossbarLayer
-from bitline.nn.results import sort_results
 
 GRANULARITIES = ("layer", "slice", "slice_digit", "column")
 ENCODINGS = (

@@ -14,10 +14,10 @@ from bitline.errors import ChipError
 from bitline.mapping.encode import together_again
 from bitline.mvm import native
 from bitline.mvm.product import Product
+from bitline.mvm.results import tile_sums
 from bitline.nn import calibrate, crossbar_layers, program, set_chip, to_crossbar
 from bitline.nn.cells import IDEAL
 from bitline.nn.layer import CrossbarLayer
-from bitline.nn.results import tile_sums
 from bitline.programming.mean_error import STEP
 
 ERRING = {

@@ -8,7 +8,6 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from bitline import seeds
 from bitline.chip.cell import NoReadNoise
 from bitline.chip.description import Chip
 from bitline.chip.variants import same_sums
@@ -30,13 +29,13 @@ from bitline.mvm.adc import AdcScale
 from bitline.mvm.crossbars import Crossbars, Observer
 from bitline.mvm.gradient import Quantized, fake_quantize
 from bitline.mvm.paths import crossbar_mvm, native_plan
+from bitline.mvm.results import sort_results
 from bitline.mvm.sum_histogram import minmax
 from bitline.nn.backward import Answer
 from bitline.nn.cells import IDEAL, Cells
 from bitline.nn.description import check_traceable, describe
 from bitline.nn.ranges import Ranges, find_ranges, quiet
-from bitline.nn.read import Mode, Pass, Read
-from bitline.nn.results import sort_results
+from bitline.nn.read import Mode, Pass, Read, ReadNumber, Reads
 from bitline.physics.noise import ReadNoise
 
 
@@ -50,7 +49,7 @@ class CrossbarLayer(nn.Module):
         mode: ``"chip"``: the crossbars answer; ``"linear"``: they do, but conversions neither round nor clip;
             ``"float"``: the plain layer.
         chip_seed: which programmed chip this is; -1 for ideal cells.
-        reads: images read since the chip was programmed, for each call within one pass of the network.
+        reads: images read since the chip was programmed.
         network_pass: of the network that the layer is in.
     """
 
@@ -66,10 +65,11 @@ class CrossbarLayer(nn.Module):
         self.cells = Cells(matmul, strategy)
         self.register_buffer("chip_seed", torch.tensor(IDEAL))
         self.chip = chip
-        self.reads: dict[int, int] = {}
+        self.reads = Reads()
         self.network_pass = Pass()
-        self._calls = (0, 0)
+        self.register_state_dict_post_hook(_keep_reads)
         self.register_load_state_dict_pre_hook(find_ranges)
+        self.register_load_state_dict_pre_hook(_find_reads)
         self.register_load_state_dict_post_hook(_check_ranges)
         # A layer with a hook is called by modules that would else compute around it (nn.TransformerEncoder).
         self.register_forward_hook(_nothing)
@@ -146,8 +146,7 @@ class CrossbarLayer(nn.Module):
     def answer(self, input: Tensor) -> tuple[Tensor, Read]:
         """What the chip answers, and what it read for that; no gradient."""
         q = self.integers(input)
-        call, first = self._count_reads(input.shape[0])
-        read = self.read(q, first_image=first, call=call)
+        read = self.read(q, number=self._number(input.shape[0]))
         plan = read.plan
         sorts = self.strategy == "packed" or read.crossbars.adapted
         if plan is None or not plan.scales or sorts or input.dtype != torch.float32:
@@ -182,15 +181,11 @@ class CrossbarLayer(nn.Module):
         buffers = [ranges.input_scale, ranges.input_signed, ranges.adc_lsb, ranges.adc_offset, self.chip_seed]
         return torch.ops.bitline.answer(input, self.weight, self.bias, buffers, self._text)
 
-    def _count_reads(self, images: int) -> tuple[int, int]:
-        """Return which call of this pass this is, and the number of its first image."""
-        number, call = self._calls
-        if not self.network_pass.running or number != self.network_pass.number:
-            call = 0
-        self._calls = (self.network_pass.number, call + 1)
-        first = self.reads.get(call, 0)
-        self.reads[call] = first + images
-        return call, first
+    def _number(self, images: int) -> ReadNumber | None:
+        """Number the reads of a batch, where it matters."""
+        if not self._noisy(self.chip, int(self.chip_seed)):
+            return None
+        return self.reads.next(images, self.network_pass, training=self.training, layer=self.cells.matmul.name)
 
     def check(self, x: Tensor) -> None:
         """Raise MappingError for an input that is NaN or infinite."""
@@ -232,7 +227,7 @@ class CrossbarLayer(nn.Module):
     # Products
 
     def read(
-        self, q: Tensor, chip: Chip | None = None, seed: int | None = None, *, first_image: int = 0, call: int = 0
+        self, q: Tensor, chip: Chip | None = None, seed: int | None = None, *, number: ReadNumber | None = None
     ) -> Read:
         """Everything that a product asks for: weights, crossbars, ranges, path and noise.
 
@@ -240,8 +235,7 @@ class CrossbarLayer(nn.Module):
             q: integers, shaped as the layer's input; they decide ranges under `batch_minmax` only.
             chip: the layer's chip, or a variant of it that differs in ADC or physics only; None: the layer's.
             seed: of the programmed chip, -1 for ideal cells; None: the layer's.
-            first_image: number of the first image since the chip was programmed; decides the read noise.
-            call: number of this call within one pass of the network, where a layer runs several times.
+            number: that the read noise has; None: that of the first read of an evaluation.
 
         Raises:
             ConversionError: a calibrated range is asked for before calibration.
@@ -251,10 +245,13 @@ class CrossbarLayer(nn.Module):
         crossbars = weights.crossbars(chip, seed, signed=bool(self.ranges.input_signed))
         scale = self.ranges.scale(crossbars, lambda: self._range_of(q, crossbars))
         noise = None
-        if seed != IDEAL and self.converts and not isinstance(chip.cell.read_noise, NoReadNoise):
-            key = seeds.derive(seed, self.cells.matmul.name, "read noise", call)
-            noise = ReadNoise(chip.cell, key, first_image)
+        if self._noisy(chip, seed):
+            number = number or ReadNumber()
+            noise = ReadNoise(chip.cell, number.seed(seed, self.cells.matmul.name), number.first_image)
         return Read(chip, weights, crossbars, scale, native_plan(q, crossbars, scale, noise), noise)
+
+    def _noisy(self, chip: Chip, seed: int) -> bool:
+        return seed != IDEAL and self.converts and not isinstance(chip.cell.read_noise, NoReadNoise)
 
     def _range_of(self, q: Tensor, crossbars: Crossbars) -> AdcScale:
         return minmax((rows for _, rows in self._runs(q)), crossbars, in_use(self.whole_placement))
@@ -352,13 +349,13 @@ class CrossbarLayer(nn.Module):
 
     def forget(self) -> None:
         """Drop what was counted."""
-        self.ranges.sums, self.reads = None, {}
+        self.ranges.sums, self.reads = None, Reads()
         self.cells.forget_errors()
 
     def program(self, seed: int) -> None:
         """Write the weights into the cells of the chip with this seed; -1 for ideal cells."""
         self.chip_seed.fill_(seed)
-        self.reads = {}
+        self.reads = Reads()
         self.cells.forget_errors()
 
     def set_chip(self, chip: Chip) -> None:
@@ -390,9 +387,20 @@ class CrossbarLayer(nn.Module):
 
 
 def _check_ranges(layer: CrossbarLayer, _: object) -> None:
-    """Have no ranges of another chip, and nothing counted before those that were loaded."""
+    """Have no ranges of another chip."""
     layer.ranges.check_loaded(layer.chip)
+
+
+def _keep_reads(layer: CrossbarLayer, state_dict: dict[str, Any], prefix: str, _: object) -> None:
+    state_dict[prefix + "reads"] = layer.reads.tensor()
+
+
+def _find_reads(layer: CrossbarLayer, state_dict: dict[str, Any], prefix: str, *_: object) -> None:
+    """Go on from the reads of a state; from none where it is older than they are. What was counted before is gone."""
+    counts = state_dict.pop(prefix + "reads", None)
+    reads = Reads() if counts is None else Reads.of(counts)
     layer.forget()
+    layer.reads = reads
 
 
 def _nothing(*_: object) -> None:

@@ -1,12 +1,14 @@
-"""One read of a layer: everything that a forward pass asks for, asked for once."""
+"""One read of a layer: everything that a forward pass asks for, asked for once, and the number that its noise has."""
 
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, NamedTuple, Self
 
 import torch
 from torch import Tensor
 
+from bitline import seeds
 from bitline.chip.description import Chip
+from bitline.errors import ConversionError
 from bitline.mvm import native
 from bitline.mvm.adc import AdcScale
 from bitline.mvm.crossbars import Crossbars
@@ -38,6 +40,113 @@ class Pass:
         """A hook for after it has run, or failed."""
         if not torch.compiler.is_compiling():
             self.running = False
+
+
+class ReadNumber(NamedTuple):
+    """What tells the noise of a read from that of all others of the layer on its chip.
+
+    Args:
+        call: within one pass of the network, where a layer runs several times.
+        first_image: number of the first image of the batch since the chip was programmed.
+        training: of those of training, or of those of evaluation.
+    """
+
+    call: int = 0
+    first_image: int = 0
+    training: bool = False
+
+    def seed(self, chip_seed: int, layer: str) -> int:
+        """Return the seed of the noise of all reads of a call."""
+        return seeds.derive(chip_seed, layer, "read noise of training" if self.training else "read noise", self.call)
+
+
+class Reads:
+    """Images that a layer has read since its chip was programmed: they number its read noise.
+
+    Training and evaluation count apart, so that looking at a network moves nothing in its training. A forward pass that
+    autograd repeats within a backward pass (`torch.utils.checkpoint`) reads what the first one read: it is known by a
+    random number that both draw, as PyTorch gives the second the random state of the first for the sake of dropout.
+    Noise depends on the count alone, never on that number.
+    """
+
+    KEPT = 1024
+    """forward passes that may be repeated"""
+
+    def __init__(self) -> None:
+        self.counts: dict[tuple[bool, int], int] = {}
+        """by (training, call)"""
+        self._last = (0, 0)
+        self._known: dict[int, ReadNumber] = {}
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Reads) and self.counts == other.counts
+
+    __hash__ = None  # pyright: ignore[reportAssignmentType]
+
+    def next(self, images: int, network: Pass, *, training: bool, layer: str) -> ReadNumber:
+        """Number the reads of a batch, and count its images.
+
+        Args:
+            images: of the batch.
+            network: the pass that the layer is in.
+            training: whether the layer trains.
+            layer: its name, for the error.
+
+        Raises:
+            ConversionError: a forward pass repeated with other random numbers.
+        """
+        tag = _tag(training)
+        if torch._C._current_graph_task_id() >= 0:  # pyright: ignore[reportPrivateUsage]
+            if tag not in self._known:
+                raise ConversionError(
+                    f"layer {layer}: a forward pass is repeated in a backward pass with other random numbers than it "
+                    "had, so that its read noise cannot be the same: leave preserve_rng_state of "
+                    "torch.utils.checkpoint at True and, for a layer in evaluation mode, set use_reentrant=False"
+                )
+            return self._known[tag]
+        number, call = self._last
+        if not network.running or number != network.number:
+            call = 0
+        self._last = (network.number, call + 1)
+        first = self.counts.get((training, call), 0)
+        self.counts[training, call] = first + images
+        read = ReadNumber(call, first, training)
+        if tag is not None:
+            self._known.pop(tag, None)
+            self._known[tag] = read
+            if len(self._known) > self.KEPT:
+                self._known.pop(next(iter(self._known)))
+        return read
+
+    def tensor(self) -> Tensor:
+        """The counts, int64, (evaluation and training, calls)."""
+        calls = 1 + max((call for _, call in self.counts), default=0)
+        return torch.tensor([[self.counts.get((training, call), 0) for call in range(calls)] for training in _BOTH])
+
+    @classmethod
+    def of(cls, counts: Tensor) -> Self:
+        """Go on from counts that `tensor` gave.
+
+        Raises:
+            ConversionError: others.
+        """
+        if counts.dtype != torch.int64 or counts.dim() != 2 or counts.shape[0] != 2 or bool((counts < 0).any()):
+            raise ConversionError(
+                f"reads are {counts.dtype} of shape {tuple(counts.shape)}; expected int64 (2, calls), none below 0"
+            )
+        new = cls()
+        for training, row in zip(_BOTH, counts.tolist(), strict=True):
+            new.counts |= {(training, call): count for call, count in enumerate(row) if count}
+        return new
+
+
+_BOTH = (False, True)
+
+
+def _tag(training: bool) -> int | None:
+    """Draw what a repeated forward pass draws again; nothing for a plain evaluation, which is never repeated."""
+    hooked = torch._C._autograd._top_saved_tensors_default_hooks(True) is not None  # pyright: ignore
+    return int(torch.randint(2**62, ())) if training or hooked else None
 
 
 @dataclass(frozen=True)
