@@ -68,7 +68,9 @@ def _surroundings(placement: Placement) -> list[str]:
     used = tiles(chip, placement.crossbars * system.copies)
     if system.hops > used - 1:
         most = (
-            f"in {used} tiles an activation passes {used - 1} at most" if used > 1 else "on one tile it has no effect"
+            f"in {used} tiles an activation passes {used - 1} at most"
+            if used > 1
+            else "on one tile nothing passes between tiles"
         )
         lines.append(f"system.hops = {system.hops:g}: {most}")
     if chip.timing.clock > TABLE_CLOCK:
