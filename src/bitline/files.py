@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 from bitline.errors import DataError, ExportError
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, nn
 
 WEIGHTS, RECORD, CONFIG, METRICS = "model.safetensors", "model.json", "config.json", "metrics.json"
 """what training leaves: weights, what rebuilds and feeds the network, how it was trained, its accuracy and time"""
-CHECKPOINT, LOGS = Path("checkpoints") / "last.ckpt", "logs"
-"""what a training goes on from, and its curves"""
+RUN_MANIFEST, LOCK = "run.json", ".lock"
+"""what a run directory consists of, and which process writes in it"""
+CHECKPOINT, PREVIOUS, LOGS = Path("checkpoints") / "last.ckpt", "previous.ckpt", "logs"
+"""what a training goes on from, the one before it in the same folder, and its curves"""
 RECIPE, CHIP, RANGES = "recipe.json", "chip.json", "ranges.safetensors"
 """what a recipe adds: its settings, the chip that the network is made for, its trained input and ADC ranges"""
 BEFORE, UNTRAINED, AFTER = "evaluation_before.json", "evaluation_untrained.json", "evaluation.json"
@@ -135,6 +137,22 @@ def write_tensors(path: Path, tensors: "Mapping[str, Tensor]", metadata: Mapping
     try:
         with new_file(path) as part:
             save_file(dict(tensors), str(part), dict(metadata))
+    except SafetensorError as error:
+        raise ExportError(f"cannot write {path}: {error}") from error
+
+
+def write_network(path: Path, network: "nn.Module") -> None:
+    """Write the weights of a network as a safetensors file, whole or not at all; a shared tensor is written once.
+
+    Raises:
+        ExportError: it cannot be written.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import save_model
+
+    try:
+        with new_file(path) as part:
+            save_model(network, str(part))
     except SafetensorError as error:
         raise ExportError(f"cannot write {path}: {error}") from error
 

@@ -77,13 +77,13 @@ def test_lossless_bits_tell_every_sum_apart_and_one_fewer_does_not(settings, bit
     assert not holds(bits - 1)
 
 
-def test_a_bad_chip_ends_with_status_2_and_a_line_a_problem(tmp_path, monkeypatch, capsys):
+def test_a_bad_chip_ends_with_status_1_and_a_line_a_problem(tmp_path, monkeypatch, capsys):
     file = tmp_path / "mine.toml"
     file.write_text(source("example-128").replace("rows = 128", "rows = 0").replace("bits = 6", "bitz = 6"))
     monkeypatch.setattr(sys, "argv", ["bitline", "chips", "check", str(file)])
     with pytest.raises(SystemExit) as status:
         main()
-    assert status.value.code == 2
+    assert status.value.code == 1
     lines = capsys.readouterr().err.splitlines()
     assert lines[0] == f"error: {file}: crossbar.rows = 0: input should be greater than or equal to 1"
     assert lines[1] == f"{file}: adc.bits is missing"

@@ -70,14 +70,14 @@ def test_a_model_of_the_users_own_is_evaluated(files: Path, tmp_path: Path):
 
 
 def test_errors_are_one_line_and_name_what_is_allowed(files: Path):
-    _, error = bitline("evaluate", "--data", "digits", status=2)
+    _, error = bitline("evaluate", "--data", "digits", status=1)
     assert error.strip() == (
         "error: give either a run directory or --model (with --weights and --data), not both or neither"
     )
-    _, error = bitline("evaluate", "nowhere", "--chip", "rram-22nn", status=2)
+    _, error = bitline("evaluate", "nowhere", "--chip", "rram-22nn", status=1)
     assert "did you mean 'rram-22nm'" in error
     weights = ("--weights", files / "net.safetensors", "--data", "digits")
-    _, error = bitline("evaluate", "--model", "lenet5", *weights, status=2)
+    _, error = bitline("evaluate", "--model", "lenet5", *weights, status=1)
     assert "does not fit LeNet5" in error
 
 

@@ -231,9 +231,9 @@ def test_what_is_unknown_or_out_of_place_is_refused(arguments: tuple[str, ...], 
     assert message in str(error)
 
 
-def test_an_error_is_one_line_and_status_2(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+def test_an_error_is_one_line_and_status_1(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
     monkeypatch.setattr(sys, "argv", ["bitline", "doctor", "--explain", "lenet5", "example-129"])
     with pytest.raises(SystemExit) as status:
         main()
-    assert status.value.code == 2
+    assert status.value.code == 1
     assert capsys.readouterr().err.startswith("error: no chip 'example-129'")

@@ -54,12 +54,12 @@ def test_a_study_writes_numbers_and_a_page_and_says_what_it_found(monkeypatch, c
     assert len(found["grid"]) == 4
     assert "Partial sums: lenet5 on rram-22nm" in (out / "study.html").read_text()
 
-    assert run(monkeypatch, "study", "partial-sums", network, "--out", out, *SMALL) == 2
+    assert run(monkeypatch, "study", "partial-sums", network, "--out", out, *SMALL) == 1
     assert "add --resume" in capsys.readouterr().err
     again = ("study", "partial-sums", network, "--out", out, *SMALL, "--resume", "--json", "--batch-size", 7)
     assert run(monkeypatch, *again) == 0
     assert json.loads(capsys.readouterr().out) == found
-    assert run(monkeypatch, *again, "--seed", 5) == 2
+    assert run(monkeypatch, *again, "--seed", 5) == 1
     assert "with other settings: seed 5 (was 0)" in capsys.readouterr().err
 
 
@@ -91,7 +91,7 @@ def test_wrong_numbers_and_policies_are_errors_of_one_line(monkeypatch, capsys, 
         ("--ranges", "fall", "ranges has 'fall'; allowed: full, layer, slice, slice_digit, column"),
         ("--rows", "0", "rows has 0; allowed: 1 to 65536"),
     ):
-        assert run(monkeypatch, "study", "partial-sums", network, "--out", tmp_path, option, given) == 2
+        assert run(monkeypatch, "study", "partial-sums", network, "--out", tmp_path, option, given) == 1
         assert words in " ".join(capsys.readouterr().err.split())
 
 
@@ -104,7 +104,7 @@ def test_help_has_examples(monkeypatch, capsys):
 
 def test_runs_are_compared_in_the_terminal_as_data_and_as_a_page(monkeypatch, capsys, network, tmp_path):
     common = ("evaluate", network, "--chips", 2, "--images", 40, "--calibration-images", 40)
-    assert run(monkeypatch, "compare", network, network) == 2
+    assert run(monkeypatch, "compare", network, network) == 1
     assert f"bitline evaluate {network} --chip NAME --json" in " ".join(capsys.readouterr().err.split())
     assert run(monkeypatch, *common, "--json", network / "evaluation.json") == 0
     assert run(monkeypatch, *common, "--set", "adc.bits=4", "--json", tmp_path / "four.json") == 0

@@ -24,11 +24,11 @@ def test_the_command_trains_and_ends_with_the_accuracy_and_the_place(monkeypatch
     assert last.endswith(f"of 355 test images of digits 8x8  ->  {out}")
 
 
-def test_an_error_is_one_line_and_exit_status_2(monkeypatch, capsys):
+def test_an_error_is_one_line_and_exit_status_1(monkeypatch, capsys):
     code = run(monkeypatch, "train", "vgg9")
 
     captured = capsys.readouterr()
-    assert code == 2
+    assert code == 1
     assert captured.err.startswith("error: model is 'vgg9'; allowed: vgg8, ")
     assert len(captured.err.splitlines()) == 1
     assert captured.out == ""
@@ -45,7 +45,7 @@ def test_debug_shows_the_traceback_wherever_it_stands(monkeypatch, where):
 
 
 def test_resume_and_overwrite_exclude_each_other(monkeypatch, capsys):
-    assert run(monkeypatch, "train", "vgg8", "--resume", "--overwrite") == 2
+    assert run(monkeypatch, "train", "vgg8", "--resume", "--overwrite") == 1
     assert "exclude each other" in capsys.readouterr().err
 
 

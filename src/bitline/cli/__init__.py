@@ -5,7 +5,7 @@ import sys
 
 import typer
 
-from bitline.cli import chips, compare, cost, demo, doctor, evaluate, export, optimize, report, study, train
+from bitline.cli import accept, chips, compare, cost, demo, doctor, evaluate, export, optimize, report, study, train
 from bitline.errors import BitlineError
 
 app = typer.Typer(
@@ -33,13 +33,14 @@ app.command(name="compare")(compare.command)
 app.command(name="report")(report.command)
 app.command(name="demo")(demo.command)
 app.command(name="export")(export.command)
+app.command(name="accept")(accept.command)
 app.command(name="doctor")(doctor.command)
 app.add_typer(chips.app, name="chips")
 app.add_typer(study.app, name="study")
 
 
 def main() -> None:
-    """Run the command line; an error of bitline is one line on stderr and exit status 2."""
+    """Run the command line; an error of bitline is one line on stderr and exit status 1."""
     arguments = sys.argv[1:]
     debug = "--debug" in arguments  # wherever it stands
     logging.basicConfig(format="%(message)s")
@@ -52,7 +53,7 @@ def main() -> None:
         from rich.console import Console
 
         Console(stderr=True).print(f"[bold red]error:[/] {_escaped(str(error))}", highlight=False, soft_wrap=True)
-        raise SystemExit(2) from None
+        raise SystemExit(1) from None
 
 
 def _escaped(text: str) -> str:

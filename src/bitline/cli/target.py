@@ -4,8 +4,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from bitline import manifest
 from bitline.chip import Chip, load, replace
 from bitline.errors import DataError
+from bitline.files import RECORD
 
 DEFAULT = "rram-22nm"
 
@@ -47,6 +49,8 @@ def target(
     if run is not None and run.is_dir():
         from bitline.recipes.files import Deployment  # with all that trains; what only prices does without
 
+        if (run / RECORD).is_file():
+            manifest.check(run)
         deployment = Deployment.of(run)
     if deployment is None:
         return Target(load(chip or DEFAULT, keys), mapping or [], None, bias_correction=False)

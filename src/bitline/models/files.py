@@ -13,8 +13,9 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, ValidationError
 from torch import nn
 
+from bitline import manifest
 from bitline.errors import DataError, nearest
-from bitline.files import CONFIG, METRICS, RECORD, WEIGHTS, read_json
+from bitline.files import CONFIG, METRICS, RECORD, RUN_MANIFEST, WEIGHTS, read_json
 from bitline.models import build, names
 from bitline.models.rewrite import Rewrite, apply
 
@@ -192,16 +193,18 @@ def load_run(path: Path | str, *, trust_code: bool = False) -> Run:
         The network in evaluation mode, with its record, configuration and metrics.
 
     Raises:
-        DataError: no such directory, an unfinished run, a damaged file, or a network from a file without trust_code.
+        DataError: no such directory, an unfinished run, files that are not as they were written, a damaged file, or a
+            network from a file without trust_code.
     """
     folder = Path(path)
     if not folder.is_dir():
         raise DataError(f"no such run directory: {folder}")
     missing = [name for name in (RECORD, WEIGHTS, CONFIG, METRICS) if not (folder / name).is_file()]
-    if missing:
+    if missing and not (folder / RUN_MANIFEST).is_file():
         raise DataError(
             f"{folder} is not a finished run (no {', '.join(missing)}); finish it with bitline train --resume"
         )
+    manifest.check(folder)
     try:
         record = ModelRecord.model_validate(read_json(folder / RECORD))
     except ValidationError as error:

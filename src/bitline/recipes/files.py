@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from safetensors.torch import save_model
 from torch import nn
 
+from bitline import manifest
 from bitline.chip.description import Chip, check
 from bitline.differences import differences
 from bitline.errors import DataError
@@ -22,7 +22,6 @@ from bitline.files import (
     FRONT,
     JOURNAL,
     KERNELS,
-    LEFT,
     METRICS,
     ON_CHIP,
     PACKED,
@@ -30,6 +29,7 @@ from bitline.files import (
     RANGES,
     RECIPE,
     RECORD,
+    RUN_MANIFEST,
     START,
     TRIALS,
     UNTRAINED,
@@ -38,12 +38,14 @@ from bitline.files import (
     read_json,
     remove_parts,
     write_json,
+    write_network,
 )
 from bitline.models.files import ModelRecord
 from bitline.recipes import recipe_file
 from bitline.recipes.records.base import Recipe
+from bitline.train.checkpoint import check_finite
 from bitline.train.hardware import describe
-from bitline.train.rundir import IfExists
+from bitline.train.rundir import IfExists, empty
 
 RESULT = (WEIGHTS, RECORD, CONFIG, METRICS, CHIP, RANGES, AFTER)
 """everything about the network that a recipe ends with"""
@@ -59,15 +61,15 @@ def prepare(out: Path, config: Recipe, if_exists: IfExists) -> bool:
     """
     if out.exists() and not out.is_dir():
         raise DataError(f"{out} is a file; choose another --out")
-    remove_parts(out, (RECIPE, CHIP, RANGES, BEFORE, UNTRAINED, AFTER, PRUNING, LEFT, TRIALS, FRONT))
+    remove_parts(out, (*manifest.PARTS, RUN_MANIFEST))
     if config.run.resolve().is_relative_to(out.resolve()):
         raise DataError(f"{out} holds the network that the recipe begins with, {config.run}; choose another --out")
-    if not out.exists() or not any(out.iterdir()):
+    if empty(out):
         return False
     if not (out / RECIPE).is_file():
         raise DataError(f"{out} exists and is not a recipe's run directory (no {RECIPE}); choose another --out")
     if if_exists == "refuse":
-        state = "a finished recipe" if (out / AFTER).is_file() else "an unfinished recipe"
+        state = "a finished recipe" if finished(out) else "an unfinished recipe"
         raise DataError(f"{out} holds {state}; add --resume to go on with it, or --overwrite to start again")
     if if_exists == "overwrite":
         return False
@@ -81,11 +83,17 @@ def prepare(out: Path, config: Recipe, if_exists: IfExists) -> bool:
     return True
 
 
+def finished(out: Path) -> bool:
+    """Tell whether a recipe is finished."""
+    return manifest.finished(out, AFTER)
+
+
 def clear(out: Path) -> None:
     """Take away what an earlier recipe left, if there was one; after everything that can be refused has been."""
     stages = (START, FLOAT, ON_CHIP, KERNELS, PACKED, CROSSBARS)
     for folder in (*stages, *(path.name for path in out.glob("trial[0-9]*"))):
         shutil.rmtree(out / folder, ignore_errors=True)
+    (out / RUN_MANIFEST).unlink(missing_ok=True)
     for name in (BEFORE, UNTRAINED, *RESULT, TRIALS, JOURNAL, FRONT, PRUNING, RECIPE):
         (out / name).unlink(missing_ok=True)
 
@@ -101,13 +109,14 @@ def copy(source: Path, target: Path, names: tuple[str, ...]) -> None:
 def write_run(
     folder: Path, network: nn.Module, record: ModelRecord, config: dict[str, Any], metrics: dict[str, Any]
 ) -> None:
-    """Write a network that was not trained as a run directory; ``metrics.json`` comes last."""
+    """Write a network that was not trained as a run directory; the manifest comes last."""
     folder.mkdir(parents=True, exist_ok=True)
-    with new_file(folder / WEIGHTS) as part:
-        save_model(network, str(part))
+    check_finite(network.state_dict(), f"{folder}: the network that was made")
+    write_json(folder / CONFIG, {**config, **manifest.MARK})
+    write_network(folder / WEIGHTS, network)
     write_json(folder / RECORD, record.model_dump(mode="json"))
-    write_json(folder / CONFIG, config)
     write_json(folder / METRICS, {**metrics, "hardware": describe()})
+    manifest.write(folder)
 
 
 @dataclass(frozen=True)

@@ -10,13 +10,14 @@ from torch import Tensor
 from bitline.compress.prune.repack import repack
 from bitline.compress.prune.sparsity import crossbars as crossbars_of
 from bitline.compress.prune.sparsity import sparsity, weights
-from bitline.files import CROSSBARS, KERNELS, LEFT, METRICS, PACKED, PRUNING, read_json, write_json
+from bitline.files import CROSSBARS, KERNELS, LEFT, PACKED, PRUNING, read_json, write_json
 from bitline.models.files import Run, load_run
 from bitline.recipes.crimp import Phase, Zerorize, write_left
 from bitline.recipes.files import write_run
 from bitline.recipes.records.crimp import Crimp
 from bitline.recipes.stages import Stages
 from bitline.train.config import Precision
+from bitline.train.rundir import finished
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,7 @@ class Pruning:
     def _pack(self, last: Path) -> Path:
         """Drop the kernels that are zero."""
         stages, folder = self.stages, self.stages.out / PACKED
-        if not (folder / METRICS).is_file():
+        if not finished(folder):
             run = load_run(last)
             small = repack(run.model, self._example, stages.chip)
             record = run.record.model_copy(update={"rewrites": (*run.record.rewrites, *small.rewrites)})

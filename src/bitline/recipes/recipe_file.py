@@ -4,8 +4,9 @@ Version 1, which has no version, was one record of all options of all recipes.
 """
 
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
+from bitline import manifest
 from bitline.errors import DataError
 from bitline.files import RECIPE, read_json, write_json
 from bitline.recipes.records.base import Recipe
@@ -22,7 +23,8 @@ _IDLE = ("granularity", "range_lr", "chip_epochs", "chip_lr", "reprogram_every",
 def write(folder: Path, config: Recipe) -> None:
     """Write the file of a run directory."""
     settings = config.model_dump(mode="json", exclude={"recipe"})
-    write_json(folder / RECIPE, {"version": VERSION, "recipe": config.name(), "settings": settings})
+    content = {"version": VERSION, "recipe": config.name(), **manifest.MARK, "settings": settings}
+    write_json(folder / RECIPE, content)
 
 
 def read(folder: Path) -> Recipe:
@@ -39,7 +41,7 @@ def read(folder: Path) -> Recipe:
         raise DataError(f"{path} has version {version!r}; allowed: 1, {VERSION}")
     if not isinstance(settings, dict):
         raise DataError(f"{path} has settings {settings!r}; allowed: the options of a recipe")
-    given = {**settings, "recipe": content.get("recipe")}
+    given: dict[str, Any] = {**cast("dict[str, Any]", settings), "recipe": content.get("recipe")}
     try:
         return checked(**(_from_first(given) if version == 1 else given))
     except DataError as error:

@@ -2,16 +2,18 @@
 
 from pathlib import Path
 
+from bitline import manifest
 from bitline.data import DataSet, load
 from bitline.errors import DataError
 from bitline.evaluate.run import CALIBRATION_BATCH
-from bitline.files import AFTER, BEFORE, FLOAT, METRICS, START, UNTRAINED
+from bitline.files import BEFORE, FLOAT, START, UNTRAINED
+from bitline.lock import locked
 from bitline.models.files import Run, load_run
 from bitline.network.trace import matmuls
 from bitline.recipes import recipe_file
 from bitline.recipes.auto import Search
 from bitline.recipes.crimp import chip_of
-from bitline.recipes.files import RESULT, Say, clear, copy, prepare, write_run
+from bitline.recipes.files import RESULT, Say, clear, copy, finished, prepare, write_run
 from bitline.recipes.front import select, train_front
 from bitline.recipes.on_chip import OnChipTraining
 from bitline.recipes.pruning import Pruning
@@ -25,6 +27,7 @@ from bitline.recipes.stages import Stages
 from bitline.recipes.structure import check_layers, restructure
 from bitline.train.run import check_counts, train_network
 from bitline.train.rundir import IfExists
+from bitline.train.rundir import finished as finished_training
 
 
 def optimize(
@@ -45,10 +48,16 @@ def optimize(
         and of the result, all on the same programmed chips.
 
     Raises:
-        DataError: the run or its directory cannot be used.
+        DataError: the run or its directory cannot be used, or another process uses it.
         ChipError: no such chip.
         ConversionError: the network does not fit the recipe.
     """
+    with locked(config.run_dir):
+        return _optimize(config, if_exists, say, progress=progress)
+
+
+def _optimize(config: Recipe, if_exists: IfExists, say: Say, *, progress: bool) -> Path:
+    """Run a recipe in a directory that no other process uses."""
     chip, out = config.load_chip(), config.run_dir
     target = chip_of(chip, config) if isinstance(config, Crimp) else chip
     origin = load_run(config.run)
@@ -56,7 +65,8 @@ def optimize(
         example = (origin.record.channels, origin.record.image_size, origin.record.image_size)
         check_layers(matmuls(origin.model, example), config.layers)
     resumed = prepare(out, config, if_exists)
-    if resumed and (out / AFTER).is_file():
+    if resumed and finished(out):
+        manifest.check(out)
         return out
     data = load(origin.record.data, data_dir=config.data_dir, image_size=origin.record.image_size)
     if not resumed:
@@ -68,6 +78,7 @@ def optimize(
         front = select(Search(config, chip, data, out).run(say), config.front, config.proxy_images)
         best = train_front(config, out, front, lambda c: optimize(c, if_exists="resume", say=say, progress=progress))
         copy(best, out, RESULT)
+        manifest.write(out)
         return out
     stages = Stages(config, target, data, out, say, progress)
     stages.keep(Pruning(stages, config).run(origin) if isinstance(config, Crimp) else _train(stages, origin))
@@ -107,7 +118,7 @@ def _train(stages: Stages, origin: Run) -> Path:
 def _restructure(stages: Stages, config: NewStructure, origin: Run) -> Path:
     """Give layers their new structure, and measure the network before any training."""
     folder, data = stages.out / START, stages.data
-    if not (folder / METRICS).is_file():
+    if not finished_training(folder):
         stages.say(f"restructuring: {config.name()}")
         count = min(config.structure_images, len(data.train_images))
         batches = [x for x, _ in data.batches("train", batch_size=CALIBRATION_BATCH, limit=count)]

@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import nn
 
-from bitline import seeds
+from bitline import manifest, seeds
 from bitline.chip.description import Chip
 from bitline.data import DataSet
 from bitline.evaluate import Settings, accuracy, evaluate
@@ -22,6 +22,7 @@ from bitline.recipes.records.on_chip import OnChip
 from bitline.train import TrainConfig
 from bitline.train import checked as checked_training
 from bitline.train.config import Precision
+from bitline.train.rundir import finished as finished_training
 from bitline.train.rundir import prepare as prepare_training
 
 
@@ -102,7 +103,7 @@ class Stages:
             train: of the stage.
             run: trains; told how, and whether it goes on from a checkpoint.
         """
-        if not (train.run_dir / METRICS).is_file():
+        if not finished_training(train.run_dir):
             saved = prepare_training(train.run_dir, train, "resume")
             self.say(f"training, {train.run_dir.name}: {train.epochs} epochs")
             run(saved or train, saved is not None)
@@ -123,7 +124,8 @@ class Stages:
         deployment = Deployment.of(self.out)
         assert deployment is not None
         write_json(self.out / METRICS, {**read_json(last / METRICS), "stages": stages})
-        self.measure(AFTER, load_run(self.out), deployment.chip)
+        self.measure(AFTER, load_run(last), deployment.chip)
+        manifest.write(self.out)
 
     def measure(self, name: str, run: Run, chip: Chip) -> None:
         """Evaluate a network and write the evaluation."""

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from bitline import manifest
 from bitline.differences import flat
 from bitline.errors import DataError
 from bitline.evaluate.files import load
@@ -79,6 +80,7 @@ def evaluation_of(path: Path) -> Path:
         raise DataError(
             f"{path} has no {AFTER}; make it with: bitline evaluate {path} --chip NAME --json {path / AFTER}"
         )
+    manifest.check(path)
     return path / AFTER
 
 

@@ -1,24 +1,47 @@
-"""Checkpoints of a training that can be killed at any time."""
+"""Checkpoints of a training that can be killed at any time, each with a digest of itself at its end."""
 
+import hashlib
+import logging
+import os
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
+from torch import Tensor
 
-from bitline.errors import DataError
-from bitline.files import new_file
+from bitline.errors import DataError, ExportError
+from bitline.files import CHECKPOINT, PREVIOUS, new_file
+
+log = logging.getLogger(__name__)
+
+_MARK, _DIGEST = b"\nbitline sha256 ", 64
+"""what follows the zip archive that PyTorch writes; its reader passes over it"""
+_KEYS = ("state_dict", "bitline", "epoch", "global_step", "loops", "optimizer_states", "lr_schedulers", "callbacks")
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
     """Write checkpoints beside their place and rename them; read them without unpickling code."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
-        """Write a checkpoint so that a killed process leaves the old one or the new one."""
-        with new_file(Path(path)) as part:
-            torch.save(checkpoint, part)
+        """Write a checkpoint, and keep the one before it; a killed process leaves one of them.
+
+        Raises:
+            ExportError: it cannot be written; the one before it stays.
+        """
+        path = Path(path)
+        with new_file(path) as part:
+            try:
+                torch.save(checkpoint, part)
+            except RuntimeError as error:  # of PyTorch's own writer, for example on a full disk
+                raise ExportError(f"cannot write {path}: {' '.join(str(error).split())[:200]}") from error
+            digest = _digest(part, part.stat().st_size)
+            with part.open("ab") as file:
+                file.write(_MARK + digest.encode())
+            if path.is_file():
+                os.replace(path, path.with_name(PREVIOUS))
 
     def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
         """Read tensors and plain values only, whatever the caller asks for.
@@ -26,10 +49,122 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         Raises:
             DataError: damaged, or not a checkpoint of bitline.
         """
-        try:
-            return torch.load(path, map_location=map_location, weights_only=True)
-        except Exception as error:  # torch raises many kinds: zip, pickle, runtime ...
-            raise DataError(f"cannot read checkpoint {path}: {' '.join(str(error).split())[:200]}") from error
+        return load(Path(path), map_location)
+
+
+def load(path: Path, map_location: Any = None) -> dict[str, Any]:
+    """Read a checkpoint: tensors and plain values only.
+
+    Raises:
+        DataError: its digest does not fit, it is damaged or no checkpoint of bitline, or a weight is not finite.
+    """
+    if not path.is_file():
+        raise DataError(f"{path} is no file")
+    if (written := _written(path)) is not None and written != _digest(path, path.stat().st_size - _tail()):
+        raise DataError(f"{path} is damaged: its SHA-256 is not the one that was written with it")
+    try:
+        content = torch.load(path, map_location=map_location, weights_only=True)
+    except Exception as error:  # torch raises many kinds: zip, pickle, runtime ...
+        raise DataError(
+            f"{path} is damaged, or holds more than tensors and plain values ({type(error).__name__})"
+        ) from error
+    absent = [key for key in _KEYS if not isinstance(content, dict) or key not in content]
+    absent += [key for key in ("optimizer_states", "lr_schedulers") if key not in absent and not content[key]]
+    if absent:
+        raise DataError(f"{path} is no checkpoint of a training: it has no {', '.join(absent)}")
+    check_finite(content["state_dict"], str(path))
+    return cast("dict[str, Any]", content)
+
+
+def check_finite(tensors: Any, where: str) -> None:
+    """Refuse weights that are not finite; buffers may be, where they stand for what is not known.
+
+    Args:
+        tensors: by name.
+        where: they come from, for the error.
+
+    Raises:
+        DataError: one is not; the first is named.
+    """
+    for name, tensor in tensors.items():
+        if not isinstance(tensor, Tensor) or not tensor.is_floating_point():
+            continue
+        count = int((~tensor.isfinite()).sum())
+        if count and not name.endswith(_MAY_BE_NAN):
+            raise DataError(f"{where}: {count} of {tensor.numel()} values of {name} are not finite")
+
+
+_MAY_BE_NAN = ("input_scale",)
+"""buffers of layers on a chip that are NaN until they are known"""
+
+
+def to_resume(out: Path, *, digests: bool) -> Path | None:
+    """Return the checkpoint that a run goes on from; None where it has none yet.
+
+    Args:
+        out: run directory.
+        digests: whether all of its checkpoints have one.
+
+    Raises:
+        DataError: a damaged one; says which other may be used.
+    """
+    last, previous = out / CHECKPOINT, out / CHECKPOINT.with_name(PREVIOUS)
+    path = last if last.exists() or not previous.exists() else previous
+    if not path.exists():
+        log.info(f"{out} has no checkpoint yet: from the start")
+        return None
+    try:
+        content = load(path)
+        if _written(path) is None:
+            if digests:
+                raise DataError(f"{path} is damaged: the SHA-256 that was written with it is gone")
+            log.info(f"{path} is of an earlier version, which wrote no SHA-256: it is not checked")
+    except DataError as error:
+        raise DataError(f"{error}; {_instead(path, previous)}") from error
+    if path != last:
+        log.info(f"{last} is absent: going on from {path} ({_place(content)})")
+    return path
+
+
+def _instead(path: Path, previous: Path) -> str:
+    """Say what else a run may go on from."""
+    try:
+        if path != previous and previous.exists():
+            return (
+                f"{previous} ({_place(load(previous))}) is whole: remove {path.name}, and --resume goes on from there"
+            )
+    except DataError:
+        pass
+    return "no earlier checkpoint is whole: start again with --overwrite"
+
+
+def _place(content: dict[str, Any]) -> str:
+    return f"epoch {content['epoch'] + 1}, step {content['global_step']}"
+
+
+def _tail() -> int:
+    return len(_MARK) + _DIGEST
+
+
+def _written(path: Path) -> str | None:
+    """Digest at the end of a checkpoint; None where it has none."""
+    size = path.stat().st_size
+    if size <= _tail():
+        return None
+    with path.open("rb") as file:
+        file.seek(size - _tail())
+        mark, digest = file.read(len(_MARK)), file.read()
+    return digest.decode("ascii", "replace") if mark == _MARK else None
+
+
+def _digest(path: Path, size: int) -> str:
+    """SHA-256 of the first bytes of a file, so many."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while size > 0 and (block := file.read(min(size, 2**20))):
+            digest.update(block)
+            size -= len(block)
+    return digest.hexdigest()
 
 
 class WithinEpoch(ModelCheckpoint):

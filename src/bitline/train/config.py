@@ -28,14 +28,14 @@ class StrictConfig(BaseModel):
         return values
 
     @classmethod
-    def checked(cls, **values: Any) -> Self:
+    def checked(cls, /, **values: Any) -> Self:
         """Build the record and say what is wrong in one line.
 
         Raises:
             DataError: a key or value that is not allowed; names the key, the value and the rule.
         """
         try:
-            return cls(**values)
+            return cls.model_validate(values)
         except ValidationError as error:
             problems = [f"{'.'.join(map(str, e['loc']))} is {e['input']!r}: {e['msg']}" for e in error.errors()]
             raise DataError("; ".join(problems)) from error

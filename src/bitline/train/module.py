@@ -72,6 +72,8 @@ class Classifier(LightningModule):
         self.say = say
         # in a tuple, so that the teacher is no part of the checkpoint
         self._teacher = () if teacher is None else (teacher.eval().requires_grad_(False),)
+        self.begun = False
+        """whether a checkpoint, if there is one, has been taken up"""
         self.curve: list[dict[str, float]] = []
         self.seconds = 0.0
         self.cpu_seconds = 0.0
@@ -89,6 +91,10 @@ class Classifier(LightningModule):
     def on_fit_start(self) -> None:
         """Start the clocks."""
         self._clocks = (time.perf_counter(), time.process_time())
+
+    def on_train_start(self) -> None:
+        """Note that all that a checkpoint holds is in its place."""
+        self.begun = True
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Seed what draws from the global generator (dropout), so that a resume draws the same."""

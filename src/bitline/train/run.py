@@ -14,19 +14,20 @@ import torch
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
-from safetensors.torch import save_model
 from torch import Tensor, nn
 
+from bitline import manifest
 from bitline.data import DataSet, load
 from bitline.errors import DataError
-from bitline.files import CHECKPOINT, CONFIG, LOGS, METRICS, RECORD, WEIGHTS, new_file, write_json
+from bitline.files import CHECKPOINT, CONFIG, LOGS, METRICS, RECORD, WEIGHTS, write_json, write_network
+from bitline.lock import locked
 from bitline.models.files import ModelRecord, check_spec, is_file_spec, load_run, load_weights, make
-from bitline.train.checkpoint import AtomicCheckpointIO, WithinEpoch
+from bitline.train.checkpoint import AtomicCheckpointIO, WithinEpoch, check_finite, to_resume
 from bitline.train.config import TrainConfig
 from bitline.train.hardware import best_precision, describe, git_commit
 from bitline.train.loader import TestBatches, TrainBatches
 from bitline.train.module import Classifier
-from bitline.train.rundir import IfExists, clear, prepare
+from bitline.train.rundir import IfExists, check_finished, clear, finished, prepare
 
 
 def train(config: TrainConfig, *, if_exists: IfExists = "refuse") -> Path:
@@ -41,25 +42,29 @@ def train(config: TrainConfig, *, if_exists: IfExists = "refuse") -> Path:
 
     Returns:
         The run directory, with ``model.safetensors``, ``model.json``, ``config.json``, ``metrics.json``,
-        ``checkpoints/last.ckpt`` and ``logs/``.
+        ``run.json``, ``checkpoints/last.ckpt`` and ``logs/``.
 
     Raises:
-        DataError: data, model or run directory cannot be used, or a resume with another configuration.
+        DataError: data, model or run directory cannot be used, another process uses it, what it holds is damaged, or a
+            resume with another configuration.
+        ExportError: the run directory cannot be written.
     """
     out = config.run_dir
-    saved = prepare(out, config, if_exists)
-    if saved is not None and (out / METRICS).is_file():
-        return out
-    check_spec(config.model)
-    data = load(config.data, data_dir=config.data_dir, image_size=config.image_size)
-    config = saved or config
-    with torch.random.fork_rng():
-        torch.manual_seed(config.seed)
-        record = _record(config, data)
-        network = make(record.model, **record.kwargs)
-        if config.init is not None:
-            load_weights(network, config.init / WEIGHTS)
-        train_network(network, record, config, data, resumed=saved is not None)
+    with locked(out):
+        saved = prepare(out, config, if_exists)
+        if saved is not None and finished(out):
+            check_finished(out)
+            return out
+        check_spec(config.model)
+        data = load(config.data, data_dir=config.data_dir, image_size=config.image_size)
+        config = saved or config
+        with torch.random.fork_rng():
+            torch.manual_seed(config.seed)
+            record = _record(config, data)
+            network = make(record.model, **record.kwargs)
+            if config.init is not None:
+                load_weights(network, config.init / WEIGHTS)
+            train_network(network, record, config, data, resumed=saved is not None)
     return out
 
 
@@ -103,11 +108,13 @@ def train_network(
         if not resumed:
             clear(out)
             out.mkdir(parents=True, exist_ok=True)
-            write_json(out / CONFIG, {**config.model_dump(mode="json"), "commit": git_commit(), "version": _version()})
+            origin = {"commit": git_commit(), "version": _version(), **manifest.MARK}
+            write_json(out / CONFIG, {**config.model_dump(mode="json"), **origin})
         module = _fit(
             network,
             config,
             data,
+            resumed=resumed,
             teacher=teacher,
             rates=rates,
             callbacks=callbacks,
@@ -201,6 +208,7 @@ def _fit(
     config: TrainConfig,
     data: DataSet,
     *,
+    resumed: bool,
     teacher: nn.Module | None,
     rates: Mapping[str, float] | None,
     callbacks: Sequence[Callback],
@@ -225,6 +233,7 @@ def _fit(
     steps = config.epochs * len(batches)
     module = Classifier(network, config, steps=steps, teacher=teacher, rates=rates, penalty=penalty, say=say)
     checkpoint = out / CHECKPOINT
+    start = to_resume(out, digests=manifest.begun(out)) if resumed else None
     part = len(list((out / LOGS).glob("csv/part_*")))  # a resumed run writes its own table beside the earlier ones
     with _quiet():
         trainer = Trainer(
@@ -251,12 +260,18 @@ def _fit(
                 module,
                 train_dataloaders=batches,
                 val_dataloaders=TestBatches(data, batch_size=min(256, test_images or 256), limit=test_images),
-                ckpt_path=str(checkpoint) if checkpoint.is_file() else None,
+                ckpt_path=None if start is None else str(start),
                 weights_only=True,
             )
-        except SystemExit:  # Lightning turns Ctrl-C into an exit and leaves the signal ignored
+        except SystemExit as error:  # Lightning turns Ctrl-C into an exit and leaves the signal ignored
             signal.signal(signal.SIGINT, on_interrupt)
-            raise KeyboardInterrupt from None
+            stopped = error.__context__
+            raise stopped if isinstance(stopped, KeyboardInterrupt) else KeyboardInterrupt from None
+        except (KeyError, RuntimeError, ValueError, TypeError, AttributeError, IndexError) as error:
+            if start is None or module.begun:
+                raise
+            reason = " ".join(str(error).split())[:200]
+            raise DataError(f"{start} does not fit the run {out}: {type(error).__name__}: {reason}") from error
     return module
 
 
@@ -274,16 +289,16 @@ def _checkpoints(path: Path, every: int | None) -> Iterator[Callback]:
 
 
 def _finish(module: Classifier, network: nn.Module, config: TrainConfig, data: DataSet, record: ModelRecord) -> None:
-    """Measure the network in fp32 and write the results; ``metrics.json`` comes last and marks the run as finished."""
+    """Measure the network in fp32 and write the results; the manifest comes last and marks the run as finished."""
     out = config.run_dir
     network = network.eval().to(memory_format=torch.contiguous_format)  # pyright: ignore[reportCallIssue]
+    check_finite(network.state_dict(), f"{out}: the training ended without a network")
+    write_network(out / WEIGHTS, network)
+    write_json(out / RECORD, record.model_dump(mode="json"))
     correct = 0
     with torch.inference_mode():
         for images, labels in data.batches("test", batch_size=256):
             correct += int((network(images).argmax(1) == labels).sum())
-    with new_file(out / WEIGHTS) as part:
-        save_model(network, str(part))
-    write_json(out / RECORD, record.model_dump(mode="json"))
     write_json(
         out / METRICS,
         {
@@ -298,6 +313,7 @@ def _finish(module: Classifier, network: nn.Module, config: TrainConfig, data: D
             "curve": module.curve,
         },
     )
+    manifest.write(out)
 
 
 @contextmanager
@@ -310,6 +326,7 @@ def _quiet() -> Generator[None]:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=r".*LeafSpec.* is deprecated", module="lightning")
         warnings.filterwarnings("ignore", message=r"Checkpoint directory .* exists and is not empty")
+        warnings.filterwarnings("ignore", message=r"The dirpath has changed from .*")  # a run that was moved
         try:
             yield
         finally:

@@ -4,9 +4,26 @@ import shutil
 from pathlib import Path
 from typing import Literal
 
+from bitline import manifest
 from bitline.differences import differences
 from bitline.errors import DataError
-from bitline.files import CHECKPOINT, CONFIG, LOGS, METRICS, RECORD, WEIGHTS, read_json, remove_parts
+from bitline.files import (
+    AFTER,
+    CHECKPOINT,
+    CHIP,
+    CONFIG,
+    LEFT,
+    LOCK,
+    LOGS,
+    METRICS,
+    RANGES,
+    RECIPE,
+    RECORD,
+    RUN_MANIFEST,
+    WEIGHTS,
+    read_json,
+    remove_parts,
+)
 from bitline.train.config import TrainConfig, checked
 
 IfExists = Literal["refuse", "resume", "overwrite"]
@@ -28,21 +45,50 @@ def prepare(out: Path, config: TrainConfig, if_exists: IfExists) -> TrainConfig 
     """
     if out.exists() and not out.is_dir():
         raise DataError(f"{out} is a file; choose another --out")
-    remove_parts(out, (CONFIG, METRICS, RECORD, WEIGHTS))
+    remove_parts(out, (CONFIG, METRICS, RECORD, WEIGHTS, CHIP, RANGES, LEFT, RUN_MANIFEST))
     remove_parts(out / CHECKPOINT.parent, (CHECKPOINT.name,))
-    if not out.exists() or not any(out.iterdir()):
+    if empty(out):
         return None
+    if (out / RECIPE).is_file():
+        raise DataError(f"{out} is the run directory of a recipe; choose another --out")
     if not (out / CONFIG).is_file():
         raise DataError(f"{out} exists and is not a run directory (no {CONFIG}); choose another --out")
     if if_exists == "refuse":
-        state = "a finished run" if (out / METRICS).is_file() else "an unfinished run"
+        state = "a finished run" if finished(out) else "an unfinished run"
         raise DataError(f"{out} holds {state}; add --resume to go on with it, or --overwrite to start again")
     return None if if_exists == "overwrite" else _saved(out, config)
 
 
+def empty(out: Path) -> bool:
+    """Tell whether a directory is absent or holds nothing."""
+    return not out.exists() or all(path.name == LOCK for path in out.iterdir())
+
+
+def finished(out: Path) -> bool:
+    """Tell whether a run is finished."""
+    return manifest.finished(out, METRICS)
+
+
+def check_finished(out: Path) -> None:
+    """Refuse a finished run that is not whole.
+
+    Raises:
+        DataError: what is missing or changed is named, and what can be done about it.
+    """
+    last = RUN_MANIFEST if (out / RUN_MANIFEST).is_file() else METRICS
+    again = f"or remove {out / last}, and --resume writes the results again from the last checkpoint"
+    try:
+        manifest.check(out)
+    except DataError as error:
+        raise DataError(f"{error}; {again}" if (out / CHECKPOINT).is_file() else str(error)) from error
+    missing = [name for name in (WEIGHTS, RECORD) if not (out / name).is_file()]
+    if missing:
+        raise DataError(f"{out} is finished, but {', '.join(missing)} is missing: put it back; {again}")
+
+
 def clear(out: Path) -> None:
     """Take away what an earlier run left, if there was one; after everything that can be refused has been."""
-    for name in (METRICS, WEIGHTS, RECORD):
+    for name in (RUN_MANIFEST, METRICS, WEIGHTS, RECORD, CHIP, RANGES, LEFT, AFTER):
         (out / name).unlink(missing_ok=True)
     for name in (CHECKPOINT.parent, LOGS):
         shutil.rmtree(out / name, ignore_errors=True)
@@ -52,9 +98,12 @@ def clear(out: Path) -> None:
 def _saved(out: Path, config: TrainConfig) -> TrainConfig:
     """Return the configuration of a run, unless another one is asked for."""
     content = read_json(out / CONFIG)
-    for key in ("commit", "version"):
+    for key in ("commit", "version", *manifest.MARK):
         content.pop(key, None)
-    saved = checked(**content)
+    try:
+        saved = checked(**content)
+    except DataError as error:
+        raise DataError(f"{out / CONFIG}: {error}") from error
     asked = config.model_dump()
     free = {"out", "data_dir", "threads", "test_every", "checkpoint_every"}  # not what is trained
     rules = {key for key, value in asked.items() if value is None} - {"epoch_images"}  # whose value was chosen then
