@@ -1,12 +1,17 @@
 """Run directories small enough to make in a second: LeNet-5 on the digits."""
 
-import os
+import io
+import logging
 import shutil
-import subprocess
+import signal
 import sys
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
 
+import torch
+
+from bitline.cli import main
 from bitline.recipes import checked as checked_recipe
 from bitline.recipes.run import optimize
 from bitline.train import TrainConfig, checked
@@ -36,15 +41,24 @@ def copied(run: Path, to: Path) -> Path:
     return Path(shutil.copytree(run, to))
 
 
-def bitline(*arguments: object, status: int = 0, **environment: str) -> tuple[str, str]:
-    """Run the command as a user does, and return what it prints on stdout and stderr."""
-    done = subprocess.run(
-        [sys.executable, "-m", "bitline", *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        check=False,
-        env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
-    )
-    assert done.returncode == status, done.stdout + done.stderr
-    assert "Traceback" not in done.stderr, done.stderr
-    return done.stdout, done.stderr
+def bitline(*arguments: object, status: int = 0) -> tuple[str, str]:
+    """Run the command within this process, and return what it prints on stdout and stderr, with what is logged."""
+    out, err, handler = io.StringIO(), io.StringIO(), logging.StreamHandler()
+    handler.setStream(err)
+    log = logging.getLogger("bitline")
+    log.addHandler(handler)
+    before = sys.argv, signal.getsignal(signal.SIGTERM), torch.get_num_threads()
+    sys.argv = ["bitline", *map(str, arguments)]
+    try:
+        with redirect_stdout(out), redirect_stderr(err):
+            main()
+        code = 0
+    except SystemExit as end:
+        code = int(end.code or 0)
+    finally:
+        log.removeHandler(handler)
+        sys.argv, on_term, threads = before
+        signal.signal(signal.SIGTERM, on_term)
+        torch.set_num_threads(threads)
+    assert code == status, out.getvalue() + err.getvalue()
+    return out.getvalue(), err.getvalue()

@@ -10,6 +10,7 @@ from safetensors.torch import save_model
 from torch import nn
 from typer.testing import CliRunner
 
+from bitline import manifest
 from bitline.chip import load
 from bitline.cli import cost, evaluate
 from bitline.errors import BitlineError
@@ -125,10 +126,12 @@ def test_cost_takes_chip_and_mapping_of_a_run_that_a_recipe_wrote(tmp_path):
     )
     write_run(tmp_path, build("lenet5", in_channels=1, image_size=8), record, {}, {})
     (tmp_path / "chip.json").write_text(load("strip-22nm").model_dump_json())
+    manifest.write(tmp_path)
     first = json.loads(run(cost.command, tmp_path, "--json"))["layers"][0]["name"]
     assert strategies(run(cost.command, tmp_path, "--json"))[0] == "dense"
     settings = {"run": "any", "mapping": {first: "digital"}}
     (tmp_path / "recipe.json").write_text(json.dumps({"recipe": "psum-aware", "settings": settings}))
+    manifest.write(tmp_path)
 
     assert strategies(run(cost.command, tmp_path, "--json"))[0] == "digital"
     assert strategies(run(cost.command, tmp_path, "--json", "--mapping", f"{first}=dense"))[0] == "dense"

@@ -130,9 +130,9 @@ def test_an_edit_on_purpose_is_accepted_and_said_from_then_on(tmp_path, whole):
     told, _ = bitline("accept", run)
 
     assert told.splitlines() == ["model.json was changed", f"{run}: accepted"]
-    assert load_run(run).record.title == "mine"
     _, said = bitline("cost", run)
     assert f"{run} was edited after it was written, and accepted so: model.json" in said
+    assert load_run(run).record.title == "mine"
     assert bitline("accept", run)[0] == f"{run} is as it was written\n"
 
 
@@ -145,7 +145,6 @@ def test_a_run_of_an_earlier_version_is_read_and_said_to_be_unchecked(tmp_path, 
     config = read_json(run / CONFIG)
     del config["manifest"]
     write_json(run / CONFIG, config)
-    load_run(run)
     _, said = bitline("cost", run)
     assert said.splitlines() == [
         f"{run} is of an earlier version, which wrote no run.json: whether its files belong together is not checked"
