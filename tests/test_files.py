@@ -134,3 +134,48 @@ def test_a_folder_is_refused_by_its_name(tmp_path):
 def test_everybody_may_read_what_a_library_writes_for_its_user_alone(tmp_path):
     files.write_tensors(tmp_path / "t.safetensors", {"a": torch.zeros(2)}, {})
     assert (tmp_path / "t.safetensors").stat().st_mode & 0o777 == 0o644
+
+
+def test_a_number_that_is_not_finite_becomes_null_and_is_said_with_its_key(tmp_path, caplog):
+    path = tmp_path / "x.json"
+    files.write_json(path, {"a": {"b": [1.0, float("nan")]}, "c": float("-inf"), "d": 2})
+    assert path.read_text() == files.json_text({"a": {"b": [1.0, None]}, "c": None, "d": 2}) + "\n"
+    assert caplog.messages == ["not finite, and therefore null in the JSON: a.b.1 = nan, c = -inf"]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('{"a": NaN}', "NaN is no number that JSON knows"),
+        ('{"a": -Infinity}', "-Infinity is no number that JSON knows"),
+        ('{"a": 1e999}', "'1e999' is no number that JSON knows"),
+        ('{"a": ' + "[" * 100_000 + "]" * 100_000 + "}", "nested too deeply"),
+        ('{"a": ' + "1" * 5000 + "}", "Exceeds the limit"),
+    ],
+    ids=["nan", "infinity", "overflow", "deep", "digits"],
+)
+def test_text_that_json_does_not_know_is_refused_by_name(tmp_path, text, message):
+    path = tmp_path / "x.json"
+    path.write_text(text)
+    with pytest.raises(DataError, match=f"^cannot read {path}: {message}"):
+        files.read_json(path)
+
+
+def test_a_byte_order_mark_is_passed_over(tmp_path):
+    (tmp_path / "x.json").write_bytes(b'\xef\xbb\xbf{"a": 1}')
+    assert files.read_json(tmp_path / "x.json") == {"a": 1}
+
+
+def test_a_name_too_long_for_a_file_is_refused(tmp_path):
+    with pytest.raises(ExportError, match="File name too long"):
+        files.write_json(tmp_path / ("x" * 300), {})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_nothing_is_left_beside_a_file_that_could_not_take_its_place(tmp_path, monkeypatch):
+    for error in (OSError("no space left on device"), KeyboardInterrupt()):
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "replace", lambda *_, error=error: (_ for _ in ()).throw(error))
+            with pytest.raises((ExportError, KeyboardInterrupt)):
+                files.write_text(tmp_path / "x", "new")
+        assert list(tmp_path.iterdir()) == []

@@ -1,6 +1,8 @@
 """Files that are whole or absent, JSON objects, tensors, and the names of what a run directory holds."""
 
 import json
+import logging
+import math
 import os
 import secrets
 from collections.abc import Generator, Iterable, Mapping
@@ -8,10 +10,12 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
-from bitline.errors import DataError, ExportError
+from bitline.errors import DataError, ExportError, shown
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
+
+log = logging.getLogger(__name__)
 
 WEIGHTS, RECORD, CONFIG, METRICS = "model.safetensors", "model.json", "config.json", "metrics.json"
 """what training leaves: weights, what rebuilds and feeds the network, how it was trained, its accuracy and time"""
@@ -58,10 +62,14 @@ def new_file(path: Path) -> Generator[Path]:
     Raises:
         ExportError: it cannot be written.
     """
-    place = path.resolve()
-    if place.is_dir():
-        raise ExportError(f"cannot write {path}: it is a folder")
-    whole = place.is_file() or not place.exists()
+    try:
+        place = path.resolve()
+        if place.is_dir():
+            raise ExportError(f"cannot write {path}: it is a folder")
+        whole = place.is_file() or not place.exists()
+    except (OSError, ValueError) as error:  # a name too long, or none
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise ExportError(f"cannot write {shown(str(path), 200)}: {reason}") from error
     part = place.with_name(f".{place.name}.{os.getpid()}.{secrets.token_hex(4)}.tmp") if whole else place
     try:
         place.parent.mkdir(parents=True, exist_ok=True)
@@ -102,22 +110,68 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
     Raises:
         ExportError: it cannot be written.
     """
-    write_text(path, json.dumps(content, indent=1) + "\n")
+    write_text(path, json_text(content) + "\n")
+
+
+def json_text(content: object) -> str:
+    """Return the text of a JSON file; a number that is not finite becomes null, and is logged with its key."""
+    try:
+        return json.dumps(content, indent=1, allow_nan=False)
+    except ValueError:
+        found: list[str] = []
+        text = json.dumps(_finite(content, "", found), indent=1, allow_nan=False)
+        log.warning("not finite, and therefore null in the JSON: %s", ", ".join(found[:20]))
+        return text
+
+
+def _finite(value: object, where: str, found: list[str]) -> object:
+    """Copy data with null for numbers that are not finite, and list these."""
+    if isinstance(value, float) and not math.isfinite(value):
+        found.append(f"{where} = {value}")
+        return None
+    if isinstance(value, dict):
+        items = cast("dict[object, object]", value).items()
+        return {key: _finite(each, f"{where}.{key}".lstrip("."), found) for key, each in items}
+    if isinstance(value, list | tuple):
+        items = enumerate(cast("list[object]", value))
+        return [_finite(each, f"{where}.{number}".lstrip("."), found) for number, each in items]
+    return value
 
 
 def read_json(path: Path) -> dict[str, Any]:
     """Read a JSON object.
 
     Raises:
-        DataError: absent, damaged, or not an object.
+        DataError: absent, damaged, nested too deeply, with a number that is not finite, or not an object.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = parse_json(path.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError) as error:
         raise DataError(f"cannot read {path}: {error}") from error
     if not isinstance(content, dict):
         raise DataError(f"{path} holds a {type(content).__name__}; expected an object")
     return cast("dict[str, Any]", content)
+
+
+def parse_json(text: str) -> object:
+    """Read JSON text.
+
+    Raises:
+        ValueError: no JSON, nested too deeply, or with a number that is not finite.
+    """
+    try:
+        return json.loads(text, parse_constant=_refuse, parse_float=_number)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+
+
+def _refuse(text: str) -> float:
+    raise ValueError(f"{text} is no number that JSON knows")
+
+
+def _number(text: str) -> float:
+    value = float(text)
+    return value if math.isfinite(value) else _refuse(shown(text))
 
 
 def write_tensors(path: Path, tensors: "Mapping[str, Tensor]", metadata: Mapping[str, str]) -> None:

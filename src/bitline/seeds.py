@@ -6,14 +6,45 @@ and `read_keys` the noise of reads, a tensor of them at once. Chips and training
 """
 
 import hashlib
+from operator import index
+from typing import SupportsIndex, cast
 
 import torch
 from torch import Tensor
+
+from bitline.errors import DataError, shown
 
 _GOLDEN, _FIRST, _SECOND = 0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB
 """of SplitMix64: G. Steele et al., OOPSLA 2014, doi:10.1145/2660193.2660195"""
 _TILE = 0xD1B54A32D192ED03
 _MASK = 2**64 - 1
+
+
+MOST = 2**63 - 1
+"""the highest seed; torch takes signed numbers of 64 bits"""
+
+
+def check(seed: object, name: str = "seed", *, least: int = 0, count: int = 1) -> int:
+    """Return a seed that is a whole number in range; nothing is rounded, cut off or read as one.
+
+    Args:
+        seed: the first one.
+        name: of the option, for the message.
+        least: lowest that is allowed.
+        count: how many follow each other from it.
+
+    Raises:
+        DataError: another type, or out of range.
+    """
+    if isinstance(seed, bool) or not hasattr(seed, "__index__"):
+        raise DataError(
+            f"{name} is {shown(seed)}, a {type(seed).__name__}; allowed: whole numbers from {least} to 2**63 - 1"
+        )
+    value = index(cast("SupportsIndex", seed))
+    if not least <= value <= MOST - max(count - 1, 0):
+        following = f" less the {count - 1} that follow it" if count > 1 else ""
+        raise DataError(f"{name} is {shown(value)}; allowed: {least} to 2**63 - 1{following}")
+    return value
 
 
 def derive(*parts: int | str) -> int:

@@ -29,9 +29,9 @@ def command(
     entries = read(runs)
     compared = compare.comparison(entries)
     if json_file == "-":
-        import json
+        from bitline.files import json_text
 
-        typer.echo(json.dumps(compared, indent=1))
+        typer.echo(json_text(compared))
     else:
         _show(compared)
         if json_file is not None:

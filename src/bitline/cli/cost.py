@@ -87,9 +87,9 @@ def command(
         write_json(file, content)
         typer.echo(f"cost: {file}")
     elif as_json:
-        import json
+        from bitline.files import json_text
 
-        typer.echo(json.dumps(content, indent=1))
+        typer.echo(json_text(content))
     else:
         show(model, cost)
         if alone is not None:

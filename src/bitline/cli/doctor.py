@@ -74,9 +74,9 @@ def command(
         target = load(subject[1], overrides or ())
         facts["explain"] = {"model": subject[0], **explained(network, image, target)}
     if json_file == "-":
-        import json
+        from bitline.files import json_text
 
-        typer.echo(json.dumps(facts, indent=1))
+        typer.echo(json_text(facts))
         return
     show(facts)
     if json_file is not None:

@@ -66,6 +66,7 @@ def command(
     from bitline.evaluate import evaluate as evaluate_on
     from bitline.network.trace import matmuls
     from bitline.nn.choose_mapping import resolve
+    from bitline.train.hardware import set_threads
 
     on = target(run, chip, overrides, mapping)
     settings = Settings(
@@ -79,10 +80,7 @@ def command(
         cause_chips=cause_chips,
         progress=json_file != "-",
     )
-    if threads is not None:
-        import torch
-
-        torch.set_num_threads(threads)
+    set_threads(threads)
     network, dataset, name = subject(run, model, weights, width, data, data_dir, image_size, trust_code=trust_code)
     image = (dataset.channels, dataset.image_size, dataset.image_size)
     chosen = resolve(on.mapping, lambda: matmuls(network, image), on.chip)

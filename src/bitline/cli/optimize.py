@@ -165,11 +165,10 @@ def _read(file: Path | None) -> dict[str, Any]:
 
 def _run(values: Mapping[str, Any], if_exists: "IfExists", json_file: str | None) -> None:
     """Run a recipe and show what came of it."""
-    import json
     import sys
 
     from bitline.evaluate import load
-    from bitline.files import AFTER, BEFORE, UNTRAINED, write_json
+    from bitline.files import AFTER, BEFORE, UNTRAINED, json_text, write_json
     from bitline.recipes import checked
     from bitline.recipes.run import optimize
 
@@ -196,8 +195,7 @@ def _run(values: Mapping[str, Any], if_exists: "IfExists", json_file: str | None
     }
     content = {name: evaluation.to_json() for name, evaluation in evaluations.items()}
     if quiet:
-        json.dump(content, sys.stdout, indent=1)
-        sys.stdout.write("\n")
+        typer.echo(json_text(content))
     else:
         _show(evaluations, config.name())
         typer.echo(f"network, chip, evaluations: {folder}")

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
 
-from bitline.files import write_json
+from bitline.files import json_text, write_json
 
 if TYPE_CHECKING:
     from bitline.evaluate import Evaluation
@@ -26,8 +24,7 @@ def emit(evaluation: Evaluation, *, json_file: str | None, html: Path | None) ->
 
         told.append(f"page: {page.write(evaluation, html)}")
     if json_file == "-":
-        json.dump(evaluation.to_json(), sys.stdout, indent=1)
-        sys.stdout.write("\n")
+        typer.echo(json_text(evaluation.to_json()))
     else:
         from bitline.report import terminal
 

@@ -21,11 +21,10 @@ bitline report --schema > evaluation.schema.json
 def _schema(wanted: bool) -> None:
     if not wanted:
         return
-    import json
-
     from bitline.evaluate import Evaluation
+    from bitline.files import json_text
 
-    typer.echo(json.dumps(Evaluation.model_json_schema(), indent=1))
+    typer.echo(json_text(Evaluation.model_json_schema()))
     raise typer.Exit
 
 

@@ -69,6 +69,7 @@ def partial_sums(
     from bitline.report import study as page
     from bitline.study import Plan, Runs
     from bitline.study import partial_sums as measure
+    from bitline.train.hardware import set_threads
 
     target = files.load(chip, overrides or ())
     plan = Plan(
@@ -84,10 +85,7 @@ def partial_sums(
         ranges=tuple(_words(ranges)),
         progress=not as_json,
     )
-    if threads is not None:
-        import torch
-
-        torch.set_num_threads(threads)
+    set_threads(threads)
     runs = Runs(*_networks(run, quantization_aware, psum_aware, data_dir, trust_code=trust_code))
     try:
         result = measure(runs, target, plan, out / "study.json", resume=resume)
@@ -96,9 +94,9 @@ def partial_sums(
         raise typer.Exit(130) from None
     place = page.write(result, out / "study.html")
     if as_json:
-        import json
+        from bitline.files import json_text
 
-        typer.echo(json.dumps(result, indent=1))
+        typer.echo(json_text(result))
     else:
         _show(result)
         typer.echo(f"numbers: {out / 'study.json'}\npage: {place}")
@@ -123,9 +121,9 @@ def adc_rounding(
         raise DataError(f"--columns is {columns}; allowed: 2 or more")
     result = measure(files.load(chip, overrides or ()), columns=columns, seed=seed)
     if as_json:
-        import json
+        from bitline.files import json_text
 
-        typer.echo(json.dumps(result, indent=1))
+        typer.echo(json_text(result))
     else:
         _show_rounding(result)
 

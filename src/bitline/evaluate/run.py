@@ -10,6 +10,7 @@ from pathlib import Path
 from pydantic import ValidationError
 from torch import Tensor, nn
 
+from bitline import seeds
 from bitline.chip.description import Chip
 from bitline.cost.model import Cost, price
 from bitline.cost.result import LayerCost
@@ -66,7 +67,6 @@ class Settings:
     def __post_init__(self) -> None:
         for name, least in (
             ("chips", 0),
-            ("seed", 0),
             ("batch_size", 1),
             ("calibration_images", 1),
             ("diagnose_images", 1),
@@ -74,6 +74,7 @@ class Settings:
         ):
             if getattr(self, name) < least:
                 raise DataError(f"{name} is {getattr(self, name)}; allowed: {least} or more")
+        seeds.check(self.seed, count=self.chips)
 
     @property
     def seeds(self) -> list[int]:

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from bitline import seeds
 from bitline.chip.variants import with_cells
 from bitline.files import write_tensors
 from bitline.nn.cells import IDEAL
@@ -115,6 +116,8 @@ def write(model: nn.Module, folder: Path, seed: int | None = None) -> dict[str, 
     Raises:
         ExportError: the folder cannot be written.
     """
+    if seed is not None:
+        seeds.check(seed)
     layers = crossbar_layers(model)
     listed: list[dict[str, Any]] = []
     for name, layer in layers.items():

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from bitline.errors import ConversionError, DataError, MappingError
-from bitline.files import read_tensors, write_tensors
+from bitline.files import parse_json, read_tensors, write_tensors
 from bitline.integer.bounds import Format
 from bitline.integer.lower import lower
 from bitline.integer.operations import Add, Concat, MaxPool, Operation, Relu, Requantize, Reshape, SumPool, Take
@@ -142,7 +142,7 @@ class IntegerNetwork:
         if metadata.get("format") != _FORMAT:
             raise DataError(f"{path} holds no integer network; expected a file of IntegerNetwork.save")
         try:
-            about = json.loads(metadata["network"])
+            about: Any = parse_json(metadata["network"])
             operations = tuple(_from_json(each, tensors) for each in about["operations"])
             form, shape = Format(**about["source_format"]), tuple(about["shape"])
             return cls(operations, about["source"], form, shape, about["exponent"], about["sum_bits"])

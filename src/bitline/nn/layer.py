@@ -354,7 +354,7 @@ class CrossbarLayer(nn.Module):
 
     def program(self, seed: int) -> None:
         """Write the weights into the cells of the chip with this seed; -1 for ideal cells."""
-        self.chip_seed.fill_(seed)
+        self.chip_seed.fill_(seeds.check(seed, least=IDEAL))
         self.reads = Reads()
         self.cells.forget_errors()
 

@@ -7,6 +7,7 @@ from typing import cast
 
 from torch import nn
 
+from bitline import seeds
 from bitline.chip.description import Chip
 from bitline.errors import ConversionError
 from bitline.mapping.lower import Lowerable
@@ -45,6 +46,7 @@ def placement(model: nn.Module) -> Placement:
 
 def program(model: nn.Module, seed: int) -> None:
     """Write a converted network into the cells of the chip with this seed; -1 for ideal cells."""
+    seeds.check(seed, least=IDEAL)  # before any layer changes
     for layer in crossbar_layers(model).values():
         layer.program(seed)
 
@@ -95,6 +97,7 @@ def on(model: nn.Module, chip: Chip | None = None, seed: int = IDEAL) -> Generat
         for layer in layers:
             _check_variant(layer, chip)
     before = [(layer.chip, int(layer.chip_seed), layer.reads, layer.cells.errors) for layer in layers]
+    seeds.check(seed, least=IDEAL)
     formats = [int(layer.ranges.calibrated_for) for layer in layers]
     try:
         for layer in layers:

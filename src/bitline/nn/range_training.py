@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from bitline.chip.description import Chip
 from bitline.chip.records import canonical
 from bitline.errors import ConversionError, DataError
-from bitline.files import read_tensors, write_tensors
+from bitline.files import parse_json, read_tensors, write_tensors
 from bitline.mvm import adc
 from bitline.mvm.product import Product
 from bitline.nn.layer import CrossbarLayer
@@ -179,7 +179,7 @@ def _check_chip(chip: Chip, metadata: dict[str, str], path: Path) -> None:
 
 def _json(metadata: dict[str, str], key: str, path: Path) -> dict[str, Any]:
     try:
-        return dict(json.loads(metadata[key]))
+        return dict(cast("dict[str, Any]", parse_json(metadata[key])))
     except (KeyError, ValueError, TypeError) as error:
         raise DataError(f"{path} is damaged: it does not say which {key} it is for") from error
 

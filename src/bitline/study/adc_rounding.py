@@ -136,6 +136,7 @@ def adc_rounding(chip: Chip, *, columns: int = 4000, seed: int = 0) -> dict[str,
     Raises:
         ChipError: cells of another programming model.
     """
+    seeds.check(seed)
     _mean_error(chip)
     model = chip.cell.programming
     assert isinstance(model, LogNormal)

@@ -9,6 +9,10 @@ from bitline.errors import DataError, nearest
 
 Schedule = Literal["linear", "cosine", "onecycle", "steps"]
 Optimizer = Literal["sgd", "adam"]
+MOST_THREADS = 512
+"""of the CPU; each has a stack of its own, and thousands of them end a process without a word"""
+
+Threads = Annotated[int, Field(strict=True, ge=1, le=MOST_THREADS)]
 Precision = Literal["bf16-mixed", "32-true"]
 
 
@@ -103,7 +107,7 @@ class TrainConfig(StrictConfig):
     init: Path | None = None
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     precision: Precision | None = None
-    threads: Annotated[int, Field(ge=1)] | None = None
+    threads: Threads | None = None
     test_every: Annotated[int, Field(ge=0)] = 1
     checkpoint_every: Annotated[int, Field(ge=1)] | None = None
     out: Path | None = None

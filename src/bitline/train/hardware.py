@@ -7,8 +7,22 @@ from pathlib import Path
 
 import torch
 
+from bitline.errors import DataError
 from bitline.mvm.machine import cpu_flags, processor
-from bitline.train.config import Precision
+from bitline.train.config import MOST_THREADS, Precision
+
+
+def set_threads(threads: int | None) -> None:
+    """Compute on so many threads of the CPU; None: as PyTorch finds them.
+
+    Raises:
+        DataError: none, or more than a process can have.
+    """
+    if threads is None:
+        return
+    if not 1 <= threads <= MOST_THREADS:
+        raise DataError(f"threads is {threads}; allowed: 1 to {MOST_THREADS}")
+    torch.set_num_threads(threads)
 
 
 def best_precision() -> Precision:

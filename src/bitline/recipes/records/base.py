@@ -9,7 +9,7 @@ from pydantic import BeforeValidator, ConfigDict, Field, model_validator
 
 from bitline.chip.description import Chip
 from bitline.chip.files import load as load_chip
-from bitline.train.config import Precision, Schedule, StrictConfig, check_epoch
+from bitline.train.config import Precision, Schedule, StrictConfig, Threads, check_epoch
 
 Whole = Annotated[int, Field(ge=0)]
 Count = Annotated[int, Field(ge=1)]
@@ -127,7 +127,7 @@ class Directory(_Options):
 
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     """of shuffle, augmentation and chips in training"""
-    threads: Count | None = None
+    threads: Threads | None = None
     """of the CPU"""
     checkpoint_every: Count | None = None
     """steps between checkpoints, beside the one after each epoch"""
