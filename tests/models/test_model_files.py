@@ -8,7 +8,8 @@ from torch import nn
 
 from bitline.errors import DataError
 from bitline.models import build
-from bitline.models.files import load_model_file, load_run, load_weights, make
+from bitline.models.files import load_model_file, load_run, make
+from bitline.models.weights import load_weights
 
 SOURCE = """
 from torch import nn

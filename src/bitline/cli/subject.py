@@ -9,6 +9,7 @@ from bitline.cli.target import refuse_beside_run
 from bitline.data import DataSet
 from bitline.errors import DataError
 from bitline.models import files
+from bitline.models.weights import load_weights
 
 
 def subject(
@@ -48,7 +49,7 @@ def subject(
     network = files.make(
         model, num_classes=dataset.num_classes, in_channels=dataset.channels, image_size=dataset.image_size, width=width
     )
-    files.load_weights(network, weights)
+    load_weights(network, weights)
     return network.eval(), dataset, _title(model, width)
 
 

@@ -8,16 +8,21 @@ import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from torch import nn
 
 from bitline import manifest
-from bitline.errors import DataError, nearest
+from bitline.errors import DataError, nearest, shown
 from bitline.files import CONFIG, METRICS, RECORD, RUN_MANIFEST, WEIGHTS, read_json
-from bitline.models import build, names
+from bitline.models import MOST, build, names
 from bitline.models.rewrite import Rewrite, apply
+from bitline.models.weights import load_weights
+
+Text = Annotated[str, Field(max_length=4096)]
+MOST_REWRITES = 4096
+"""each takes a walk through the network; the deepest ones in use have some hundred layers"""
 
 
 class ModelRecord(BaseModel):
@@ -36,18 +41,47 @@ class ModelRecord(BaseModel):
         rewrites: how the structure differs from what `model` and `kwargs` build, in the order the changes were made.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    model: str
-    kwargs: dict[str, Any]
-    data: str
-    title: str
-    classes: tuple[str, ...]
-    channels: int
-    image_size: int
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    rewrites: tuple[Rewrite, ...] = ()
+    model: Text
+    kwargs: dict[str, int | float]
+    data: Text
+    title: Text
+    classes: Annotated[tuple[Text, ...], Field(min_length=1, max_length=MOST["num_classes"])]
+    channels: Annotated[int, Field(strict=True, ge=1, le=MOST["in_channels"])]
+    image_size: Annotated[int, Field(strict=True, ge=1)]
+    mean: tuple[Annotated[float, Field(ge=0, le=1)], ...]
+    std: tuple[Annotated[float, Field(gt=0)], ...]
+    rewrites: Annotated[tuple[Rewrite, ...], Field(max_length=MOST_REWRITES)] = ()
+
+    @model_validator(mode="after")
+    def _fits_its_images(self) -> Self:
+        allowed = () if is_file_spec(self.model) else (*MOST, "width")
+        for key in self.kwargs:
+            if key not in allowed:
+                raise ValueError(f"kwargs: unknown key {key!r}; allowed: {', '.join(allowed) or 'none'}")
+        for name in ("mean", "std"):
+            if len(getattr(self, name)) != self.channels:
+                raise ValueError(f"{name} has {len(getattr(self, name))} numbers for {self.channels} channels")
+        if self.kwargs.get("num_classes", len(self.classes)) != len(self.classes):
+            raise ValueError(f"{len(self.classes)} classes for num_classes = {self.kwargs['num_classes']}")
+        return self
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """Read ``model.json``.
+
+        Raises:
+            DataError: absent, damaged, or not such a record; one line that names the key and the value.
+        """
+        content = read_json(path)
+        try:
+            return cls.model_validate(content)
+        except ValidationError as error:
+            first = error.errors()[0]
+            key = ".".join(map(str, first["loc"]))[:100]
+            value = f"{key} = {shown(first['input'])}: " if key else ""
+            raise DataError(f"{path}: {value}{first['msg'].removeprefix('Value error, ')}") from error
 
 
 @dataclass(frozen=True)
@@ -154,34 +188,6 @@ def _split(spec: str) -> tuple[Path, str]:
     return path, name
 
 
-def load_weights(model: nn.Module, path: Path | str) -> None:
-    """Copy the tensors of a safetensors file into a network, all of them and no others.
-
-    Args:
-        model: changed in place.
-        path: a ``.safetensors`` file whose names and shapes are those of ``model.state_dict()``.
-
-    Raises:
-        DataError: absent or damaged file, another format, or names and shapes that do not fit.
-    """
-    from safetensors import SafetensorError
-    from safetensors.torch import load_model
-
-    path = Path(path)
-    if path.suffix != ".safetensors":
-        raise DataError(
-            f"{path}: weights are read from .safetensors only, because other formats can run code; "
-            "convert with safetensors.torch.save_model(model, path)"
-        )
-    if not path.is_file():
-        raise DataError(f"no such file: {path}")
-    try:
-        load_model(model, str(path), strict=True)
-    except (SafetensorError, RuntimeError, OSError) as error:
-        reason = " ".join(str(error).split())
-        raise DataError(f"{path} does not fit {type(model).__name__}: {reason[:400]}") from error
-
-
 def load_run(path: Path | str, *, trust_code: bool = False) -> Run:
     """Load the trained network of a run directory.
 
@@ -205,11 +211,7 @@ def load_run(path: Path | str, *, trust_code: bool = False) -> Run:
             f"{folder} is not a finished run (no {', '.join(missing)}); finish it with bitline train --resume"
         )
     manifest.check(folder)
-    try:
-        record = ModelRecord.model_validate(read_json(folder / RECORD))
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise DataError(f"{folder / RECORD}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from error
+    record = ModelRecord.read(folder / RECORD)
     if is_file_spec(record.model) and not trust_code:
         raise DataError(f"{folder} was trained from {record.model}; loading it runs that file, which needs trust_code")
     model = apply(make(record.model, **record.kwargs), record.rewrites)

@@ -21,7 +21,8 @@ from bitline.data import DataSet, load
 from bitline.errors import DataError
 from bitline.files import CHECKPOINT, CONFIG, LOGS, METRICS, RECORD, WEIGHTS, write_json, write_network
 from bitline.lock import locked
-from bitline.models.files import ModelRecord, check_spec, is_file_spec, load_run, load_weights, make
+from bitline.models.files import ModelRecord, check_spec, is_file_spec, load_run, make
+from bitline.models.weights import load_weights
 from bitline.train.checkpoint import AtomicCheckpointIO, WithinEpoch, check_finite, to_resume
 from bitline.train.config import TrainConfig
 from bitline.train.hardware import best_precision, describe, git_commit

@@ -1,0 +1,86 @@
+"""Trained weights from safetensors files: read as what they say they are, and refused where a network has no use for it."""
+
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from bitline.errors import DataError
+
+FLOATING = {"F16", "BF16", "F32", "F64"}
+"""types that real weights may have; each becomes the type that the network has"""
+WHOLE = {"I8", "U8", "I16", "U16", "I32", "U32", "I64", "U64"}
+"""types that counters may have"""
+_WORDS = {"BOOL": "truth values", "C64": "complex numbers", **dict.fromkeys(WHOLE, "integers without a scale")}
+
+
+def load_weights(model: nn.Module, path: Path | str) -> None:
+    """Copy the tensors of a safetensors file into a network, all of them and no others.
+
+    Args:
+        model: changed in place.
+        path: a ``.safetensors`` file whose names, shapes and kinds of numbers are those of ``model.state_dict()``.
+
+    Raises:
+        DataError: absent or damaged file, another format, names, shapes or types that do not fit, or numbers that are
+            not finite.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_model
+
+    path = Path(path)
+    if path.suffix != ".safetensors":
+        raise DataError(
+            f"{path}: weights are read from .safetensors only, because other formats can run code; "
+            "convert with safetensors.torch.save_model(model, path)"
+        )
+    if not path.is_file():
+        raise DataError(f"no such file: {path}")
+    try:
+        _check_types(model, path)
+        load_model(model, str(path), strict=True)
+    except (SafetensorError, RuntimeError, OSError) as error:
+        reason = " ".join(str(error).split())
+        raise DataError(f"{path} does not fit {type(model).__name__}: {reason[:400]}") from error
+    check_finite(model, str(path))
+
+
+def check_finite(model: nn.Module, where: str) -> None:
+    """Refuse a network with a parameter or statistic that is NaN or infinite, or a variance below zero.
+
+    Args:
+        model: looked at, not changed.
+        where: named in errors, for example the file that its weights are from.
+
+    Raises:
+        DataError: names the first such tensor, and how many of its numbers are of this kind.
+    """
+    for name, tensor in model.state_dict(keep_vars=True).items():
+        what = "" if name.startswith("_extra_state") or tensor.is_meta else _wrong(name, tensor.detach())
+        if what:
+            raise DataError(f"{where}: {name} holds {what}")
+
+
+def _wrong(name: str, tensor: Tensor) -> str:
+    if not tensor.dtype.is_floating_point or not tensor.numel():
+        return ""
+    count = int((~torch.isfinite(tensor)).sum())
+    if count:
+        return f"{count} of {tensor.numel()} numbers that are NaN or infinite"
+    if name.rpartition(".")[2] == "running_var" and float(tensor.min()) < 0:
+        return f"a variance of {float(tensor.min()):g}; allowed: 0 or more"
+    return ""
+
+
+def _check_types(model: nn.Module, path: Path) -> None:
+    """Refuse tensors whose type says that their numbers are something else than the network computes with."""
+    from safetensors import safe_open
+
+    wanted = model.state_dict()
+    with safe_open(str(path), framework="pt") as file:
+        for name in sorted(wanted.keys() & set(file.keys())):
+            kind = file.get_slice(name).get_dtype()
+            allowed = FLOATING if wanted[name].dtype.is_floating_point else WHOLE
+            if wanted[name].dtype != torch.bool and kind not in allowed:
+                words = f", {_WORDS[kind]}" if kind in _WORDS else ""
+                raise DataError(f"{path}: {name} is {kind}{words}; allowed: {', '.join(sorted(allowed))}")
