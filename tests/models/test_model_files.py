@@ -1,4 +1,5 @@
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,7 @@ from torch import nn
 
 from bitline.errors import DataError
 from bitline.models import build
-from bitline.models.files import load_model_file, load_run, make
+from bitline.models.files import ModelRecord, load_model_file, load_run, make
 from bitline.models.weights import load_weights
 
 SOURCE = """
@@ -130,3 +131,54 @@ def test_an_unknown_key_in_the_record_of_a_run_is_refused(tmp_path):
 
     with pytest.raises(DataError, match=r"model\.json: "):
         load_run(tmp_path)
+
+
+RECORD = {
+    "model": "lenet5",
+    "kwargs": {"num_classes": 2, "in_channels": 1, "image_size": 8, "width": 0.5},
+    "data": "digits",
+    "title": "digits",
+    "classes": ["0", "1"],
+    "channels": 1,
+    "image_size": 8,
+    "mean": [0.3],
+    "std": [0.4],
+}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"kwargs": {"cls": 1}}, "kwargs: unknown key 'cls'; allowed: num_classes, in_channels, image_size, width"),
+        ({"kwargs": {"width": "1"}}, r"kwargs.width.int = '1': Input should be a valid integer"),
+        ({"kwargs": {"width": True}}, r"kwargs.width.int = True: Input should be"),
+        ({"kwargs": 3}, "kwargs = 3: Input should be a valid dictionary"),
+        ({"colour": "red"}, "colour = 'red': Extra inputs are not permitted"),
+        ({"std": [0]}, r"std.0 = 0: Input should be greater than 0"),
+        ({"mean": [7]}, r"mean.0 = 7: Input should be less than or equal to 1"),
+        ({"mean": []}, "mean has 0 numbers for 1 channels"),
+        ({"std": [1, 1]}, "std has 2 numbers for 1 channels"),
+        ({"classes": ["0", "1", "2"]}, "3 classes for num_classes = 2"),
+        ({"classes": []}, "classes = .*: Tuple should have at least 1 item"),
+        ({"channels": 10**9}, "channels = 1000000000: Input should be less than or equal to 1024"),
+        ({"title": "x" * 5000}, "title = 'xxx.*: String should have at most 4096 characters"),
+        ({"rewrites": [{"kind": "fold", "module": "x"}] * 5000}, "rewrites = .*at most 4096 items"),
+        ({"rewrites": [{"kind": "melt", "module": "x"}]}, "rewrites.0.kind = 'melt': Input should be 'group'"),
+    ],
+)
+def test_what_is_wrong_with_the_record_of_a_network_is_one_line(tmp_path, change, message):
+    path = tmp_path / "model.json"
+    path.write_text(json.dumps({**RECORD, **change}))
+    with pytest.raises(DataError) as error:
+        ModelRecord.read(path)
+    line = str(error.value)
+    assert re.match(f"{re.escape(str(path))}: {message}", line)
+    assert len(line.splitlines()) == 1
+    assert len(line) < 500
+
+
+def test_the_record_of_a_network_is_read_as_it_was_written(tmp_path):
+    (tmp_path / "model.json").write_text(json.dumps(RECORD))
+    record = ModelRecord.read(tmp_path / "model.json")
+    assert record.kwargs == RECORD["kwargs"]
+    assert record.model_dump(mode="json") == {**RECORD, "rewrites": []}

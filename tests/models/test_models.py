@@ -84,8 +84,8 @@ def test_an_unknown_name_is_refused_with_those_allowed():
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"width": 0.0}, "width is 0.0; allowed: more than 0"),
-        ({"num_classes": 0}, "num_classes is 0; allowed: 1 or more"),
+        ({"width": 0.0}, "width is 0.0; allowed: 0.015625 to 64"),
+        ({"num_classes": 0}, "num_classes is 0; allowed: 1 to 100000"),
         ({"image_size": 4}, "image_size 4: 3 poolings by two need at least 8 px"),
     ],
 )
@@ -98,3 +98,23 @@ def test_vgg16_begins_with_the_variance_that_he_et_al_give():
     for module in build("vgg16", width=0.5).features.modules():
         if isinstance(module, nn.Conv2d):
             assert float(module.weight.detach().var()) == pytest.approx(2 / (9 * module.out_channels), rel=0.15)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"width": 1e9}, r"width is 1000000000.0; allowed: 0.015625 to 64"),
+        ({"width": 1e-9}, r"width is 1e-09; allowed: 0.015625 to 64"),
+        ({"width": "1"}, r"width is '1'; allowed"),
+        ({"width": float("nan")}, r"width is nan; allowed"),
+        ({"width": 64}, r"vgg8 with num_classes 10, .*, width 64 has 5\.\d+e\+10 weights; allowed: 1e\+09"),
+        ({"num_classes": 10**9}, r"num_classes is 1000000000; allowed: 1 to 100000"),
+        ({"num_classes": True}, r"num_classes is True; allowed"),
+        ({"image_size": 100_000}, r"image_size is 100000; allowed: 1 to 1024"),
+        ({"image_size": 8.0}, r"image_size is 8.0; allowed"),
+        ({"in_channels": 10**6}, r"in_channels is 1000000; allowed: 1 to 1024"),
+    ],
+)
+def test_a_network_that_no_machine_holds_is_refused_before_it_is_built(given, message):
+    with pytest.raises(DataError, match=f"^{message}"):
+        build("vgg8", **given)

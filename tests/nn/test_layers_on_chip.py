@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from bitline.errors import BitlineError, ConversionError, MappingError
+from bitline.errors import BitlineError, ConversionError, DataError, MappingError
 from bitline.mapping.quantize import weight_limits, weight_scale
 from bitline.nn import CrossbarLayer, calibrate, crossbar_layers, program, set_chip, to_crossbar
 
@@ -185,7 +185,7 @@ def test_inputs_that_are_no_numbers_are_refused(make_chip, bad):
     x = x.clone()
     x[1, 2] = bad
     for run in (lambda: model(x), lambda: calibrate(model, [x])):
-        with pytest.raises(MappingError, match=r"^layer 0: inputs are NaN or infinite$"):
+        with pytest.raises(MappingError, match=r"^layer 0: 1 of \d+ inputs are NaN or infinite$"):
             run()
 
 
@@ -199,7 +199,7 @@ def test_weights_that_are_no_numbers_are_refused_whenever_they_come(make_chip, b
         model(x)
     with torch.no_grad():
         layer.weight[0, 0] = bad
-    with pytest.raises(MappingError, match=r"^layer 0: 1 of 60 weights are NaN or infinite$"):
+    with pytest.raises(DataError, match=r"^Sequential: 0.weight has 1 of 60 numbers that are NaN or infinite$"):
         on_chip(nn.Sequential(layer), exact(make_chip), x)
 
 
@@ -344,3 +344,23 @@ def test_every_policy_and_granularity_runs_and_more_bits_come_closer(make_chip):
 def test_an_error_is_an_error_of_bitline():
     assert issubclass(MappingError, BitlineError)
     assert issubclass(ConversionError, BitlineError)
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_a_bias_that_is_no_number_is_refused_even_if_it_is_set_after_programming(make_chip, bad):
+    layer, x = build("linear")
+    model = on_chip(nn.Sequential(layer), exact(make_chip), x)
+    program(model, 3)
+    with torch.no_grad():
+        model[0].bias[1] = bad
+    with pytest.raises(MappingError, match=r"^layer 0: 1 of \d+ biases are NaN or infinite$"):
+        model(x)
+
+
+def test_a_network_whose_weights_or_example_are_no_numbers_is_refused_before_anything_is_done(make_chip):
+    norm = nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3))
+    norm[1].running_mean[0] = math.nan
+    with pytest.raises(DataError, match=r"^Sequential: 1.running_mean has 1 of 3 numbers that are NaN or infinite$"):
+        to_crossbar(norm, make_chip(), example=torch.ones(2, 4))
+    with pytest.raises(MappingError, match=r"^example: 8 of 8 numbers are NaN or infinite$"):
+        to_crossbar(nn.Sequential(nn.Linear(4, 3)), make_chip(), example=torch.full((2, 4), math.nan))

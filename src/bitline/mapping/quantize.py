@@ -50,6 +50,20 @@ def weight_limits(weights: Weights) -> tuple[int, int]:
     return -top - 1, top
 
 
+def check_finite(x: Tensor, where: str, what: str) -> None:
+    """Refuse numbers that are NaN or infinite.
+
+    Raises:
+        MappingError: ``"layer fc: 3 of 8 weights are NaN or infinite"``.
+    """
+    x = x.detach()
+    if math.isfinite(float(x.sum())) or not x.numel():  # a sum is quick; it may overflow where no value does
+        return
+    count = int((~torch.isfinite(x)).sum())
+    if count:
+        raise MappingError(f"{where}: {count} of {x.numel()} {what} are NaN or infinite")
+
+
 def weight_scale(w: Tensor, weights: Weights, *, name: str = "?") -> Tensor:
     """Return the smallest scale at which no weight clips, or the power of two that the chip asks for.
 
@@ -65,10 +79,7 @@ def weight_scale(w: Tensor, weights: Weights, *, name: str = "?") -> Tensor:
         MappingError: NaN or infinite weights, or weights of a sign that the zero point leaves no room for.
     """
     w = w.detach()
-    if not torch.isfinite(w).all():
-        raise MappingError(
-            f"layer {name}: {int((~torch.isfinite(w)).sum())} of {w.numel()} weights are NaN or infinite"
-        )
+    check_finite(w, f"layer {name}", "weights")
     low, high = weight_limits(weights)
     least, most = float(w.min()), float(w.max())
     if (low == 0 and least < 0) or (high == 0 and most > 0):

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, StrictFloat, StrictInt, ValidationError, model_validator
 from torch import nn
 
 from bitline import manifest
@@ -44,7 +44,7 @@ class ModelRecord(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     model: Text
-    kwargs: dict[str, int | float]
+    kwargs: dict[str, StrictInt | StrictFloat]
     data: Text
     title: Text
     classes: Annotated[tuple[Text, ...], Field(min_length=1, max_length=MOST["num_classes"])]

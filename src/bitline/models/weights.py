@@ -1,9 +1,11 @@
-"""Trained weights from safetensors files: read as what they say they are, and refused where a network has no use for it."""
+"""Trained weights from safetensors files, taken for what they say they are, or refused."""
 
+from itertools import chain
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from bitline.errors import DataError
 
@@ -55,19 +57,19 @@ def check_finite(model: nn.Module, where: str) -> None:
     Raises:
         DataError: names the first such tensor, and how many of its numbers are of this kind.
     """
-    for name, tensor in model.state_dict(keep_vars=True).items():
-        what = "" if name.startswith("_extra_state") or tensor.is_meta else _wrong(name, tensor.detach())
+    # Buffers of other kinds may be infinite for good reason, as a mask of attention is.
+    statistics = ((n, b) for n, b in model.named_buffers() if n.rpartition(".")[2] in ("running_mean", "running_var"))
+    for name, tensor in chain(model.named_parameters(), statistics):
+        what = "" if tensor.is_meta or is_lazy(tensor) else _wrong(name, tensor.detach())
         if what:
-            raise DataError(f"{where}: {name} holds {what}")
+            raise DataError(f"{where}: {name} has {what}")
 
 
 def _wrong(name: str, tensor: Tensor) -> str:
-    if not tensor.dtype.is_floating_point or not tensor.numel():
-        return ""
     count = int((~torch.isfinite(tensor)).sum())
     if count:
         return f"{count} of {tensor.numel()} numbers that are NaN or infinite"
-    if name.rpartition(".")[2] == "running_var" and float(tensor.min()) < 0:
+    if name.endswith("running_var") and tensor.numel() and float(tensor.min()) < 0:
         return f"a variance of {float(tensor.min()):g}; allowed: 0 or more"
     return ""
 

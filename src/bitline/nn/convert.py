@@ -10,7 +10,9 @@ from bitline.chip.description import Chip
 from bitline.errors import ConversionError, nearest
 from bitline.mapping.lower import Lowerable, lower
 from bitline.mapping.place import LayerPlacement, place
+from bitline.mapping.quantize import check_finite as check_numbers
 from bitline.mapping.strategies import choose
+from bitline.models.weights import check_finite
 from bitline.network.batch_norm import fold, neighbours
 from bitline.network.copy import copied
 from bitline.network.trace import MAPPED, modules, trace
@@ -87,8 +89,13 @@ def to_crossbar(
     Raises:
         ConversionError: nothing to convert, a model that cannot be copied, an unknown name in `keep_digital`, an
             unknown key or strategy in `mapping`, or something stays digital where that is not allowed.
-        MappingError: the chip has too few crossbars, or a layer does not fit as `mapping` says.
+        MappingError: the chip has too few crossbars, a layer does not fit as `mapping` says, or an example that is NaN
+            or infinite.
+        DataError: weights that are NaN or infinite.
     """
+    check_finite(model, type(model).__name__)
+    if example is not None and example.dtype.is_floating_point:
+        check_numbers(example, "example", "numbers")
     model = copied(model)
     training = {name: module.training for name, module in modules(model, everywhere=True)}
     model.eval()
