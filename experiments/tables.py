@@ -497,7 +497,35 @@ def ranking() -> str:
     return markdown(header, rows) + "\n\n" + note
 
 
+def adc_models() -> str:
+    meanings = {
+        "isaac": "one paper's: ISAAC Table I (2 mW at 1.28 GS/s, 8 bits), over bits as `100 b + 0.001 * 4^b`",
+        "survey": "the better published: regression over the Murmann survey (arXiv:2404.06553; coefficients of "
+        "hwcomponents-adc, MIT)",
+        "median": "the median published: least absolute deviations through the same survey "
+        "(`experiments/adc_survey.py`; data BSD 3-clause)",
+        "zigzag": "one tool's: ZigZag-IMC, `(100 b + 0.001 * 4^b) fF * V^2` at 28 nm, capacitances going with the node",
+        "table": "the conversion in the chip's own cost table",
+    }
+    found = read("experiments/results/adc_survey.json")
+
+    def share(model: str, what: str) -> str:
+        if model not in found:
+            return ""
+        point = found[model][what]
+        return f"{100 * point['share_that_takes_less']:.0f} % ({point['median_over_model']:.1f} x)"
+
+    rows = [[f"`{m}`", meaning, share(m, "energy"), share(m, "area")] for m, meaning in meanings.items()]
+    note = (
+        f"Of {found['median']['energy']['designs']} published Nyquist ADCs of 4 to 10 effective bits, 10 MS/s to 10 "
+        "GS/s, 10 to 140 nm: how many take less than the model says of an ADC like them, and in brackets the median of "
+        "theirs over the model's."
+    )
+    return markdown(["`adc.model`", "what it is", "energy: less", "area: less"], rows) + "\n\n" + note
+
+
 TABLES = (
+    adc_models,
     conventional,
     variation,
     recipes,

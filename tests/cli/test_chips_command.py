@@ -21,6 +21,7 @@ def test_the_table_has_every_preset_with_its_doi():
         assert (chip.doi or "made up, not published") in text
         assert chip.about in text
     assert "128 x 128" in text
+    assert "median: the median published" in text
 
 
 def test_show_prints_the_file_with_its_comments():
@@ -44,7 +45,7 @@ def test_check_says_what_a_chip_offers(tmp_path):
         "  weights   8 bits as offset in 4 cells of 2 bits; 32 weight columns a crossbar",
         "  inputs    8 bits, 1 at a time",
         "  sums      0 to 384 levels",
-        "  ADC       6 bits, calibrated; lossless from 9 bits",
+        "  ADC       6 bits, calibrated; lossless from 9 bits; priced by model isaac (one paper's, ISAAC)",
     ]
     settings = ["weights.encoding=pair", "crossbar.active_rows=32", "cell.leak=kept", "dac.bits=2"]
     told = run(app, ["chips", "check", str(file), *(part for s in settings for part in ("--set", s))]).stdout

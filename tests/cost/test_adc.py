@@ -1,9 +1,24 @@
+import importlib.util
+import tomllib
 from itertools import pairwise
+from pathlib import Path
 
+import numpy as np
 import pytest
 
 from bitline.chip import load, replace
-from bitline.cost.adc import MODELS, adc_cost, isaac, survey_area, survey_energy, zigzag_area, zigzag_energy
+from bitline.cost.adc import (
+    MEANINGS,
+    MODELS,
+    WIDTHS,
+    adc_cost,
+    isaac,
+    survey_area,
+    survey_energy,
+    zigzag_area,
+    zigzag_energy,
+)
+from bitline.cost.median_adc import median, median_area, median_energy
 from bitline.cost.model import price
 from bitline.cost.table import NODE_EXPONENT
 from bitline.cost.table import load as load_table
@@ -71,7 +86,8 @@ def test_energy_and_area_of_an_adc_grow_with_its_bits(model, preset):
     chip = load(preset)
     table = load_table(chip.cost_table)
 
-    costs = [adc_cost(model, replace(chip, f"adc.bits={bits}"), table) for bits in range(4, 13)]
+    least, most = WIDTHS[model]
+    costs = [adc_cost(model, replace(chip, f"adc.bits={bits}"), table) for bits in range(least, most + 1)]
 
     assert all(a.energy < b.energy and a.area < b.area for a, b in pairwise(costs))
 
@@ -93,8 +109,10 @@ def test_an_adc_narrower_than_the_survey_is_refused_where_the_survey_is_chosen(v
 def test_an_adc_narrower_than_the_survey_is_priced_without_it_and_says_so(vgg8):
     cost = price(place(vgg8, replace(load("rram-22nm"), "adc.bits=3")))
 
-    assert set(cost.adc_range) == {"table", "isaac", "zigzag"}
-    assert any("survey of ADCs begins at 4 bits" in note for note in cost.notes)
+    assert set(cost.adc_range) == {"table", "isaac", "median", "zigzag"}
+    assert "ADC model survey holds for 4 to 12 bits: it is left out of the range" in cost.notes
+    wide = price(place(vgg8, replace(load("rram-22nm"), "adc.bits=11")))
+    assert "ADC model median holds for 3 to 10 bits: it is left out of the range" in wide.notes
 
 
 def test_the_span_of_adc_models_holds_the_chosen_one(vgg8):
@@ -106,3 +124,71 @@ def test_the_span_of_adc_models_holds_the_chosen_one(vgg8):
     least, most = cost.energy_span
     assert least <= cost.energy_J <= most
     assert cost.adc_range["isaac"].conversion_J == pytest.approx(isaac(5)[0] * (22 / 32) ** NODE_EXPONENT)
+
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def survey():
+    """The script that fits the median."""
+    spec = importlib.util.spec_from_file_location("adc_survey", ROOT / "experiments" / "adc_survey.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_half_of_the_published_adcs_take_more_than_the_median_model_says_and_half_less(survey):
+    bits, node, rate, energy, area = survey.designs().T
+    laws = median()
+
+    for law, values, unit in ((laws.energy, energy, median_energy), (laws.area, area, median_area)):
+        known = ~np.isnan(values)
+        says = [law.at(*one) for one in zip(bits[known], 1e-9 * node[known], rate[known], strict=True)]
+        over = values[known] / says
+        assert law.designs == known.sum() > 150
+        assert np.mean(over < 1) == pytest.approx(0.5, abs=0.02)
+        assert np.mean(over < law.lower_quartile) == pytest.approx(0.25, abs=0.02)
+        assert np.mean(over < law.upper_quartile) == pytest.approx(0.75, abs=0.02)
+        assert unit(8, 32e-9, 1e9) == pytest.approx(law.at(8, 32e-9, 1e9) * 1e-12)
+
+
+def test_the_table_of_the_median_is_what_the_script_fits_to_the_survey(survey):
+    kept, fitted = survey.TABLE.read_text("utf-8"), survey.text()
+
+    for old, new in zip(numbers(kept), numbers(fitted), strict=True):
+        assert old == pytest.approx(new, rel=1e-3)
+
+
+def numbers(text: str) -> list[float]:
+    return [value for law in tomllib.loads(text).values() for value in law.values()]
+
+
+def test_eight_bits_of_the_median_take_what_papers_around_them_print(survey):
+    """Designs of 7.5 to 8.5 effective bits at 28 to 45 nm, 0.9 to 3 GS/s: their middle, without any regression."""
+    bits, node, rate, energy, _ = survey.designs().T
+    near = (abs(bits - 8) < 0.5) & (node >= 28) & (node <= 45) & (rate >= 0.9e9) & (rate <= 3e9)
+
+    assert near.sum() > 6
+    assert median_energy(8, 32e-9, 1.5e9) == pytest.approx(np.median(energy[near]) * 1e-12, rel=0.3)
+
+
+def test_zigzag_goes_with_node_and_supply_and_isaac_with_its_supply():
+    table = load_table("neurosim-22nm")
+
+    def energy(model, *overrides):
+        return adc_cost(model, replace(load("isaac-32nm"), *overrides), table).energy
+
+    assert energy("zigzag", "node=28 nm", "vdd=0.9 V") == pytest.approx(zigzag_energy(8, 0.9))
+    assert energy("zigzag", "node=14 nm", "vdd=0.9 V") == pytest.approx(zigzag_energy(8, 0.9) / 2)
+    assert energy("zigzag", "node=28 nm", "vdd=0.45 V") == pytest.approx(zigzag_energy(8, 0.9) / 4)
+    assert energy("isaac", "vdd=0.5 V") == pytest.approx(isaac(8)[0] / 4)
+
+
+def test_every_model_says_what_it_is_where_it_is_chosen_and_where_it_is_compared(vgg8):
+    assert MEANINGS.keys() == set(MODELS)
+    for model in ("survey", "median"):
+        notes = price(place(vgg8, replace(load("isaac-32nm"), "system.tiles=1000", f"adc.model={model}"))).notes
+        assert f"ADC model {model} is fitted to ADCs at their own supply: vdd does not move it" in notes

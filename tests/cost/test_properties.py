@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bitline.chip import Chip, load, replace
+from bitline.cost.adc import MODELS, WIDTHS
 from bitline.cost.model import price
 from bitline.errors import MappingError
 from bitline.mapping.lower import Matmul
@@ -33,14 +34,14 @@ def networks(draw: st.DrawFn) -> tuple[list[Matmul], Chip]:
         for i in range(draw(st.integers(1, 4)))
     ]
     rows = draw(st.sampled_from([16, 100, 128, 256]))
-    adc = draw(st.sampled_from(["isaac", "survey", "zigzag", "table"]))
+    adc = draw(st.sampled_from(MODELS))
     chip = replace(
         load(draw(st.sampled_from(["isaac-32nm", "rram-22nm", "example-128"]))),
         f"crossbar.rows={rows}",
         f"crossbar.active_rows={draw(st.integers(1, rows))}",
         f"crossbar.cols={draw(st.sampled_from([64, 128, 200]))}",
         f"adc.columns_per_adc={draw(st.sampled_from([1, 8, 64]))}",
-        f"adc.bits={draw(st.integers(4 if adc == 'survey' else 1, 12))}",
+        f"adc.bits={draw(st.integers(*WIDTHS[adc]))}",
         f"adc.model={adc}",
         f"cell_cost={draw(st.sampled_from(['conductance', 'table']))}",
         f"weights.encoding={draw(st.sampled_from(ENCODINGS + PAIRS))}",

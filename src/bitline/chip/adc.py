@@ -44,8 +44,9 @@ class Adc(Record):
     """needed by, and only by, policy = "fixed" """
     columns_per_adc: Lines = 8
     sample_rate: SampleRate = 1.28e9
-    model: Literal["isaac", "survey", "zigzag", "table"] = "isaac"
-    """energy and area: ISAAC scaled in bits, regression over the ADC survey, ZigZag-IMC, or the cost table's own"""
+    model: Literal["isaac", "survey", "median", "zigzag", "table"] = "isaac"
+    """energy and area: ISAAC scaled in bits, the better ADCs of the survey, its median, ZigZag-IMC, or the cost table's
+    own; see `bitline.cost.adc.MEANINGS`"""
 
     @property
     def codes(self) -> int:

@@ -35,6 +35,7 @@ def table(context: typer.Context) -> None:
     from rich.table import Table
 
     from bitline.chip import load, presets
+    from bitline.cost.adc import MEANINGS
     from bitline.units import pretty
 
     rows = Table(box=None, pad_edge=False)
@@ -47,11 +48,14 @@ def table(context: typer.Context) -> None:
             f"[bold]{escape(name)}[/]",
             f"{chip.crossbar.rows} x {chip.crossbar.cols}",
             f"{chip.cell.bits} bit",
-            f"{chip.adc.bits} bit",
+            f"{chip.adc.bits} bit, {chip.adc.model}",
             pretty(chip.node, "m"),
             f"{escape(chip.about)}\n[dim]{escape(chip.doi or 'made up, not published')}[/]",
         )
-    Console().print(rows)
+    console = Console()
+    console.print(rows)
+    meanings = ", ".join(f"{model}: {meaning}" for model, meaning in MEANINGS.items())
+    console.print(f"\n[dim]What prices the ADC (adc.model): {escape(meanings)}.[/]", soft_wrap=True, highlight=False)
 
 
 @app.command()
@@ -83,6 +87,7 @@ def check(chip: Name, overrides: Overrides = None) -> None:
 
 def offers(chip: Chip) -> list[str]:
     """Describe what a chip can hold and tell apart, a line each."""
+    from bitline.cost.adc import MEANINGS
     from bitline.units import pretty
 
     crossbar, adc = chip.crossbar, chip.adc
@@ -96,5 +101,6 @@ def offers(chip: Chip) -> list[str]:
         f"{chip.cell.bits} bits; {chip.weight_columns} weight columns a crossbar{reference}",
         f"  inputs    {chip.inputs.bits} bits, {chip.dac.bits} at a time",
         f"  sums      {low} to {high} levels",
-        f"  ADC       {adc.bits} bits, {adc.policy}; lossless from {chip.lossless_bits} bits{leak}",
+        f"  ADC       {adc.bits} bits, {adc.policy}; lossless from {chip.lossless_bits} bits{leak}; priced by model "
+        f"{adc.model} ({MEANINGS[adc.model]})",
     ]

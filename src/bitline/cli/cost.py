@@ -169,16 +169,17 @@ def show(model: str, cost: Cost) -> None:
     from rich.console import Console
     from rich.markup import escape
 
+    from bitline.cost.adc import MEANINGS
     from bitline.units import pretty
 
     console = Console()
-    least, most = (pretty(energy, "J") for energy in cost.energy_span)
-    models = ", ".join(f"{name} {pretty(each.energy_J, 'J')}" for name, each in cost.adc_range.items())
+    spread = sorted(cost.adc_range, key=lambda name: cost.adc_range[name].energy_J)
+    models = [f"{pretty(cost.adc_range[name].energy_J, 'J')} {name} ({MEANINGS[name]})" for name in spread]
     energy, latency, interval = pretty(cost.energy_J, "J"), pretty(cost.latency_s, "s"), pretty(cost.interval_s, "s")
     for line in (
         f"\n[bold]{escape(model)}[/] on [bold]{escape(cost.chip)}[/], one image",
-        f"  energy      [bold]{energy}[/] with ADC model {cost.adc_model}, {least} to {most} among all",
-        f"              ({models})",
+        f"  energy      [bold]{energy}[/] with ADC model {cost.adc_model} ({MEANINGS[cost.adc_model]}); among all",
+        f"              {', '.join(models)}",
         f"  latency     [bold]{latency}[/]; pipelined, one image every {interval}",
         f"  area        [bold]{cost.area_m2 * 1e6:.4g} mm2[/]; {cost.crossbars} crossbars in use, "
         f"{cost.crossbars_built} built, in {cost.tiles} tiles",

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from bitline.cost.adc import FEWEST_SURVEY_BITS, MODELS, Model, adc_cost
+from bitline.cost.adc import MODELS, WIDTHS, Model, adc_cost
 from bitline.cost.buffers import off_chip, spills, tiles
 from bitline.cost.circuits import Areas, Prices, areas, check_clock, prices
 from bitline.cost.digital import mac_area
@@ -85,7 +85,7 @@ def _hops(placement: Placement) -> float:
 def _models(chip: Chip, table: CostTable) -> list[Model]:
     """List the ADC models that hold for the chip; the chosen one must."""
     adc_cost(chip.adc.model, chip, table)
-    return [model for model in MODELS if model != "survey" or chip.adc.bits >= FEWEST_SURVEY_BITS]
+    return [model for model in MODELS if WIDTHS[model][0] <= chip.adc.bits <= WIDTHS[model][1]]
 
 
 def _densities(layer: LayerPlacement, densities: Mapping[str, Densities] | None, fixed: bool) -> Densities:

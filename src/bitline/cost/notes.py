@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 from bitline.chip.description import Chip
 from bitline.chip.formats import Pair
-from bitline.cost.adc import FEWEST_SURVEY_BITS, turns
+from bitline.cost.adc import MODELS, WIDTHS, turns
 from bitline.cost.buffers import Spill, off_chip, tiles
 from bitline.cost.circuits import TABLE_CLOCK, cells_by_conductance
 from bitline.cost.digital import UNITS
@@ -27,7 +27,7 @@ _DATA: dict[Data, tuple[str, ...]] = {
 }
 
 _ADC_NODE = {"isaac": 32 * nm, "zigzag": 28 * nm}
-"""Nodes of the ADC models that have one; ZigZag's energy goes with the supply alone, its area with the node."""
+"""Nodes of the ADC models that have one"""
 
 
 def notes(placement: Placement, table: CostTable, data: Data, lacking: Sequence[Spill]) -> tuple[str, ...]:
@@ -139,8 +139,12 @@ def _adc(placement: Placement, table: CostTable) -> list[str]:
     home = _ADC_NODE.get(chip.adc.model)
     if home is not None and abs(chip.node / home - 1) > 1e-6:
         lines.append(f"ADC model {chip.adc.model} is scaled from {home / nm:g} to {chip.node / nm:g} nm")
-    if bits < FEWEST_SURVEY_BITS:
-        lines.append(f"the survey of ADCs begins at {FEWEST_SURVEY_BITS} bits: it is left out of the range")
+    for model in MODELS:
+        least, most = WIDTHS[model]
+        if not least <= bits <= most:
+            lines.append(f"ADC model {model} holds for {least} to {most} bits: it is left out of the range")
+    if chip.adc.model in ("survey", "median"):
+        lines.append(f"ADC model {chip.adc.model} is fitted to ADCs at their own supply: vdd does not move it")
     if chip.adc.codes < 2**bits and (chip.adc.model != "table" or table.adc_law == "sar"):
         lines.append(f"ADCs of {chip.adc.codes} codes are priced as ADCs of {bits} bits")
     if chip.adc.policy == "lossless":

@@ -103,7 +103,8 @@ class Cost:
         latency_parts: s by cause.
         layers: in order of execution.
         adc_model: that the figures hold for.
-        adc_range: the same chip under every ADC model that covers its width; published models differ, so quote a range.
+        adc_range: the same chip under every ADC model that covers its width, from one tool's to the median
+            published; see `bitline.cost.adc.MEANINGS`.
         notes: what was assumed, scaled or left out.
     """
 

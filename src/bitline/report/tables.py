@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from bitline.cost.adc import MEANINGS
 from bitline.evaluate.record import Cost, Evaluation, Layer, Variant
 from bitline.report import quantities, sweeps, text
 
@@ -209,10 +210,12 @@ def parts(cost: Cost) -> Sheet:
 
 
 def adc_models(cost: Cost) -> Sheet:
-    """The same chip priced with each published ADC model."""
+    """The same chip priced with each ADC model, and whose ADC that is."""
     table, models = Columns(), list(cost.adc_range.values())
     names = [f"{name} (chosen)" if name == cost.adc_model else name for name in cost.adc_range]
     table.add(Head("ADC model", numeric=False), [Cell(name, name) for name in names])
+    meanings = [MEANINGS.get(name, "") for name in cost.adc_range]
+    table.add(Head("whose", numeric=False, rank=1), [Cell(meaning, meaning) for meaning in meanings])
     table.physical(Head("one conversion"), [model.conversion_J for model in models], "J")
     table.physical(Head("energy"), [model.energy_J for model in models], "J")
     table.physical(Head("area"), [model.area_m2 for model in models], "m2")
