@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from bitline.chip.description import Chip, check
+from bitline.chip.leak import leak_remark
 from bitline.chip.plausible import bare, remarks
 from bitline.errors import ChipError, nearest, shown
 
@@ -121,5 +122,8 @@ def _check_units(data: dict[str, Any], where: str) -> None:
 
 
 def _remark(where: str, chip: Chip, before: Chip | None = None) -> None:
-    for line in remarks(chip, before):
+    lines = [*remarks(chip, before)]
+    if (leak := leak_remark(chip)) and (before is None or leak != leak_remark(before)):
+        lines.append(leak)
+    for line in lines:
         log.warning("%s: %s", where, line)

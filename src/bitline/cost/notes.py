@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 from bitline.chip.description import Chip
 from bitline.chip.formats import Pair
+from bitline.chip.leak import leak_remark
 from bitline.cost.adc import MODELS, WIDTHS, turns
 from bitline.cost.buffers import Spill, off_chip, tiles
 from bitline.cost.circuits import TABLE_CLOCK, cells_by_conductance
@@ -40,6 +41,7 @@ def notes(placement: Placement, table: CostTable, data: Data, lacking: Sequence[
         lines.append(f"cells are priced by table {table.name}{inside}: conductances do not move the energy")
     if chip.weights.scale == "any":
         lines.append("real scales need a multiplication for each output, which is not priced")
+    lines += [leak] if (leak := leak_remark(chip)) else []
     silent = [layer.matmul.name for layer in placement.layers if not layer.matmul.inputs]
     if silent:
         lines.append(f"number of inputs unknown, so that their arrival is not priced: {', '.join(silent)}")

@@ -7,6 +7,7 @@ from typing import NamedTuple
 from torch import Tensor, nn
 
 from bitline.chip.description import Chip
+from bitline.chip.leak import leak_remark
 from bitline.errors import ConversionError, nearest
 from bitline.mapping.lower import Lowerable, lower
 from bitline.mapping.place import LayerPlacement, place
@@ -49,7 +50,8 @@ class ConversionReport:
             for p in self.layers
         ]
         lines += [f"{norm}: folded into {layer}" for norm, layer in self.folded.items()]
-        return "\n".join(lines + [f"{d.name}: {d.op} stays digital: {d.why}" for d in self.digital])
+        lines += [f"{d.name}: {d.op} stays digital: {d.why}" for d in self.digital]
+        return "\n".join(lines + ([leak] if self.layers and (leak := leak_remark(self.layers[0].chip)) else []))
 
 
 class Conversion(NamedTuple):
