@@ -9,7 +9,6 @@ from mvm_samples import (
     ENCODINGS,
     POLICIES,
     Case,
-    assert_codes_differ_at_ties_only,
     cases,
     large,
     layer,
@@ -27,12 +26,9 @@ from bitline.mapping.quantize import weight_limits
 from bitline.mvm import adc
 from bitline.mvm.product import Product
 from bitline.physics.noise import ReadNoise
-from bitline.physics.program import RESOLUTION
 
 TENSORS = by_tensors(shortcut=True)
 """for layers too large for the reference"""
-TIE = 0.01
-"""of the distance between two codes: a sum of real levels so near their middle may become either"""
 
 
 def paths(**wanted: object):
@@ -82,14 +78,14 @@ def test_integer_levels_give_the_reference_bit_for_bit(make_chip, path, data):
 
 @others
 @given(st.data())
-def test_real_levels_give_the_reference_but_for_codes_at_a_tie(make_chip, path, data):
+def test_real_levels_give_the_reference_bit_for_bit(make_chip, path, data):
     case = drawn(data, make_chip, path, cells="real")
-    assert_codes_differ_at_ties_only(case, answer(path, case), defined(case), TIE)
+    assert torch.equal(answer(path, case), defined(case))
 
 
 @others
 @given(st.data())
-def test_read_noise_is_the_reference_but_for_codes_at_a_tie(make_chip, path, data):
+def test_read_noise_gives_the_reference_bit_for_bit(make_chip, path, data):
     if not path.noises:
         return
     case = drawn(
@@ -97,9 +93,7 @@ def test_read_noise_is_the_reference_but_for_codes_at_a_tie(make_chip, path, dat
         read_noise=data.draw(st.sampled_from(path.noises)),
     )  # fmt: skip
     noise = ReadNoise(case.product.placement.chip.cell, data.draw(st.integers(0, 2**40)), first_image=3)
-    # Noise may be rounded to the resolution of levels.
-    within = TIE + RESOLUTION / float(case.scale.lsb.min())
-    assert_codes_differ_at_ties_only(case, answer(path, case, noise), defined(case, noise), within, noise)
+    assert torch.equal(answer(path, case, noise), defined(case, noise))
 
 
 @pytest.mark.parametrize("noise", [ABSOLUTE, PROPORTIONAL], ids=lambda noise: noise["kind"])
@@ -348,7 +342,7 @@ def test_ties_round_to_even_in_layers_of_many_blocks(make_chip, rng, path, lsb):
 @pytest.mark.parametrize("encoding", ["offset", "pair"])
 @pytest.mark.parametrize("rows", [128, 512])
 @pytest.mark.parametrize("ends", [True, False])
-def test_real_levels_of_many_blocks_differ_at_ties_only(make_chip, rng, path, encoding, rows, ends):
+def test_real_levels_of_many_blocks_agree_with_tensors(make_chip, rng, path, encoding, rows, ends):
     case = large(
         make_chip,
         rng,
@@ -360,7 +354,7 @@ def test_real_levels_of_many_blocks_differ_at_ties_only(make_chip, rng, path, en
         cols=10,
     )
     case.scale = case.scale if ends else adc.lossless()
-    assert_codes_differ_at_ties_only(case, path.multiply(case, None), TENSORS(case, None), TIE)
+    assert torch.equal(path.multiply(case, None), TENSORS(case, None))
 
 
 @beside_tensors
@@ -390,11 +384,8 @@ def test_layers_without_some_crossbars_agree_with_tensors(make_chip, rng, path, 
     # A code of an absent crossbar would stand for no zero: neither end of a range is a multiple of its LSB.
     case.scale = adc.AdcScale(case.scale.lsb + 0.5, case.scale.offset + 3, case.scale.low, case.scale.high)
     noise = ReadNoise(case.product.placement.chip.cell, 5) if cells == "noisy" else None
-    got, wanted = path.multiply(case, noise), TENSORS(case, noise)
-    if cells in ("ideal", "wide"):
-        assert torch.equal(got, wanted)
-    else:
-        assert_codes_differ_at_ties_only(case, got, wanted, 2 * TIE, noise)
+    got = path.multiply(case, noise)
+    assert torch.equal(got, TENSORS(case, noise))
     if absent == 1:
         assert not got.any()
 
@@ -402,7 +393,7 @@ def test_layers_without_some_crossbars_agree_with_tensors(make_chip, rng, path, 
 @beside_tensors
 @pytest.mark.parametrize("varying", [False, True])
 @pytest.mark.parametrize("dac", [1, 2])
-def test_read_noise_in_layers_of_many_blocks_is_that_of_tensors_but_for_ties(make_chip, rng, path, varying, dac):
+def test_read_noise_in_layers_of_many_blocks_is_that_of_tensors(make_chip, rng, path, varying, dac):
     if not path.noises:
         return
     cell = {"programming": {"kind": "lognormal", "sigma": 0.1}} if varying else {}
@@ -411,5 +402,4 @@ def test_read_noise_in_layers_of_many_blocks_is_that_of_tensors_but_for_ties(mak
     noise = ReadNoise(case.product.placement.chip.cell, 5, first_image=3)
     wanted = TENSORS(case, noise)
     assert not torch.equal(wanted, TENSORS(case, None))
-    within = TIE + RESOLUTION / float(case.scale.lsb.min())
-    assert_codes_differ_at_ties_only(case, path.multiply(case, noise), wanted, within, noise)
+    assert torch.equal(path.multiply(case, noise), wanted)

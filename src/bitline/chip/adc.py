@@ -12,7 +12,11 @@ LEAST_RANGE = 1e-12
 
 
 class AdcRange(Record):
-    """Bitline currents that the lowest and the highest code stand for, A."""
+    """Bitline currents that the lowest and the highest code stand for, A.
+
+    Where pairs are subtracted before their conversion and ``low = -high``, no current is code 0, and of an even number
+    of codes one is not used. No code is below ``low`` or above ``high``.
+    """
 
     low: Ampere
     high: Ampere

@@ -5,8 +5,14 @@ code = clip(round((a - offset) / lsb), low, high), result = code * lsb + offset,
 Two choices keep every path exact. An LSB below one level is never used (where sums are whole levels it resolves
 nothing), except for a range that the chip fixes. An LSB has 10 significant bits, as the fixed-point factor of a
 shift-and-add unit would, so that weighted codes add up in doubles without rounding.
+
+So a sum's place among the codes, (a - offset) / lsb, lies on a middle between two codes or at least 1 / (2 D) away from
+it, D = max(the LSB's odd part, lsb / unit of a). Rounded to f binary places, 2**-f <= 1 / (2 D), no place moves onto or
+across a middle if it was off by less than 2**-(f + 1), and those that belong on one come to lie exactly there: then
+rounding them to even gives the code of exact arithmetic. `AdcScale.places` says f.
 """
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -47,6 +53,29 @@ class AdcScale:
         code = torch.round((a.double() - self.offset) / self.lsb)
         return code if self.low is None else code.clamp(self.low, self.high)
 
+    @property
+    def odd(self) -> Tensor:
+        """LSBs without their powers of two: whole numbers if they have at most 10 significant bits."""
+        mantissa = torch.frexp(self.lsb).mantissa * 2**_SIGNIFICANT_BITS
+        return mantissa / torch.gcd(mantissa.long(), torch.tensor(2**_SIGNIFICANT_BITS, device=mantissa.device))
+
+    def places(self, most: float, unit: float) -> int | None:
+        """Binary places of (a - offset) / lsb that give the code of exact arithmetic; None if float32 has too few.
+
+        Args:
+            most: no sum exceeds it, nor its negative, level units.
+            unit: sums are whole multiples of it, level units; a power of two.
+        """
+        most += float(self.offset.abs().max())
+        # 22 bits are exact in float32, as is their difference to an offset.
+        if not _whole(self.odd) or not _whole(self.offset / unit) or most > unit * 2**22:
+            return None
+        places = math.ceil(math.log2(float(torch.maximum(self.odd, self.lsb / unit).max()))) + 1
+        # Places beyond the last code may err: they clip.
+        end = most / float(self.lsb.min())
+        last = end if self.low is None or self.high is None else min(end, max(-self.low, self.high) + 1)
+        return places if last < 2 ** (22 - places) else None
+
     def resolves(self, least: float, most: float) -> bool:
         """Whether every whole number from `least` to `most` converts without rounding or clipping."""
         if not bool((self.lsb == 1).all()) or not bool((self.offset == self.offset.round()).all()):
@@ -54,6 +83,10 @@ class AdcScale:
         if self.low is None or self.high is None:
             return True
         return bool((self.offset + self.low <= least).all() and (self.offset + self.high >= most).all())
+
+
+def _whole(x: Tensor) -> bool:
+    return bool((x == x.round()).all())
 
 
 def shape(granularity: Granularity, product: Product) -> tuple[int, int, int, int]:
@@ -109,8 +142,12 @@ def _middle(lsb: Tensor, most: int) -> Tensor:
 
 def snap(lsb: Tensor) -> Tensor:
     """Round LSBs to 10 significant bits, and up to at least one level."""
-    mantissa, exponent = torch.frexp(lsb.double())
-    return torch.ldexp(torch.round(mantissa * 2**_SIGNIFICANT_BITS), exponent - _SIGNIFICANT_BITS).clamp(min=1)
+    return _significant(lsb.double()).clamp(min=1)
+
+
+def _significant(lsb: Tensor) -> Tensor:
+    mantissa, exponent = torch.frexp(lsb)
+    return torch.ldexp(torch.round(mantissa * 2**_SIGNIFICANT_BITS), exponent - _SIGNIFICANT_BITS)
 
 
 def full(product: Product) -> AdcScale:
@@ -130,7 +167,9 @@ def largest_sum(product: Product) -> float:
 def fixed(product: Product) -> AdcScale:
     """Range in amperes from the chip file.
 
-    A bitline carries read_voltage x step for each level of a cell that a full-scale digit drives.
+    A bitline carries read_voltage x step for each level of a cell that a full-scale digit drives. The highest code
+    stands for the upper end of the range, the lowest for the lower one. Where pairs are subtracted before their
+    conversion and the ends are alike, code 0 stands for no current: of an even number of codes one is not used.
 
     Raises:
         MappingError: the chip has no fixed range.
@@ -140,9 +179,8 @@ def fixed(product: Product) -> AdcScale:
         raise MappingError(f"chip {chip.name} has no adc.range; policy is {chip.adc.policy}")
     unit = level_current(chip)
     least, most = code_range(chip.adc, product)
+    if chip.adc.range.low == -chip.adc.range.high and most:
+        least = -most
     low, high = chip.adc.range.low / unit, chip.adc.range.high / unit
-    lsb = torch.full((1, 1, 1, 1), (high - low) / (most - least), dtype=torch.float64)
-    mantissa, exponent = torch.frexp(lsb)
-    lsb = torch.ldexp(torch.round(mantissa * 2**_SIGNIFICANT_BITS), exponent - _SIGNIFICANT_BITS)
-    offset = _middle(lsb, most) if product.subtracts else torch.full_like(lsb, float(round(low)))
-    return AdcScale(lsb, offset, least, most)
+    lsb = _significant(torch.full((1, 1, 1, 1), (high - low) / (most - least), dtype=torch.float64))
+    return AdcScale(lsb, torch.round(low - least * lsb), least, most)

@@ -12,7 +12,9 @@ from torch import Tensor
 from bitline.errors import MappingError
 from bitline.mapping.encode import decode
 from bitline.mvm.product import Product
+from bitline.physics import noise as noises
 from bitline.physics.noise import ReadNoise
+from bitline.physics.normal import MOST
 from bitline.physics.program import RESOLUTION
 
 _EXACT_IN_FLOAT = 2**24
@@ -71,8 +73,21 @@ class Crossbars:
     @cached_property
     def real(self) -> torch.dtype:
         """Type that holds every analog sum without rounding, in whatever order it is added up."""
-        unit = 1 if self.integral else RESOLUTION
-        return torch.float32 if self.most <= _EXACT_IN_FLOAT * unit else torch.float64
+        return self.holds(*self.reach())
+
+    def holds(self, most: float, unit: float) -> torch.dtype:
+        """Type that holds whole multiples of `unit` up to `most`."""
+        return torch.float32 if most <= _EXACT_IN_FLOAT * unit else torch.float64
+
+    def reach(self, noise: ReadNoise | None = None) -> tuple[float, float]:
+        """What no analog sum exceeds, nor its negative, and what all are whole multiples of; level units."""
+        if noise is None:
+            return self.most, 1 if self.integral else RESOLUTION
+        variance = float(noise.cell_variance(self.levels.max())) if self.levels.numel() else 0.0
+        sides = 2 if self.product.subtracts else 1
+        power = self.product.max_rows * self.product.max_digit**2 * sides * variance
+        farthest = noises.levels(torch.tensor(MOST), noises.steps(torch.tensor(power, dtype=torch.float64)))
+        return self.most + float(farthest), RESOLUTION
 
     @cached_property
     def tiles(self) -> list[Tensor]:

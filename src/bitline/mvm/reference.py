@@ -1,6 +1,8 @@
 """The product of a crossbar in plain loops: the specification, slow and obvious.
 
-Every other path gives these numbers: bit for bit where levels are integers, else to a stated tolerance.
+Every other path gives these numbers, bit for bit. Levels, and what noise adds to their sums, are whole multiples of
+`bitline.physics.program.RESOLUTION`, so sums are exact in any order, and whether one lies on a middle between two codes
+is decided exactly: such ties go to the even code.
 """
 
 from typing import Any
@@ -12,6 +14,7 @@ from bitline.mapping.encode import column_tiles
 from bitline.mvm.adc import AdcScale
 from bitline.mvm.crossbars import check, noise_shape
 from bitline.mvm.product import Product
+from bitline.physics import noise as noises
 from bitline.physics.noise import ReadNoise
 
 
@@ -68,7 +71,7 @@ def crossbar_mvm(
                                         if variance:
                                             power += digit**2 * _spread(variance, group, k, s, row, column, product)
                                     if noise:
-                                        a += power**0.5 * drawn[tile][group][p][s][k][column]
+                                        a += _noise(drawn[tile][group][p][s][k][column], power)
                                     code = float(round((a - zero) / step))
                                     if scale.low is not None and scale.high is not None:
                                         code = min(max(code, scale.low), scale.high)
@@ -109,3 +112,7 @@ def _spread(variance: Any, group: int, k: int, s: int, row: int, column: int, pr
 def _draw(noise: ReadNoise, x: Tensor, product: Product, image: int, position: int, tile: int) -> Any:
     vector = torch.tensor([image * x.shape[1] + position])
     return noise.draw(vector, x.shape[1], tile, noise_shape(product))[:, :, 0].tolist()
+
+
+def _noise(z: int, power: float) -> float:
+    return float(noises.levels(torch.tensor(z), noises.steps(torch.tensor(power, dtype=torch.float64))))

@@ -17,11 +17,11 @@ from bitline.mapping.quantize import digits
 from bitline.mvm.adc import AdcScale
 from bitline.mvm.crossbars import Crossbars, Observer, check, noise_shape
 from bitline.mvm.product import Product
+from bitline.physics import noise as noises
 from bitline.physics.noise import ReadNoise
 
 CHUNK = 2**19
 """partial sums held at once"""
-_EXHAUSTIVE = 2**20
 _EXACT_IN_FLOAT = 2**24
 _FEW_GROUPS = 8
 
@@ -37,8 +37,7 @@ def crossbar_mvm(
 ) -> Tensor:
     """Multiply integer activations by the crossbars of one layer.
 
-    The same numbers as `bitline.mvm.reference.crossbar_mvm`: bit for bit where levels are integers. Real levels make
-    the same analog sums; a code may be the neighbouring one where a sum lies within 0.01 LSB of the middle of both.
+    The same numbers as `bitline.mvm.reference.crossbar_mvm`, bit for bit.
 
     Args:
         x: integers within the input format, (images, positions, groups, rows).
@@ -61,7 +60,7 @@ def crossbar_mvm(
     images, positions, groups, rows = x.shape
     placement = product.placement
     y = torch.empty(images * positions, groups, placement.stored_columns, dtype=torch.float64, device=x.device)
-    rule = Rule(scale, crossbars, integral=crossbars.integral and noise is None)
+    rule = Rule(scale, crossbars, noise)
     highest = crossbars.most if scale.high is None else max(scale.high, -(scale.low or 0))
     wide = highest * placement.row_tiles > _EXACT_IN_FLOAT
     flat = x.reshape(-1, groups, rows)
@@ -71,6 +70,7 @@ def crossbar_mvm(
             at = crossbars.columns[tile] if observer is None else None
             gone = crossbars.lacking[tile] if observer is None else _gone(crossbars, tile)
             if noise is not None:
+                a = a.to(rule.real)
                 _disturb(a, flat[start:stop], crossbars, noise, tile, start, positions, at)
             if gone is not None:
                 a.masked_fill_(gone[:, None, None, None, None], 0)
@@ -226,32 +226,26 @@ def _int8_is_exact() -> bool:
 
 
 class Rule:
-    """Sum to code in place, in float32 where that provably gives the codes that doubles give."""
+    """Sum to code in place: in float32 where its places suffice, else by a division in doubles.
 
-    def __init__(self, scale: AdcScale, crossbars: Crossbars, *, integral: bool) -> None:
+    Args:
+        scale: ranges of the ADCs.
+        crossbars: the programmed layer.
+        noise: of the reads; none if absent.
+    """
+
+    def __init__(self, scale: AdcScale, crossbars: Crossbars, noise: ReadNoise | None = None) -> None:
         self.low, self.high = scale.low, scale.high
+        most, grain = crossbars.reach(noise)
+        self.real = crossbars.real if noise is None else crossbars.holds(most, grain)
         # Axes (groups, digits, vectors, slices, sides, columns).
         lsb, offset = (t[:, :, None, :, None, :] for t in (scale.lsb, scale.offset))
-        self.unit = bool((lsb == 1).all())
-        self.multiply = self._agrees(scale, crossbars.product) if integral else True
-        self.lsb, self.factor = lsb, lsb.reciprocal().to(crossbars.real)
-        self.offset = offset.to(crossbars.real if self.multiply else torch.float64) if bool(offset.any()) else None
-
-    def _agrees(self, scale: AdcScale, product: Product) -> bool:
-        """Compare with doubles on every whole sum there can be."""
-        if self.unit:
-            return True
-        span = product.max_sum * (2 if product.subtracts else 1) + 1
-        if span * scale.lsb.numel() > _EXHAUSTIVE:
-            return False
-        sums = torch.arange(span, device=scale.lsb.device) - (product.max_sum if product.subtracts else 0)
-        # One column at a time: (ranges, sums).
-        lsb, offset = scale.lsb.reshape(-1, 1), scale.offset.reshape(-1, 1)
-        exact = torch.round((sums.double() - offset) / lsb)
-        quick = torch.round((sums.float() - offset.float()) * lsb.reciprocal().float())
-        if self.low is not None:
-            exact, quick = exact.clamp(self.low, self.high), quick.clamp(self.low, self.high)
-        return bool((exact == quick.double()).all())
+        self.unit = grain == 1 and bool((lsb == 1).all()) and bool((offset == offset.round()).all())
+        self.places = scale.places(most, grain)
+        self.zero = None if self.places is None else torch.tensor(1.5 * 2 ** (23 - self.places), device=lsb.device)
+        self.multiply = self.unit or self.places is not None
+        self.lsb, self.factor = lsb, lsb.reciprocal().float()
+        self.offset = offset.to(self.real if self.multiply else torch.float64) if bool(offset.any()) else None
 
     def convert_(self, a: Tensor, columns: Tensor | None = None) -> Tensor:
         """Return codes, of the type of `a`, which may be overwritten; it has these stored columns only, if any."""
@@ -259,11 +253,14 @@ class Rule:
         if columns is not None and lsb.shape[-1] > 1:
             lsb, factor = lsb[..., columns], factor[..., columns]
             offset = None if offset is None else offset[..., columns]
-        if self.multiply:
+        if self.unit:
             code = a if offset is None else a.sub_(offset)
-            code = code.round_() if self.unit else code.mul_(factor).round_()
+        elif self.zero is not None:
+            code = a if offset is None else a.sub_(offset)
+            torch.addcmul(self.zero, code, factor, out=code)
+            code = code.sub_(self.zero).round_()
         else:
-            code = a.double() if offset is None else a - offset
+            code = a.double() if offset is None else a.double() - offset
             code = code.div_(lsb).round_()
         return (code if self.low is None else code.clamp_(self.low, self.high)).to(a.dtype)
 
@@ -291,11 +288,11 @@ def _disturb(
         power = torch.bmm(squares.flatten(1, 2), variance).view_as(a)
     else:
         sides = 2 if product.subtracts else 1
-        power = squares.sum(-1)[..., None, None, None] * (sides * noise.absolute_sigma**2)
+        power = squares.sum(-1)[..., None, None, None] * (sides * noise.absolute_variance)
     vectors = torch.arange(start, start + a.shape[2], device=a.device)
     z = noise.draw(vectors, positions, tile, noise_shape(product))
     z = z if columns is None else z[..., columns]
-    a += z.mul_(power.sqrt_().float())
+    a += noises.levels(z, noises.steps(power)).to(a.dtype)
 
 
 def _shift_and_add(codes: Tensor, scale: AdcScale, product: Product, *, out: Tensor) -> None:

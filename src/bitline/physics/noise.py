@@ -1,4 +1,4 @@
-"""Read noise: what two reads of the same cells differ by."""
+"""Read noise: what two reads of the same cells differ by, in whole multiples of the resolution of levels."""
 
 import math
 from dataclasses import dataclass
@@ -7,10 +7,30 @@ import torch
 from torch import Tensor
 
 from bitline.chip.cell import AbsoluteReadNoise, Cell, ProportionalReadNoise
-from bitline.physics.normal import SIGMA, normals
+from bitline.errors import MappingError
+from bitline.physics.normal import MOST_CONVERSIONS, SIGMA, normals
+from bitline.physics.program import RESOLUTION
 from bitline.seeds import read_keys
 
 _VARIANCE_BITS = 24
+_SIGMA_BITS = 15
+_FINE = 2**_SIGMA_BITS / SIGMA / RESOLUTION
+"""steps of a standard deviation in one level"""
+
+
+def steps(power: Tensor) -> Tensor:
+    """Return the standard deviations of sums in steps of 1/1024 level, int64, from their variances, float64."""
+    return power.sqrt().mul_(_FINE).round_().long()
+
+
+def levels(z: Tensor, sigma: Tensor) -> Tensor:
+    """Return what noise adds to sums, float64, level units: whole multiples of `RESOLUTION`, halves rounded up.
+
+    Args:
+        z: normal numbers in units of 1 / SIGMA, integers.
+        sigma: of the sums, from `steps`; broadcasts.
+    """
+    return ((z.long() * sigma + 2 ** (_SIGMA_BITS - 1)) >> _SIGMA_BITS).double().mul_(RESOLUTION)
 
 
 @dataclass(frozen=True)
@@ -30,7 +50,7 @@ class ReadNoise:
     first_image: int = 0
 
     def draw(self, vectors: Tensor, positions: int, tile: int, shape: tuple[int, int, int, int, int]) -> Tensor:
-        """Standard normal numbers for every conversion of one row tile.
+        """Normal numbers for every conversion of one row tile, in units of 1 / SIGMA.
 
         Args:
             vectors: numbers of input vectors within the batch, int64, (vectors,).
@@ -39,17 +59,22 @@ class ReadNoise:
             shape: (groups, digits, slices, converted sides, stored columns).
 
         Returns:
-            float32, (groups, digits, vectors, slices, converted sides, stored columns).
+            int16, (groups, digits, vectors, slices, converted sides, stored columns).
+
+        Raises:
+            MappingError: a row tile of 2**30 conversions or more.
         """
         groups, digits, slices, sides, columns = shape
         image = vectors.div(positions, rounding_mode="floor")
         keys = read_keys(self.seed, image + self.first_image, vectors - image * positions, tile)
         pairs = math.ceil(digits / 2)
+        if (count := groups * columns * slices * sides * pairs) >= MOST_CONVERSIONS:
+            raise MappingError(f"read noise of {count} pairs of conversions of a row tile; at most {MOST_CONVERSIONS}")
         # Two digits share a counter; it runs over pairs of digits, sides, slices, columns and groups.
-        counter = torch.arange(groups * columns * slices * sides * pairs, device=vectors.device)
+        counter = torch.arange(count, device=vectors.device)
         counter = counter.view(groups, columns, slices, sides, pairs).permute(0, 4, 2, 3, 1)[:, :, None]
         z = normals(counter, [k[:, None, None, None] for k in keys])
-        return z.flatten(1, 2)[:, :digits].float() / SIGMA
+        return z.flatten(1, 2)[:, :digits]
 
     @property
     def proportional(self) -> bool:
@@ -66,15 +91,21 @@ class ReadNoise:
                 cancelled = self.cell.zero / self.cell.step
                 variance = ((levels.double() + cancelled) * sigma).square()
                 top = float(variance.max()) if variance.numel() else 0.0
-                unit = 2.0 ** (math.frexp(top)[1] - _VARIANCE_BITS)
+                unit = _unit(top)
                 return (variance / unit).round_().mul_(unit)
-            case AbsoluteReadNoise(sigma=sigma):
-                return torch.full_like(levels, (sigma / self.cell.step) ** 2, dtype=torch.float64)
             case _:
-                return torch.zeros_like(levels, dtype=torch.float64)
+                return torch.full_like(levels, self.absolute_variance, dtype=torch.float64)
 
     @property
-    def absolute_sigma(self) -> float:
-        """Standard deviation of one cell driven by a digit of 1, level units; zero if proportional."""
+    def absolute_variance(self) -> float:
+        """Variance of any cell driven by a digit of 1, level units squared, of 24 bits; zero if proportional."""
         noise = self.cell.read_noise
-        return noise.sigma / self.cell.step if isinstance(noise, AbsoluteReadNoise) else 0.0
+        if not isinstance(noise, AbsoluteReadNoise):
+            return 0.0
+        variance = (noise.sigma / self.cell.step) ** 2
+        return round(variance / _unit(variance)) * _unit(variance)
+
+
+def _unit(top: float) -> float:
+    """Value of the last of the bits of variances of at most `top`."""
+    return 2.0 ** (math.frexp(top)[1] - _VARIANCE_BITS)

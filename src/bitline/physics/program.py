@@ -4,8 +4,9 @@ import torch
 from torch import Tensor
 
 from bitline.chip.cell import Cell, GaussianAbsolute, GaussianProportional, Ideal, LogNormal, PerLevel
+from bitline.physics import luck as lucks
 from bitline.physics.levels import effective, target
-from bitline.physics.normal import SIGMA, quantiles
+from bitline.physics.luck import luck
 
 RESOLUTION = 2**-7
 """of effective levels: an order below the error of any cell worth adapting to, and coarse enough that the sums of a
@@ -14,7 +15,7 @@ device"""
 
 
 def conductances(levels: Tensor, z: Tensor, cell: Cell) -> Tensor:
-    """Return the conductance that a write reaches, S, float32.
+    """Return the conductance that a write reaches, S, of the type of `z`.
 
     A target conductance lies on a line from g_min to g_max; the cell's programming model says how far a write
     departs from it. No conductance falls below zero.
@@ -24,7 +25,7 @@ def conductances(levels: Tensor, z: Tensor, cell: Cell) -> Tensor:
         z: how far it departs from its target, standard deviations of the programming model; broadcasts.
         cell: levels, conductances and the programming model.
     """
-    goal = target(levels.float(), cell)
+    goal = target(levels.to(z.dtype), cell)
     match cell.programming:
         case Ideal():
             return goal.expand(torch.broadcast_shapes(levels.shape, z.shape))
@@ -37,15 +38,15 @@ def conductances(levels: Tensor, z: Tensor, cell: Cell) -> Tensor:
         case PerLevel(sigma=sigma, mean=mean):
             index = levels.long()
             if mean is not None:
-                goal = torch.tensor(mean, device=levels.device)[index]
-            return (goal + z * torch.tensor(sigma, device=levels.device)[index]).clamp_(min=0)
+                goal = torch.tensor(mean, dtype=z.dtype, device=levels.device)[index]
+            return (goal + z * torch.tensor(sigma, dtype=z.dtype, device=levels.device)[index]).clamp_(min=0)
 
 
 def effective_levels(levels: Tensor, stuck: Tensor | None, cell: Cell, *, generator: torch.Generator) -> Tensor:
     """Return what a read of the cells adds to a bitline per unit of input, in level units.
 
-    The departure from the target is one of 65,536 quantiles, so that what every level can become is a table; see
-    `bitline.physics.levels` for effective levels.
+    The departure from the target is one of 65,536, so that what every level can become is a table; see
+    `bitline.physics.luck` for them and `bitline.physics.levels` for effective levels.
 
     Args:
         levels: integers in [0, 2**bits), any shape, on the CPU.
@@ -66,12 +67,6 @@ def always_exact(cell: Cell) -> bool:
     """Whether every working cell sits exactly on its level, and a level adds that many units to a bitline."""
     varies = not isinstance(cell.programming, Ideal) and cell.programming.sigma != 0
     return not varies and cell.leak == "cancelled"
-
-
-def luck(shape: torch.Size, *, generator: torch.Generator) -> Tensor:
-    """Draw which of its 65,536 outcomes the write of each cell has, int16, the same whatever its level."""
-    u = torch.empty(-(-shape.numel() // 4), dtype=torch.int64).random_(-(2**63), None, generator=generator)
-    return u.view(torch.int16)[: shape.numel()].view(shape)
 
 
 def outcome(levels: Tensor, chance: Tensor, table: Tensor) -> Tensor:
@@ -102,7 +97,7 @@ def mean_levels(cell: Cell) -> Tensor:
     """
     off, on = cell.faults.stuck_off, cell.faults.stuck_on
     ends = _in_levels(torch.tensor([cell.g_min, cell.g_max], dtype=torch.float64), cell)
-    working = outcomes(cell).double().mean(1)
+    working = outcomes(cell).double() @ lucks.outcomes().chance
     return (1 - off - on) * working + off * ends[0] + on * ends[1]
 
 
@@ -115,13 +110,18 @@ def level_variances(cell: Cell) -> Tensor:
     """Variance of the effective level of working cells that were given each level, float64, (levels,)."""
     if isinstance(cell.programming, Ideal):
         return torch.zeros(cell.max_level + 1, dtype=torch.float64)
-    return outcomes(cell).double().var(1, correction=0)
+    reached, chance = outcomes(cell).double(), lucks.outcomes().chance
+    return (reached - (reached @ chance)[:, None]).square() @ chance
 
 
 def outcomes(cell: Cell) -> Tensor:
-    """Return the effective levels that a write of each level can reach, float32, (levels, 65536); all alike."""
+    """Return the effective levels that a write of each level can reach, float32, (levels, 65536).
+
+    From the lowest to the highest, as likely as `bitline.physics.luck.outcomes` says. In doubles, so that no machine
+    rounds one of them otherwise.
+    """
     grid = torch.arange(cell.max_level + 1)[:, None]
-    return _in_levels(conductances(grid, quantiles().roll(2**15).float() / SIGMA, cell), cell)
+    return _in_levels(conductances(grid, lucks.outcomes().z, cell), cell).float()
 
 
 def _in_levels(g: Tensor, cell: Cell) -> Tensor:

@@ -15,7 +15,9 @@ import torch
 from torch import Tensor
 
 from bitline.chip.cell import Cell, Faults, NoReadNoise
-from bitline.physics.program import always_exact, exact_levels, luck, outcome, outcomes, stuck_at
+from bitline.physics import luck as lucks
+from bitline.physics.luck import luck
+from bitline.physics.program import always_exact, exact_levels, outcome, outcomes, stuck_at
 
 STEP = 0.25
 """between the remainders that are tabulated, weight units"""
@@ -110,12 +112,12 @@ class Policy:
     def __init__(self, worth: tuple[int, ...], cell: Cell, tries: int = 1) -> None:
         self.worth, self.outcomes = worth, outcomes(cell)
         self.tries = tries if bool((self.outcomes != self.outcomes[:, :1]).any()) else 1
-        ranked = self.outcomes.sort(1).values
-        ends = (torch.special.ndtr(torch.tensor(_EDGES)) * ranked.shape[1]).round().int().tolist()
-        bins = ranked.tensor_split(ends, 1)
-        self.samples = torch.stack([part.mean(1) for part in bins], 1)
+        z, chance = lucks.outcomes()
+        ends = torch.bucketize(torch.tensor(_EDGES, dtype=torch.float64), z).tolist()
+        bins = zip((self.outcomes * chance).tensor_split(ends, 1), chance.tensor_split(ends), strict=True)
+        self.samples = torch.stack([part.sum(1) / share.sum() for part, share in bins], 1).float()
         """(levels, bins)"""
-        self.shares = torch.tensor([part.shape[1] / ranked.shape[1] for part in bins])
+        self.shares = torch.stack([share.sum() for share in chance.tensor_split(ends)]).float()
         top = float(exact_levels(cell).max())
         spans = (2 * top * sum(map(abs, worth[k:])) for k in range(len(worth)))
         self.edges = [math.ceil(span / STEP) * STEP for span in spans]

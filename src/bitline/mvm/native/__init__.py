@@ -1,12 +1,11 @@
 """The product of a crossbar in C++, for CPUs: which paths there are here, and plans that run on them.
 
-A path is one instruction set's version of the same engine. Each gives the numbers of `bitline.mvm.reference`: bit for
-bit where levels are integers; real levels make sums within `TOLERANCE` of one LSB.
+A path is one instruction set's version of the same engine. Each gives the numbers of `bitline.mvm.reference`, bit for
+bit.
 """
 
 import math
 import os
-from itertools import pairwise
 from typing import Any
 
 import torch
@@ -16,7 +15,6 @@ from bitline.errors import MappingError, nearest
 from bitline.mapping.encode import column_tiles
 from bitline.mvm.adc import AdcScale
 from bitline.mvm.crossbars import Crossbars
-from bitline.mvm.torch_fast import Rule
 from bitline.physics.noise import ReadNoise
 
 try:
@@ -27,8 +25,6 @@ except ImportError as error:
 else:
     _missing = ""
 
-TOLERANCE = 0.01
-"""of an analog sum of real levels, in LSB of its ADC"""
 TENSOR = "tensor"
 """name of the path that is no native one: `bitline.mvm.torch_fast`"""
 VARIABLE = "BITLINE_PATH"
@@ -98,7 +94,7 @@ class Plan:
             shifts, masks = [*shifts, form.bits - 1], [*masks, 1]
         self.product, self.count = product, count
         levels = crossbars.levels
-        low, high = _ends(scale, crossbars)
+        low, high = _ends(scale, crossbars, noise)
         try:
             self._plan = _native.compile(
                 path,
@@ -115,10 +111,9 @@ class Plan:
                 offset=scale.offset.contiguous(),
                 low=low,
                 high=high,
-                multiply=Rule(scale, crossbars, integral=crossbars.integral).multiply,
+                places=scale.places(*crossbars.reach(noise)),
                 count=count,
-                tolerance=TOLERANCE,
-                noise_variance=0.0 if noise is None else (1 + product.subtracts) * noise.absolute_sigma**2,
+                noise_variance=0.0 if noise is None else (1 + product.subtracts) * noise.absolute_variance,
                 **({} if product.built is None else {"built": product.built.transpose(0, 1).byte().contiguous()}),
             )
         except ValueError as error:
@@ -224,16 +219,11 @@ def plan(crossbars: Crossbars, scale: AdcScale, path: str, noise: ReadNoise | No
     return made
 
 
-def _ends(scale: AdcScale, crossbars: Crossbars) -> tuple[int | None, int | None]:
+def _ends(scale: AdcScale, crossbars: Crossbars, noise: ReadNoise | None) -> tuple[int | None, int | None]:
     """Lowest and highest code; of signed sums, whose codes are kept with an offset, ones that no sum goes beyond."""
-    product = crossbars.product
-    if scale.low is not None or not product.subtracts:
+    if scale.low is not None or not crossbars.product.subtracts:
         return scale.low, scale.high
-    bounds, masks = product.placement.row_bounds, 2**product.placement.chip.dac.bits - 1
-    # (groups, sides, slices, rows, columns)
-    totals = [crossbars.levels[:, :, :, a:b].sum(3, dtype=torch.float64).max() for a, b in pairwise(bounds)]
-    reach = masks * float(torch.stack(totals).max()) + float(scale.offset.abs().max())
-    most = math.ceil(reach / float(scale.lsb.min())) + 1
+    most = math.ceil((crossbars.reach(noise)[0] + float(scale.offset.abs().max())) / float(scale.lsb.min())) + 1
     return -most, most
 
 
@@ -246,6 +236,6 @@ def same_ranges(a: AdcScale, b: AdcScale) -> bool:
     return (a.low, a.high) == (b.low, b.high) and a.lsb.equal(b.lsb) and a.offset.equal(b.offset)
 
 
-def quantiles() -> list[int]:
-    """Return the normal numbers that read noise is made of, as `bitline.physics.normal.quantiles`."""
-    return _native.quantiles()
+def quantiles() -> tuple[list[int], list[int]]:
+    """Return the normal numbers that read noise is made of, as `bitline.physics.normal.quantiles` and `tail`."""
+    return _native.quantiles(), _native.tail()

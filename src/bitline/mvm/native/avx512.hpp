@@ -48,6 +48,13 @@ struct Avx512 {
         return (V16)_mm512_mask_sub_epi16(z, negative, _mm512_setzero_si512(), z);
     }
 
+    static bool any(V16 a) { return _mm512_test_epi16_mask((__m512i)a, (__m512i)a) != 0; }
+    // k, and one less, but not below zero, where a < most (both with a sign).
+    static V16 less_one(V16 k, V16 a, V16 most) {
+        const __mmask32 less = _mm512_cmplt_epi16_mask((__m512i)a, (__m512i)most);
+        return (V16)_mm512_mask_subs_epu16((__m512i)k, less, (__m512i)k, _mm512_set1_epi16(1));
+    }
+
     // Sums of every subset of five levels.
     static V16 table16(const uint16_t* level) {
         const __mmask32 with[5] = {0xaaaaaaaa, 0xcccccccc, 0xf0f0f0f0, 0xff00ff00, 0xffff0000};

@@ -63,8 +63,9 @@ Plan build(const Layer& l, Machine machine, bool count) {
         p.real.push_back({float(p.offset[i]), float(1 / p.lsb[i]), p.offset[i], p.lsb[i]});
         if (double(float(p.offset[i])) != p.offset[i]) p.divide = true;
     }
-    p.divide |= !l.multiply;
-    check_floats(p, level);
+    p.divide |= l.places < 0;
+    if (!p.divide) p.zero = std::ldexp(1.5f, 23 - l.places);
+    check_floats(p, level, l);
     p.horner = false;
     int mask = 0;
     for (int m : p.digit_mask) mask = std::max(mask, m);

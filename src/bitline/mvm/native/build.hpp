@@ -25,9 +25,8 @@ struct Layer {
     std::vector<double> lsb, offset;
     bool limited;
     int low, high;
-    bool multiply;          // float32 gives the codes that doubles give
+    int places;             // binary places of a code in float32 that make it exact; -1: float32 has too few
     double noise_variance;  // of a cell that a digit of 1 drives, level^2; 0 without read noise
-    double tolerance;       // of a sum where levels are real, LSB; 0: exact
 };
 
 // Throws std::invalid_argument where the layer does not fit.

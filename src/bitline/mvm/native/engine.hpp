@@ -72,7 +72,7 @@ class Engine {
     std::vector<int> live_count_;
     std::vector<int> place_;         // of each digit among the live ones of a tile; behind them if it is all zero
     std::vector<uint16_t> keys_, sigma16_;  // of read noise: (tiles, 4, lanes), (tiles, digits, lanes)
-    std::vector<float> sigma_;
+    std::vector<int64_t> sigma_;
     int64_t block_ = -1;
     int group_ = -1;
     int lanes_ = 0;
@@ -322,8 +322,14 @@ class Engine {
 
     template <Rule KIND>
     V16 code(V16 sum, const FixedRule& r) const {
-        V16 v = KIND == Rule::words ? I::sub_sat(I::add_sat(sum, spread(r.add)), spread(r.sub))
-                                    : (V16)(sum + spread(r.add));
+        if constexpr (KIND == Rule::words || KIND == Rule::fine_words) {
+            V16 v = I::sub_sat(I::add_sat(sum, spread(r.add)), spread(r.sub));
+            const V16 k = I::mulhi(v, spread(r.factor)) >> (uint16_t)r.shift;
+            V16 most = k & 1;
+            if (KIND == Rule::fine_words) v <<= (uint16_t)r.left, most += spread(r.rest);
+            return I::min(I::less_one(k, v - (V16)(k * spread(r.lsb)), most), spread(r.high));
+        }
+        const V16 v = sum + spread(r.add);
         V16 k = I::mulhi(v, spread(r.factor)) >> (uint16_t)r.shift;
         if (KIND == Rule::ties) k -= (V16)((V16)(k * spread(r.lsb)) == v) & k & 1;
         if (KIND == Rule::free) return k;
@@ -340,6 +346,7 @@ class Engine {
             case Rule::floor: return convert_<Rule::floor>(t, c, plane, sum, acc32, acc16, from, to);
             case Rule::ties: return convert_<Rule::ties>(t, c, plane, sum, acc32, acc16, from, to);
             case Rule::words: return convert_<Rule::words>(t, c, plane, sum, acc32, acc16, from, to);
+            case Rule::fine_words: return convert_<Rule::fine_words>(t, c, plane, sum, acc32, acc16, from, to);
         }
     }
 
@@ -590,9 +597,9 @@ class Engine {
                     }
                 for (int l = 0; l < LANES; l++) {
                     const size_t at = (size_t(t) * plan.digits + p) * LANES + l;
-                    sigma_[at] = float(std::sqrt(power[l] * view.noise.variance));
-                    // A noise of z / NOISE_SIGMA is (z * sigma16 + 2^14) >> 15 units of RESOLUTION.
-                    sigma16_[at] = uint16_t(std::min(32767.0, std::nearbyint(sigma_[at] / RESOLUTION * 32768 / NOISE_SIGMA)));
+                    // A noise of z / NOISE_SIGMA is (z * sigma + 2^14) >> 15 units of RESOLUTION.
+                    sigma_[at] = noise_steps(power[l] * view.noise.variance);
+                    sigma16_[at] = uint16_t(std::min<int64_t>(32767, sigma_[at]));
                 }
             }
         }
@@ -613,6 +620,17 @@ class Engine {
             left = next;
         }
         even = I::normal(left), odd = I::normal(right);
+        const V16 far = (V16)((left & 0x7fff) >= FAR) | (V16)((right & 0x7fff) >= FAR);
+        if (I::any(far)) far_out(n, k, left, right, even, odd);
+    }
+
+    // Those of them that lie in a tail.
+    static void far_out(uint32_t n, const uint16_t* keys, V16 left, V16 right, V16& even, V16& odd) {
+        for (int l = 0; l < N16; l++) {
+            const uint16_t key[4] = {keys[l], keys[LANES + l], keys[2 * LANES + l], keys[3 * LANES + l]};
+            if ((left[l] & 0x7fff) >= FAR) even[l] = uint16_t(far_normal(n + (2u << 30), key, left[l]));
+            if ((right[l] & 0x7fff) >= FAR) odd[l] = uint16_t(far_normal(n + (3u << 30), key, right[l]));
+        }
     }
 
     // Add noise to the 16-bit sums of all digits; they saturate.
@@ -635,13 +653,14 @@ class Engine {
 
     // Add noise to the sums of one digit.
     void disturb(int t, int c, int plane, int p, float* sums) const {
-        const float* sigma = sigma_.data() + (size_t(t) * plan.digits + p) * LANES;
+        const int64_t* sigma = sigma_.data() + (size_t(t) * plan.digits + p) * LANES;
         for (int h = 0; h < LANES; h += N16) {
             V16 z[2];
             draw(t, c, plane, p / 2, h, z[0], z[1]);
             alignas(64) int16_t of[N16];
             store(of, z[p % 2]);
-            for (int l = 0; l < N16; l++) sums[h + l] += float(of[l]) * (1 / NOISE_SIGMA) * sigma[h + l];
+            for (int l = 0; l < N16; l++)
+                sums[h + l] += float((of[l] * sigma[h + l] + (1 << 14)) >> 15) * float(RESOLUTION);
         }
     }
 
@@ -732,7 +751,8 @@ class Engine {
         if (plan.divide)
             for (int l = 0; l < N; l++) code[l] = int32_t(std::nearbyint((a[l] - rule.exact_offset) / rule.lsb));
         else
-            for (int l = 0; l < N; l++) code[l] = int32_t(std::nearbyintf((a[l] - rule.offset) * rule.factor));
+            for (int l = 0; l < N; l++)
+                code[l] = int32_t(std::nearbyintf((a[l] - rule.offset) * rule.factor + plan.zero - plan.zero));
         if (plan.limited) {
             if (out.clipped)
                 for (int l = 0; l < std::min(N, lanes_ - from); l++) clipped += code[l] < low || code[l] > high;

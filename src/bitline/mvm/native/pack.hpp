@@ -16,14 +16,14 @@ bool pack_tiles(Plan&, const Levels&, double unit, int shift);
 // Bytes that are looked up by `index_bits` bits of input digits.
 bool pack_bytes(Plan&, const Layer&, const Levels&, int index_bits);
 
-// One part: exact sums of at most 16 bits, converted to within one unit.
+// One part: sums of at most 16 bits.
 bool pack_one_word(Plan&, const Levels&, const Layer&);
 
-// Two parts: exact, in units of the resolution of real levels.
+// Two parts, in units of the resolution of real levels.
 bool pack_two_words(Plan&, const Levels&);
 
 // Levels as float32, whose sums must be exact whatever their order: check_floats throws std::invalid_argument.
-void check_floats(const Plan&, const Levels&);
+void check_floats(const Plan&, const Levels&, const Layer&);
 void pack_floats(Plan&, const Levels&);
 
 }  // namespace bitline

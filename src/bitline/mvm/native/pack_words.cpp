@@ -17,6 +17,40 @@ void start_words(Plan& p) {
     p.words.assign(size_t(p.groups) * p.stored * p.planes * p.parts * p.lookups() * 5, 0);
 }
 
+int tallest(const Plan& p) {
+    int most = 1;
+    for (int t = 0; t < p.tiles; t++) most = std::max(most, p.bounds[t + 1] - p.bounds[t]);
+    return most;
+}
+
+// Farthest that read noise moves a sum, units of RESOLUTION.
+int64_t most_noise(const Plan& p, const Layer& l, int digit) {
+    if (l.noise_variance == 0) return 0;
+    return ((quantiles().far[0] * noise_steps(double(tallest(p)) * digit * digit * l.noise_variance)) >> 15) + 1;
+}
+
+// The rule for sums that start from `base` and reach `top` or, by noise, beyond: all in units of RESOLUTION, as are the
+// range's LSB and offset. None if 16 bits do not suffice.
+bool find_word_rule(double lsb, double offset, double base, double top, double noise, int high, FixedRule& rule) {
+    if (lsb < 16 || offset < 0 || offset != std::floor(offset)) return false;
+    int left = 0;  // by which half an LSB is whole
+    double whole = lsb;
+    while (left < 8 && whole != 2 * std::floor(whole / 2)) whole *= 2, left++;
+    if (whole != 2 * std::floor(whole / 2) || whole > 32000) return false;
+    const double half = std::ceil(lsb / 2), start = half - offset;
+    const double add = std::max(start - base, 0.0), sub = std::max(base - start, 0.0);
+    // Sums saturate: upwards only where they have the highest code anyway, downwards at no sum at all, which has code 0.
+    const bool clips = 65535 - base - add >= offset + (high + 1) * lsb;
+    if (base + top + add > 65535 || (!clips && base + top + add + noise > 65535) || sub > 65535) return false;
+    const int shift = std::clamp(int(std::ceil(std::log2(lsb))) - 1, 0, 15);
+    const double factor = std::ceil(std::ldexp(1, 16 + shift) / lsb);
+    if (factor > 65535) return false;
+    const double rest = std::ldexp(half, left) - whole / 2;
+    rule = {uint32_t(factor) * TWICE, uint32_t(add) * TWICE, uint32_t(sub) * TWICE, uint32_t(shift), 0, uint32_t(high) * TWICE,
+            uint32_t(whole) * TWICE, uint32_t(left), uint32_t(rest) * TWICE};
+    return true;
+}
+
 // Visit rows of up to COLUMNS_AT_ONCE columns: (group, plane, tile, row, first column, columns, place of the first word,
 // words from one column to the next).
 template <class Visit>
@@ -54,33 +88,21 @@ bool pack_one_word(Plan& p, const Levels& level, const Layer& l) {
     double base = 0, top = 0;
     for (int32_t v : least) base = std::max(base, -double(v));
     for (int32_t v : most) top = std::max(top, double(v));
-    const bool fits = level.fits;
-    int tallest = 0;
-    for (int t = 0; t < p.tiles; t++) tallest = std::max(tallest, p.bounds[t + 1] - p.bounds[t]);
-    if (!fits || std::sqrt(tallest * l.noise_variance) / RESOLUTION * 32768 / NOISE_SIGMA > 32767) return false;
+    const int64_t noise = most_noise(p, l, 1);
+    if (!level.fits || noise_steps(tallest(p) * l.noise_variance) > 32767) return false;
     p.base = uint16_t(base);
     p.rule = Rule::words;
     p.fixed.assign(p.lsb.size(), {});
     for (size_t i = 0; i < p.lsb.size(); i++) {
-        // Sums start from base; what is added and taken away must not reach 16 bits.
-        const double reach = p.lsb[i] / RESOLUTION, start = std::nearbyint((p.lsb[i] / 2 - p.offset[i]) / RESOLUTION);
-        const double add = std::max(start - base, 0.0), sub = std::max(base - start, 0.0);
-        const int shift = std::clamp(int(std::ceil(std::log2(reach))) - 1, 0, 15);
-        const double factor = std::min(65535.0, std::nearbyint(std::ldexp(1, 16 + shift) / reach));
-        if (p.lsb[i] * l.tolerance < RESOLUTION || p.offset[i] < 0 || base + top + add > 65535 || sub > 65535 ||
-            factor < 32768)
-            return false;
-        p.fixed[i] = {uint32_t(factor) * TWICE, uint32_t(add) * TWICE, uint32_t(sub) * TWICE, uint32_t(shift), 0,
-                      uint32_t(p.high) * TWICE, 0};
+        if (!find_word_rule(p.lsb[i] / RESOLUTION, p.offset[i] / RESOLUTION, base, top, double(noise), p.high, p.fixed[i])) return false;
+        if (p.fixed[i].left) p.rule = Rule::fine_words;
     }
     return true;
 }
 
 bool pack_two_words(Plan& p, const Levels& level) {
-    int tallest = 1;
-    for (int t = 0; t < p.tiles; t++) tallest = std::max(tallest, p.bounds[t + 1] - p.bounds[t]);
     p.base = 0;
-    p.part_shift = std::min(15, int(std::floor(std::log2(65535.0 / tallest))));
+    p.part_shift = std::min(15, int(std::floor(std::log2(65535.0 / tallest(p)))));
     p.parts = 2;
     p.unit = float(RESOLUTION);
     start_words(p);
@@ -114,9 +136,10 @@ void pack_floats(Plan& p, const Levels& level) {
                         float(level(g, s, r, c));
 }
 
-void check_floats(const Plan& p, const Levels& level) {
+void check_floats(const Plan& p, const Levels& level, const Layer& l) {
     int mask = 0;
     for (int m : p.digit_mask) mask = std::max(mask, m);
+    const double noise = double(most_noise(p, l, mask)) * RESOLUTION / level.unit, exact = EXACT_IN_FLOAT / (l.noise_variance > 0 ? level.unit / RESOLUTION : 1);
     std::vector<double> sum(p.stored);
     for (int g = 0; g < p.groups; g++)
         for (int s = 0; s < p.planes; s++)
@@ -130,8 +153,8 @@ void check_floats(const Plan& p, const Levels& level) {
                         for (int c = 0; c < p.stored; c++) sum[c] += std::abs(level(g, s, r, c)) / level.unit;
                 }
                 for (int c = 0; c < p.stored; c++) {
-                    if (sum[c] * mask > EXACT_IN_FLOAT) throw std::invalid_argument("analog sums exceed 24 bits");
-                    if (!p.limited && (sum[c] * level.unit * mask + 1) * p.tiles > 1u << 31)
+                    if (sum[c] * mask + noise > exact) throw std::invalid_argument("analog sums exceed 24 bits");
+                    if (!p.limited && ((sum[c] * mask + noise) * level.unit + 1) * p.tiles > 1u << 31)
                         throw std::invalid_argument("codes of all row tiles exceed 31 bits");
                 }
             }

@@ -26,15 +26,20 @@ enum class Sums {
 };
 
 // Conversion of a 16-bit sum: code = clip(mulhi((sum << shift_in) + add, factor) >> shift, low, high), and one less where
-// that code is odd and lies exactly half an LSB above the sum. Words saturate at zero: (sum + add) - sub.
-// Every field but `shift` is held twice in 32 bits, to be spread over a vector by a plain load.
+// that code is odd and lies exactly half an LSB above the sum.
+// Words saturate at zero: v = (sum + add) - sub. Their factor is rounded up, and so may be their code; what is left of v,
+// (v << left) - code * lsb, is exact in 16 bits, and less than `rest` where the code is one too high. It is `rest` in a
+// tie, which an odd code loses.
+// Every field but the shifts is held twice in 32 bits, to be spread over a vector by a plain load.
 struct FixedRule {
-    uint32_t factor = 0, add = 0, sub = 0, shift = 0, low = 0, high = 0, lsb = 0;
+    uint32_t factor = 0, add = 0, sub = 0, shift = 0, low = 0, high = 0, lsb = 0, left = 0, rest = 0;
 };
 
-enum class Rule { free, plain, floor, ties, words };  // without ends, with the high one, both, both and ties; saturating
+// Without ends, with the high one, both, both and ties; words where left and rest are 0, and all words.
+enum class Rule { free, plain, floor, ties, words, fine_words };
 
-// Conversion in floating point: code = round((a - offset) * factor), or a division in doubles.
+// Conversion in floating point: code = round((a - offset) * factor), rounded to some binary places before that so that
+// ties are found (see bitline.mvm.adc), or a division in doubles.
 struct FloatRule {
     float offset = 0, factor = 1;
     double exact_offset = 0, lsb = 1;
@@ -59,7 +64,8 @@ struct Plan {
     int low, high;
     std::vector<int> bias;                   // added to the codes of a range so that none is negative
     bool horner;                             // one LSB for all digits, whose codes add up in 16 bits
-    bool divide;                             // float32 does not give the codes that doubles give
+    bool divide;                             // float32 has too few places
+    float zero;                              // where floats lie as far apart as the places of a code
     std::vector<FixedRule> fixed;
     Rule rule;
     std::vector<FloatRule> real;
