@@ -136,7 +136,9 @@ def test_a_fixed_range_is_read_in_amperes(make_chip):
     assert float(adc.fixed(layer(make_chip, adc=fine)).lsb) == pytest.approx(1 / 255, rel=2**-9)
     both = {"bits": 3, "policy": "fixed", "range": {"low": "-23.1 uA", "high": "23.1 uA"}}
     signed = adc.fixed(layer(make_chip, adc=both, weights={"encoding": "pair"}))
-    assert (float(signed.offset), float(signed.lsb), signed.low, signed.high) == (0, pytest.approx(1), -4, 3)
+    # +-3.5 levels: no code stands for more, or for less.
+    assert (float(signed.offset), signed.low, signed.high) == (0, -3, 3)
+    assert float(signed.lsb) == pytest.approx(3.5 / 3, rel=2**-9)
 
 
 def test_a_fixed_range_that_the_chip_does_not_give_is_refused(make_chip):

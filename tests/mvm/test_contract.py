@@ -5,16 +5,7 @@ import torch
 from hypothesis import assume, given
 from hypothesis import strategies as st
 from mvm_paths import ABSOLUTE, PATHS, PROPORTIONAL, Path, by_tensors, defined
-from mvm_samples import (
-    ENCODINGS,
-    POLICIES,
-    Case,
-    cases,
-    large,
-    layer,
-    real_case,
-    scale_of,
-)
+from mvm_samples import ENCODINGS, POLICIES, Case, cases, large, layer, real_case, scale_of
 from torch import Tensor
 
 from bitline.chip import load

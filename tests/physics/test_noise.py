@@ -11,8 +11,9 @@ from bitline.mvm import adc
 from bitline.mvm.crossbars import Crossbars
 from bitline.mvm.product import Product
 from bitline.mvm.torch_fast import crossbar_mvm
+from bitline.physics import noise
 from bitline.physics.noise import ReadNoise
-from bitline.physics.normal import SIGMA, normals, quantiles
+from bitline.physics.normal import FAR, MOST, SIGMA, normals, quantiles, tail
 
 CELL = {"bits": 2, "g_min": "10 uS", "g_max": "100 uS", "read_voltage": 0.2}
 STEP = 30e-6
@@ -96,12 +97,46 @@ def test_two_reads_of_one_vector_differ(make_chip):
 
 def test_quantiles_are_those_of_a_normal_distribution_to_a_hundredth():
     z = quantiles().double() / SIGMA
-    assert float(z.square().mean()) == pytest.approx(1, abs=1e-4)
-    assert float(z.pow(4).mean()) == pytest.approx(3, abs=0.06)
     u = (torch.arange(2**15) + 0.5) / 2**16 + 0.5
-    inner = u < 1 - 2**-10
+    inner = torch.arange(2**15) < FAR
     torch.testing.assert_close(z[: 2**15][inner], torch.special.ndtri(u.double())[inner], rtol=0, atol=0.02)
+    assert not bool(z[: 2**15][~inner].any())
     assert torch.equal(quantiles()[2**15 :], -quantiles()[: 2**15])
+
+
+def test_the_tail_goes_on_beyond_seven_standard_deviations():
+    share = torch.tensor([2.0 ** (k // 32 - 32) * (1 + k % 32 / 32) for k in range(1024)] + [1.0]).double()
+    beyond = torch.special.ndtr(-tail().double() / SIGMA)
+    torch.testing.assert_close(beyond, share * 2**-11, rtol=2e-3, atol=0)
+    assert int(tail().max()) == MOST > 7 * SIGMA
+    assert bool((tail().diff() < 0).all())
+
+
+def test_as_many_numbers_lie_in_the_tails_as_of_a_normal_distribution():
+    vectors = torch.arange(2**15)
+    keys = seeds.read_keys(7, vectors // 64, vectors % 64, 3)
+    counted = torch.zeros(5, dtype=torch.int64)
+    edges, moments = (3.0, 3.5, 3.8, 4.0, 4.2), torch.zeros(2, dtype=torch.float64)
+    for first in range(0, 1000, 100):
+        z = normals(torch.arange(first, first + 100).view(1, 100, 1), [k[:] for k in keys]).double() / SIGMA
+        counted += torch.stack([(z.abs() > edge).sum() for edge in edges])
+        moments += torch.stack([z.square().mean(), z.pow(4).mean()]) / 10
+    n = 2 * 2**15 * 1000
+    for count, edge in zip(counted.tolist(), edges, strict=True):
+        wanted = n * math.erfc(edge / math.sqrt(2))
+        assert count == pytest.approx(wanted, rel=0.03, abs=4 * math.sqrt(wanted))
+    assert float(moments[0]) == pytest.approx(1, abs=1e-3)
+    assert float(moments[1]) == pytest.approx(3, abs=0.02)
+
+
+def test_noise_of_a_sum_is_rounded_to_the_resolution_of_levels():
+    # A standard deviation of 1.5 levels is 1536 steps; 4096 stands for one.
+    sigma = noise.steps(torch.tensor(2.25, dtype=torch.float64))
+    assert int(sigma) == 1536
+    z = torch.tensor([0, 4096, -4096, 1, 10, 11, -11])
+    exact = [math.floor(int(v) / 4096 * 1.5 * 128 + 0.5) / 128 for v in z]
+    assert noise.levels(z, sigma).tolist() == exact
+    assert exact[:3] == [0, 1.5, -1.5]
 
 
 def test_numbers_of_neighbouring_conversions_and_vectors_are_uncorrelated():

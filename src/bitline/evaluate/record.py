@@ -7,10 +7,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, Self, get_args
 
+import numpy as np
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from bitline.chip.description import Chip
 from bitline.chip.records import Record
+from bitline.evaluate.environment import Environment
 from bitline.evaluate.spread import Spread
 
 FORMAT = 2
@@ -36,6 +38,15 @@ class Data(Record):
     name: str
     split: str
     count: Count
+
+
+class Statistics(Record):
+    """What follows from the accuracies of the chips."""
+
+    p5: Percent
+    """that 5 % of chips fall below, interpolated between two of them"""
+    standard_error: Amount
+    """of the mean, points"""
 
 
 class Accuracy(Record):
@@ -68,6 +79,14 @@ class Accuracy(Record):
     def spread(self) -> Spread | None:
         """Of the chips; None where none was programmed."""
         return Spread.of(self.chips) if self.chips else None
+
+    @property
+    def statistics(self) -> Statistics | None:
+        """Of the chips; None where none was programmed."""
+        if self.spread is None:
+            return None
+        p5 = float(np.percentile(self.chips, 5))
+        return Statistics(p5=p5, standard_error=self.spread.standard_error)
 
     @property
     def on_chip(self) -> Percent:
@@ -274,16 +293,23 @@ class Evaluation(Record):
     digital: tuple[DigitalOperation, ...]
     folded: dict[str, str]
     """batch norm -> layer that it went into"""
+    statistics: Statistics | None = None
+    """none where no chip was programmed, and in files of earlier versions"""
+    environment: Environment | None = None
+    """none in files of earlier versions"""
     timing: Times
 
     def to_json(self) -> dict[str, Any]:
         """Return plain data: the content of the file."""
-        return self.model_dump(mode="json")
+        absent = {name for name in ("statistics", "environment") if getattr(self, name) is None}
+        return self.model_dump(mode="json", exclude=absent)
 
     @model_validator(mode="after")
     def _one_seed_a_chip(self) -> Self:
         if len(self.seeds) != len(self.accuracy.chips):
             raise ValueError(f"{len(self.seeds)} seeds for {len(self.accuracy.chips)} chips")
+        if self.statistics is not None and self.accuracy.statistics != self.statistics:
+            raise ValueError(f"statistics are {self.statistics!r}; those of the chips are {self.accuracy.statistics!r}")
         return self
 
     @property

@@ -20,6 +20,7 @@ from bitline.evaluate import record
 from bitline.evaluate.causes import Stage, stages
 from bitline.evaluate.densities import measure
 from bitline.evaluate.diagnose import Diagnosis, diagnose
+from bitline.evaluate.environment import Environment
 from bitline.evaluate.record import CAUSES, FORMAT, Accuracy, Evaluation, Layer, Loss, Times
 from bitline.evaluate.score import Tick, accuracy
 from bitline.evaluate.spread import Spread
@@ -247,6 +248,8 @@ def evaluate(
             layers=tuple(_layer(layer, diagnoses[layer.name]) for layer in cost.layers),
             digital=tuple(record.DigitalOperation(name=d.name, op=d.op, why=d.why) for d in on_chip.report.digital),
             folded=on_chip.report.folded,
+            statistics=accuracies.statistics,
+            environment=Environment.here(),
             timing=timing,
         )
     except ValidationError as error:

@@ -4,12 +4,9 @@ Every analog sum is an integer: whole levels, or whole multiples of `RESOLUTION`
 input digits are bytes, so tensor cores add them up exactly in int32. A sum becomes its code in registers, where codes
 weighed by digit and slice add up as integers too. Neither digits nor sums nor codes ever reach memory.
 
-Rounding a sum to its code takes one float32 multiply-add and one addition. An LSB is an odd number of at most 10 bits
-times a power of two, so the position (a - offset) / lsb lies on a middle between two codes or at least 1 / (2 D) away
-from it, D = max(odd number, lsb / unit of a). The multiply-add rounds the position to f binary places, 2**-f <=
-1 / (2 D): its error, at most 2**-(f + 1) from there and 2**-24 |position| < 2**-(f + 1) from the reciprocal, moves no
-position onto or across a middle, and those that belong on one come to lie exactly there. The addition then rounds them
-to even. Where float32 has too few places for that, f = 0 errs by less than 0.01 LSB: good enough for real levels.
+Rounding a sum to its code takes one float32 multiply-add and one addition. The multiply-add rounds its place among the
+codes to as many binary places as exact codes need (see `bitline.mvm.adc`), and the addition rounds that to even. Where
+float32 has too few places, the layer does not fit.
 """
 
 import math
@@ -30,7 +27,6 @@ from bitline.physics.program import RESOLUTION
 _ZERO, _ZERO_BITS = 1.5 * 2**23, 0x4B400000
 """a float32, and the integer of the same bits; from one float around it to the next, both grow by one"""
 _EXACT_BITS = 23
-_LARGEST_REAL_CODE = 2**16
 _LARGEST_BYTE = 127
 
 
@@ -42,9 +38,7 @@ def why_not(crossbars: Crossbars, scale: AdcScale) -> str | None:
 def crossbar_mvm(x: Tensor, crossbars: Crossbars, scale: AdcScale, *, shortcut: bool = True) -> Tensor:
     """Multiply integer activations by the crossbars of one layer, on the GPU that holds them.
 
-    The same numbers as `bitline.mvm.torch_fast.crossbar_mvm` without noise: bit for bit where levels are integers.
-    Real levels make exact sums; a code may be the neighbouring one where a sum lies within 0.01 LSB of the middle of
-    both (and is the exact one where `Layout.places` is not None).
+    The same numbers as `bitline.mvm.torch_fast.crossbar_mvm` without noise, bit for bit.
 
     Args:
         x: integers within the input format, (images, positions, groups, rows).
@@ -151,9 +145,8 @@ class Layout:
 
     @cached_property
     def _odd(self) -> Tensor:
-        """LSBs without their powers of two: whole numbers if they have at most 10 significant bits."""
-        mantissa = torch.frexp(self._steps[0]).mantissa * 2**10
-        return mantissa / torch.gcd(mantissa.long(), torch.tensor(2**10))
+        """LSBs without their powers of two."""
+        return self.scale.odd.cpu()
 
     @cached_property
     def reach(self) -> tuple[int, int]:
@@ -223,11 +216,10 @@ class Layout:
             return "an LSB is not a positive number of at most 10 significant bits"
         if not bool((offset == offset.round()).all()):
             return "an offset is not a whole number of levels"
-        bits = _EXACT_BITS if self.crossbars.integral else 30
-        if self._most >= 2**bits:
-            return f"sums of up to {self._most / self.grain:g} levels need more than {bits} bits"
+        if self._most >= 2**_EXACT_BITS:
+            return f"sums of up to {self._most / self.grain:g} levels need more than {_EXACT_BITS} bits"
         largest = max(map(abs, self.codes))
-        if self.places is None and (self.crossbars.integral or largest > _LARGEST_REAL_CODE):
+        if self.places is None:
             return f"float32 does not tell codes of up to {largest} from their middles at an LSB of {lsb.max():g}"
         ranges, tiles = self.ranges, product.placement.row_tiles
         most = torch.einsum("gpkc,p->gc", ranges.factor.double().abs(), ranges.weight.double().abs()) * largest * tiles
@@ -262,7 +254,7 @@ class Layout:
             inputs[:, :, tile, : b - a] = x[..., a:b]
         (low, high), (least, most) = self.codes, self.reach
         # Position 0; the middle of the codes lies amid the floats that are `places` apart.
-        near = 1.5 * 2 ** (23 - self.places) - (low + high + 1) // 2 if self.places else _ZERO
+        near = 1.5 * 2 ** (23 - (self.places or 0)) - (low + high + 1) // 2
 
         def grid(block: dict[str, int]) -> tuple[int]:
             return (math.ceil(vectors / block["block_m"]) * math.ceil(columns / block["block_n"]) * groups,)

@@ -6,6 +6,7 @@ from typing import Any
 
 from bitline.chip.description import Chip
 from bitline.differences import flat
+from bitline.evaluate.environment import Environment
 from bitline.evaluate.record import Cost, Evaluation, Variant
 from bitline.files import write_text
 from bitline.report import cost_figures, figures, histograms, page, sentences, tables, text
@@ -159,8 +160,22 @@ def _provenance(evaluation: Evaluation) -> list[tuple[str, str]]:
         ("seeds", text.plain(evaluation.seeds)),
         ("commit", text.plain(evaluation.commit)),
         ("bitline", evaluation.bitline),
+        *_environment(evaluation.environment),
         ("calibration", text.quantity(evaluation.timing.calibration_s, "s")),
         ("accuracy", text.quantity(evaluation.timing.accuracy_s, "s")),
         ("evaluation", text.quantity(evaluation.timing.evaluation_s, "s")),
     ]
     return [(name, value) for name, value in items if value not in ("", text.ABSENT)]
+
+
+def _environment(place: Environment | None) -> list[tuple[str, str]]:
+    if place is None:
+        return []
+    return [
+        ("path of products", place.path),
+        ("processor", place.processor),
+        ("instruction sets", ", ".join(place.cpu_flags)),
+        ("threads", text.plain(place.threads)),
+        ("GPU", text.plain(place.gpu)),
+        ("versions", ", ".join(f"{name} {number}" for name, number in place.versions.items())),
+    ]
