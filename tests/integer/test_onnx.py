@@ -58,6 +58,34 @@ def test_without_graph_optimizations_the_integers_are_the_same(make_chip, tmp_pa
     assert torch.equal(torch.from_numpy(scores), network(q).integers)
 
 
+def worst(sign: int) -> nn.Module:
+    """A convolution and two linear layers whose weights are all at one end, so that no sum of bytes is larger."""
+    net = nn.Sequential(nn.Conv2d(8, 16, 3), nn.ReLU(), nn.Flatten(), nn.Linear(16 * 36, 9), nn.ReLU(), nn.Linear(9, 4))
+    for number, layer in enumerate(module for module in net if isinstance(module, nn.Conv2d | nn.Linear)):
+        nn.init.constant_(layer.weight, sign if number == 2 else 1)
+        layer.weight.data[0].neg_()
+        nn.init.zeros_(layer.bias)
+    return net
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_the_largest_inputs_and_weights_do_not_saturate_whatever_the_session_does(make_chip, tmp_path, sign):
+    x = torch.rand(4, 8, 8, 8)
+    network = integer_network(on_chip(worst(sign), powers(make_chip), x), x)
+    q = torch.stack([torch.full((8, 8, 8), v) for v in (255, 254, 128, 0)]).to(network.quantize(x).dtype)
+    wanted = network(q).integers
+    assert bool(wanted[0].any())
+    export(network, tmp_path / "net.onnx")
+    for level in ("ORT_DISABLE_ALL", "ORT_ENABLE_BASIC", "ORT_ENABLE_ALL"):
+        for precision in ("0", "1"):
+            options = onnxruntime.SessionOptions()
+            options.graph_optimization_level = getattr(onnxruntime.GraphOptimizationLevel, level)
+            options.add_session_config_entry("session.x64quantprecision", precision)
+            session = onnxruntime.InferenceSession(tmp_path / "net.onnx", options, providers=["CPUExecutionProvider"])
+            (scores,) = session.run(["scores"], {"image": q.numpy()})
+            assert torch.equal(torch.from_numpy(scores), wanted)
+
+
 def test_a_file_holds_integers_only_and_says_its_units(make_chip, tmp_path):
     network, _ = made(Mixed(), powers(make_chip), (2, 8, 9))
     export(network, tmp_path / "net.onnx")

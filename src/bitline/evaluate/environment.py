@@ -10,7 +10,7 @@ from bitline.chip.records import Record
 
 
 class Environment(Record):
-    """What computed the accuracies. All paths give the same answers; what stays in floats may differ in its last bits."""
+    """What computed the accuracies. All paths answer alike; what stays in floats may differ in its last bits."""
 
     path: str
     """of products on the CPU, see `bitline doctor`"""
