@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from bitline import load_chip
 from bitline.errors import ConversionError
-from bitline.nn import calibrate, program, set_chip, to_crossbar
+from bitline.nn import IDEAL, calibrate, program, set_chip, to_crossbar
 
 
 def wide(make_chip, **sections):
@@ -123,13 +123,17 @@ def test_a_few_steps_of_training_on_the_chip_lower_the_loss(make_chip):
 
 @torch.no_grad()
 def test_a_state_from_before_layers_had_parts_gives_the_same_answers():
-    """The state is of a version that kept ranges beside weights, and told chips apart by how their records print."""
+    """The state is of a version that kept ranges beside weights, and told chips apart by how their records print; so are
+    the answers, of ideal cells."""
     chip = load_chip("rram-22nm", ["adc.bits=4"])
     old = load_file(Path(__file__).parent / "state_before_parts.safetensors")
     torch.manual_seed(0)
     net = nn.Sequential(nn.Linear(12, 8), nn.ReLU(), nn.Linear(8, 4))
     model = to_crossbar(net, chip, example=old["x"]).model
     model.load_state_dict({key: value for key, value in old.items() if key not in ("x", "y")})
+    assert int(model[0].chip_seed) == 2
+    assert not torch.equal(model(old["x"]), old["y"])
+    program(model, IDEAL)
     assert torch.equal(model(old["x"]), old["y"])
     again = to_crossbar(net, chip, example=old["x"]).model
     again.load_state_dict(model.state_dict())
