@@ -123,8 +123,8 @@ def test_a_few_steps_of_training_on_the_chip_lower_the_loss(make_chip):
 
 @torch.no_grad()
 def test_a_state_from_before_layers_had_parts_gives_the_same_answers():
-    """The state is of a version that kept ranges beside weights, and told chips apart by how their records print; so are
-    the answers, of ideal cells."""
+    """State and answers, of ideal cells, are of a version that kept ranges beside weights, and told chips apart by how
+    their records print."""
     chip = load_chip("rram-22nm", ["adc.bits=4"])
     old = load_file(Path(__file__).parent / "state_before_parts.safetensors")
     torch.manual_seed(0)
