@@ -204,7 +204,7 @@ def test_a_broken_image_is_named(tmp_path):
     whole = [encoded(i, "JPEG") for i in pixels(2, 0, size=32)]
     cut = [whole[0], whole[1][:-200]]
 
-    with pytest.raises(DataError, match="cannot decode image 1"):
+    with pytest.raises(DataError, match="cannot decode cut: train image 1"):
         load(str(write_parquet(tmp_path / "cut", cut, whole)))
 
 

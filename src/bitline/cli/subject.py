@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from bitline import data as datasets
 from bitline.cli.target import refuse_beside_run
@@ -39,6 +40,7 @@ def subject(
         loaded = files.load_run(run, trust_code=trust_code)
         record = loaded.record
         dataset = datasets.load(data or record.data, data_dir=data_dir, image_size=image_size or record.image_size)
+        _check_takes(loaded.model, dataset, str(run))
         return loaded.model, dataset, _title(record.model, float(record.kwargs.get("width", 1.0)))
     assert model is not None
     if weights is None or data is None:
@@ -50,7 +52,23 @@ def subject(
         model, num_classes=dataset.num_classes, in_channels=dataset.channels, image_size=dataset.image_size, width=width
     )
     load_weights(network, weights)
-    return network.eval(), dataset, _title(model, width)
+    _check_takes(network.eval(), dataset, model)
+    return network, dataset, _title(model, width)
+
+
+def _check_takes(network: nn.Module, dataset: DataSet, name: str) -> None:
+    """Refuse data of another kind than the network takes: by its answer to one image."""
+    images = next(dataset.batches("test", batch_size=1, limit=1))[0]
+    what = f"{name} does not take images {tuple(images.shape[1:])} of {dataset.title}"
+    try:
+        with torch.no_grad():
+            answer = network(images)
+    except Exception as error:  # a user's own network may raise anything
+        raise DataError(f"{what}: {type(error).__name__}: {str(error).splitlines()[0][:200]}") from error
+    expected = (1, dataset.num_classes)
+    if not isinstance(answer, Tensor) or tuple(answer.shape) != expected:
+        shape = tuple(answer.shape) if isinstance(answer, Tensor) else type(answer).__name__
+        raise DataError(f"{what}: it answers {shape}; expected {expected}, a score for each class")
 
 
 def _title(model: str, width: float) -> str:

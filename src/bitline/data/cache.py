@@ -1,11 +1,13 @@
-"""Decoded images on disk: written once, checked and memory-mapped at every later use."""
+"""Decoded images on disk: written once, memory-mapped and compared with their hash at every later use."""
 
+import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,7 +15,7 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 
 from bitline.errors import DataError, ExportError
-from bitline.files import new_file, read_tensors, remove_parts
+from bitline.files import new_file, parse_json, read_tensors, remove_parts
 
 ARRAYS = ("train_images", "train_labels", "test_images", "test_labels")
 
@@ -77,14 +79,27 @@ def cached(key: str, decode: Callable[[], Decoded]) -> Decoded:
 
 def _write(path: Path, decoded: Decoded) -> None:
     tensors = {name: torch.from_numpy(np.ascontiguousarray(decoded.arrays[name])) for name in ARRAYS}
-    save_file(tensors, str(path), {"meta": json.dumps(asdict(decoded.meta))})
+    meta = json.dumps(asdict(decoded.meta))
+    save_file(tensors, str(path), {"meta": meta, "digest": _digest(tensors, meta)})
+
+
+def _digest(tensors: Mapping[str, torch.Tensor], meta: str) -> str:
+    """Return a hash of the content: what is known of the images, and every number of them."""
+    digest = hashlib.blake2b(meta.encode(), digest_size=16)
+    for name in ARRAYS:
+        array = tensors[name].numpy()
+        digest.update(f"|{name} {array.dtype} {array.shape}|".encode())
+        digest.update(array.reshape(-1).view(np.uint8).data)
+    return digest.hexdigest()
 
 
 def _read(place: Path) -> Decoded | None:
-    """Return the entry, or nothing if it is absent, truncated or unreadable."""
+    """Return the entry, or nothing if it is absent, truncated, unreadable or not as it was written."""
     try:
         tensors, metadata = read_tensors(place)
-        meta = json.loads(metadata["meta"])
+        if metadata["digest"] != _digest(tensors, metadata["meta"]):
+            return None
+        meta: Any = parse_json(metadata["meta"])
         arrays = {name: tensors[name].numpy() for name in ARRAYS}
         return Decoded(arrays, Meta(meta["title"], tuple(meta["classes"]), tuple(meta["mean"]), tuple(meta["std"])))
     except (DataError, ValueError, KeyError, TypeError):

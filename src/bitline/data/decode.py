@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import io
 from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -13,6 +13,7 @@ import numpy as np
 
 from bitline.data.cache import Decoded, Meta
 from bitline.data.dataset import statistics
+from bitline.data.images import check_memory, in_mode, open_image
 from bitline.errors import DataError
 
 if TYPE_CHECKING:
@@ -32,7 +33,13 @@ _JPEG_LUMINANCE = (
 )
 
 
-def decode(train: Dataset, test: Dataset, *, name: str, image_size: int | None) -> Decoded:
+MOST_CLASSES = 100_000
+"""the largest public sets of labels have 21,841"""
+
+
+def decode(
+    train: Dataset, test: Dataset, *, name: str, image_size: int | None, folders: Sequence[Path] = ()
+) -> Decoded:
     """Decode both splits to arrays of one size and one number of channels.
 
     Args:
@@ -40,27 +47,33 @@ def decode(train: Dataset, test: Dataset, *, name: str, image_size: int | None) 
         test: as train.
         name: how to call the data; the encoding is added to it when it is lossy.
         image_size: resize every image to this many px, or None to require one size.
+        folders: that images may be read from where rows name files; no file is read without them.
 
     Returns:
         The arrays, class names and statistics of the training images.
 
     Raises:
-        DataError: no image or label column, images of several sizes, not square, or of an unknown kind.
+        DataError: no image or label column, labels that are null or out of range, images of several sizes, not square,
+            too large, of an unknown kind, or outside the folders.
     """
     columns = _columns(train)
     if _columns(test) != columns:
         raise DataError(f"{name}: train has {columns}, test has {_columns(test)}; expected the same")
     image_column, label_column = columns.image, columns.label
-    classes = columns.classes or tuple(str(n) for n in range(max(train[label_column][:]) + 1))
-    splits = {"train": _undecoded(train, image_column), "test": _undecoded(test, image_column)}
-    channels, encoding = _survey(splits, image_column, name, image_size)
-    arrays: dict[str, np.ndarray] = {}
-    for split, rows in splits.items():
-        labels = np.asarray(rows[label_column][:], np.int64)
-        if labels.size == 0 or labels.min() < 0 or labels.max() >= len(classes):
-            raise DataError(f"{name}: {split} has no rows, or labels outside 0 to {len(classes) - 1}")
-        arrays[f"{split}_labels"] = labels
-        arrays[f"{split}_images"] = _pixels(rows, image_column, channels, image_size)
+    classes, labels = columns.classes, {"train": train[label_column][:], "test": test[label_column][:]}
+    most = min(MOST_CLASSES, len(labels["train"])) if classes is None else len(classes)
+    arrays = {f"{split}_labels": _labels(each, most, f"{name}: {split}") for split, each in labels.items()}
+    if classes is None:
+        classes = tuple(str(n) for n in range(int(arrays["train_labels"].max()) + 1))
+        _labels(labels["test"], len(classes), f"{name}: test")
+    splits = {
+        split: _Images(rows, image_column, f"{name}: {split}", folders)
+        for split, rows in (("train", train), ("test", test))
+    }
+    side, channels, encoding = _survey(splits.values(), name, image_size)
+    check_memory(len(train) + len(test), channels, side, name)
+    for split, images in splits.items():
+        arrays[f"{split}_images"] = images.pixels(channels, side)
     mean, std = statistics(arrays["train_images"])
     return Decoded(arrays, Meta(f"{name} ({encoding})" if encoding else name, classes, mean, std))
 
@@ -98,31 +111,56 @@ def _columns(rows: Dataset) -> _Columns:
     return _Columns(images[0], labels[0], None)
 
 
-def _undecoded(rows: Dataset, column: str) -> Dataset:
-    from datasets import Image
-
-    return rows.cast_column(column, Image(decode=False))
-
-
-def _open(record: dict[str, Any]) -> Image:
-    """Open one image without decoding its pixels."""
-    from PIL import Image, UnidentifiedImageError
-
-    try:
-        content = record["bytes"] if record["bytes"] is not None else Path(record["path"]).read_bytes()
-        return Image.open(io.BytesIO(content))
-    except (UnidentifiedImageError, OSError) as error:
-        raise DataError(f"cannot read image {record['path']!r}: {error}") from error
+def _labels(values: list[int | None], most: int, where: str) -> np.ndarray:
+    """Check class numbers, which are below `most`, and return them as int64."""
+    if not values:
+        raise DataError(f"{where} has no rows; expected at least one image")
+    known = [value for value in values if value is not None]
+    if len(known) < len(values):
+        raise DataError(f"{where}: {len(values) - len(known)} of {len(values)} labels are null")
+    if min(known) < 0 or max(known) >= most:
+        raise DataError(f"{where}: labels from {min(known)} to {max(known)}; allowed: 0 to {most - 1}")
+    return np.asarray(known, np.int64)
 
 
-def _survey(splits: dict[str, Dataset], column: str, name: str, image_size: int | None) -> tuple[int, str]:
-    """Read only the headers: return the channels (1 if every image is grey, else 3) and the lossy encoding or ''."""
+class _Images:
+    """The encoded images of one split.
+
+    Args:
+        rows: with a column of images.
+        column: its name.
+        where: data and split, for errors.
+        folders: that images may be read from.
+    """
+
+    def __init__(self, rows: Dataset, column: str, where: str, folders: Sequence[Path]) -> None:
+        from datasets import Image as Encoded
+
+        self.column: Any = rows.cast_column(column, Encoded(decode=False))[column]
+        self.count, self.where, self.folders = len(rows), where, tuple(folder.resolve() for folder in folders)
+
+    def __iter__(self) -> Iterator[tuple[str, Image]]:
+        """Give what to call each image, and the image with its pixels not yet decoded."""
+        for number, record in enumerate(self.column):
+            name = f"{self.where} image {number}"
+            yield name, open_image(record, name, self.folders)
+
+    def pixels(self, channels: int, side: int) -> np.ndarray:
+        """Decode all of them: uint8, (images, channels, side, side)."""
+        result = np.empty((self.count, channels, side, side), np.uint8)
+        for number, (name, image) in enumerate(self):
+            decoded = in_mode(image, "L" if channels == 1 else "RGB", side, name)
+            result[number] = np.asarray(decoded).reshape(side, side, channels).transpose(2, 0, 1)
+        return result
+
+
+def _survey(splits: Iterable[_Images], name: str, image_size: int | None) -> tuple[int, int, str]:
+    """Read only the headers: return side, channels (1 if every image is grey, else 3), the lossy encoding or ''."""
     sizes: Counter[tuple[int, int]] = Counter()
     modes: set[str] = set()
     encodings: set[str] = set()
-    for rows in splits.values():
-        for record in rows[column]:
-            image = _open(record)
+    for images in splits:
+        for _, image in images:
             sizes[image.size] += 1
             modes.add(image.mode)
             encodings.add(_encoding(image))
@@ -135,7 +173,8 @@ def _survey(splits: dict[str, Dataset], column: str, name: str, image_size: int 
         raise DataError(
             f"{name}: images must be square and of one size; found {listing}{more}; set image_size to resize"
         )
-    return (1 if modes <= {"1", "L", "LA"} else 3), encodings.pop() if len(encodings) == 1 else ""
+    side = next(iter(sizes))[0] if image_size is None else image_size
+    return side, (1 if modes <= {"1", "L", "LA"} else 3), encodings.pop() if len(encodings) == 1 else ""
 
 
 def _encoding(image: Image) -> str:
@@ -156,25 +195,3 @@ def _jpeg_quality(table: tuple[int, ...]) -> int | None:
         if tuple(sorted(scaled)) == table:
             return quality
     return None
-
-
-def _pixels(rows: Dataset, column: str, channels: int, image_size: int | None) -> np.ndarray:
-    """Decode one split: uint8, (images, channels, height, width)."""
-    from PIL.Image import Resampling
-
-    result: np.ndarray | None = None
-    for index, record in enumerate(rows[column]):
-        image = _open(record)
-        try:
-            image = image.convert("L" if channels == 1 else "RGB")
-        except (OSError, SyntaxError) as error:  # Pillow's errors for truncated and broken files
-            raise DataError(f"cannot decode image {index} {record['path']!r}: {error}") from error
-        if image_size is not None and image.size != (image_size, image_size):
-            image = image.resize((image_size, image_size), Resampling.BICUBIC)
-        pixels = np.asarray(image).reshape(image.size[1], image.size[0], channels)
-        if result is None:
-            result = np.empty((len(rows), channels, *pixels.shape[:2]), np.uint8)
-        result[index] = pixels.transpose(2, 0, 1)
-    if result is None:
-        raise DataError("a split without rows; expected at least one image")
-    return result

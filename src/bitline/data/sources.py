@@ -6,7 +6,7 @@ import hashlib
 import logging
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +16,7 @@ import torch
 from bitline.data.cache import Decoded, cache_dir, cached
 from bitline.data.dataset import DataSet, statistics
 from bitline.data.decode import decode
+from bitline.data.images import MOST_SIDE
 from bitline.errors import DataError
 
 if TYPE_CHECKING:
@@ -45,8 +46,8 @@ def load(name: str, *, data_dir: Path | str | None = None, image_size: int | Non
     Raises:
         DataError: nothing of that name was found (the places searched are listed), or the images cannot be used.
     """
-    if image_size is not None and image_size < 1:
-        raise DataError(f"image_size is {image_size}; allowed: 1 px or more")
+    if image_size is not None and not 1 <= image_size <= MOST_SIDE:
+        raise DataError(f"image_size is {image_size}; allowed: 1 to {MOST_SIDE} px")
     if name == "digits":
         return _digits(image_size)
     if name == "cifar10":
@@ -136,7 +137,7 @@ def _path(path: Path, name: str, image_size: int | None) -> DataSet:
 
         return _splits(load_dataset("imagefolder", data_dir=str(path), cache_dir=scratch), str(path))
 
-    return _decoded(_fingerprint(every), read, name, title, image_size)
+    return _decoded(_fingerprint(every), read, name, title, image_size, folders=(path,))
 
 
 def _from_parquet(files: dict[str, list[Path]], name: str, title: str, image_size: int | None) -> DataSet:
@@ -151,7 +152,7 @@ def _from_parquet(files: dict[str, list[Path]], name: str, title: str, image_siz
 
 
 def _hub(hub_name: str, name: str, title: str, image_size: int | None) -> DataSet:
-    from datasets import load_dataset
+    from datasets import config, load_dataset
     from huggingface_hub import HfApi, constants
 
     try:
@@ -166,7 +167,8 @@ def _hub(hub_name: str, name: str, title: str, image_size: int | None) -> DataSe
         ) from error
     train, test = _splits(splits, hub_name)
     fingerprint = f"{train._fingerprint}-{test._fingerprint}"  # pyright: ignore[reportPrivateUsage]
-    return _decoded(fingerprint, lambda _: (train, test), name, title, image_size)
+    folders = (Path(constants.HF_HUB_CACHE), Path(config.HF_DATASETS_CACHE))
+    return _decoded(fingerprint, lambda _: (train, test), name, title, image_size, folders=folders)
 
 
 def _splits(splits: Any, place: str) -> tuple[Dataset, Dataset]:
@@ -187,11 +189,15 @@ def _fingerprint(files: list[Path]) -> str:
 
 
 def _decoded(
-    fingerprint: str, read: Callable[[str], tuple[Dataset, Dataset]], name: str, title: str, image_size: int | None
+    fingerprint: str,
+    read: Callable[[str], tuple[Dataset, Dataset]],
+    name: str,
+    title: str,
+    image_size: int | None,
+    folders: Sequence[Path] = (),
 ) -> DataSet:
     def work() -> Decoded:
         import datasets
-        from datasets.exceptions import DatasetsError
 
         quiet = datasets.is_progress_bar_enabled()
         datasets.disable_progress_bars()
@@ -199,11 +205,12 @@ def _decoded(
         try:
             with tempfile.TemporaryDirectory(prefix="bitline-") as scratch:
                 train, test = read(scratch)
-                return decode(train, test, name=title, image_size=image_size)
+                return decode(train, test, name=title, image_size=image_size, folders=folders)
         except DataError:
             raise
-        except (OSError, ValueError, DatasetsError) as error:  # damaged parquet, wrong schema ...
-            raise DataError(f"cannot read {name}: {error}") from error
+        except Exception as error:  # damaged parquet, wrong schema ...: pyarrow and datasets raise many kinds
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            raise DataError(f"cannot read {name}: {reason[:300]}") from error
         finally:
             if quiet:
                 datasets.enable_progress_bars()
