@@ -2,7 +2,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: demo test lint bench format clean
+.PHONY: demo test lint hashes bench format clean
 
 demo: $(STAMP)  ## train a small network, put it on a chip, find a better chip
 	$(BIN)/bitline demo
@@ -16,6 +16,13 @@ lint: $(STAMP)  ## style, types, import directions
 	$(BIN)/pyright --project pyproject.toml
 	$(BIN)/lint-imports
 	$(BIN)/python experiments/tables.py --check
+
+hashes: $(STAMP)  ## constraints-hashes.txt from constraints.txt: the same versions with the hashes of their files
+	$(BIN)/python -m venv build/pip-tools
+	build/pip-tools/bin/pip install --quiet 'pip-tools>=7.4,<8'
+	build/pip-tools/bin/pip-compile --quiet --generate-hashes --allow-unsafe --strip-extras --no-annotate --no-header \
+		--no-emit-options --no-emit-index-url --no-emit-trusted-host --no-emit-find-links \
+		--output-file constraints-hashes.txt constraints.txt
 
 bench: $(STAMP)  ## speed against a plain forward
 	$(BIN)/python benchmarks/mvm.py

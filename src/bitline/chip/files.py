@@ -75,7 +75,8 @@ def _read(name: str) -> tuple[str, str]:
             raise ChipError(f"{path} has {path.stat().st_size} bytes; a chip file has {MOST_BYTES} at most")
         return path.read_text("utf-8-sig"), str(path)
     except (OSError, ValueError) as error:
-        raise ChipError(f"cannot read {name[:200]}: {error}") from None
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise ChipError(f"cannot read {name[:200]}: {reason}") from None
 
 
 def _toml(text: str, where: str) -> dict[str, Any]:
