@@ -52,7 +52,7 @@ def test_every_sum_of_sixteen_bits_becomes_the_code_of_integer_arithmetic(
         weights={"bits": 2, "encoding": "offset"},
         inputs={"bits": 1},
         dac={"bits": 1},
-        crossbar={"rows": 2, "cols": 2 * COLUMNS},
+        crossbar={"rows": 2, "cols": 1024},
     )
     product = Product(dense(Matmul("it", "linear", 2, COLUMNS), chip))
     units = torch.arange(COLUMNS)
