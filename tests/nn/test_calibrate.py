@@ -226,7 +226,7 @@ def test_a_range_of_least_error_is_at_least_as_good_as_the_full_span_of_the_data
     for a in analog_sums(x, crossbars):
         histogram.add(a)
 
-    histogram.keep(x)
+    histogram.keep(x, 1.0)
     kept = torch.cat(histogram.sample, dim=1)
 
     def error(converter: Adc) -> float:

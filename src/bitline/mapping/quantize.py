@@ -10,6 +10,8 @@ from torch import Tensor
 from bitline.chip.formats import Offset, Pair, Weights
 from bitline.errors import MappingError
 
+_PLAIN = 100
+"""exponents that float32 scales by without leaving its range"""
 Scale = Literal["any", "power_of_two"]
 Rounding = Literal["up", "nearest"]
 
@@ -176,14 +178,29 @@ def digit_weights(form: InputFormat, width: int) -> tuple[int, ...]:
 
 
 class RangeHistogram:
-    """Distribution of a stream of real numbers in a fixed number of bins whose range doubles as needed."""
+    """Distribution of a stream of real numbers: the same for the same numbers, in whatever order and batches they come.
 
-    BINS = 2048
+    Magnitudes are counted in equal bins up to a power of two, which doubles as needed: two bins then become one.
+
+    Attributes:
+        counts: of each bin, float64.
+        exponent: of the power of two where bins end; None while all was zero.
+        peak: largest magnitude.
+        negative: whether there were numbers below zero.
+    """
+
+    BINS = 4096
 
     def __init__(self) -> None:
         self.counts = torch.zeros(self.BINS, dtype=torch.float64)
-        self.top = 0.0
+        self.exponent: int | None = None
+        self.peak = 0.0
         self.negative = False
+
+    @property
+    def width(self) -> float:
+        """Of a bin."""
+        return math.ldexp(1.0, (self.exponent or 0)) / self.BINS
 
     def add(self, x: Tensor) -> None:
         """Count the magnitudes of one batch, any shape.
@@ -199,14 +216,22 @@ class RangeHistogram:
         if not math.isfinite(peak):
             raise MappingError("activations are NaN or infinite")
         self.negative |= low.item() < 0
-        if peak > 0 and self.top == 0:
-            self.top = peak
-        while peak > self.top:
+        self.peak = max(self.peak, peak)
+        if peak > 0:
+            self._reach(math.frexp(peak)[1])
+        # Powers of two scale without rounding, so that a number is always in the same bin.
+        scaled = x.abs().double() if abs(self.exponent or 0) > _PLAIN else x.abs()
+        scaled = scaled.cpu().mul_(math.ldexp(1.0, -(self.exponent or 0)))
+        self.counts += torch.histc(scaled, self.BINS, 0.0, 1.0).double()
+
+    def _reach(self, exponent: int) -> None:
+        """Have bins up to a power of two at least."""
+        if self.exponent is None:  # zeros are in the first bin of any
+            self.exponent = exponent
+        while self.exponent < exponent:
             half = self.counts.reshape(-1, 2).sum(1)
             self.counts = torch.cat([half, torch.zeros_like(half)])
-            self.top *= 2
-        if self.top > 0:
-            self.counts += torch.histc(x.abs().cpu(), self.BINS, 0.0, self.top).double()
+            self.exponent += 1
 
     def scale(
         self,
@@ -217,20 +242,20 @@ class RangeHistogram:
         rounding: Rounding = "up",
     ) -> float:
         """Choose the scale of `bits`-wide integers for what was counted; 1 if all of it was zero."""
-        if self.top == 0:
+        if self.peak == 0:
             return 1.0
         high = InputFormat(bits, self.negative).limits[1] or 1
-        edges = torch.arange(1, self.BINS + 1, dtype=torch.float64) * (self.top / self.BINS)
-        used = edges[: int(self.counts.nonzero().max()) + 1]
+        edges = torch.arange(1, self.BINS + 1, dtype=torch.float64) * self.width
         match method:
             case "max":
-                clip = used[-1].item()
+                clip = self.peak
             case "percentile":
                 share = self.counts.cumsum(0) / self.counts.sum()
-                clip = edges[int(torch.searchsorted(share, percentile / 100).clamp(max=self.BINS - 1))].item()
+                reached = int(torch.searchsorted(share, percentile / 100).clamp(max=self.BINS - 1))
+                clip = min(edges[reached].item(), self.peak)
             case "mse":
-                values = edges - self.top / self.BINS / 2
-                clips = used[-1] * torch.linspace(0.2, 1.0, 81, dtype=torch.float64)
+                values = edges - self.width / 2
+                clips = self.peak * torch.linspace(0.2, 1.0, 81, dtype=torch.float64)
                 steps = (clips / high)[:, None]
                 error = values - quantize(values, steps, 0, high) * steps
                 clip = clips[int((error.square() * self.counts).sum(1).argmin())].item()

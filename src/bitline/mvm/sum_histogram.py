@@ -16,7 +16,7 @@ from bitline.mvm.product import Product
 from bitline.mvm.torch_fast import analog_sums, crossbar_mvm, integer_product
 
 _MOST_BINS = 2**14
-_COUNTED_SUMS = 2**23
+_COUNTED_SUMS = 2**24
 _SAMPLED_SUMS = 2**25
 _PERCENTILES = (99.0, 99.5, 99.9, 99.99, 100.0)
 _LOW_QUANTILES = (0.0, 0.001, 0.01, 0.05)
@@ -83,12 +83,12 @@ class SumHistogram:
         return columns.cpu()[:, None, None, None, None, :].expand(index.shape).flatten().double()
 
     def count(self, rows: Tensor, crossbars: Crossbars, share: float) -> None:
-        """Count the sums of some input vectors, evenly spread over a batch.
+        """Count the sums of some of these input vectors, evenly spread over them.
 
         Args:
             rows: integers, (images, positions, groups, rows).
             crossbars: the layer with ideal cells, its leak included.
-            share: of what a batch may count.
+            share: of all that is to be counted.
         """
         vectors = rows.reshape(1, -1, *rows.shape[2:])
         placement = self.product.placement
@@ -97,14 +97,14 @@ class SumHistogram:
         # A stride that shares no factor with the positions visits all of them.
         while step > 1 and math.gcd(step, rows.shape[1]) > 1:
             step -= 1
-        self.keep(vectors)
+        self.keep(vectors, share)
         for number, a in enumerate(analog_sums(vectors[:, ::step], crossbars)):
             self.add(a, number % placement.row_tiles)
 
-    def keep(self, vectors: Tensor) -> None:
-        """Keep some integer input vectors of a batch, (1, vectors, groups, rows), as long as there is room."""
+    def keep(self, vectors: Tensor, share: float) -> None:
+        """Keep some integer input vectors, (1, vectors, groups, rows), which are a share of all there will be."""
         most = min(512, max(16, _SAMPLED_SUMS // max(1, self.product.placement.conversions_per_vector)))
-        room = min(most - sum(kept.shape[1] for kept in self.sample), math.ceil(most / 4))
+        room = min(most - sum(kept.shape[1] for kept in self.sample), math.ceil(most * share))
         if room > 0:
             picked = torch.randperm(vectors.shape[1], generator=seeds.generator("sample", len(self.sample)))[:room]
             self.sample.append(vectors[:, picked.to(vectors.device)])

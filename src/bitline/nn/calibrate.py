@@ -1,6 +1,6 @@
-"""Input and ADC ranges from data."""
+"""Input and ADC ranges from data: the same for the same images, in whatever order and batches they come."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 
 import torch
@@ -11,6 +11,7 @@ from bitline.errors import ConversionError
 from bitline.mapping.quantize import RangeHistogram
 from bitline.network.copy import evaluating
 from bitline.nn.grid import Grid, grids
+from bitline.nn.images import Batches, Images
 from bitline.nn.layer import CrossbarLayer
 from bitline.nn.observe import in_mode, watching
 from bitline.nn.on import crossbar_layers, on
@@ -20,21 +21,20 @@ _OUTLIERS = 0.01
 
 
 @torch.no_grad()
-def calibrate(
-    model: nn.Module, batches: Iterable[Tensor | Sequence[Tensor]], *, in_turn: bool = False, progress: bool = False
-) -> None:
-    """Set the input and ADC ranges of a converted network from data, keeping histograms and a bounded sample.
+def calibrate(model: nn.Module, batches: Batches, *, in_turn: bool = False, progress: bool = False) -> None:
+    """Set the input and ADC ranges of a converted network from data.
 
-    Every batch passes twice: first through the plain network to find input ranges, then through ideal crossbars to
-    count partial sums. Both are kept as histograms, with some input vectors of each layer, so the memory does not grow
-    with the data.
+    All images pass twice: first through the plain network to find input ranges, then through ideal crossbars to count
+    partial sums. Both are kept as histograms, with some input vectors of each layer. The order of the batches and how
+    they are cut changes no bit of the ranges, see `bitline.nn.images`.
 
     Args:
         model: from `to_crossbar`.
-        batches: tensors, or (inputs, labels) as data loaders give; it is walked twice.
+        batches: tensors, or (inputs, labels) as data loaders give. Images are held in memory, up to 1 GiB; where there
+            are more, the batches are walked several times.
         in_turn: then fit the ADC ranges of one layer after the other again, on what the layers before it now answer
             on the chip with ideal cells. Where ADCs are coarse, their errors move the sums of the layers behind them.
-            It walks the batches once for every layer. A hundredth of the input vectors, those that err most, have no
+            The images pass once more for every layer. A hundredth of the input vectors, those that err most, have no
             say: errors of the layers before blow up a few images.
         progress: show a bar.
 
@@ -46,19 +46,45 @@ def calibrate(
     if isinstance(batches, Tensor):
         raise ConversionError("calibrate takes an iterable of batches; put a single tensor in a list: [images]")
     layers, stored = crossbar_layers(model), grids(model)
+    walk = _Walk(model, Images(batches), progress)
     with evaluating(model):
-        _input_ranges(model, layers, stored, _batches(model, batches, "input ranges", progress))
-        _partial_sums(model, layers, _batches(model, batches, "partial sums", progress))
+        _input_ranges(layers, stored, walk)
+        _partial_sums(model, layers, walk)
         for layer in layers.values():
             layer.fit()
         if in_turn:
-            _fit_in_turn(model, batches, progress)
+            _fit_in_turn(model, walk)
 
 
-def _input_ranges(
-    model: nn.Module, layers: Mapping[str, CrossbarLayer], stored: Mapping[str, Grid], batches: Iterable[Tensor]
-) -> None:
-    """Set the input range of every layer, and every grid, from what the plain network makes of the batches."""
+class _Walk:
+    """Passes of all images through a network."""
+
+    def __init__(self, model: nn.Module, images: Images, progress: bool) -> None:
+        self.model, self.images, self.progress = model, images, progress
+        self.share = 0.0
+        """of the images, that are in the network now"""
+
+    def __call__(self, what: str) -> None:
+        device = next(iter(crossbar_layers(self.model).values())).weight.device
+        for x in self._shown(self.images.runs(device), what):
+            self.share = len(x) / self.images.count
+            self.model(x)
+
+    def _shown(self, runs: Iterator[Tensor], what: str) -> Iterator[Tensor]:
+        if not self.progress:
+            yield from runs
+            return
+        from rich.progress import Progress
+
+        with Progress(transient=True) as bar:
+            task = bar.add_task(f"calibrating {what}", total=self.images.count)
+            for x in runs:
+                yield x
+                bar.advance(task, len(x))
+
+
+def _input_ranges(layers: Mapping[str, CrossbarLayer], stored: Mapping[str, Grid], walk: _Walk) -> None:
+    """Set the input range of every layer, and every grid, from what the plain network makes of the images."""
     inputs = {layer: RangeHistogram() for layer in layers.values()}
     values = {grid: RangeHistogram() for grid in stored.values()}
 
@@ -70,11 +96,10 @@ def _input_ranges(
         values[grid].add(x)
 
     with in_mode("float", *inputs, *values), watching(inputs, see_input), watching(values, see_value):
-        for x in batches:
-            model(x)
+        walk("input ranges")
     for name, layer in layers.items():
         histogram, settings = inputs[layer], layer.chip.inputs
-        if float(histogram.counts.sum()) == 0 and histogram.top == 0:
+        if histogram.peak == 0:
             raise ConversionError(f"layer {name} saw no data but zeros; its input range is unknown")
         scale = histogram.scale(
             settings.bits, settings.calibration, settings.percentile, settings.scale, settings.rounding
@@ -86,27 +111,26 @@ def _input_ranges(
         grid.fit(histogram)
 
 
-def _partial_sums(model: nn.Module, layers: Mapping[str, CrossbarLayer], batches: Iterable[Tensor]) -> None:
+def _partial_sums(model: nn.Module, layers: Mapping[str, CrossbarLayer], walk: _Walk) -> None:
     """Count the partial sums of every layer while exact integer products answer."""
     chips = {layer: layer.chip for layer in layers.values()}
 
     def see(layer: CrossbarLayer, x: Tensor) -> None:
-        layer.count_sums(x, chips[layer])
+        layer.count_sums(x, chips[layer], share=walk.share)
 
     with in_mode("chip", *chips, *grids(model).values()), ExitStack() as stack:
         for layer, chip in chips.items():
             stack.enter_context(on(layer, ideal(chip)))
         stack.enter_context(watching(chips, see))
-        for x in batches:
-            model(x)
+        walk("partial sums")
 
 
-def _fit_in_turn(model: nn.Module, batches: Iterable[Tensor | Sequence[Tensor]], progress: bool) -> None:
+def _fit_in_turn(model: nn.Module, walk: _Walk) -> None:
     """Fit the ADC ranges of each layer to the sums that inputs from the chip make."""
     layers = {name: layer for name, layer in crossbar_layers(model).items() if layer.chip.adc.keeps_ranges}
 
     def see(layer: CrossbarLayer, x: Tensor) -> None:
-        layer.count_sums(x)
+        layer.count_sums(x, share=walk.share)
 
     with in_mode("chip", *crossbar_layers(model).values(), *grids(model).values()), ExitStack() as stack:
         for layer in layers.values():
@@ -114,21 +138,7 @@ def _fit_in_turn(model: nn.Module, batches: Iterable[Tensor | Sequence[Tensor]],
         for name, layer in layers.items():
             layer.ranges.sums = None
             with watching([layer], see):
-                for x in _batches(model, batches, f"ranges of {name}", progress):
-                    model(x)
+                walk(f"ranges of {name}")
             if layer.ranges.sums is not None:
                 layer.ranges.sums.outliers = _OUTLIERS
             layer.fit()
-
-
-def _batches(
-    model: nn.Module, batches: Iterable[Tensor | Sequence[Tensor]], what: str, progress: bool
-) -> Iterator[Tensor]:
-    """Yield the images of every batch on the torch device of the network."""
-    device = next(iter(crossbar_layers(model).values())).weight.device
-    if progress:
-        from rich.progress import track
-
-        batches = track(batches, description=f"calibrating {what}", transient=True)
-    for batch in batches:
-        yield (batch if isinstance(batch, Tensor) else batch[0]).to(device)

@@ -375,12 +375,19 @@ class CrossbarLayer(nn.Module):
         """Set ADC ranges from the partial sums counted so far."""
         self.ranges.fit(self.chip, self.cells.weights(self._itself), self.whole_placement)
 
-    def count_sums(self, input: Tensor, chip: Chip | None = None) -> None:
-        """Count the partial sums that a batch of inputs makes on ideal cells of a chip, of some of its vectors."""
+    def count_sums(self, input: Tensor, chip: Chip | None = None, *, share: float = 1.0) -> None:
+        """Count the partial sums that inputs make on ideal cells of a chip, of some of their vectors.
+
+        Args:
+            input: of the layer.
+            chip: None: the layer's.
+            share: of all inputs that are to be counted.
+        """
         if not self.converts:
             return
         q, crossbars = self.integers(input), self.crossbars(quiet(chip or self.chip), IDEAL)
-        self.ranges.count((rows for _, rows in self._runs(q)), q.shape[0], crossbars, self.whole_placement)
+        share /= max(1, q.shape[0])
+        self.ranges.count((rows for _, rows in self._runs(q)), share, crossbars, self.whole_placement)
 
     def _plain(self, x: Tensor, w: Tensor, b: Tensor | None) -> Tensor:
         raise NotImplementedError

@@ -221,19 +221,19 @@ class Ranges(nn.Module):
         self.adc_lsb, self.adc_offset = lsb.to(device), offset.to(device)
         self.calibrated_for.fill_(formats(chip, self.layout))
 
-    def count(self, vectors: Iterable[Tensor], images: int, crossbars: Crossbars, whole: LayerPlacement) -> None:
-        """Count the analog sums of some input vectors of a batch.
+    def count(self, vectors: Iterable[Tensor], share: float, crossbars: Crossbars, whole: LayerPlacement) -> None:
+        """Count the analog sums of some input vectors.
 
         Args:
-            vectors: of the batch, some images at a time, each (images, positions, groups, rows).
-            images: of the batch.
+            vectors: some images at a time, each (images, positions, groups, rows).
+            share: of all images that are to be counted, an image.
             crossbars: the layer with ideal cells, see `quiet`.
             whole: the layer's placement if all crossbars were built.
         """
         if self.sums is None:
             self.sums = SumHistogram(crossbars.product, in_use(whole))
         for rows in vectors:
-            self.sums.count(rows, crossbars, rows.shape[0] / images)
+            self.sums.count(rows, crossbars, rows.shape[0] * share)
 
     def fit(self, chip: Chip, weights: CellWeights, whole: LayerPlacement) -> None:
         """Set the ADC ranges of a chip from the sums counted so far; unknown where there are none.
