@@ -10,13 +10,13 @@ from bitline.cost.model import price
 from bitline.evaluate.causes import stages
 from bitline.evaluate.densities import measure
 from bitline.evaluate.diagnose import diagnose
+from bitline.evaluate.explain import explain
 from bitline.mapping.lower import Matmul
 from bitline.mapping.place import dense
 from bitline.mvm import native
 from bitline.mvm.product import Product
 from bitline.mvm.reference import crossbar_mvm
 from bitline.nn import calibrate, crossbar_layers, placement, program, to_crossbar
-from bitline.nn.explain import explain
 
 ENCODINGS: list[Any] = ["offset", {"kind": "offset", "sum": "column"}, "pair"]
 

@@ -11,8 +11,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from bitline import load_chip
+from bitline.cost.model import price
 from bitline.errors import ConversionError
-from bitline.nn import IDEAL, calibrate, program, set_chip, to_crossbar
+from bitline.nn import IDEAL, calibrate, placement, program, set_chip, to_crossbar
 
 
 def wide(make_chip, **sections):
@@ -80,7 +81,7 @@ def test_a_state_restores_a_network_in_a_fresh_one(make_chip, tmp_path, policy, 
 def test_the_keys_of_the_plain_network_stay_keys(make_chip):
     plain = nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 2, bias=False))
     converted = to_crossbar(plain, make_chip()).model
-    extra = {"input_scale", "input_signed", "adc_lsb", "adc_offset", "chip_seed", "calibrated_for", "reads"}
+    extra = {"input_scale", "input_signed", "adc_lsb", "adc_offset", "chip_seed", "calibrated_for", "reads", "made_for"}
     assert {key for key in converted.state_dict() if key.rpartition(".")[2] not in extra} == set(plain.state_dict())
     assert [n for n, _ in converted.named_parameters()] == [n for n, _ in plain.named_parameters()]
 
@@ -139,9 +140,73 @@ def test_a_state_from_before_layers_had_parts_gives_the_same_answers():
     again.load_state_dict(model.state_dict())
     assert torch.equal(again(old["x"]), old["y"])
     other = to_crossbar(net, load_chip("rram-22nm", ["adc.bits=5"]), example=old["x"]).model
-    other.load_state_dict({key: value for key, value in old.items() if key not in ("x", "y")})
-    with pytest.raises(ConversionError, match="range unknown"):
-        other(old["x"])
+    with pytest.raises(
+        ConversionError, match=r"^layer 0: the state has ranges of another chip .* does not say in what"
+    ):
+        other.load_state_dict({key: value for key, value in old.items() if key not in ("x", "y")})
+
+
+OTHERS = [
+    ("adc.bits=6", "adc.bits = 6 there, 5 here"),
+    ("inputs.bits=7", "inputs.bits = 7 there, 8 here"),
+    ("weights.encoding=pair", "weights.encoding.kind = 'pair' there, 'offset' here"),
+    ("adc.granularity=layer", "adc.granularity = 'layer' there, 'slice_digit' here"),
+]
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(("override", "told"), OTHERS)
+@pytest.mark.parametrize("inside", [False, True])
+def test_the_state_of_another_chip_is_refused_and_leaves_the_network_as_it_was(override, told, inside):
+    torch.manual_seed(0)
+    x = torch.rand(16, 40)
+
+    def made(*overrides: str) -> nn.Module:
+        net = nn.Sequential(nn.Linear(40, 8), nn.ReLU(), nn.Linear(8, 4))
+        model = to_crossbar(net, load_chip("rram-22nm", overrides), example=x).model
+        calibrate(model, [x])
+        return program(model, 1) or model
+
+    mine, theirs = made(), made(override)
+    # Only the second layer is another's, so that the first would have been loaded.
+    state = {**mine.state_dict(), **{key: value for key, value in theirs.state_dict().items() if key[0] == "2"}}
+    state = {key: value + 1 if key == "0.weight" else value for key, value in state.items()}
+    before, answer = copy.deepcopy(mine.state_dict()), mine(x)
+    outer = nn.ModuleDict({"network": mine}) if inside else mine
+    prefix = "network." if inside else ""
+    with pytest.raises(ConversionError, match=r"^layer 2: the state has ranges of another chip than") as error:
+        outer.load_state_dict({prefix + key: value for key, value in state.items()})
+    assert told in str(error.value)
+    assert mine.state_dict().keys() == before.keys()
+    for key, value in mine.state_dict().items():
+        assert torch.equal(value, before[key]), key
+    assert torch.equal(mine(x), answer)
+    with pytest.raises(ConversionError, match="ranges of another chip"):
+        mine[2].load_state_dict(theirs[2].state_dict())
+
+
+def test_a_state_of_plain_weights_leaves_ranges_alone(make_chip):
+    model, _ = small_network(make_chip)
+    lsb = model[0].ranges.adc_lsb.clone()
+    model.load_state_dict({"0.weight": torch.zeros_like(model[0].weight)}, strict=False)
+    assert torch.equal(model[0].ranges.adc_lsb, lsb)
+
+
+def test_a_network_without_values_converts_and_has_the_price_of_one_with_them():
+    def net() -> nn.Module:
+        conv = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Flatten(), nn.Linear(288, 4))
+        return conv.eval()
+
+    chip, x = load_chip("rram-22nm"), torch.rand(2, 3, 8, 8)
+    expected = price(placement(to_crossbar(net(), chip, example=x).model))
+    with torch.device("meta"):
+        hollow = net()
+    for example in (x, x.to("meta")):
+        converted = to_crossbar(hollow, chip, example=example)
+        assert converted.report.folded == {"1": "0"}
+        assert price(placement(converted.model)) == expected
+    moved = to_crossbar(net(), chip, example=x).model.to("meta")
+    assert price(placement(moved)) == expected
 
 
 @torch.no_grad()

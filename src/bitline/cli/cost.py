@@ -123,13 +123,13 @@ def placed_network(
     """
     import torch
 
+    from bitline.cost.choose_mapping import resolve
     from bitline.errors import ConversionError
     from bitline.files import RECORD
     from bitline.mapping.place import place
     from bitline.mapping.strategies import choose
     from bitline.models.files import is_file_spec, load_run, make
     from bitline.network.trace import matmuls, poolings
-    from bitline.nn.choose_mapping import resolve
     from bitline.programming.cells import absent_blocks
 
     trained = (Path(model) / RECORD).is_file()

@@ -103,8 +103,8 @@ def explained(network: nn.Module, image: tuple[int, int, int], chip: Chip) -> di
 
     import torch
 
+    from bitline.evaluate.explain import explain, summary
     from bitline.nn import calibrate, program, to_crossbar
-    from bitline.nn.explain import explain, summary
 
     images = torch.randn(IMAGES, *image, generator=torch.Generator().manual_seed(SEED))
     model, report = to_crossbar(network.eval(), chip, example=images)

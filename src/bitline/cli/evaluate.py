@@ -62,10 +62,10 @@ def command(
     from bitline.cli.output import emit
     from bitline.cli.subject import subject
     from bitline.cli.target import target
+    from bitline.cost.choose_mapping import resolve
     from bitline.evaluate import Settings
     from bitline.evaluate import evaluate as evaluate_on
     from bitline.network.trace import matmuls
-    from bitline.nn.choose_mapping import resolve
     from bitline.train.hardware import set_threads
 
     on = target(run, chip, overrides, mapping)

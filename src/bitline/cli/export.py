@@ -61,12 +61,12 @@ def command(
         raise ExportError(f"--seed {seed} belongs to --to conductances; integers have no cells")
     from bitline.cli.subject import subject
     from bitline.cli.target import target
+    from bitline.cost.choose_mapping import resolve
     from bitline.evaluate import Settings
     from bitline.evaluate.run import put_on_chip
     from bitline.files import MANIFEST, write_json
     from bitline.models.files import load_run
     from bitline.network.trace import matmuls
-    from bitline.nn.choose_mapping import resolve
 
     on = target(run, chip, overrides, mapping)
     if to != "conductances":

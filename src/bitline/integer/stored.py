@@ -84,7 +84,7 @@ def store(model: nn.Module, example: Tensor) -> tuple[StoredValue, ...]:
         crossbars = _crossbars(step.name, readers)
         if crossbars:
             scale = max(float(layer.ranges.input_scale) for layer in crossbars)
-            grid.take(scale, signed=any(bool(layer.ranges.input_signed) for layer in crossbars))
+            grid.take(scale, signed=any(layer.ranges.signed for layer in crossbars))
         elif new or not grid.known:
             unread.append(grid)
     _fit(model, example, unread)

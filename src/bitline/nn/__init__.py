@@ -1,11 +1,11 @@
 """Networks on crossbars."""
 
+from bitline.cost.choose_mapping import cheapest_mapping
 from bitline.network.trace import matmuls
 from bitline.nn import operator as operator  # what torch.compile and torch.export find as torch.ops.bitline.answer
 from bitline.nn.bias_correction import BiasCorrection, correct_biases
 from bitline.nn.calibrate import calibrate
 from bitline.nn.cells import IDEAL
-from bitline.nn.choose_mapping import cheapest_mapping
 from bitline.nn.convert import ConversionReport, DigitalOperation, to_crossbar
 from bitline.nn.layer import CrossbarLayer
 from bitline.nn.layer_types import CrossbarConv1d, CrossbarConv2d, CrossbarLinear

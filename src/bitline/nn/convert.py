@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
@@ -17,6 +17,7 @@ from bitline.models.weights import check_finite
 from bitline.network.batch_norm import fold, neighbours
 from bitline.network.copy import copied
 from bitline.network.trace import MAPPED, modules, trace
+from bitline.nn import state
 from bitline.nn.layer import CrossbarLayer
 from bitline.nn.layer_types import CrossbarConv1d, CrossbarConv2d, CrossbarLinear
 from bitline.nn.read import Pass
@@ -96,11 +97,13 @@ def to_crossbar(
         DataError: weights that are NaN or infinite.
     """
     check_finite(model, type(model).__name__)
-    if example is not None and example.dtype.is_floating_point:
+    if example is not None and example.dtype.is_floating_point and not example.is_meta:
         check_numbers(example, "example", "numbers")
     model = copied(model)
     training = {name: module.training for name, module in modules(model, everywhere=True)}
     model.eval()
+    if example is not None and any(p.is_meta for p in model.parameters()):
+        example = example.to("meta")
     kept = _keep(model, keep_digital)
     why: dict[str, str] = {}
     layers: dict[str, Lowerable] = {}
@@ -146,7 +149,15 @@ def to_crossbar(
         module.training = training[name if name in training else name.rpartition(".")[0]]
     model.register_forward_pre_hook(passes.begin)
     model.register_forward_hook(passes.end, always_call=True)
+    model.register_load_state_dict_pre_hook(_check_states)
     return Conversion(model, ConversionReport(placement.layers, folded, tuple(digital)))
+
+
+def _check_states(model: nn.Module, states: dict[str, Any], prefix: str, *_: object) -> None:
+    """Refuse a state of another chip before any layer has taken of it."""
+    for name, module in modules(model):
+        if isinstance(module, CrossbarLayer):
+            state.check(module, states, prefix + name + "." * bool(name))
 
 
 def _keep(

@@ -32,10 +32,11 @@ from bitline.mvm.gradient import Quantized, fake_quantize
 from bitline.mvm.paths import crossbar_mvm, native_plan
 from bitline.mvm.results import sort_results
 from bitline.mvm.sum_histogram import minmax
+from bitline.nn import state
 from bitline.nn.backward import Answer
 from bitline.nn.cells import IDEAL, Cells
 from bitline.nn.description import check_traceable, describe
-from bitline.nn.ranges import Ranges, find_ranges, quiet
+from bitline.nn.ranges import Ranges, quiet
 from bitline.nn.read import Mode, Pass, Read, ReadNumber, Reads
 from bitline.physics.noise import ReadNoise
 
@@ -68,10 +69,8 @@ class CrossbarLayer(nn.Module):
         self.chip = chip
         self.reads = Reads()
         self.network_pass = Pass()
-        self.register_state_dict_post_hook(_keep_reads)
-        self.register_load_state_dict_pre_hook(find_ranges)
-        self.register_load_state_dict_pre_hook(_find_reads)
-        self.register_load_state_dict_post_hook(_check_ranges)
+        self.register_state_dict_post_hook(state.save)
+        self.register_load_state_dict_pre_hook(state.load)
         # A layer with a hook is called by modules that would else compute around it (nn.TransformerEncoder).
         self.register_forward_hook(_nothing)
 
@@ -101,12 +100,12 @@ class CrossbarLayer(nn.Module):
     @property
     def matmul(self) -> Matmul:
         """The layer as a matrix product."""
-        return replace(self.cells.matmul, signed=bool(self.ranges.input_signed))
+        return replace(self.cells.matmul, signed=self.ranges.signed)
 
     @property
     def whole_placement(self) -> LayerPlacement:
         """Where the layer's weights would be if all crossbars were built: all that does not depend on the weights."""
-        return self.cells.whole_placement(self.chip, signed=bool(self.ranges.input_signed))
+        return self.cells.whole_placement(self.chip, signed=self.ranges.signed)
 
     @property
     def placement(self) -> LayerPlacement:
@@ -118,7 +117,7 @@ class CrossbarLayer(nn.Module):
         if self.weight.is_meta:
             return self.whole_placement
         weights = self.cells.weights(self._itself)
-        return weights.placement(self.chip, signed=bool(self.ranges.input_signed))
+        return weights.placement(self.chip, signed=self.ranges.signed)
 
     @property
     def converts(self) -> bool:
@@ -242,7 +241,7 @@ class CrossbarLayer(nn.Module):
         """
         chip, seed = chip or self.chip, int(self.chip_seed) if seed is None else seed
         weights = self.cells.weights(self._itself)
-        crossbars = weights.crossbars(chip, seed, signed=bool(self.ranges.input_signed))
+        crossbars = weights.crossbars(chip, seed, signed=self.ranges.signed)
         scale = self.ranges.scale(crossbars, lambda: self._range_of(q, crossbars))
         noise = None
         if self._noisy(chip, seed):
@@ -282,7 +281,7 @@ class CrossbarLayer(nn.Module):
 
     def crossbars(self, chip: Chip, seed: int) -> Crossbars:
         """The layer's cells as they are programmed on a chip; drawn once, the same on every torch device."""
-        return self.cells.weights(self._itself).crossbars(chip, seed, signed=bool(self.ranges.input_signed))
+        return self.cells.weights(self._itself).crossbars(chip, seed, signed=self.ranges.signed)
 
     def real(self, y: Tensor, x: Tensor, read: Read) -> Tensor:
         """Turn integer products of a read, (images, positions, groups, cols), into the layer's output for input `x`."""
@@ -344,7 +343,7 @@ class CrossbarLayer(nn.Module):
             raise ConversionError(
                 f"layer {name} is mapped {self.strategy}: its groups share bitlines; simulate it directly"
             )
-        signed = bool(self.ranges.input_signed)
+        signed = self.ranges.signed
         return self.cells.programmed_weights(self._itself, self.chip, int(self.chip_seed), signed=signed)
 
     def forget(self) -> None:
@@ -391,23 +390,6 @@ class CrossbarLayer(nn.Module):
 
     def _plain(self, x: Tensor, w: Tensor, b: Tensor | None) -> Tensor:
         raise NotImplementedError
-
-
-def _check_ranges(layer: CrossbarLayer, _: object) -> None:
-    """Have no ranges of another chip."""
-    layer.ranges.check_loaded(layer.chip)
-
-
-def _keep_reads(layer: CrossbarLayer, state_dict: dict[str, Any], prefix: str, _: object) -> None:
-    state_dict[prefix + "reads"] = layer.reads.tensor()
-
-
-def _find_reads(layer: CrossbarLayer, state_dict: dict[str, Any], prefix: str, *_: object) -> None:
-    """Go on from the reads of a state; from none where it is older than they are. What was counted before is gone."""
-    counts = state_dict.pop(prefix + "reads", None)
-    reads = Reads() if counts is None else Reads.of(counts)
-    layer.forget()
-    layer.reads = reads
 
 
 def _nothing(*_: object) -> None:

@@ -10,14 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from bitline.chip.description import Chip
-from bitline.chip.records import canonical
 from bitline.errors import ConversionError, DataError
 from bitline.files import parse_json, read_tensors, write_tensors
 from bitline.mvm import adc
 from bitline.mvm.product import Product
 from bitline.nn.layer import CrossbarLayer
 from bitline.nn.on import crossbar_layers
-from bitline.nn.ranges import Sampling, parts
+from bitline.nn.ranges import Sampling, flat_parts
 
 _FORMAT = "bitline ADC ranges 1"
 _TENSORS = ("input_scale", "input_signed", "adc_lsb", "adc_offset")
@@ -98,7 +97,7 @@ def save_ranges(model: nn.Module, path: Path | str) -> None:
         for key, value in zip(_TENSORS, values, strict=True):
             tensors[f"{name}.{key}"] = value.detach().cpu().clone().contiguous()
     chip = next(iter(layers.values())).chip
-    metadata = {"format": _FORMAT, "chip": json.dumps(_flat(chip), sort_keys=True), "name": chip.name}
+    metadata = {"format": _FORMAT, "chip": json.dumps(flat_parts(chip), sort_keys=True), "name": chip.name}
     metadata |= {"layouts": json.dumps(_layouts(layers), sort_keys=True)}
     path = Path(path)
     _check_suffix(path)
@@ -168,7 +167,7 @@ def _check_known(name: str, layer: CrossbarLayer) -> None:
 
 def _check_chip(chip: Chip, metadata: dict[str, str], path: Path) -> None:
     _check_keeps(chip)
-    mine, theirs = _flat(chip), _json(metadata, "chip", path)
+    mine, theirs = flat_parts(chip), _json(metadata, "chip", path)
     for key in sorted(mine.keys() | theirs.keys()):
         if mine.get(key) != theirs.get(key):
             raise ConversionError(
@@ -222,20 +221,3 @@ def _check_fits(layer: CrossbarLayer, saved: dict[str, Tensor], where: str) -> N
         raise ConversionError(f"{where}: adc_lsb is below one level or has more than 10 significant bits")
     if not saved["adc_offset"].equal(saved["adc_offset"].round()):
         raise ConversionError(f"{where}: adc_offset is no whole number of levels")
-
-
-def _flat(chip: Chip) -> dict[str, Any]:
-    """What ranges depend on, by dotted key."""
-    flat: dict[str, Any] = {}
-
-    def walk(key: str, value: Any) -> None:
-        if isinstance(value, dict):
-            for name, inner in value.items():  # pyright: ignore[reportUnknownVariableType]
-                walk(f"{key}.{name}", inner)
-        else:
-            flat[key] = value
-
-    for key, value in parts(chip).items():
-        walk(key, canonical(value))
-    flat.pop("weights.encoding.correction", None)  # follows the conversion, and changes no range
-    return flat

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from bitline import seeds
 from bitline.chip.description import Chip
 from bitline.chip.formats import Offset
-from bitline.chip.records import fingerprint
+from bitline.chip.records import canonical, fingerprint
 from bitline.chip.variants import ideal, lossless, with_cells
 from bitline.errors import ConversionError
 from bitline.mapping.encode import in_use, set_together
@@ -25,7 +25,7 @@ from bitline.nn.cells import IDEAL, CellWeights
 
 FEWEST = 8
 """input vectors that a gradient is estimated from, however many sums each makes"""
-_TRAINED = ("log2_lsb", "offset_shift")
+TRAINED = ("log2_lsb", "offset_shift")
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ class Ranges(nn.Module):
         self.register_buffer("adc_lsb", _unknown())
         self.register_buffer("adc_offset", _unknown())
         self.register_buffer("calibrated_for", torch.tensor(formats(chip, self.layout)))
-        for name in _TRAINED:
+        for name in TRAINED:
             self.register_parameter(name, None)
         self.register_buffer("range_steps", None)
         self.register_load_state_dict_pre_hook(_make_room)
@@ -99,10 +99,10 @@ class Ranges(nn.Module):
             known.append(f"{lsb.numel()} ADC ranges, LSB {float(lsb.min()):g} to {float(lsb.max()):g} levels")
         return ", ".join(known) or "unknown"
 
-    @classmethod
-    def names(cls) -> tuple[str, ...]:
-        """Names of all that a state dictionary may hold."""
-        return ("input_scale", "input_signed", "adc_lsb", "adc_offset", "calibrated_for", *_TRAINED, "range_steps")
+    @property
+    def signed(self) -> bool:
+        """Whether inputs below zero occur; not while the network has no values, on the meta device."""
+        return not self.input_signed.is_meta and bool(self.input_signed)
 
     @property
     def of_adcs(self) -> bool:
@@ -128,7 +128,7 @@ class Ranges(nn.Module):
 
     def input_format(self, chip: Chip) -> InputFormat:
         """Width and sign of the inputs."""
-        return InputFormat(chip.inputs.bits, bool(self.input_signed))
+        return InputFormat(chip.inputs.bits, self.signed)
 
     def integers(self, x: Tensor, chip: Chip, name: str) -> Tensor:
         """Quantize inputs of a layer: integers of the input format, the shape of `x`.
@@ -246,24 +246,17 @@ class Ranges(nn.Module):
         if self.sums is None or not chip.adc.keeps_ranges:
             self.take(_unknown(), _unknown(), chip)
             return
-        matmul, signed = weights.matmul, bool(self.input_signed)
+        matmul, signed = weights.matmul, self.signed
         exact = weights.crossbars(ideal(chip), IDEAL, signed=signed)
         squares = weights.unit(chip.weights).square()[:, 0].expand(matmul.groups, matmul.cols)
         cells = weights.crossbars(quiet(chip), IDEAL, signed=signed)
         scale = self.sums.fit(chip.adc, cells, exact, set_together(squares, whole))
         self.take(scale.lsb, scale.offset, chip)
 
-    def check_loaded(self, chip: Chip) -> None:
-        """Have no ranges if those just loaded are for other ADCs or number formats than a chip's."""
-        if int(self.calibrated_for) != formats(chip, self.layout):
-            for stale in (self.input_scale, self.adc_lsb, self.adc_offset, self.log2_lsb):
-                if stale is not None:
-                    stale.data.fill_(math.nan)
-
     def _apply(self, fn: Any, recurse: bool = True) -> Self:
         # Ranges keep their precision, whatever that of the weights becomes.
         same = {name: getattr(self, name) for name in ("input_scale", "adc_lsb", "adc_offset")}
-        trained = {name: p.data for name in _TRAINED if (p := self._parameters[name]) is not None}
+        trained = {name: p.data for name in TRAINED if (p := self._parameters[name]) is not None}
         super()._apply(fn, recurse)
         for name, value in same.items():
             if not value.is_meta:
@@ -275,16 +268,6 @@ class Ranges(nn.Module):
         return self
 
 
-def find_ranges(layer: Any, state_dict: dict[str, Any], prefix: str, *_: object) -> None:
-    """Find ranges beside the weights of a layer, where files have them from before a layer had parts."""
-    number = state_dict.get(prefix + "calibrated_for")
-    if number is not None and int(number) == _formats_before_fingerprints(layer.chip, layer.ranges.layout):
-        state_dict[prefix + "calibrated_for"] = torch.tensor(formats(layer.chip, layer.ranges.layout))
-    for name in Ranges.names():
-        if prefix + name in state_dict:
-            state_dict[f"{prefix}ranges.{name}"] = state_dict.pop(prefix + name)
-
-
 def _make_room(ranges: Ranges, state_dict: dict[str, Any], prefix: str, *_: object) -> None:
     """Have ranges of the shapes that are to be loaded: calibrated ones have that of their granularity."""
     device = ranges.input_scale.device
@@ -292,7 +275,7 @@ def _make_room(ranges: Ranges, state_dict: dict[str, Any], prefix: str, *_: obje
         saved = state_dict.get(prefix + name)
         if saved is not None and saved.dim() == 4:
             setattr(ranges, name, torch.empty_like(saved, dtype=torch.float64, device=device))
-    for name in _TRAINED:
+    for name in TRAINED:
         saved = state_dict.get(prefix + name)
         mine: Tensor | None = getattr(ranges, name)
         if saved is not None and saved.dim() == 4 and (mine is None or mine.shape != saved.shape):
@@ -339,11 +322,28 @@ def parts(chip: Chip) -> dict[str, Any]:
     }
 
 
+def flat_parts(chip: Chip) -> dict[str, Any]:
+    """Everything of a chip that ranges depend on, as plain values by dotted key."""
+    flat: dict[str, Any] = {}
+
+    def walk(key: str, value: Any) -> None:
+        if isinstance(value, dict):
+            for name, inner in value.items():  # pyright: ignore[reportUnknownVariableType]
+                walk(f"{key}.{name}", inner)
+        else:
+            flat[key] = value
+
+    for key, value in parts(chip).items():
+        walk(key, canonical(value))
+    flat.pop("weights.encoding.correction", None)  # follows the conversion, and changes no range
+    return flat
+
+
 def formats(chip: Chip, layout: str = "dense") -> int:
     """Number that stands for everything that calibrated ranges depend on."""
     return seeds.derive(fingerprint(parts(chip), layout))
 
 
-def _formats_before_fingerprints(chip: Chip, layout: str) -> int:
+def formats_before_fingerprints(chip: Chip, layout: str) -> int:
     """The number that `formats` gave when it was made of how records print."""
     return seeds.derive(*map(repr, parts(chip).values()), *([] if layout == "dense" else [layout]))

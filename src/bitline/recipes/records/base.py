@@ -41,7 +41,7 @@ def texts(parse: Callable[[list[str]], object]) -> BeforeValidator:
 
 
 def _strategies(given: list[str]) -> dict[str, str]:
-    from bitline.nn.choose_mapping import parse  # with torch
+    from bitline.cost.choose_mapping import parse  # with torch
 
     return parse(given)
 

@@ -5,12 +5,12 @@ import torch
 from torch import nn
 
 from bitline.chip import load, replace
+from bitline.cost.choose_mapping import OBJECTIVES, cheapest, parse, resolve
 from bitline.cost.model import price
 from bitline.errors import ConversionError
 from bitline.mapping.place import place
 from bitline.mapping.strategies import STRATEGIES
 from bitline.nn import cheapest_mapping, matmuls, to_crossbar
-from bitline.nn.choose_mapping import OBJECTIVES, cheapest, parse, resolve
 
 
 def separable() -> nn.Module:

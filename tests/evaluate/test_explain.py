@@ -5,9 +5,9 @@ import torch
 from torch import nn
 
 from bitline.errors import ConversionError
+from bitline.evaluate.explain import LayerPath, explain, summary
 from bitline.mvm import native
 from bitline.nn import IDEAL, calibrate, crossbar_layers, program, to_crossbar
-from bitline.nn.explain import LayerPath, explain, summary
 
 VARIED = {"programming": {"kind": "lognormal", "sigma": 0.1}}
 CHIPS = {
