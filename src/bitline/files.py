@@ -1,5 +1,6 @@
 """Files that are whole or absent, JSON objects, tensors, and the names of what a run directory holds."""
 
+import errno
 import json
 import logging
 import math
@@ -62,15 +63,8 @@ def new_file(path: Path) -> Generator[Path]:
     Raises:
         ExportError: it cannot be written.
     """
-    try:
-        place = path.resolve()
-        if place.is_dir():
-            raise ExportError(f"cannot write {path}: it is a folder")
-        whole = place.is_file() or not place.exists()
-    except (OSError, ValueError) as error:  # a name too long, or none
-        reason = error.strerror if isinstance(error, OSError) else error
-        raise ExportError(f"cannot write {shown(str(path), 200)}: {reason}") from error
-    part = place.with_name(f".{place.name}.{os.getpid()}.{secrets.token_hex(4)}.tmp") if whole else place
+    place, whole = _place(path)
+    part = _part(place) if whole else place
     try:
         place.parent.mkdir(parents=True, exist_ok=True)
         yield part
@@ -85,6 +79,48 @@ def new_file(path: Path) -> Generator[Path]:
         if whole:
             with suppress(OSError):
                 part.unlink(missing_ok=True)
+
+
+def probe(path: Path) -> None:
+    """Refuse a place that `new_file` could not write to, before what is to be written there is measured.
+
+    Raises:
+        ExportError: it cannot be written: a folder, read-only, a name that is too long ...
+    """
+    place, whole = _place(path)
+    made: list[Path] = []
+    try:
+        made = [folder for folder in place.parents if not folder.exists()]
+        place.parent.mkdir(parents=True, exist_ok=True)
+        if whole:
+            part = _part(place)
+            part.touch()
+            part.unlink()
+        elif not os.access(place, os.W_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+    except OSError as error:
+        raise ExportError(f"cannot write {path}: {error.strerror}") from error
+    finally:
+        with suppress(OSError):
+            for folder in made:
+                folder.rmdir()
+
+
+def _place(path: Path) -> tuple[Path, bool]:
+    """Where a path leads, and whether a file is replaced there as a whole."""
+    try:
+        place = path.resolve()
+        if place.is_dir():
+            raise ExportError(f"cannot write {path}: it is a folder")
+        return place, place.is_file() or not place.exists()
+    except (OSError, ValueError) as error:  # a name too long, or none
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise ExportError(f"cannot write {shown(str(path), 200)}: {reason}") from error
+
+
+def _part(place: Path) -> Path:
+    """A name beside a file for what is not complete yet."""
+    return place.with_name(f".{place.name}.{os.getpid()}.{secrets.token_hex(4)}.tmp")
 
 
 def remove_parts(folder: Path, names: Iterable[str]) -> None:

@@ -42,11 +42,7 @@ def locked(folder: Path) -> Generator[None]:
             path.write_text(json.dumps({"pid": os.getpid(), "host": socket.gethostname()}))
         yield
     finally:
-        with suppress(OSError):
-            if made and [each.name for each in folder.iterdir()] == [LOCK]:
-                _remove(path, made)
-            else:
-                path.write_text("")
+        _remove(path, made)  # before it is released, so that nobody else's goes
         lock.release()
 
 

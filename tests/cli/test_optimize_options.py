@@ -11,7 +11,14 @@ from bitline.cli import app
 from bitline.errors import DataError
 from bitline.recipes import RECORDS
 
-FIELDS = [(recipe, key) for recipe, record in RECORDS.items() for key in record.model_fields if key != "recipe"]
+IDLE = [("quantization-aware", key) for key in ("granularity", "range_lr", "reprogram_every")]
+"""what a recipe has and never uses"""
+FIELDS = [
+    (recipe, key)
+    for recipe, record in RECORDS.items()
+    for key in record.model_fields
+    if key != "recipe" and (recipe, key) not in IDLE
+]
 FOREIGN = [
     (recipe, key)
     for recipe, record in RECORDS.items()
@@ -27,7 +34,12 @@ TEXTS = {
     "vary": (["height", "structure"], ("structure", "height")),
     "epoch_images": (["1000"], 1000),
 }
-NEEDED = {"mixed": ["--layer", "a=dense"]}
+NEEDED = {
+    "mixed": ["--layer", "a=dense"],
+    "psum-aware": ["--epochs", 1],
+    "quantization-aware": ["--epochs", 1],
+    "conventional": ["--epochs", 1],
+}
 
 
 class CalledError(Exception):

@@ -104,7 +104,7 @@ def test_unknown_layers_and_structures_are_refused_by_name(network, tmp_path, la
 
 def search(network, out, **changes):
     config = checked(run=network, **{**SMALL, "trials": 3, "proxy_steps": 1, **changes}, out=out)
-    return Search(config, config.load_chip(), datasets.load("digits"), out)
+    return Search(config, config.load_chip(), datasets.load("digits"), out, load_run(config.run))
 
 
 def trials_of(out):
@@ -179,7 +179,7 @@ def test_a_search_varies_what_it_is_told_and_nothing_else(network, tmp_path):
     config = checked(
         run=network, **{**SMALL, "trials": 3, "proxy_steps": 1}, vary=("encoding", "weight_bits"), out=tmp_path
     )
-    Search(config, config.load_chip(), datasets.load("digits"), tmp_path).run(lambda _: None)
+    Search(config, config.load_chip(), datasets.load("digits"), tmp_path, load_run(config.run)).run(lambda _: None)
 
     trials = trials_of(tmp_path)
     assert len(trials) == 3
@@ -196,7 +196,7 @@ def test_a_search_varies_what_it_is_told_and_nothing_else(network, tmp_path):
 def test_guesses_that_differ_only_in_what_is_not_varied_are_tried_once(network, tmp_path):
     config = checked(run=network, **{**SMALL, "proxy_steps": 1}, vary=("encoding", "height"), out=tmp_path)
 
-    Search(config, config.load_chip(), datasets.load("digits"), tmp_path).run(lambda _: None)
+    Search(config, config.load_chip(), datasets.load("digits"), tmp_path, load_run(config.run)).run(lambda _: None)
 
     storage = JournalStorage(JournalFileBackend(str(tmp_path / "trials.journal")))
     trials = optuna.load_study(study_name="auto", storage=storage).trials
@@ -208,7 +208,7 @@ def test_guesses_that_differ_only_in_what_is_not_varied_are_tried_once(network, 
 def test_a_trial_of_the_same_choices_as_an_earlier_one_is_not_made_again(network, tmp_path, monkeypatch):
     made: list[object] = []
     config = checked(run=network, **{**SMALL, "trials": 6, "proxy_steps": 0}, vary=("encoding",), out=tmp_path)
-    search = Search(config, config.load_chip(), datasets.load("digits"), tmp_path)
+    search = Search(config, config.load_chip(), datasets.load("digits"), tmp_path, load_run(config.run))
     monkeypatch.setattr(search, "_distil", made.append)
 
     front = search.run(lambda _: None)
@@ -222,7 +222,7 @@ def test_what_cannot_be_searched_is_refused(network, tmp_path):
     tall = (*CHIP, "crossbar.rows=4096", "crossbar.active_rows=4096")
     config = checked(run=network, **{**SMALL, "overrides": tall}, vary=("structure",), out=tmp_path)
     with pytest.raises(DataError, match="nothing to search: no layer needs partial sums"):
-        Search(config, config.load_chip(), datasets.load("digits"), tmp_path).run(print)
+        Search(config, config.load_chip(), datasets.load("digits"), tmp_path, load_run(config.run)).run(print)
     with pytest.raises(DataError, match=r"vary is 'encodings'; allowed: structure.*did you mean 'encoding'"):
         checked(run=network, **SMALL, vary=("encodings",), out=tmp_path)
 

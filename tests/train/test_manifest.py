@@ -238,7 +238,7 @@ def test_a_checkpoint_that_does_not_fit_is_one_line_without_advice_to_unpickle(t
 
 def command(run: Path) -> list[str]:
     """What `settings` are on the command line."""
-    told = settings(run).model_dump(exclude={"model", "crop", "flip"}, exclude_none=True)
+    told = settings(run).model_dump(exclude={"model", "crop", "flip", "distill", "temperature"}, exclude_none=True)
     options = [f"--{key.replace('_', '-')}={value}" for key, value in told.items()]
     return ["train", "lenet5", *options, "--resume"]
 

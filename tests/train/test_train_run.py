@@ -174,7 +174,7 @@ def test_a_network_from_a_file_trains_and_loads_only_when_its_code_is_trusted(tm
     run = train(checked(**{**TINY, "model": "mine.py:Net"}))
 
     assert run.as_posix() == "runs/Net-digits"
-    with pytest.raises(DataError, match=r"mine\.py:Net; loading it runs that file, which needs trust_code"):
+    with pytest.raises(DataError, match=r"mine\.py:Net; loading it runs that file: add --trust-code"):
         load_run(run)
     monkeypatch.chdir("/")
     assert isinstance(load_run(tmp_path / run, trust_code=True).model[2], nn.Linear)

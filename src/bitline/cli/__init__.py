@@ -6,6 +6,7 @@ import sys
 import typer
 
 from bitline.cli import accept, chips, compare, cost, demo, doctor, evaluate, export, optimize, report, study, train
+from bitline.cli.stop import terminable
 from bitline.errors import BitlineError
 
 app = typer.Typer(
@@ -40,20 +41,27 @@ app.add_typer(study.app, name="study")
 
 
 def main() -> None:
-    """Run the command line; an error of bitline is one line on stderr and exit status 1."""
+    """Run the command line; an error is one line on stderr and exit status 1, SIGTERM ends as Ctrl-C does, with 143."""
     arguments = sys.argv[1:]
     debug = "--debug" in arguments  # wherever it stands
     logging.basicConfig(format="%(message)s")
     logging.getLogger("bitline").setLevel(logging.INFO)
     try:
-        app(args=[argument for argument in arguments if argument != "--debug"])
-    except BitlineError as error:
+        with terminable():
+            app(args=[argument for argument in arguments if argument != "--debug"])
+    except (BitlineError, OSError) as error:
         if debug:
             raise
         from rich.console import Console
 
-        Console(stderr=True).print(f"[bold red]error:[/] {_escaped(str(error))}", highlight=False, soft_wrap=True)
+        text = _of_system(error) if isinstance(error, OSError) else str(error)
+        Console(stderr=True).print(f"[bold red]error:[/] {_escaped(text)}", highlight=False, soft_wrap=True)
         raise SystemExit(1) from None
+
+
+def _of_system(error: OSError) -> str:
+    """Say what the operating system refused, and where: a full disk, a folder that may not be read ..."""
+    return ": ".join(str(part) for part in (error.filename, error.strerror or error) if part)
 
 
 def _escaped(text: str) -> str:

@@ -23,9 +23,11 @@ def command(
     json_file: Annotated[str | None, typer.Option("--json", help="Write the comparison here; - prints it.")] = None,
 ) -> None:
     """Compare runs: accuracy on the chip, row tiles, conversions, energy at equal work, area, latency."""
+    from bitline.cli.output import check_outputs
     from bitline.report import compare
     from bitline.report.runs import read
 
+    check_outputs(json_file, html)
     entries = read(runs)
     compared = compare.comparison(entries)
     if json_file == "-":

@@ -58,26 +58,34 @@ def command(
     computing: Annotated[
         bool, typer.Option("--computing", help="Also power and area of crossbars, tables and multipliers alone.")
     ] = False,
+    trust_code: Annotated[bool, typer.Option(help="Run the Python file that the run directory names.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Price one image of a network on a chip: energy, latency, area; no training, no data."""
+    from bitline.cli.output import check_outputs
     from bitline.cli.target import refuse_beside_run, target
     from bitline.cost.computing import computing as compute
     from bitline.cost.computing import multiplies
     from bitline.cost.model import price
     from bitline.errors import DataError
     from bitline.files import RECORD
+    from bitline.models.files import is_file_spec
 
     if file is not None and not as_json:
         raise DataError(f"{file}: a file is written with --json only")
+    check_outputs(file)
     on = target(Path(model), chip, overrides, mapping)
     if (Path(model) / RECORD).is_file():
         given = {"--width": width, "--image-size": image_size, "--in-channels": in_channels, "--classes": classes}
         refuse_beside_run(Path(model), given)
+    elif is_file_spec(model) and (width is not None or classes is not None):
+        raise DataError(f"{model} takes no --width and no --classes; these are for named models")
     size = 32 if image_size is None else image_size
     image = (3 if in_channels is None else in_channels, size, size)
     width, classes = 1.0 if width is None else width, 10 if classes is None else classes
-    where, pooled = placed_network(model, on.chip, image, width=width, classes=classes, mapping=on.mapping)
+    where, pooled = placed_network(
+        model, on.chip, image, width=width, classes=classes, mapping=on.mapping, trust_code=trust_code
+    )
     cost = price(where, fixed=fixed, poolings=pooled)
     alone = compute(where, fp_multipliers=multiplies(on.chip)) if computing else None
     content = {"model": model, **cost.to_json()} | ({} if alone is None else {"computing": alone.to_json()})
@@ -107,6 +115,7 @@ def placed_network(
     width: float = 1.0,
     classes: int = 10,
     mapping: Sequence[str] = (),
+    trust_code: bool = False,
 ) -> tuple[Placement, dict[str, int]]:
     """Build a network and place it.
 
@@ -117,6 +126,7 @@ def placed_network(
         width: of a named model.
         classes: of a named model.
         mapping: as on the command line.
+        trust_code: run the Python file that a run directory names.
 
     Returns:
         The placement, and the activations that pooling units read, by layer.
@@ -134,7 +144,7 @@ def placed_network(
 
     trained = (Path(model) / RECORD).is_file()
     if trained:
-        run = load_run(Path(model))
+        run = load_run(Path(model), trust_code=trust_code)
         network, image = run.model, (run.record.channels, run.record.image_size, run.record.image_size)
     else:
         options = {"width": width, "in_channels": image[0], "image_size": image[1], "num_classes": classes}

@@ -1,9 +1,17 @@
 """``bitline demo``."""
 
+from __future__ import annotations
+
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from bitline.recipes import Recipe
+    from bitline.train import TrainConfig
 
 CHIP = "example-128"
 CONVENTIONAL = (
@@ -27,6 +35,35 @@ def command(
 
     [bold]Example[/]: bitline demo --out runs/demo
     """
+    from bitline.cli.output import check_outputs
+    from bitline.cli.stop import stoppable
+    from bitline.lock import locked
+    from bitline.recipes import checked as checked_recipe
+    from bitline.train import checked
+
+    training = checked(model="vgg8", data="digits", width=0.125, epochs=epochs, seed=seed, out=out / "network")
+    shared: dict[str, Any] = {
+        "run": training.run_dir,
+        "chip": CHIP,
+        "overrides": CONVENTIONAL,
+        "chips": chips,
+        "batch_size": 32,
+        "test_images": 100,
+        "seed": seed,
+        "chip_epochs": 3,
+        "granularity": "slice_digit",
+    }
+    recipes: list[Recipe] = []
+    for recipe, settings in RECIPES.items():
+        floating = 0 if recipe == "psum-aware" else 6
+        recipes.append(checked_recipe(**shared, recipe=recipe, epochs=floating, out=out / recipe, **settings))
+    check_outputs(out / "demo.json", out / "conventional.html", out / "compare.html")
+    with locked(out), stoppable("run the same command again"):
+        _demo(training, recipes, chips, out)
+
+
+def _demo(training: TrainConfig, recipes: Sequence[Recipe], chips: int, out: Path) -> None:
+    """Run the demonstration in a folder that no other process uses."""
     import time
 
     from rich.console import Console
@@ -37,24 +74,21 @@ def command(
     from bitline.evaluate import sweep as measure
     from bitline.files import write_json
     from bitline.models.files import load_run
-    from bitline.recipes import checked as checked_recipe
     from bitline.recipes.run import optimize
     from bitline.report import compare, html, terminal
     from bitline.report.runs import read
-    from bitline.train import checked
     from bitline.train.run import train
 
     console, began = Console(highlight=False), time.perf_counter()
     console.rule("1  a network: VGG-8, an eighth as wide, on handwritten digits")
-    training = checked(model="vgg8", data="digits", width=0.125, epochs=epochs, seed=seed, out=out / "network")
     run = train(training, if_exists="overwrite")
     network, digits = load_run(run).model, datasets.load("digits")
 
     console.rule("2  on a conventional chip: 64 rows, 4-bit ADCs with one range a layer, 5 % variation")
     chip = chips_files.load(CHIP, CONVENTIONAL)
     before = evaluate(network, digits, chip, Settings(chips=chips), name="vgg8 width 0.125")
-    terminal.print_evaluation(before, console)
     write_json(out / "conventional.json", before.to_json())
+    terminal.print_evaluation(before, console)
 
     console.rule("3  other ADCs: more bits, or ranges of their own for each slice and digit")
     on_chip = put_on_chip(network, digits, chip, Settings(chips=min(3, chips)))
@@ -73,24 +107,11 @@ def command(
     console.print(f"least energy within one point of the best: [bold]{cheapest(variants, within=1.0).label}[/]")
 
     console.rule("4  the same chip, another network: partial sums avoided, or known in training")
-    folders = [out / "conventional.json"]
-    for recipe, settings in RECIPES.items():
-        values: dict[str, Any] = {"epochs": 6, "chip_epochs": 3, "granularity": "slice_digit", **settings}
-        if recipe == "psum-aware":
-            values["epochs"] = 0
-        config = checked_recipe(
-            run=run,
-            recipe=recipe,
-            chip=CHIP,
-            overrides=CONVENTIONAL,
-            chips=chips,
-            batch_size=32,
-            test_images=100,
-            seed=seed,
-            out=out / recipe,
-            **values,
-        )
-        folders.append(optimize(config, if_exists="overwrite", say=lambda line: console.print(line, style="dim")))
+
+    def say(line: str) -> None:
+        console.print(line, style="dim")
+
+    folders = [out / "conventional.json", *(optimize(each, if_exists="overwrite", say=say) for each in recipes)]
 
     console.rule("what happened")
     compared = compare.comparison(entries := read(folders))

@@ -59,6 +59,7 @@ def command(
     from dataclasses import asdict
 
     from bitline import __version__
+    from bitline.cli.output import check_outputs
     from bitline.errors import DataError
     from bitline.mvm.machine import machine
 
@@ -66,6 +67,7 @@ def command(
     given = {name: value for name, value in options.items() if value is not None}
     if subject is None and (given or overrides or trust_code):
         raise DataError("options of a network and a chip need --explain MODEL CHIP")
+    check_outputs(json_file)
     facts: dict[str, Any] = {"bitline": __version__, **asdict(machine())}
     if subject is not None:
         from bitline.chip import load

@@ -21,6 +21,7 @@ bitline evaluate --model nets/mine.py:Net --weights mine.safetensors --data cifa
 
 
 def command(
+    ctx: typer.Context,
     run: Annotated[Path | None, typer.Argument(help="Run directory of bitline train.")] = None,
     model: Annotated[str | None, typer.Option(help="Instead of a run: FILE.py:NAME, or vgg8, resnet20 ...")] = None,
     weights: Annotated[Path | None, typer.Option(help="Weights of --model, .safetensors.")] = None,
@@ -59,7 +60,9 @@ def command(
     html: Annotated[Path | None, typer.Option(help="Write a page here.")] = None,
 ) -> None:
     """Put a trained network on programmed chips: accuracy with spread, losses by cause, cost."""
-    from bitline.cli.output import emit
+    from bitline.cli.idle import refuse_idle
+    from bitline.cli.output import emit, outputs
+    from bitline.cli.stop import stoppable
     from bitline.cli.subject import subject
     from bitline.cli.target import target
     from bitline.cost.choose_mapping import resolve
@@ -69,6 +72,17 @@ def command(
     from bitline.train.hardware import set_threads
 
     on = target(run, chip, overrides, mapping)
+    trained = None if on.ranges is None else f"the ranges are those that were trained, {on.ranges}"
+    corrects = on.bias_correction if bias_correction is None else bias_correction
+    refuse_idle(
+        ctx,
+        {
+            "--cause-chips": f"there are only {chips} chips" if cause_chips > chips else None,
+            "--in-turn": trained
+            or (None if on.chip.adc.keeps_ranges else f"adc.policy is {on.chip.adc.policy!r}, which fits no ADC range"),
+            "--calibration-images": None if corrects or on.chip.weights.bias_bits is not None else trained,
+        },
+    )
     settings = Settings(
         chips=chips,
         seed=seed,
@@ -76,16 +90,17 @@ def command(
         batch_size=batch_size,
         calibration_images=calibration_images,
         in_turn=in_turn,
-        bias_correction=on.bias_correction if bias_correction is None else bias_correction,
+        bias_correction=corrects,
         cause_chips=cause_chips,
         progress=json_file != "-",
     )
     set_threads(threads)
-    network, dataset, name = subject(run, model, weights, width, data, data_dir, image_size, trust_code=trust_code)
-    image = (dataset.channels, dataset.image_size, dataset.image_size)
-    chosen = resolve(on.mapping, lambda: matmuls(network, image), on.chip)
-    evaluation = evaluate_on(network, dataset, on.chip, settings, name=name, mapping=chosen, ranges=on.ranges)
-    emit(evaluation, json_file=json_file, html=html)
+    with outputs(json_file, html), stoppable("nothing was written; run the same command again"):
+        network, dataset, name = subject(run, model, weights, width, data, data_dir, image_size, trust_code=trust_code)
+        image = (dataset.channels, dataset.image_size, dataset.image_size)
+        chosen = resolve(on.mapping, lambda: matmuls(network, image), on.chip)
+        evaluation = evaluate_on(network, dataset, on.chip, settings, name=name, mapping=chosen, ranges=on.ranges)
+        emit(evaluation, json_file=json_file, html=html)
 
 
 command.__doc__ = f"{command.__doc__}\n{EXAMPLES}"

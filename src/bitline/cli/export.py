@@ -28,6 +28,7 @@ bitline export runs/vgg8-cifar10 --to conductances --chip rram-22nm --seed 3
 
 
 def command(
+    ctx: typer.Context,
     run: Annotated[Path, typer.Argument(help="Run directory of bitline train or of a recipe.")],
     to: Annotated[str, typer.Option(help="onnx, integer or conductances.")],
     out: Annotated[Path | None, typer.Option(help="Directory to write; default: export-... in the run.")] = None,
@@ -44,7 +45,10 @@ def command(
     seed: Annotated[
         int | None, typer.Option(help="Conductances as programmed on this chip; default: their targets.")
     ] = None,
-    check: Annotated[int, typer.Option(help="Test images on which two implementations are compared; 0: none.")] = 1000,
+    check: Annotated[
+        int | None,
+        typer.Option(help="Test images on which two implementations are compared; 0: none; default: 1000, or all."),
+    ] = None,
     accumulator_bits: Annotated[int, typer.Option(help="Widest sum of an integer network, bits.")] = 32,
     calibration_images: Annotated[int, typer.Option(help="Training images that set the ranges.")] = 256,
     data: Annotated[str | None, typer.Option(help="Instead of the run's data.")] = None,
@@ -59,37 +63,62 @@ def command(
         raise ExportError(f"--to {to!r}{nearest(to, allowed)}; allowed: {', '.join(allowed)}")
     if seed is not None and to != "conductances":
         raise ExportError(f"--seed {seed} belongs to --to conductances; integers have no cells")
+    from bitline.cli.idle import refuse_idle
+    from bitline.cli.output import check_outputs
+    from bitline.cli.stop import stoppable
     from bitline.cli.subject import subject
     from bitline.cli.target import target
     from bitline.cost.choose_mapping import resolve
+    from bitline.errors import DataError
     from bitline.evaluate import Settings
     from bitline.evaluate.run import put_on_chip
-    from bitline.files import MANIFEST, write_json
-    from bitline.models.files import load_run
+    from bitline.files import MANIFEST, RECORD, write_json
+    from bitline.lock import locked
+    from bitline.models.files import ModelRecord
     from bitline.network.trace import matmuls
 
     on = target(run, chip, overrides, mapping)
+    cells = "--to conductances writes cells, no sums" if to == "conductances" else None
+    trained = to == "conductances" and on.ranges is not None and on.chip.weights.bias_bits is None
+    refuse_idle(
+        ctx,
+        {
+            "--check": cells,
+            "--accumulator-bits": cells,
+            "--calibration-images": f"the ranges are those that were trained, {on.ranges}" if trained else None,
+        },
+    )
     if to != "conductances":
         _check_powers(on.chip)
-    network, dataset, _ = subject(run, None, None, None, data, data_dir, None, trust_code=trust_code)
-    image = (dataset.channels, dataset.image_size, dataset.image_size)
-    chosen = resolve(on.mapping, lambda: matmuls(network, image), on.chip)
-    settings = Settings(calibration_images=calibration_images)
-    on_chip = put_on_chip(network, dataset, on.chip, settings, ranges=on.ranges, mapping=chosen)
+    if not run.is_dir():
+        raise DataError(f"no such run directory: {run}")
     folder = out or run / f"export-{to}"
-    record = load_run(run, trust_code=trust_code).record
-    manifest: dict[str, Any] = {"format": to, "run": str(run), "model": record.model_dump(mode="json")}
-    if to == "conductances":
-        from bitline.integer import conductances
+    if (folder / RECORD).is_file():
+        raise ExportError(f"{folder} is a run directory; choose another --out")
+    check_outputs(folder / MANIFEST)
+    with locked(folder), stoppable(f"{folder} is not complete; run the same command again"):
+        network, dataset, _ = subject(run, None, None, None, data, data_dir, None, trust_code=trust_code)
+        images = len(dataset.test_images)
+        check = min(1000, images) if check is None else check
+        if not 0 <= check <= images:
+            raise DataError(f"--check is {check}; allowed: 0 to {images}, the test images of {dataset.title}")
+        image = (dataset.channels, dataset.image_size, dataset.image_size)
+        chosen = resolve(on.mapping, lambda: matmuls(network, image), on.chip)
+        settings = Settings(calibration_images=calibration_images)
+        on_chip = put_on_chip(network, dataset, on.chip, settings, ranges=on.ranges, mapping=chosen)
+        record = ModelRecord.read(run / RECORD)
+        manifest: dict[str, Any] = {"format": to, "run": str(run), "model": record.model_dump(mode="json")}
+        if to == "conductances":
+            from bitline.integer import conductances
 
-        manifest |= conductances.write(on_chip.model, folder, seed)
+            manifest |= conductances.write(on_chip.model, folder, seed)
+            write_json(folder / MANIFEST, manifest)
+            typer.echo(f"{len(manifest['crossbars'])} blocks of cells: {folder}")
+            return
+        example = next(dataset.batches("train", batch_size=min(64, calibration_images)))[0]
+        manifest |= _integers(on_chip.model, example, dataset, folder, to, check, accumulator_bits)
+        manifest["chip"] = on.chip.model_dump(mode="json")
         write_json(folder / MANIFEST, manifest)
-        typer.echo(f"{len(manifest['crossbars'])} blocks of cells: {folder}")
-        return
-    example = next(dataset.batches("train", batch_size=min(64, calibration_images)))[0]
-    manifest |= _integers(on_chip.model, example, dataset, folder, to, check, accumulator_bits)
-    manifest["chip"] = on.chip.model_dump(mode="json")
-    write_json(folder / MANIFEST, manifest)
     typer.echo(f"{manifest['file']}: {folder}")
     comparison = manifest["check"]
     if comparison is not None:

@@ -114,6 +114,9 @@ def _function(record: "type[Recipe]") -> Callable[..., None]:
         ] = None,
         resume: Annotated[bool, _option("--resume", "Go on with the recipe in the run directory.")] = False,
         overwrite: Annotated[bool, _option("--overwrite", "Start again in the run directory.")] = False,
+        trust_code: Annotated[
+            bool, _option("--trust-code", "Run the Python file that the run directory names.")
+        ] = False,
         json_file: Annotated[str | None, _option("--json", "Write the evaluations here; - prints them.")] = None,
         **fields: Any,
     ) -> None:
@@ -121,7 +124,8 @@ def _function(record: "type[Recipe]") -> Callable[..., None]:
             raise DataError("--resume and --overwrite exclude each other")
         recipe = record.name()
         values = {**_read(settings), **on_command_line(ctx, fields), "recipe": recipe}
-        _run(values, "resume" if resume else "overwrite" if overwrite else "refuse", json_file)
+        if_exists = "resume" if resume else "overwrite" if overwrite else "refuse"
+        _run(values, if_exists, json_file, trust_code=trust_code)
 
     fixed = list(inspect.signature(command).parameters.values())[:-1]
     own = [
@@ -163,31 +167,34 @@ def _read(file: Path | None) -> dict[str, Any]:
         raise DataError(f"cannot read --settings {file}: {' '.join(str(error).split())}") from error
 
 
-def _run(values: Mapping[str, Any], if_exists: "IfExists", json_file: str | None) -> None:
+def _run(values: Mapping[str, Any], if_exists: "IfExists", json_file: str | None, *, trust_code: bool) -> None:
     """Run a recipe and show what came of it."""
     import sys
 
+    from bitline.cli.idle import refuse_idle_in_recipe
+    from bitline.cli.output import check_outputs, write
+    from bitline.cli.stop import stoppable
     from bitline.evaluate import load
-    from bitline.files import AFTER, BEFORE, UNTRAINED, json_text, write_json
+    from bitline.files import AFTER, BEFORE, UNTRAINED, json_text
     from bitline.recipes import checked
     from bitline.recipes.run import optimize
 
     quiet = json_file == "-"
     config = checked(**values)
+    refuse_idle_in_recipe(config, values)
+    check_outputs(json_file)
     if config.threads is not None:
         import torch
 
         torch.set_num_threads(config.threads)
-    try:
+    with stoppable("the same command with --resume goes on from the last checkpoint"):
         folder = optimize(
             config,
             if_exists=if_exists,
             say=lambda line: typer.echo(line, err=True),
             progress=not quiet and sys.stderr.isatty(),
+            trust_code=trust_code,
         )
-    except KeyboardInterrupt:
-        typer.echo("stopped; the same command with --resume goes on from the last checkpoint", err=True)
-        raise typer.Exit(130) from None
     evaluations = {
         name.removesuffix(".json"): load(folder / name)
         for name in (BEFORE, UNTRAINED, AFTER)
@@ -197,10 +204,10 @@ def _run(values: Mapping[str, Any], if_exists: "IfExists", json_file: str | None
     if quiet:
         typer.echo(json_text(content))
     else:
+        if json_file is not None:
+            write(json_file, content)
         _show(evaluations, config.name())
         typer.echo(f"network, chip, evaluations: {folder}")
-        if json_file is not None:
-            write_json(Path(json_file), content)
 
 
 def _show(evaluations: "Mapping[str, Evaluation]", recipe: str) -> None:

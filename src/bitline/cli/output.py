@@ -1,28 +1,87 @@
-"""Where results go: terminal, JSON, page."""
+"""Where results go: terminal, JSON, page; refused before anything is measured where they could not be written."""
 
 from __future__ import annotations
 
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
 
-from bitline.files import json_text, write_json
+from bitline import manifest
+from bitline.errors import BitlineError, ExportError
+from bitline.files import AFTER, CONFIG, RUN_MANIFEST, json_text, probe, write_json
+from bitline.lock import locked
 
 if TYPE_CHECKING:
+    from collections.abc import Generator, Mapping
+    from typing import Any
+
     from bitline.evaluate import Evaluation
 
 
-def emit(evaluation: Evaluation, *, json_file: str | None, html: Path | None) -> None:
-    """Show an evaluation: tables unless JSON goes to the terminal, and the files asked for."""
-    told: list[str] = []
-    if json_file not in (None, "-"):  # files first: whoever reads the terminal may stop reading
-        write_json(Path(json_file), evaluation.to_json())
-        told.append(f"evaluation: {json_file}")
-    if html is not None:
-        from bitline.report import html as page
+def check_outputs(*files: Path | str | None) -> None:
+    """Refuse files that could not be written, and those that would take the place of a part of a run.
 
-        told.append(f"page: {page.write(evaluation, html)}")
+    Args:
+        files: None and - are no files.
+
+    Raises:
+        ExportError: one is refused.
+    """
+    for file in (Path(each) for each in files if each not in (None, "-")):
+        if file.name in manifest.PARTS and file.name != AFTER and _run_of(file) is not None:
+            raise ExportError(f"cannot write {file}: it is part of the run {file.parent}; choose another place")
+        probe(file)
+
+
+@contextmanager
+def outputs(*files: Path | str | None) -> Generator[None]:
+    """Check where results go, and hold the run directories that they go to.
+
+    Raises:
+        ExportError: a file could not be written.
+        DataError: another process uses a run directory.
+    """
+    check_outputs(*files)
+    runs = {_run_of(Path(each)) for each in files if each not in (None, "-")}
+    with ExitStack() as stack:
+        for run in sorted(run for run in runs if run is not None):
+            stack.enter_context(locked(run))
+        yield
+
+
+def _run_of(file: Path) -> Path | None:
+    """The run directory that a file is to lie in."""
+    folder = file.resolve().parent
+    return folder if any((folder / name).is_file() for name in (CONFIG, RUN_MANIFEST)) else None
+
+
+def write(file: str, content: Mapping[str, Any]) -> None:
+    """Write a JSON file; an evaluation of a run is part of it from then on."""
+    path = Path(file)
+    write_json(path, content)
+    if _run_of(path) is not None:
+        manifest.update(path.parent, path.name)
+
+
+def emit(evaluation: Evaluation, *, json_file: str | None, html: Path | None) -> None:
+    """Show an evaluation: tables unless JSON goes to the terminal, and the files asked for.
+
+    Files come first, since whoever reads the terminal may stop reading; tables come even where a file fails.
+    """
+    told: list[str] = []
+    failed: BitlineError | None = None
+    try:
+        if json_file not in (None, "-"):
+            write(json_file, evaluation.to_json())
+            told.append(f"evaluation: {json_file}")
+        if html is not None:
+            from bitline.report import html as page
+
+            told.append(f"page: {page.write(evaluation, html)}")
+    except BitlineError as error:
+        failed = error
     if json_file == "-":
         typer.echo(json_text(evaluation.to_json()))
     else:
@@ -31,3 +90,5 @@ def emit(evaluation: Evaluation, *, json_file: str | None, html: Path | None) ->
         terminal.print_evaluation(evaluation)
     for line in told:
         typer.echo(line, err=json_file == "-")
+    if failed is not None:
+        raise failed

@@ -41,9 +41,11 @@ def command(
     ] = False,
 ) -> None:
     """Show an evaluation that was made before: tables, or a page; nothing is measured again."""
+    from bitline.cli.output import check_outputs
     from bitline.evaluate import load
     from bitline.report.runs import evaluation_of
 
+    check_outputs(html)
     content = load(evaluation_of(evaluation))
     if html is None:
         from bitline.report import terminal

@@ -66,6 +66,8 @@ def partial_sums(
 ) -> None:
     """Measure what partial sums cost a trained network."""
     from bitline.chip import files
+    from bitline.cli.output import check_outputs
+    from bitline.cli.stop import stoppable
     from bitline.report import study as page
     from bitline.study import Plan, Runs
     from bitline.study import partial_sums as measure
@@ -86,12 +88,10 @@ def partial_sums(
         progress=not as_json,
     )
     set_threads(threads)
+    check_outputs(out / "study.json", out / "study.html")
     runs = Runs(*_networks(run, quantization_aware, psum_aware, data_dir, trust_code=trust_code))
-    try:
+    with stoppable("the same command with --resume goes on from the last point"):
         result = measure(runs, target, plan, out / "study.json", resume=resume)
-    except KeyboardInterrupt:
-        typer.echo("stopped; the same command with --resume goes on from the last point", err=True)
-        raise typer.Exit(130) from None
     place = page.write(result, out / "study.html")
     if as_json:
         from bitline.files import json_text

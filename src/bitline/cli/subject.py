@@ -27,7 +27,8 @@ def subject(
     """Load what the options of a command name.
 
     Returns:
-        The trained network, its data, and what to call the network.
+        The trained network, its data, and what to call the network. Data of a run are normalized as the run's were,
+        those of a model by their own statistics.
 
     Raises:
         DataError: both or neither of a run and a model, options of a model beside a run, a model without weights or
@@ -40,12 +41,15 @@ def subject(
         loaded = files.load_run(run, trust_code=trust_code)
         record = loaded.record
         dataset = datasets.load(data or record.data, data_dir=data_dir, image_size=image_size or record.image_size)
+        dataset = record.fed(dataset)
         _check_takes(loaded.model, dataset, str(run))
         return loaded.model, dataset, _title(record.model, float(record.kwargs.get("width", 1.0)))
     assert model is not None
     if weights is None or data is None:
         raise DataError(f"--model {model} needs --weights FILE.safetensors and --data")
     files.check_spec(model)
+    if width is not None and files.is_file_spec(model):
+        raise DataError(f"{model} takes no --width; it is for named models")
     width = 1.0 if width is None else width
     dataset = datasets.load(data, data_dir=data_dir, image_size=image_size)
     network = files.make(

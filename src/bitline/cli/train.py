@@ -21,6 +21,7 @@ bitline train nets/mine.py:Net --data path/to/folder --image-size 64
 
 
 def command(
+    ctx: typer.Context,
     model: Annotated[str, typer.Argument(help="vgg8, vgg16, resnet20, resnet56, lenet5, or FILE.py:NAME.")],
     data: Annotated[str, typer.Option(help="cifar10, digits, a path, or a Hugging Face hub name.")] = "cifar10",
     data_dir: Annotated[
@@ -62,16 +63,31 @@ def command(
         int | None, typer.Option(help="Steps between checkpoints, beside the one after each epoch.")
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Run directory; default: runs/MODEL-DATA.")] = None,
+    trust_code: Annotated[
+        bool, typer.Option(help="Run the Python file that the run directory of the teacher names.")
+    ] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in the run directory.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Start again in the run directory.")] = False,
 ) -> None:
     """Train a network and write a run directory."""
+    from bitline.cli.idle import refuse_idle
+    from bitline.cli.stop import stoppable
     from bitline.errors import DataError
     from bitline.files import METRICS, read_json
     from bitline.train import checked
 
     if resume and overwrite:
         raise DataError("--resume and --overwrite exclude each other")
+    alone = None if teacher is not None else "there is no --teacher to learn from"
+    refuse_idle(
+        ctx,
+        {
+            "--distill": alone,
+            "--temperature": alone,
+            "--trust-code": alone,
+            "--momentum": "--optimizer adam has momenta of its own" if optimizer == "adam" else None,
+        },
+    )
     config = checked(
         model=model,
         data=data,
@@ -103,11 +119,9 @@ def command(
     )
     from bitline.train.run import train
 
-    try:
-        run = train(config, if_exists="resume" if resume else "overwrite" if overwrite else "refuse")
-    except KeyboardInterrupt:
-        typer.echo("stopped; the same command with --resume goes on from the last checkpoint", err=True)
-        raise typer.Exit(130) from None
+    if_exists = "resume" if resume else "overwrite" if overwrite else "refuse"
+    with stoppable("the same command with --resume goes on from the last checkpoint"):
+        run = train(config, if_exists=if_exists, trust_code=trust_code)
     metrics = read_json(run / METRICS)
     typer.echo(
         f"{metrics['test_accuracy']:.2%} of {metrics['test_images']} test images of {metrics['data']}  ->  {run}"

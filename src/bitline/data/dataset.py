@@ -1,7 +1,7 @@
 """The record that every data source ends in: two memory-mapped image tensors, labels and statistics."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -68,6 +68,15 @@ class DataSet:
             float32 of the same shape and memory format, on the same device.
         """
         return normalize(images, self.mean, self.std)
+
+    def normalized_by(self, mean: tuple[float, ...], std: tuple[float, ...]) -> "DataSet":
+        """Return the same images, normalized by other statistics: those that a network was trained with.
+
+        Args:
+            mean: per channel, in [0, 1].
+            std: as mean.
+        """
+        return replace(self, mean=mean, std=std)
 
     def batches(
         self, split: Split = "test", *, batch_size: int = 256, limit: int | None = None

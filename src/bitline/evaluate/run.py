@@ -77,6 +77,20 @@ class Settings:
                 raise DataError(f"{name} is {getattr(self, name)}; allowed: {least} or more")
         seeds.check(self.seed, count=self.chips)
 
+    def check(self, data: DataSet) -> None:
+        """Refuse more images than there are.
+
+        Raises:
+            DataError: there are not; or none are asked for.
+        """
+        for name, split, there in (
+            ("images", "test", len(data.test_images)),
+            ("calibration_images", "training", len(data.train_images)),
+        ):
+            count = getattr(self, name)
+            if count is not None and not 1 <= count <= there:
+                raise DataError(f"{name} is {count}; allowed: 1 to {there}, the {split} images of {data.title}")
+
     @property
     def seeds(self) -> list[int]:
         """Seeds of the programmed chips."""
@@ -162,16 +176,51 @@ def put_on_chip(
         MappingError: the chip has too few crossbars, or a layer does not fit as `mapping` says.
         DataError: an absent or damaged file of ranges.
     """
+    return _calibrated(_converted(model, data, chip, settings, mapping), ranges)
+
+
+def _converted(
+    model: nn.Module, data: DataSet, chip: Chip, settings: Settings, mapping: Mapping[str, str] | None
+) -> OnChip:
+    """Convert a network, whose ranges are not known yet."""
+    settings.check(data)
     plain = copied(model).eval()
     example = next(data.batches("test", batch_size=2, limit=2))[0]
     model, report = to_crossbar(plain, chip, example=example, mapping=mapping)
+    return OnChip(model, report, plain, data, settings)
+
+
+def _calibrated(on_chip: OnChip, ranges: Path | None) -> OnChip:
+    """Set the ranges of a network that was converted, and return it."""
+    model, data, settings = on_chip.model, on_chip.data, on_chip.settings
     if ranges is not None:
         load_ranges(model, ranges)
     else:
         _calibrate(model, data, settings)
-    if chip.weights.bias_bits is not None:
+    if placement(model).chip.weights.bias_bits is not None:
         store(model, calibration_batches(data, settings)[0])
-    return OnChip(model, report, plain, data, settings)
+    return on_chip
+
+
+def check_priced(
+    model: nn.Module, data: DataSet, chip: Chip, settings: Settings, mapping: Mapping[str, str] | None = None
+) -> None:
+    """Refuse a chip that the network does not fit on, or that has no price, before anything slow is done.
+
+    Args:
+        model: trained; it is not changed.
+        data: that it classifies.
+        chip: to put it on.
+        settings: of the evaluation.
+        mapping: how layers of several groups are laid out.
+
+    Raises:
+        ConversionError: no layer that a chip could hold, or an unknown key or strategy in `mapping`.
+        MappingError: the chip has too few crossbars.
+        ChipError: no such cost table, or one that does not hold for the chip.
+        DataError: more images asked for than there are.
+    """
+    price(placement(_converted(model, data, chip, settings, mapping).model))
 
 
 def _calibrate(model: nn.Module, data: DataSet, settings: Settings) -> None:
@@ -180,7 +229,8 @@ def _calibrate(model: nn.Module, data: DataSet, settings: Settings) -> None:
 
 def calibration_batches(data: DataSet, settings: Settings) -> list[Tensor]:
     """First training images, normalized, in batches."""
-    count = min(settings.calibration_images, len(data.train_images))
+    settings.check(data)
+    count = settings.calibration_images
     return [x for x, _ in data.batches("train", batch_size=CALIBRATION_BATCH, limit=count)]
 
 
@@ -213,23 +263,27 @@ def evaluate(
 
     Raises:
         ConversionError: the network cannot be put on a chip, not as `mapping` says, or the ranges are not for it.
+        ChipError: no such cost table, or one that does not hold for the chip; before anything is measured.
         DataError: more images asked for than there are, an absent or damaged file of ranges, or a network whose
             answers are not finite.
     """
     settings = settings or Settings()
     began = time.perf_counter()
-    on_chip = put_on_chip(model, data, chip, settings, ranges=ranges, mapping=mapping)
+    on_chip = _converted(model, data, chip, settings, mapping)
+    price(placement(on_chip.model))  # refuses what has no price before anything is measured
+    _calibrated(on_chip, ranges)
     calibration_s = time.perf_counter() - began
     steps = stages(chip)
+    images = next(data.batches("test", batch_size=settings.diagnose_images))[0]
+    diagnoses = diagnose(on_chip.model, images, steps, settings.seed)
+    on_chip.placed_on(chip)
+    cost = on_chip.price()
+    rest_s = time.perf_counter() - began - calibration_s
     with _ticking(settings, data, _runs(steps, settings)) as tick:
         accuracies, causes = _accuracies(on_chip, steps, tick)
-    accuracy_s = time.perf_counter() - began - calibration_s
+    accuracy_s = time.perf_counter() - began - calibration_s - rest_s
     name = name or type(model).__name__
     try:
-        images = next(data.batches("test", batch_size=settings.diagnose_images))[0]
-        diagnoses = diagnose(on_chip.model, images, steps, settings.seed)
-        on_chip.placed_on(chip)
-        cost = on_chip.price()
         timing = Times(calibration_s=calibration_s, accuracy_s=accuracy_s, evaluation_s=time.perf_counter() - began)
         return Evaluation(
             format=FORMAT,

@@ -2,10 +2,12 @@
 
 import hashlib
 import json
+import os
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import torch
 from torch import Tensor, nn
@@ -131,13 +133,18 @@ def write(model: nn.Module, folder: Path, seed: int | None = None) -> dict[str, 
                 "flipped": block.flipped,
             }
             tensors |= {f"{key}.{part}": tensor.contiguous() for part, tensor in parts.items()}
-            listed.append({**_described(block), "layer": name, "file": f"{name}.safetensors", "key": key})
+            listed.append({**_described(block), "layer": name, "file": _file(name), "key": key})
         if tensors:
             about = {"layer": name, "seed": json.dumps(seed)}
-            write_tensors(folder / f"{name}.safetensors", tensors, about)
+            write_tensors(folder / _file(name), tensors, about)
     chip = next(iter(layers.values())).chip
     digital = [name for name, layer in layers.items() if not layer.converts]
     return {"chip": chip.model_dump(mode="json"), "seed": seed, "digital": digital, "crossbars": listed}
+
+
+def _file(layer: str) -> str:
+    """Name of the file of a layer, in the folder whatever the layer is called."""
+    return f"{quote(layer, safe=' ') if set(layer) & set('/%') or os.sep in layer else layer}.safetensors"
 
 
 def _described(block: Block) -> dict[str, Any]:

@@ -14,8 +14,9 @@ from pydantic import BaseModel, ConfigDict, Field, StrictFloat, StrictInt, Valid
 from torch import nn
 
 from bitline import manifest
+from bitline.data.dataset import DataSet
 from bitline.errors import DataError, nearest, shown
-from bitline.files import CONFIG, METRICS, RECORD, RUN_MANIFEST, WEIGHTS, read_json
+from bitline.files import CONFIG, METRICS, RECIPE, RECORD, RUN_MANIFEST, WEIGHTS, read_json
 from bitline.models import MOST, build, names
 from bitline.models.rewrite import Rewrite, apply
 from bitline.models.weights import load_weights
@@ -82,6 +83,18 @@ class ModelRecord(BaseModel):
             key = ".".join(map(str, first["loc"]))[:100]
             value = f"{key} = {shown(first['input'])}: " if key else ""
             raise DataError(f"{path}: {value}{first['msg'].removeprefix('Value error, ')}") from error
+
+    def fed(self, data: DataSet) -> DataSet:
+        """Return images as the network takes them: normalized by its own mean and deviation, whatever theirs are.
+
+        Raises:
+            DataError: images of other channels, or another number of classes.
+        """
+        if data.channels != self.channels:
+            raise DataError(f"{data.title} has {data.channels} channels; the network takes {self.channels}")
+        if data.num_classes != len(self.classes):
+            raise DataError(f"{data.title} has {data.num_classes} classes; the network tells {len(self.classes)} apart")
+        return data.normalized_by(self.mean, self.std)
 
 
 @dataclass(frozen=True)
@@ -208,12 +221,16 @@ def load_run(path: Path | str, *, trust_code: bool = False) -> Run:
     missing = [name for name in (RECORD, WEIGHTS, CONFIG, METRICS) if not (folder / name).is_file()]
     if missing and not (folder / RUN_MANIFEST).is_file():
         raise DataError(
-            f"{folder} is not a finished run (no {', '.join(missing)}); finish it with bitline train --resume"
+            f"{folder} is not a finished run (no {', '.join(missing)}); finish it with "
+            f"{'bitline optimize' if (folder / RECIPE).is_file() else 'bitline train'} --resume"
         )
     manifest.check(folder)
     record = ModelRecord.read(folder / RECORD)
     if is_file_spec(record.model) and not trust_code:
-        raise DataError(f"{folder} was trained from {record.model}; loading it runs that file, which needs trust_code")
+        raise DataError(
+            f"{folder} was trained from {record.model}; loading it runs that file: add --trust-code "
+            "(trust_code=True in Python) if you trust what it says"
+        )
     model = apply(make(record.model, **record.kwargs), record.rewrites)
     load_weights(model, folder / WEIGHTS)
     return Run(model.eval(), record, read_json(folder / CONFIG), read_json(folder / METRICS))

@@ -25,7 +25,7 @@ from bitline.differences import differences
 from bitline.errors import BitlineError, DataError
 from bitline.evaluate.run import CALIBRATION_BATCH, OnChip, Settings
 from bitline.files import JOURNAL, TRIALS, write_json
-from bitline.models.files import Run, load_run
+from bitline.models.files import Run
 from bitline.network.trace import matmuls
 from bitline.nn import calibrate, to_crossbar
 from bitline.recipes.files import Say
@@ -80,16 +80,17 @@ class Search:
         chip: that trials vary.
         data: that the network was trained on.
         out: run directory.
+        origin: the network.
     """
 
     config: Auto
     chip: Chip
     data: DataSet
     out: Path
+    origin: Run
 
     def __post_init__(self) -> None:
-        self.origin: Run = load_run(self.config.run)
-        count = min(self.config.structure_images, len(self.data.train_images))
+        count = self.config.structure_images
         self.batches = [x for x, _ in self.data.batches("train", batch_size=CALIBRATION_BATCH, limit=count)]
         shapes = matmuls(self.origin.model, self.batches[0].shape[1:])
         height = self.chip.crossbar.active_rows

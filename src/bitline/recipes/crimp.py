@@ -27,7 +27,7 @@ from bitline.errors import ChipError, ConversionError, DataError
 from bitline.evaluate import Settings
 from bitline.evaluate.run import calibration_batches
 from bitline.files import LEFT, write_json
-from bitline.models.files import ModelRecord
+from bitline.models.files import ModelRecord, Run
 from bitline.network.trace import MAPPED
 from bitline.recipes.records.crimp import Crimp
 from bitline.train import TrainConfig
@@ -116,6 +116,7 @@ class Zerorize:
         data: to train on.
         target: share of this network's weights to remove.
         capped: where there are not so many to remove, remove all there are.
+        teacher: whose scores are targets too.
     """
 
     phase: Phase
@@ -126,6 +127,7 @@ class Zerorize:
     data: DataSet
     target: float
     capped: bool = False
+    teacher: Run | None = None
 
     def run(self, train: TrainConfig, *, resumed: bool) -> None:
         """Train and write a run directory, whose network has its pruned weights at zero.
@@ -160,7 +162,8 @@ class Zerorize:
             schedule = Schedule(train.epochs, train.epochs - 1)
         self._ratio(factors, capped=self.capped)  # refuses before anything is trained
         batches = calibration_batches(self.data, Settings(calibration_images=config.calibration_images))
-        statistics = calibration_batches(self.data, Settings(calibration_images=STATISTICS_IMAGES))
+        most = min(STATISTICS_IMAGES, len(self.data.train_images))
+        statistics = calibration_batches(self.data, Settings(calibration_images=most))
         count = min(RANK_IMAGES, len(self.data.train_images))
         ranked = factors is not None and config.rank == "loss"
         labelled = list(self.data.batches("train", batch_size=RANK_BATCH, limit=count)) if ranked else []
@@ -190,6 +193,7 @@ class Zerorize:
             train,
             self.data,
             resumed=resumed,
+            teacher=self.teacher,
             rates={".factors": train.lr or config.lr},
             callbacks=[leader],
             penalty=leader.penalty(config.l1),

@@ -12,7 +12,7 @@ from bitline.data import DataSet
 from bitline.evaluate import Settings
 from bitline.evaluate.run import calibration_batches
 from bitline.files import CHIP, RANGES, write_json
-from bitline.models.files import ModelRecord
+from bitline.models.files import ModelRecord, Run
 from bitline.nn import calibrate, crossbar_layers, to_crossbar
 from bitline.nn.range_training import keep_ranges, save_ranges, train_ranges
 from bitline.recipes.records.on_chip import RangeTraining
@@ -32,6 +32,7 @@ class OnChipTraining:
         chip: that it shall run on afterwards.
         config: of the recipe.
         data: to train on.
+        teacher: whose scores are targets too.
     """
 
     network: nn.Module
@@ -39,6 +40,7 @@ class OnChipTraining:
     chip: Chip
     config: RangeTraining
     data: DataSet
+    teacher: Run | None = None
 
     @property
     def training_chip(self) -> Chip:
@@ -77,6 +79,7 @@ class OnChipTraining:
             train,
             self.data,
             resumed=resumed,
+            teacher=self.teacher,
             rates={"log2_lsb": self.config.range_lr},
             callbacks=[
                 Reprogram(model, every=self.config.reprogram_every if aware else 0, seed=train.seed),

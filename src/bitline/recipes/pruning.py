@@ -11,7 +11,7 @@ from bitline.compress.prune.repack import repack
 from bitline.compress.prune.sparsity import crossbars as crossbars_of
 from bitline.compress.prune.sparsity import sparsity, weights
 from bitline.files import CROSSBARS, KERNELS, LEFT, PACKED, PRUNING, read_json, write_json
-from bitline.models.files import Run, load_run
+from bitline.models.files import Run
 from bitline.recipes.crimp import Phase, Zerorize, write_left
 from bitline.recipes.files import write_run
 from bitline.recipes.records.crimp import Crimp
@@ -44,24 +44,24 @@ class Pruning:
         phases: list[Phase] = [phase for phase, on in switches.items() if on]
         for number, phase in enumerate(phases):
             epochs = config.epochs // len(phases) + (number < config.epochs % len(phases))
-            run = load_run(last)
+            run = stages.load(last)
             share = config.kernel_share if number == 0 and len(phases) == 2 else 1.0
             left = (1 - config.sparsity) ** share * whole
             target = max(0.0, 1 - left / weights(run.model))
             train = stages.training(phase, run, epochs=epochs, lr=config.lr, precision=self._precision)
             capped = phase == "kernels" or number > 0  # crossbars take over from kernels; nothing from crossbars
-            stage = Zerorize(phase, run.model.train(), run.record, stages.chip, config, stages.data, target, capped)
+            stage = self._stage(phase, run, target, capped=capped)
             last = stages.train(train, lambda train, resumed, stage=stage: stage.run(train, resumed=resumed))
             if phase == "kernels":
                 last = self._pack(last)
-        self._write_pruning(origin, load_run(last))
+        self._write_pruning(origin, stages.load(last))
         return last
 
     def _pack(self, last: Path) -> Path:
         """Drop the kernels that are zero."""
         stages, folder = self.stages, self.stages.out / PACKED
         if not finished(folder):
-            run = load_run(last)
+            run = stages.load(last)
             small = repack(run.model, self._example, stages.chip)
             record = run.record.model_copy(update={"rewrites": (*run.record.rewrites, *small.rewrites)})
             write_left(folder, small.report.unchanged)
@@ -74,10 +74,18 @@ class Pruning:
         epochs = config.settle_epochs + config.epochs_on_chip
         if epochs == 0:
             return last
-        run = load_run(last)
+        run = stages.load(last)
         train = stages.training_on_chip(run, config, epochs=epochs, precision=self._precision)
-        stage = Zerorize("chip", run.model.train(), run.record, stages.chip, config, stages.data, 0.0)
+        stage = self._stage("chip", run, 0.0)
         return stages.train(train, lambda train, resumed: stage.run(train, resumed=resumed))
+
+    def _stage(self, phase: Phase, run: Run, target: float, *, capped: bool = False) -> Zerorize:
+        """Return a phase of the training of a network."""
+        config, stages = self.config, self.stages
+        network = run.model.train()
+        return Zerorize(
+            phase, network, run.record, stages.chip, config, stages.data, target, capped, teacher=stages.teacher
+        )
 
     def _write_pruning(self, before: Run, after: Run) -> None:
         """Say what was removed, by weights and by crossbars."""

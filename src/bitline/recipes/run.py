@@ -5,7 +5,7 @@ from pathlib import Path
 from bitline import manifest
 from bitline.data import DataSet, load
 from bitline.errors import DataError
-from bitline.evaluate.run import CALIBRATION_BATCH
+from bitline.evaluate.run import CALIBRATION_BATCH, check_priced
 from bitline.files import BEFORE, FLOAT, START, UNTRAINED
 from bitline.lock import locked
 from bitline.models.files import Run, load_run
@@ -31,7 +31,12 @@ from bitline.train.rundir import finished as finished_training
 
 
 def optimize(
-    config: Recipe, *, if_exists: IfExists = "refuse", say: Say = lambda _: None, progress: bool = False
+    config: Recipe,
+    *,
+    if_exists: IfExists = "refuse",
+    say: Say = lambda _: None,
+    progress: bool = False,
+    trust_code: bool = False,
 ) -> Path:
     """Run a recipe on a trained network.
 
@@ -41,6 +46,7 @@ def optimize(
             one is left as it is), or overwritten.
         say: told what begins and what came of it.
         progress: show bars.
+        trust_code: run the Python file that the run directory names, if its network came from ``FILE.py:NAME``.
 
     Returns:
         The run directory: the network as ``bitline train`` leaves it, with ``chip.json``, ``recipe.json``, ADC ranges
@@ -53,14 +59,14 @@ def optimize(
         ConversionError: the network does not fit the recipe.
     """
     with locked(config.run_dir):
-        return _optimize(config, if_exists, say, progress=progress)
+        return _optimize(config, if_exists, say, progress=progress, trust_code=trust_code)
 
 
-def _optimize(config: Recipe, if_exists: IfExists, say: Say, *, progress: bool) -> Path:
+def _optimize(config: Recipe, if_exists: IfExists, say: Say, *, progress: bool, trust_code: bool) -> Path:
     """Run a recipe in a directory that no other process uses."""
     chip, out = config.load_chip(), config.run_dir
     target = chip_of(chip, config) if isinstance(config, Crimp) else chip
-    origin = load_run(config.run)
+    origin = load_run(config.run, trust_code=trust_code)
     if isinstance(config, Mixed):
         example = (origin.record.channels, origin.record.image_size, origin.record.image_size)
         check_layers(matmuls(origin.model, example), config.layers)
@@ -69,18 +75,25 @@ def _optimize(config: Recipe, if_exists: IfExists, say: Say, *, progress: bool) 
         manifest.check(out)
         return out
     data = load(origin.record.data, data_dir=config.data_dir, image_size=origin.record.image_size)
+    data = origin.record.fed(data)
+    teacher = load_run(config.teacher or config.run, trust_code=trust_code)
+    stages = Stages(config, target, data, out, say, progress, teacher, trust_code)
     if not resumed:
         _check_settings(config, data)
+        check_priced(origin.model, data, target, stages.settings)
         clear(out)
     recipe_file.write(out, config)
-    Stages(config, chip, data, out, say, progress).measure(BEFORE, origin, chip)
+    stages.measure(BEFORE, origin, chip)
     if isinstance(config, Auto):
-        front = select(Search(config, chip, data, out).run(say), config.front, config.proxy_images)
-        best = train_front(config, out, front, lambda c: optimize(c, if_exists="resume", say=say, progress=progress))
+
+        def again(point: Recipe) -> Path:
+            return optimize(point, if_exists="resume", say=say, progress=progress, trust_code=trust_code)
+
+        front = select(Search(config, chip, data, out, origin).run(say), config.front, config.proxy_images)
+        best = train_front(config, out, front, again)
         copy(best, out, RESULT)
         manifest.write(out)
         return out
-    stages = Stages(config, target, data, out, say, progress)
     stages.keep(Pruning(stages, config).run(origin) if isinstance(config, Crimp) else _train(stages, origin))
     return out
 
@@ -88,11 +101,11 @@ def _optimize(config: Recipe, if_exists: IfExists, say: Say, *, progress: bool) 
 def _check_settings(config: Recipe, data: DataSet) -> None:
     """Refuse at the start what would fail after hours."""
     check_counts(data, batch_size=config.batch_size, epoch_images=config.epoch_images)
-    count = len(data.test_images)
-    if config.images is not None and config.images > count:
-        raise DataError(f"images is {config.images}; allowed: 1 to {count} test images")
-    if config.teacher is not None:
-        load_run(config.teacher)
+    count = len(data.train_images)
+    for name in ("structure_images", "proxy_images"):
+        given = getattr(config, name, 0)
+        if given > count:
+            raise DataError(f"{name} is {given}; allowed: 1 to {count}, the training images of {data.title}")
 
 
 def _train(stages: Stages, origin: Run) -> Path:
@@ -101,15 +114,17 @@ def _train(stages: Stages, origin: Run) -> Path:
     if isinstance(config, NewStructure):
         last = _restructure(stages, config, origin)
     if config.epochs:
-        run = load_run(last)
+        run = stages.load(last)
         train = stages.training(FLOAT, run, epochs=config.epochs, lr=config.lr)
         last = stages.train(
             train,
-            lambda train, resumed: train_network(run.model.train(), run.record, train, stages.data, resumed=resumed),
+            lambda train, resumed: train_network(
+                run.model.train(), run.record, train, stages.data, resumed=resumed, teacher=stages.teacher
+            ),
         )
     if isinstance(config, RangeTraining) and config.epochs_on_chip:
-        run = load_run(last)
-        training = OnChipTraining(run.model, run.record, stages.chip, config, stages.data)
+        run = stages.load(last)
+        training = OnChipTraining(run.model, run.record, stages.chip, config, stages.data, stages.teacher)
         train = stages.training_on_chip(run, config, epochs=config.epochs_on_chip)
         last = stages.train(train, lambda train, resumed: training.run(train, resumed=resumed))
     return last
@@ -120,11 +135,10 @@ def _restructure(stages: Stages, config: NewStructure, origin: Run) -> Path:
     folder, data = stages.out / START, stages.data
     if not finished_training(folder):
         stages.say(f"restructuring: {config.name()}")
-        count = min(config.structure_images, len(data.train_images))
-        batches = [x for x, _ in data.batches("train", batch_size=CALIBRATION_BATCH, limit=count)]
+        batches = [x for x, _ in data.batches("train", batch_size=CALIBRATION_BATCH, limit=config.structure_images)]
         new = restructure(origin.model, batches, stages.chip, config)
         stages.say(str(new.report))
         record = origin.record.model_copy(update={"rewrites": (*origin.record.rewrites, *new.rewrites)})
         write_run(folder, new.model, record, {"seed": config.seed}, stages.score(new.model))
-    stages.measure(UNTRAINED, load_run(folder), stages.chip)
+    stages.measure(UNTRAINED, stages.load(folder), stages.chip)
     return folder

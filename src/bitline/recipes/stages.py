@@ -37,6 +37,8 @@ class Stages:
         out: run directory of the recipe.
         say: told what begins and what came of it.
         progress: show bars.
+        teacher: whose scores are targets in every training.
+        trust_code: run the Python file that a run directory names.
     """
 
     config: Recipe
@@ -45,6 +47,12 @@ class Stages:
     out: Path
     say: Say
     progress: bool
+    teacher: Run
+    trust_code: bool = False
+
+    def load(self, folder: Path) -> Run:
+        """Load the network of a run directory, here that of a stage."""
+        return load_run(folder, trust_code=self.trust_code)
 
     def training(self, stage: str, run: Run, *, epochs: int, lr: float, **more: Any) -> TrainConfig:
         """Return how a stage trains a network."""
@@ -124,7 +132,7 @@ class Stages:
         deployment = Deployment.of(self.out)
         assert deployment is not None
         write_json(self.out / METRICS, {**read_json(last / METRICS), "stages": stages})
-        self.measure(AFTER, load_run(last), deployment.chip)
+        self.measure(AFTER, self.load(last), deployment.chip)
         manifest.write(self.out)
 
     def measure(self, name: str, run: Run, chip: Chip) -> None:
@@ -134,7 +142,7 @@ class Stages:
             return
         ranges = self.out / RANGES if chip.adc.policy == "trained" else None
         mapping = config.mapping
-        settings = replace(self._settings, bias_correction=name == AFTER and config.corrects_biases)
+        settings = replace(self.settings, bias_correction=name == AFTER and config.corrects_biases)
         if name == BEFORE:
             chip, mapping, ranges = self._of_origin(chip)
             settings = replace(settings, chips=min(settings.chips, config.chips_before or settings.chips))
@@ -160,7 +168,7 @@ class Stages:
         return (same, origin.mapping, origin.ranges) if known else (chip, origin.mapping, None)
 
     @property
-    def _settings(self) -> Settings:
+    def settings(self) -> Settings:
         """How thoroughly to evaluate."""
         config = self.config
         return Settings(

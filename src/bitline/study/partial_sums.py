@@ -15,6 +15,7 @@ from typing import Any
 from bitline.chip.description import Chip
 from bitline.errors import DataError
 from bitline.evaluate.score import Tick
+from bitline.lock import locked
 from bitline.nn import crossbar_layers
 from bitline.study import grid, layers, lesson_tiles, tiles, training
 from bitline.study.findings import findings
@@ -76,10 +77,17 @@ def partial_sums(runs: Runs, chip: Chip, plan: Plan, path: Path, *, resume: bool
         on.
 
     Raises:
-        DataError: the file is of another study, or not to be resumed.
+        DataError: the file is of another study, or not to be resumed, or another process uses its folder.
         ChipError: a chip of the grid that cannot exist.
         MappingError: a chip of the grid that is too small.
     """
+    with locked(path.parent):
+        return _partial_sums(runs, chip, plan, path, resume=resume)
+
+
+def _partial_sums(runs: Runs, chip: Chip, plan: Plan, path: Path, *, resume: bool) -> dict[str, Any]:
+    """Measure in a folder that no other process uses."""
+    plan.settings.check(runs.unaware.data)
     record = Record.open(path, _head(runs, chip, plan), resume=resume)
     if not record.content.get("finished"):
         for network in runs.by_training.values():
@@ -131,6 +139,8 @@ def _images(network: Network, plan: Plan) -> int:
     most = len(network.data.test_images)
     if plan.images is not None and not 1 <= plan.images <= most:
         raise DataError(f"images is {plan.images}; allowed: 1 to {most}, the test images of {network.data.title}")
+    if plan.layer_images > most:
+        raise DataError(f"layer_images is {plan.layer_images}; allowed: 1 to {most}, the test images")
     return plan.images or most
 
 

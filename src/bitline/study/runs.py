@@ -54,7 +54,7 @@ def network(run: Path, data: DataSet, name: str, *, trust_code: bool = False) ->
     loaded = load_run(run, trust_code=trust_code)
     ranges = run / RANGES if (run / RANGES).is_file() else None
     chip = check(read_json(run / CHIP), str(run / CHIP)) if (run / CHIP).is_file() else None
-    return Network(loaded.model, data, name, _digest(run), chip, ranges)
+    return Network(loaded.model, loaded.record.fed(data), name, _digest(run), chip, ranges)
 
 
 def _digest(run: Path) -> str:

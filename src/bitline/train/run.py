@@ -21,7 +21,7 @@ from bitline.data import DataSet, load
 from bitline.errors import DataError
 from bitline.files import CHECKPOINT, CONFIG, LOGS, METRICS, RECORD, WEIGHTS, write_json, write_network
 from bitline.lock import locked
-from bitline.models.files import ModelRecord, check_spec, is_file_spec, load_run, make
+from bitline.models.files import ModelRecord, Run, check_spec, is_file_spec, load_run, make
 from bitline.models.weights import load_weights
 from bitline.train.checkpoint import AtomicCheckpointIO, WithinEpoch, check_finite, to_resume
 from bitline.train.config import TrainConfig
@@ -29,9 +29,10 @@ from bitline.train.hardware import best_precision, describe, git_commit
 from bitline.train.loader import TestBatches, TrainBatches
 from bitline.train.module import Classifier
 from bitline.train.rundir import IfExists, check_finished, clear, finished, prepare
+from bitline.train.teacher import teacher_of
 
 
-def train(config: TrainConfig, *, if_exists: IfExists = "refuse") -> Path:
+def train(config: TrainConfig, *, if_exists: IfExists = "refuse", trust_code: bool = False) -> Path:
     """Train a network and write its run directory.
 
     The weights kept are those of the last epoch; the test images measure and never choose.
@@ -40,6 +41,7 @@ def train(config: TrainConfig, *, if_exists: IfExists = "refuse") -> Path:
         config: what to train, on what, and how.
         if_exists: a run directory that is already there is refused, resumed from its last checkpoint with the same
             configuration (a finished run is left as it is), or overwritten.
+        trust_code: run the Python file that the run directory of the teacher names, if there is one.
 
     Returns:
         The run directory, with ``model.safetensors``, ``model.json``, ``config.json``, ``metrics.json``,
@@ -59,13 +61,14 @@ def train(config: TrainConfig, *, if_exists: IfExists = "refuse") -> Path:
         check_spec(config.model)
         data = load(config.data, data_dir=config.data_dir, image_size=config.image_size)
         config = saved or config
+        teacher = None if config.teacher is None else load_run(config.teacher, trust_code=trust_code)
         with torch.random.fork_rng():
             torch.manual_seed(config.seed)
             record = _record(config, data)
             network = make(record.model, **record.kwargs)
             if config.init is not None:
-                load_weights(network, config.init / WEIGHTS)
-            train_network(network, record, config, data, resumed=saved is not None)
+                record = _initialized(network, record, config.init)
+            train_network(network, record, config, data, resumed=saved is not None, teacher=teacher)
     return out
 
 
@@ -76,6 +79,7 @@ def train_network(
     data: DataSet,
     *,
     resumed: bool = False,
+    teacher: Run | None = None,
     rates: Mapping[str, float] | None = None,
     callbacks: Sequence[Callback] = (),
     penalty: Callable[[], Tensor | None] | None = None,
@@ -90,6 +94,7 @@ def train_network(
         config: how to train.
         data: to train on.
         resumed: go on from the last checkpoint.
+        teacher: whose scores are targets too; None: labels alone.
         rates: parameters that learn at a rate of their own, by a part of their name.
         callbacks: of Lightning's loop.
         penalty: a term of the loss beside the answers, or None for this step.
@@ -103,9 +108,10 @@ def train_network(
     try:
         torch.set_num_threads(config.threads or threads)
         network = network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+        data = record.fed(data)
         _check(network, config, data)
         config = _resolved(config, network, data)
-        teacher = None if config.teacher is None else load_run(config.teacher).model
+        leader = None if teacher is None else teacher_of(teacher, data)
         if not resumed:
             clear(out)
             out.mkdir(parents=True, exist_ok=True)
@@ -116,7 +122,7 @@ def train_network(
             config,
             data,
             resumed=resumed,
-            teacher=teacher,
+            teacher=leader,
             rates=rates,
             callbacks=callbacks,
             penalty=penalty,
@@ -152,6 +158,14 @@ def _record(config: TrainConfig, data: DataSet) -> ModelRecord:
         mean=data.mean,
         std=data.std,
     )
+
+
+def _initialized(network: nn.Module, record: ModelRecord, run: Path) -> ModelRecord:
+    """Give a network the weights of a run, and return its record: it is fed as the run's network was."""
+    manifest.check(run)
+    load_weights(network, run / WEIGHTS)
+    own = ModelRecord.read(run / RECORD)
+    return record.model_copy(update={"mean": own.mean, "std": own.std})
 
 
 def check_counts(data: DataSet, *, batch_size: int, epoch_images: int | None) -> None:
@@ -191,8 +205,10 @@ def _resolved(config: TrainConfig, network: nn.Module, data: DataSet) -> TrainCo
     """Replace each None that stands for a rule by the rule's value."""
     normalized = any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in network.modules())  # pyright: ignore[reportPrivateUsage]
     crop = data.image_size // 16 if config.crop is None else config.crop
-    if crop >= data.image_size:
-        raise DataError(f"crop is {crop}; allowed: 0 to {data.image_size - 1} px")
+    for name, px in (("crop", crop), ("cutout", config.cutout)):
+        if px >= data.image_size:
+            size = data.image_size
+            raise DataError(f"{name} is {px}; allowed: 0 to {size - 1} px, for images of {size} px")
     return config.model_copy(
         update={
             "lr": config.lr or (0.001 if config.optimizer == "adam" else 0.1 if normalized else 0.02),

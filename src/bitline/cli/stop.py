@@ -1,0 +1,54 @@
+"""Ctrl-C and SIGTERM: what was measured stays, one line says how to go on."""
+
+import signal
+import threading
+from collections.abc import Generator
+from contextlib import contextmanager
+from types import FrameType
+
+import typer
+
+INTERRUPTED, TERMINATED = 130, 143
+"""exit status: 128 and the number of the signal"""
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM, which ends a command as Ctrl-C does."""
+
+
+@contextmanager
+def stoppable(advice: str) -> Generator[None]:
+    """End a command that is stopped with one line and the exit status of its signal.
+
+    Args:
+        advice: how to go on.
+    """
+    try:
+        yield
+    except KeyboardInterrupt as stop:
+        typer.echo(f"stopped; {advice}", err=True)
+        raise typer.Exit(TERMINATED if isinstance(stop, Terminated) else INTERRUPTED) from None
+
+
+@contextmanager
+def terminable() -> Generator[None]:
+    """Turn the first SIGTERM into `Terminated`; whatever becomes of that, the exit status is that of the signal."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    told: list[int] = []
+
+    def on_terminate(number: int, _: FrameType | None) -> None:
+        if not told:
+            told.append(number)
+            raise Terminated
+
+    before = signal.signal(signal.SIGTERM, on_terminate)
+    try:
+        yield
+    except SystemExit:
+        if told:
+            raise SystemExit(TERMINATED) from None
+        raise
+    finally:
+        signal.signal(signal.SIGTERM, before)
