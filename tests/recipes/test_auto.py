@@ -1,4 +1,5 @@
 import json
+from types import SimpleNamespace
 
 import optuna
 import pytest
@@ -12,7 +13,7 @@ from bitline.recipes import auto, checked
 from bitline.recipes.auto import Search
 from bitline.recipes.front import select, train_front
 from bitline.recipes.run import optimize
-from bitline.recipes.structure import CHOICES
+from bitline.seeds import derive
 
 CHIP = ("adc.bits=4", "cell.read_noise={kind='none'}")
 SMALL = {
@@ -132,21 +133,52 @@ def test_a_trial_that_cannot_be_built_says_why_and_counts(network, tmp_path, mon
     assert lines == [f"trial {n}/3: cannot be built: no such thing" for n in (1, 2, 3)]
 
 
-@pytest.mark.slow
-def test_a_trial_that_was_killed_is_made_at_the_resume(network, tmp_path, monkeypatch):
+class KilledError(BaseException):
+    """Ends a search as a signal does."""
+
+
+@pytest.fixture
+def instant(monkeypatch):
+    """Trials that cost no time: what a chip is decides what comes of it."""
+
+    def on_chip(self, network, chip):
+        number = derive(chip.model_dump_json())
+        return number % 97, SimpleNamespace(energy_J=1e-6 + number % 89, area_m2=1e-6 + number % 83, latency_s=1e-6)
+
+    monkeypatch.setattr(auto, "restructure", lambda *_: SimpleNamespace(model=None))
+    monkeypatch.setattr(Search, "_distil", lambda *_: None)
+    monkeypatch.setattr(Search, "_on_chip", on_chip)
+
+
+@pytest.mark.parametrize("place", ["suggest_categorical", "set_user_attr", "_on_chip"])
+@pytest.mark.parametrize("call", [1, 4, 9, 16, 40, 70])
+def test_a_search_killed_anywhere_makes_the_trials_of_an_undisturbed_one(
+    network, tmp_path, monkeypatch, instant, place, call
+):
+    settings = {"trials": 20, "vary": ("height", "adc_bits", "encoding", "input_bits")}
+    undisturbed = search(network, tmp_path / "a", **settings).run(lambda _: None)
+    of = Search if place == "_on_chip" else optuna.Trial
+    original, calls = getattr(of, place), 0
+
+    def dying(self, *args, **kwargs):
+        nonlocal calls
+        calls += 1
+        if calls == call:
+            raise KilledError
+        return original(self, *args, **kwargs)
+
     with monkeypatch.context() as patch:
-        patch.setattr(auto, "restructure", _interrupt)
-        with pytest.raises(KeyboardInterrupt):
-            search(network, tmp_path, vary=("structure",), trials=len(CHOICES)).run(lambda _: None)
-    search(network, tmp_path, vary=("structure",), trials=len(CHOICES)).run(lambda _: None)
+        patch.setattr(of, place, dying)
+        try:
+            search(network, tmp_path / "b", **settings).run(lambda _: None)
+        except KilledError:
+            with (tmp_path / "b" / "trials.journal").open("ab") as journal:
+                journal.write(b'{"op_code":')  # a line that was not completed
+    resumed = search(network, tmp_path / "b", **settings).run(lambda _: None)
 
-    made = [trial for trial in trials_of(tmp_path) if trial["state"] == "complete"]
-    assert len(made) == len(CHOICES)
-    assert {"dense"} in [set(trial["layers"].values()) for trial in made]
-
-
-def _interrupt(*_):
-    raise KeyboardInterrupt
+    assert calls >= call or place == "_on_chip"
+    assert trials_of(tmp_path / "b") == trials_of(tmp_path / "a")
+    assert [t.number for t in resumed] == [t.number for t in undisturbed]
 
 
 class _Trial:

@@ -8,12 +8,11 @@ ideal cells. The front of the proxy is trained and evaluated in full.
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import optuna
 import torch
-from optuna.storages import JournalStorage
-from optuna.storages.journal import JournalFileBackend
+from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 from torch import Tensor, nn
 
@@ -29,6 +28,7 @@ from bitline.models.files import Run
 from bitline.network.trace import matmuls
 from bitline.nn import calibrate, to_crossbar
 from bitline.recipes.files import Say
+from bitline.recipes.journal import open_journal
 from bitline.recipes.records.auto import Auto, Variable
 from bitline.recipes.records.mixed import CHOICES
 from bitline.recipes.structure import restructure
@@ -63,11 +63,11 @@ cancels; the error of one conversion then grows with the square root of the heig
 the height is greater, and errors add up in squares: that of a result stays what it was"""
 PROXY_BATCH = 64
 """images in a batch of the distillation before a trial is measured"""
-_DIRECTIONS: dict[str, Literal["maximize", "minimize"]] = {
-    "accuracy": "maximize",
-    "energy": "minimize",
-    "area": "minimize",
-    "latency": "minimize",
+_DIRECTIONS = {
+    "accuracy": StudyDirection.MAXIMIZE,
+    "energy": StudyDirection.MINIMIZE,
+    "area": StudyDirection.MINIMIZE,
+    "latency": StudyDirection.MINIMIZE,
 }
 
 
@@ -108,18 +108,9 @@ class Search:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self.out.mkdir(parents=True, exist_ok=True)
         objectives = self.config.objectives
-        study = optuna.create_study(
-            storage=JournalStorage(JournalFileBackend(str(self.path))),
-            study_name="auto",
-            load_if_exists=True,
-            directions=[_DIRECTIONS[name] for name in objectives],
-        )
+        study = open_journal(self.path, [_DIRECTIONS[name] for name in objectives])
         self._check_choices(study)
-        for killed in study.get_trials(states=[TrialState.RUNNING]):
-            study.tell(killed.number, state=TrialState.FAIL)
-            if start := killed.system_attrs.get("fixed_params"):
-                study.enqueue_trial(start)
-        earlier = study.get_trials(states=[TrialState.WAITING, TrialState.COMPLETE, TrialState.PRUNED])
+        earlier = study.get_trials()
         choices = [trial.params or trial.system_attrs.get("fixed_params") for trial in earlier]
         for start in self._starts():
             if start not in choices:
@@ -128,7 +119,7 @@ class Search:
         while (done := len(study.get_trials(deepcopy=False, states=[TrialState.COMPLETE, TrialState.PRUNED]))) < (
             self.config.trials
         ):
-            # the sampler of a resumed search must not repeat the numbers of its first trials
+            # of the trial, so that a resumed search goes on as an undisturbed one
             study.sampler = optuna.samplers.TPESampler(seed=self.config.seed + done, multivariate=True)
             trial = study.ask()
             try:

@@ -61,7 +61,7 @@ def prepare(out: Path, config: Recipe, if_exists: IfExists) -> bool:
     """
     if out.exists() and not out.is_dir():
         raise DataError(f"{out} is a file; choose another --out")
-    remove_parts(out, (*manifest.PARTS, RUN_MANIFEST))
+    remove_parts(out, (*manifest.PARTS, RUN_MANIFEST, JOURNAL))
     if config.run.resolve().is_relative_to(out.resolve()):
         raise DataError(f"{out} holds the network that the recipe begins with, {config.run}; choose another --out")
     if empty(out):
