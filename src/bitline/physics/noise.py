@@ -8,7 +8,7 @@ from torch import Tensor
 
 from bitline.chip.cell import AbsoluteReadNoise, Cell, ProportionalReadNoise
 from bitline.errors import MappingError
-from bitline.physics.normal import MOST_CONVERSIONS, SIGMA, normals
+from bitline.physics.normal import MOST, MOST_CONVERSIONS, SIGMA, normals
 from bitline.physics.program import RESOLUTION
 from bitline.seeds import read_keys
 
@@ -24,13 +24,19 @@ def steps(power: Tensor) -> Tensor:
 
 
 def levels(z: Tensor, sigma: Tensor) -> Tensor:
-    """Return what noise adds to sums, float64, level units: whole multiples of `RESOLUTION`, halves rounded up.
+    """Return what noise adds to sums, level units: whole multiples of `RESOLUTION`, halves rounded up.
 
     Args:
         z: normal numbers in units of 1 / SIGMA, integers.
         sigma: of the sums, from `steps`; broadcasts.
+
+    Returns:
+        float32 where that holds them, else float64; the broadcast shape.
     """
-    return ((z.long() * sigma + 2 ** (_SIGMA_BITS - 1)) >> _SIGMA_BITS).double().mul_(RESOLUTION)
+    small = not sigma.numel() or int(sigma.max()) * MOST < 2**31 - 2**_SIGMA_BITS
+    whole, real = (torch.int32, torch.float32) if small else (torch.int64, torch.float64)
+    units = (z.to(whole) * sigma.to(whole)).add_(2 ** (_SIGMA_BITS - 1)).bitwise_right_shift_(_SIGMA_BITS)
+    return units.to(real).mul_(RESOLUTION)
 
 
 @dataclass(frozen=True)

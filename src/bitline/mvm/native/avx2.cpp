@@ -26,7 +26,7 @@ struct Avx2 {
     static V16 mul_round(V16 a, V16 b) { return (V16)_mm256_mulhrs_epi16((__m256i)a, (__m256i)b); }
     static V16 positive(V16 a) { return (V16)_mm256_max_epi16((__m256i)a, _mm256_setzero_si256()); }
     static V16 normal(V16 u) { return look_up_normals(u); }
-    static bool any(V16 a) { return !_mm256_testz_si256((__m256i)a, (__m256i)a); }
+    static uint32_t far(V16 u) { return far_lanes(u); }
     static V16 less_one(V16 k, V16 a, V16 most) {
         return sub_sat(k, (V16)_mm256_cmpgt_epi16((__m256i)most, (__m256i)a) & 1);
     }

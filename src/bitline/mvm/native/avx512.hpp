@@ -48,7 +48,10 @@ struct Avx512 {
         return (V16)_mm512_mask_sub_epi16(z, negative, _mm512_setzero_si512(), z);
     }
 
-    static bool any(V16 a) { return _mm512_test_epi16_mask((__m512i)a, (__m512i)a) != 0; }
+    // Lanes of uniform numbers that lie in a tail.
+    static uint32_t far(V16 u) {
+        return _mm512_cmpge_epu16_mask(_mm512_and_si512((__m512i)u, _mm512_set1_epi16(0x7fff)), _mm512_set1_epi16(FAR));
+    }
     // k, and one less, but not below zero, where a < most (both with a sign).
     static V16 less_one(V16 k, V16 a, V16 most) {
         const __mmask32 less = _mm512_cmplt_epi16_mask((__m512i)a, (__m512i)most);

@@ -43,6 +43,13 @@ inline V16 look_up_normals(V16 u) {
     return v;
 }
 
+template <class V16>
+inline uint32_t far_lanes(V16 u) {
+    uint32_t lanes = 0;
+    for (size_t i = 0; i < sizeof(V16) / 2; i++) lanes |= uint32_t((u[i] & 0x7fff) >= FAR) << i;
+    return lanes;
+}
+
 // What stands for tile products where an instruction set has none.
 struct NoTiles {
     static constexpr int natural(int i) { return i; }
@@ -72,7 +79,7 @@ class Engine {
     std::vector<int> live_count_;
     std::vector<int> place_;         // of each digit among the live ones of a tile; behind them if it is all zero
     std::vector<uint16_t> keys_, sigma16_;  // of read noise: (tiles, 4, lanes), (tiles, digits, lanes)
-    std::vector<int64_t> sigma_;
+    std::vector<int32_t> sigma_;
     int64_t block_ = -1;
     int group_ = -1;
     int lanes_ = 0;
@@ -598,8 +605,8 @@ class Engine {
                 for (int l = 0; l < LANES; l++) {
                     const size_t at = (size_t(t) * plan.digits + p) * LANES + l;
                     // A noise of z / NOISE_SIGMA is (z * sigma + 2^14) >> 15 units of RESOLUTION.
-                    sigma_[at] = noise_steps(power[l] * view.noise.variance);
-                    sigma16_[at] = uint16_t(std::min<int64_t>(32767, sigma_[at]));
+                    sigma_[at] = int32_t(noise_steps(power[l] * view.noise.variance));
+                    sigma16_[at] = uint16_t(std::min(32767, sigma_[at]));
                 }
             }
         }
@@ -620,16 +627,16 @@ class Engine {
             left = next;
         }
         even = I::normal(left), odd = I::normal(right);
-        const V16 far = (V16)((left & 0x7fff) >= FAR) | (V16)((right & 0x7fff) >= FAR);
-        if (I::any(far)) far_out(n, k, left, right, even, odd);
+        const uint32_t first = I::far(left), second = I::far(right);
+        if (first | second) far_out(n, k, first, left, 2, even), far_out(n, k, second, right, 3, odd);
     }
 
-    // Those of them that lie in a tail.
-    static void far_out(uint32_t n, const uint16_t* keys, V16 left, V16 right, V16& even, V16& odd) {
-        for (int l = 0; l < N16; l++) {
+    // Those lanes of them that lie in a tail.
+    static void far_out(uint32_t n, const uint16_t* keys, uint32_t lanes, V16 u, uint32_t half, V16& z) {
+        for (; lanes; lanes &= lanes - 1) {
+            const int l = __builtin_ctz(lanes);
             const uint16_t key[4] = {keys[l], keys[LANES + l], keys[2 * LANES + l], keys[3 * LANES + l]};
-            if ((left[l] & 0x7fff) >= FAR) even[l] = uint16_t(far_normal(n + (2u << 30), key, left[l]));
-            if ((right[l] & 0x7fff) >= FAR) odd[l] = uint16_t(far_normal(n + (3u << 30), key, right[l]));
+            z[l] = uint16_t(far_normal(n + (half << 30), key, u[l]));
         }
     }
 
@@ -653,7 +660,7 @@ class Engine {
 
     // Add noise to the sums of one digit.
     void disturb(int t, int c, int plane, int p, float* sums) const {
-        const int64_t* sigma = sigma_.data() + (size_t(t) * plan.digits + p) * LANES;
+        const int32_t* sigma = sigma_.data() + (size_t(t) * plan.digits + p) * LANES;
         for (int h = 0; h < LANES; h += N16) {
             V16 z[2];
             draw(t, c, plane, p / 2, h, z[0], z[1]);

@@ -94,7 +94,8 @@ bool pack_one_word(Plan& p, const Levels& level, const Layer& l) {
     p.rule = Rule::words;
     p.fixed.assign(p.lsb.size(), {});
     for (size_t i = 0; i < p.lsb.size(); i++) {
-        if (!find_word_rule(p.lsb[i] / RESOLUTION, p.offset[i] / RESOLUTION, base, top, double(noise), p.high, p.fixed[i])) return false;
+        const double lsb = p.lsb[i] / RESOLUTION, offset = p.offset[i] / RESOLUTION;
+        if (!find_word_rule(lsb, offset, base, top, double(noise), p.high, p.fixed[i])) return false;
         if (p.fixed[i].left) p.rule = Rule::fine_words;
     }
     return true;
@@ -139,7 +140,10 @@ void pack_floats(Plan& p, const Levels& level) {
 void check_floats(const Plan& p, const Levels& level, const Layer& l) {
     int mask = 0;
     for (int m : p.digit_mask) mask = std::max(mask, m);
-    const double noise = double(most_noise(p, l, mask)) * RESOLUTION / level.unit, exact = EXACT_IN_FLOAT / (l.noise_variance > 0 ? level.unit / RESOLUTION : 1);
+    const double noise = double(most_noise(p, l, mask)) * RESOLUTION / level.unit;
+    const double exact = EXACT_IN_FLOAT / (l.noise_variance > 0 ? level.unit / RESOLUTION : 1);
+    if (noise_steps(double(tallest(p)) * mask * mask * l.noise_variance) > 65535)
+        throw std::invalid_argument("read noise of a sum exceeds 64 levels");
     std::vector<double> sum(p.stored);
     for (int g = 0; g < p.groups; g++)
         for (int s = 0; s < p.planes; s++)

@@ -65,11 +65,7 @@ struct Portable {
     }
     static V16 positive(V16 a) { return a & (V16)(a < 0x8000); }
     static V16 normal(V16 u) { return look_up_normals(u); }
-    static bool any(V16 a) {
-        uint64_t half[2];
-        std::memcpy(half, &a, sizeof half);
-        return half[0] | half[1];
-    }
+    static uint32_t far(V16 u) { return far_lanes(u); }
     static V16 less_one(V16 k, V16 a, V16 most) {
         using S16 = int16_t __attribute__((vector_size(16)));
         return sub_sat(k, (V16)((S16)a < (S16)most) & 1);
