@@ -387,3 +387,10 @@ def test_ranges_fitted_in_turn_lose_less_where_adcs_are_coarse():
             errors.append(float((model(x) - net(x)).square().mean()))
 
     assert errors[1] < errors[0]
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.complex64])
+def test_batches_of_other_numbers_than_the_weights_are_refused(make_chip, dtype):
+    model, _ = to_crossbar(nn.Sequential(nn.Linear(4, 3)), make_chip(), example=torch.ones(2, 4))
+    with pytest.raises(ConversionError, match=f"images of {dtype}; expected torch.float32, as the weights"):
+        calibrate(model, [torch.ones(2, 4, dtype=dtype)])

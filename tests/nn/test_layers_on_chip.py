@@ -364,3 +364,18 @@ def test_a_network_whose_weights_or_example_are_no_numbers_is_refused_before_any
         to_crossbar(norm, make_chip(), example=torch.ones(2, 4))
     with pytest.raises(MappingError, match=r"^example: 8 of 8 numbers are NaN or infinite$"):
         to_crossbar(nn.Sequential(nn.Linear(4, 3)), make_chip(), example=torch.full((2, 4), math.nan))
+
+
+@pytest.mark.parametrize(
+    ("layer", "shape", "message"),
+    [
+        (nn.Linear(4, 3), (2, 5), r"layer 0: input of shape \(2, 5\) has 5 features; expected 4"),
+        (nn.Conv2d(1, 2, 3), (2, 3, 8, 8), r"layer 0: input of shape \(2, 3, 8, 8\) has 3 channels; expected 1"),
+        (nn.Conv1d(2, 2, 3), (2, 1, 8), r"layer 0: input of shape \(2, 1, 8\) has 1 channels; expected 2"),
+    ],
+)
+def test_inputs_of_other_channels_are_refused_by_the_layer(make_chip, layer, shape, message):
+    size = (2, layer.weight.shape[1], *[8] * (layer.weight.dim() - 2))
+    model = on_chip(nn.Sequential(layer), exact(make_chip), torch.rand(size))
+    with pytest.raises(MappingError, match=f"^{message}$"):
+        model(torch.rand(shape))

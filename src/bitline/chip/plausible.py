@@ -52,7 +52,8 @@ class Plausible:
         return units.parse(value, self.unit) if isinstance(value, str) else value
 
     def _check(self, value: float) -> float:
-        if not self.low <= value <= self.high:
+        slack = 1e-9 * abs(value)  # ends are products of decimals, such as 10 ps
+        if not self.low - slack <= value <= self.high + slack:
             hint = self.suggestion(value)
             raise PydanticCustomError(
                 IMPLAUSIBLE,

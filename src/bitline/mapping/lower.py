@@ -115,12 +115,16 @@ def _window(module: nn.Conv1d | nn.Conv2d, input_shape: torch.Size) -> int:
 
 
 def check_batch(module: Lowerable, name: str, shape: torch.Size) -> None:
-    """Raise MappingError where a layer's input has no batch axis, or too many axes."""
+    """Raise MappingError where a layer's input has no batch axis, too many axes, or other channels than the layer's."""
     linear = isinstance(module, nn.Linear)
     axes = 2 if linear else module.weight.dim()
     if len(shape) < axes or (len(shape) > axes and not linear):
         expected = "..., features" if linear else "channels, length" if axes == 3 else "channels, height, width"
         raise MappingError(f"layer {name}: input of shape {tuple(shape)}; expected (batch, {expected})")
+    have, need = (shape[-1], module.in_features) if isinstance(module, nn.Linear) else (shape[1], module.in_channels)
+    if have != need:
+        what = "features" if linear else "channels"
+        raise MappingError(f"layer {name}: input of shape {tuple(shape)} has {have} {what}; expected {need}")
 
 
 def _padding(module: nn.Conv1d | nn.Conv2d) -> list[int]:

@@ -65,8 +65,11 @@ class _Walk:
         """of the images, that are in the network now"""
 
     def __call__(self, what: str) -> None:
-        device = next(iter(crossbar_layers(self.model).values())).weight.device
-        for x in self._shown(self.images.runs(device), what):
+        weight = next(iter(crossbar_layers(self.model).values())).weight
+        for x in self._shown(self.images.runs(weight.device), what):
+            numbers = x.is_floating_point() or x.is_complex()
+            if numbers and x.dtype != weight.dtype and not torch.is_autocast_enabled(x.device.type):
+                raise ConversionError(f"calibrating: images of {x.dtype}; expected {weight.dtype}, as the weights")
             self.share = len(x) / self.images.count
             self.model(x)
 
