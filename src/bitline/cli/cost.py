@@ -68,14 +68,13 @@ def command(
     from bitline.cost.computing import multiplies
     from bitline.cost.model import price
     from bitline.errors import DataError
-    from bitline.files import RECORD
     from bitline.models.files import is_file_spec
 
     if file is not None and not as_json:
         raise DataError(f"{file}: a file is written with --json only")
     check_outputs(file)
     on = target(Path(model), chip, overrides, mapping)
-    if (Path(model) / RECORD).is_file():
+    if _is_run(model):
         given = {"--width": width, "--image-size": image_size, "--in-channels": in_channels, "--classes": classes}
         refuse_beside_run(Path(model), given)
     elif is_file_spec(model) and (width is not None or classes is not None):
@@ -107,6 +106,14 @@ def command(
 command.__doc__ = f"{command.__doc__}\n{EXAMPLES}"
 
 
+def _is_run(model: str) -> bool:
+    """Whether a run directory is meant, be it damaged, rather than a name or a file."""
+    from bitline.files import RECORD
+    from bitline.models import names
+
+    return (Path(model) / RECORD).is_file() or (model not in names() and Path(model).is_dir())
+
+
 def placed_network(
     model: str,
     chip: Chip,
@@ -135,14 +142,13 @@ def placed_network(
 
     from bitline.cost.choose_mapping import resolve
     from bitline.errors import ConversionError
-    from bitline.files import RECORD
     from bitline.mapping.place import place
     from bitline.mapping.strategies import choose
     from bitline.models.files import is_file_spec, load_run, make
     from bitline.network.trace import matmuls, poolings
     from bitline.programming.cells import absent_blocks
 
-    trained = (Path(model) / RECORD).is_file()
+    trained = _is_run(model)
     if trained:
         run = load_run(Path(model), trust_code=trust_code)
         network, image = run.model, (run.record.channels, run.record.image_size, run.record.image_size)

@@ -41,7 +41,7 @@ class Rewrite(BaseModel):
     module: str
     groups: int = Field(default=1, ge=1)
     mix: int = Field(default=0, ge=0)
-    multiplier: int = Field(default=1, ge=1)
+    multiplier: int = Field(default=1, ge=1, le=1024)
     pointwise_first: bool = False
     into: str | None = None
     inputs: int | None = Field(default=None, ge=1)
