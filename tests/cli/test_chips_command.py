@@ -46,6 +46,8 @@ def test_check_says_what_a_chip_offers(tmp_path):
         "  inputs    8 bits, 1 at a time",
         "  sums      0 to 384 levels",
         "  ADC       6 bits, calibrated; lossless from 9 bits; priced by model isaac (one paper's, ISAAC)",
+        "  no effect adc.percentile, inputs.percentile, mitigation.tolerance",
+        "            (other values of one of these change neither what a small network answers nor its cost)",
     ]
     settings = ["weights.encoding=pair", "crossbar.active_rows=32", "cell.leak=kept", "dac.bits=2"]
     told = run(app, ["chips", "check", str(file), *(part for s in settings for part in ("--set", s))]).stdout

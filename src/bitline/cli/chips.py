@@ -79,10 +79,18 @@ def show(
 
 @app.command()
 def check(chip: Name, overrides: Overrides = None) -> None:
-    """Say what a chip offers, or everything that is wrong with it."""
+    """Say what a chip offers and which keys do nothing, or everything that is wrong with it."""
     from bitline.chip import load
 
-    typer.echo("\n".join(offers(load(chip, overrides or ()))))
+    described = load(chip, overrides or ())
+    typer.echo("\n".join(offers(described)))
+    from bitline.evaluate.idle_keys import idle_keys
+
+    if idle := idle_keys(described):
+        typer.echo(f"  no effect {', '.join(idle)}")
+        typer.echo(
+            "            (other values of one of these change neither what a small network answers nor its cost)"
+        )
 
 
 def offers(chip: Chip) -> list[str]:
