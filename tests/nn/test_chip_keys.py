@@ -1,4 +1,4 @@
-"""No key of a chip is without effect: each changes answers, or is one of those that only cost."""
+"""No key of a chip is without effect: each changes answers, or changes nothing but costs on some chip."""
 
 from collections.abc import Iterator
 from functools import cache
@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from bitline import load_chip
 from bitline.chip.description import Chip
 from bitline.chip.records import Record
-from bitline.nn import calibrate, program, to_crossbar
+from bitline.cost.model import price
+from bitline.nn import calibrate, placement, program, to_crossbar
 
 BASE = ("adc.bits=3", "crossbar.rows=32", "crossbar.active_rows=16", "crossbar.cols=64", "cell.programming=ideal")
 WRITES = ("cell.programming={kind='lognormal', sigma=0.1}",)
@@ -175,3 +176,21 @@ def test_a_key_that_only_costs_changes_no_bit_of_an_answer(key):
     change = {**COST_ONLY, **WORDS}[key]
     assert load_chip("rram-22nm", [*BASE, change]) != load_chip("rram-22nm", BASE)
     assert torch.equal(answer(*EVERYTHING, change), answer(*EVERYTHING))
+
+
+@cache
+def costs(preset: str, *overrides: str) -> tuple[float, float, float]:
+    """Energy, latency and area of a network on several tiles."""
+    net, x = (
+        nn.Sequential(nn.Conv2d(3, 16, 3), nn.ReLU(), nn.Flatten(), nn.Linear(1024, 64)).eval(),
+        torch.rand(1, 3, 10, 10),
+    )
+    small = ("system.crossbars_per_macro=2", "system.macros_per_tile=2", *overrides)
+    cost = price(placement(to_crossbar(net, load_chip(preset, small), example=x).model))
+    return cost.energy_J, cost.latency_s, cost.area_m2
+
+
+@pytest.mark.parametrize("key", COST_ONLY)
+def test_a_key_that_only_costs_costs_on_some_chip(key):
+    presets = ("rram-22nm", "example-128", "isaac-32nm")
+    assert any(costs(preset, COST_ONLY[key]) != costs(preset) for preset in presets)
