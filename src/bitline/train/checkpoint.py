@@ -94,7 +94,7 @@ def check_finite(tensors: Any, where: str) -> None:
             raise DataError(f"{where}: {count} of {tensor.numel()} values of {name} are not finite")
 
 
-_MAY_BE_NAN = ("input_scale",)
+_MAY_BE_NAN = ("input_scale", "adc_lsb", "adc_offset")
 """buffers of layers on a chip that are NaN until they are known"""
 
 
