@@ -71,3 +71,17 @@ OPTIONS: list[tuple[tuple[str, ...], Outcome]] = [
 @pytest.mark.parametrize(("arguments", "expected"), OPTIONS, ids=label)
 def test_an_option(run: Path, arguments: tuple[str, ...], expected: Outcome):
     holds(expected, *(run if argument == "RUN" else argument for argument in arguments))
+
+
+def test_a_result_that_cannot_take_its_place_leaves_nothing_beside_it(run: Path, tmp_path: Path):
+    (tmp_path / "place").mkdir()
+    holds(Refused("it is a folder"), *COST, "--json", tmp_path / "place")
+    assert [path.name for path in tmp_path.iterdir() if path.name != "cache"] == ["place"]
+    assert list((tmp_path / "place").iterdir()) == []
+
+
+def test_exported_files_are_readable_by_all(run: Path, tmp_path: Path):
+    holds(Accepted(), "export", run, "--to", "conductances", "--out", tmp_path / "cells", "--calibration-images", "16")
+    written = [path for path in (tmp_path / "cells").rglob("*") if path.is_file()]
+    assert len(written) > 1
+    assert {path.stat().st_mode & 0o777 for path in written} == {0o644}

@@ -108,6 +108,7 @@ class Cell(Record):
     ] = 12.0
     """cell area in squared feature sizes"""
     access_resistance: Ohm = 0.0
+    """of a transistor in series; it lowers the energy of a read, and not what a cell adds to its bitline"""
     programming: Annotated[Programming, by_name] = Ideal()
     faults: Faults = Faults()
     read_noise: Annotated[ReadNoise, by_name] = NoReadNoise()

@@ -1,5 +1,7 @@
 """Trained weights from safetensors files, taken for what they say they are, or refused."""
 
+import logging
+from collections.abc import Iterator
 from itertools import chain
 from pathlib import Path
 
@@ -9,10 +11,14 @@ from torch.nn.parameter import is_lazy
 
 from bitline.errors import DataError
 
+log = logging.getLogger(__name__)
+
 FLOATING = {"F16", "BF16", "F32", "F64"}
 """types that real weights may have; each becomes the type that the network has"""
 WHOLE = {"I8", "U8", "I16", "U16", "I32", "U32", "I64", "U64"}
 """types that counters may have"""
+TINY, OUTLIER = 1e-30, 1e6
+"""weights so small, or so many times their median, are remarked on; assumed"""
 _WORDS = {"BOOL": "truth values", "C64": "complex numbers", **dict.fromkeys(WHOLE, "integers without a scale")}
 
 
@@ -45,6 +51,22 @@ def load_weights(model: nn.Module, path: Path | str) -> None:
         reason = " ".join(str(error).split())
         raise DataError(f"{path} does not fit {type(model).__name__}: {reason[:400]}") from error
     check_finite(model, str(path))
+    for remark in remarks(model):
+        log.warning("%s: %s", path, remark)
+
+
+def remarks(model: nn.Module) -> Iterator[str]:
+    """Say which weights are numbers that no training leaves: all zero, all tiny, or one beyond all others."""
+    for name, tensor in model.named_parameters():
+        if tensor.dim() < 2 or tensor.is_meta or is_lazy(tensor) or not tensor.numel():
+            continue
+        sizes = tensor.detach().abs().flatten()
+        most = float(sizes.max())
+        middle = float(sizes[sizes > 0].median()) if most else 0.0
+        if most < TINY:
+            yield f"{name} is {'zero everywhere' if most == 0 else f'nowhere above {most:.2g}'}"
+        elif most > OUTLIER * middle:
+            yield f"{name} has a weight of {most:.3g} beside a median of {middle:.3g}; one scale cannot hold both"
 
 
 def check_finite(model: nn.Module, where: str) -> None:
