@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from bitline.cost.adc import MODELS, WIDTHS, Model, adc_cost
@@ -18,6 +18,7 @@ from bitline.cost.result import AdcEstimate, Cost, LayerCost
 from bitline.cost.sram import sram
 from bitline.cost.table import CostTable, load
 from bitline.errors import MappingError
+from bitline.units import pretty
 
 if TYPE_CHECKING:  # bitline.mapping imports torch, which pricing does not need
     from bitline.chip.description import Chip
@@ -73,7 +74,34 @@ def price(
     priced: dict[Model, _Priced] = {m: _Priced(placement, events, table, m) for m in _models(chip, table)}
     estimates: dict[Model, AdcEstimate] = {model: each.estimate() for model, each in priced.items()}
     data: Data = "fixed" if fixed else "assumed" if densities is None else "measured"
-    return priced[chip.adc.model].cost(data, estimates, notes(placement, table, data, lacking))
+    said = notes(placement, table, data, lacking)
+    if data == "assumed":
+        said = (_fewer_ones(placement, events, priced[chip.adc.model]), *said)
+    return priced[chip.adc.model].cost(data, estimates, said)
+
+
+PUBLISHED_ONES = 0.138
+"""Share of input bits that are one in VGG-8 on CIFAR-10, 8 bits (DNN+NeuroSim V1.3, the run of its cost table)"""
+
+
+def _fewer_ones(placement: Placement, events: Sequence[Events], priced: _Priced) -> str:
+    """Say what is assumed of the data, and what the energy is where fewer bits are one."""
+    fewer = [
+        replace(
+            was, **{name: getattr(now, name) for name in ("driven_wordlines", "driven_cells", "driven_conductance")}
+        )
+        for layer, was in zip(placement.layers, events, strict=True)
+        for now in (count(layer, assumed(layer, PUBLISHED_ONES)),)
+    ]
+    energy = math.fsum(
+        value
+        for each, time in zip(fewer, priced.times, strict=True)
+        for value in _energy(each, priced.prices, priced.leakage, time).values()
+    )
+    return (
+        "bit densities are assumed: half of the input bits are one, cells are at their middle level; with "
+        f"{PUBLISHED_ONES:g} of the bits one, as in NeuroSim's VGG-8, the energy is {pretty(energy, 'J')}"
+    )
 
 
 def _hops(placement: Placement) -> float:

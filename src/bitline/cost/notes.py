@@ -23,7 +23,7 @@ Data = Literal["measured", "assumed", "fixed"]
 
 _DATA: dict[Data, tuple[str, ...]] = {
     "measured": (),
-    "assumed": ("bit densities are assumed: half of the input bits are one, cells are at their middle level",),
+    "assumed": (),  # what it would be otherwise takes prices: `bitline.cost.model`
     "fixed": ("data are ignored: every wordline is driven in every cycle, cells are at their middle level",),
 }
 
@@ -34,7 +34,7 @@ _ADC_NODE = {"isaac": 32 * nm, "zigzag": 28 * nm}
 def notes(placement: Placement, table: CostTable, data: Data, lacking: Sequence[Spill]) -> tuple[str, ...]:
     """Say what was assumed, scaled or left out."""
     chip = placement.chip
-    lines = [*_DATA[data], *_scaled(chip, table), *_elsewhere(table), *_adc(placement, table)]
+    lines = [*_DATA[data], *_scaled(chip, table), *_compared(chip, table), *_elsewhere(table), *_adc(placement, table)]
     lines += [*_surroundings(placement), *_spilled(chip, lacking)]
     if not cells_by_conductance(chip, table, chip.adc.model):
         inside = ", inside its conversions" if table.cell_energy.within == "adc_energy" else ""
@@ -46,6 +46,20 @@ def notes(placement: Placement, table: CostTable, data: Data, lacking: Sequence[
     if silent:
         lines.append(f"number of inputs unknown, so that their arrival is not priced: {', '.join(silent)}")
     return tuple(lines + _mapping(placement))
+
+
+def _compared(chip: Chip, table: CostTable) -> list[str]:
+    """Say what the table is known to miss, and where the chip lies outside of what it was compared with."""
+    lines = [f"table {table.name}: {table.caution}"] if table.caution else []
+    for limit in table.limits:
+        value = limit.value(chip)
+        of_adc = limit.key in ("adc.bits", "adc.columns_per_adc")
+        if limit.low * (1 - 1e-6) <= value <= limit.high * (1 + 1e-6) or (of_adc and chip.adc.model != "table"):
+            continue
+        low, high, given = (pretty(v, "m") if limit.key == "node" else f"{v:g}" for v in (limit.low, limit.high, value))
+        compared = low if low == high else f"{low} to {high}"
+        lines.append(f"{limit.key} = {given}, and table {table.name} was compared at {compared}: {limit.beyond}")
+    return lines
 
 
 def _elsewhere(table: CostTable) -> list[str]:

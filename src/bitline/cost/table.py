@@ -65,6 +65,25 @@ Time = Annotated[Entry, _in("s")]
 FaradPerMetre = Annotated[Entry, _in("F/m")]
 
 
+class Limit(Record):
+    """Up to where a table was compared with something else."""
+
+    key: str
+    """of a chip, dotted"""
+    low: float
+    """SI, as the chip has it"""
+    high: float
+    beyond: str
+    """what is known outside"""
+
+    def value(self, chip: Chip) -> float:
+        """Value of the chip's key."""
+        found: Any = chip
+        for part in self.key.split("."):
+            found = getattr(found, part)
+        return float(found)
+
+
 class CostTable(Record):
     """Energy, area and leakage of every event and circuit in one technology."""
 
@@ -81,6 +100,11 @@ class CostTable(Record):
     """conversions a second of that ADC; several take turns at more. Of no use beside adc_time"""
     bus_wires: Count = 256
     """wires of the bus that bus_area describes; assumed where absent. Its area goes with the wires"""
+
+    caution: str = ""
+    """what a reader of any figure must know, beside what the entries say"""
+    limits: tuple[Limit, ...] = ()
+    """where the table was compared; a chip outside is priced all the same, and the notes say so"""
 
     adc_energy: Joule
     """of one conversion"""
