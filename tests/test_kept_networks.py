@@ -35,7 +35,7 @@ def test_a_kept_network_has_the_tensors_that_its_file_lists(run):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
-def test_kept_networks_on_chips_answer_what_they_answered_before_the_package_was_rearranged(case):
+def test_kept_networks_on_chips_answer_what_they_answered(case):
     kept = oracle()
 
     for seed, logits in CASES[case].logits(kept["images"]).items():
