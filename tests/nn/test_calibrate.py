@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from bitline import load_chip
 from bitline.chip.adc import Adc
-from bitline.errors import ConversionError
+from bitline.errors import ConversionError, MappingError
 from bitline.mapping.encode import encode
 from bitline.mapping.lower import Matmul
 from bitline.mapping.place import dense
@@ -67,7 +67,7 @@ def test_calibration_leaves_weights_modes_and_programmed_chips_alone(make_chip):
 def test_a_failing_batch_leaves_the_modes_as_they_were(make_chip):
     model, batches = network(make_chip)
     model.train()
-    with pytest.raises(RuntimeError):
+    with pytest.raises(MappingError, match="has 3 channels; expected 2"):
         calibrate(model, [batches[0], torch.randn(1, 3, 6, 6)])
     assert model.training
     assert {layer.mode for layer in crossbar_layers(model).values()} == {"chip"}
