@@ -179,3 +179,15 @@ def test_nothing_is_left_beside_a_file_that_could_not_take_its_place(tmp_path, m
             with pytest.raises((ExportError, KeyboardInterrupt)):
                 files.write_text(tmp_path / "x", "new")
         assert list(tmp_path.iterdir()) == []
+
+
+def test_what_a_killed_process_left_beside_an_output_goes_when_it_is_written_again(tmp_path):
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    left, other = (tmp_path / f".a.json.{pid}.0123abcd.tmp" for pid in (gone.pid, os.getpid()))
+    left.touch()
+    other.touch()
+
+    files.probe(tmp_path / "a.json")
+
+    assert [path.name for path in tmp_path.iterdir()] == [other.name]

@@ -1,6 +1,7 @@
 """Files that are whole or absent, JSON objects, tensors, and the names of what a run directory holds."""
 
 import errno
+import glob
 import json
 import logging
 import math
@@ -90,6 +91,9 @@ def probe(path: Path) -> None:
     place, whole = _place(path)
     made: list[Path] = []
     try:
+        for left in place.parent.glob(f".{glob.escape(place.name)}.*.tmp"):
+            if not _runs(left.name.split(".")[-3]):
+                left.unlink(missing_ok=True)  # by a process that was killed while it wrote
         made = [folder for folder in place.parents if not folder.exists()]
         place.parent.mkdir(parents=True, exist_ok=True)
         if whole:
@@ -116,6 +120,17 @@ def _place(path: Path) -> tuple[Path, bool]:
     except (OSError, ValueError) as error:  # a name too long, or none
         reason = error.strerror if isinstance(error, OSError) else error
         raise ExportError(f"cannot write {shown(str(path), 200)}: {reason}") from error
+
+
+def _runs(process: str) -> bool:
+    """Tell whether a process of this machine, by its number, is there."""
+    try:
+        os.kill(int(process), 0)
+    except (ProcessLookupError, ValueError, OverflowError):
+        return False
+    except PermissionError:
+        return True
+    return True
 
 
 def _part(place: Path) -> Path:

@@ -48,6 +48,8 @@ COMMANDS: dict[str, Sequence[str]] = {
 RESUMED = tuple(name for name in COMMANDS if name != "evaluate")
 TIMES = ("seconds", "cpu_seconds", "timing", "training_s", "commit", "commits")
 """what may differ"""
+IMPORTS = 2.0
+"""seconds of the processor before a command begins, about"""
 LONGEST = 600
 """seconds that a command may take"""
 
@@ -58,7 +60,7 @@ class Undisturbed:
 
     Args:
         folder: that holds it.
-        seconds: from the first sign of work to its end.
+        seconds: of the processor from the first sign of work to its end.
     """
 
     folder: Path
@@ -101,11 +103,10 @@ def undisturbed(name: str, out: Path) -> Undisturbed:
         shutil.rmtree(folder, ignore_errors=True)
         process = _start(name, folder, base(out), resume=False)
         _wait_for(folder, process)
-        began = time.monotonic()
-        _, said = process.communicate(timeout=LONGEST)
+        spent = _work(process, LONGEST)
         if process.returncode:
-            raise RuntimeError(f"{name} does not run at all: {said}")
-        times.write_text(json.dumps({"seconds": time.monotonic() - began}))
+            raise RuntimeError(f"{name} does not run at all: {_said(folder)}")
+        times.write_text(json.dumps({"seconds": spent}))
     return Undisturbed(folder, json.loads(times.read_text())["seconds"])
 
 
@@ -122,24 +123,22 @@ def kill(name: str, number: int, whole: Undisturbed, out: Path, *, seed: int = 0
         share = drawn.random()
         process = _start(name, folder, out / "base", resume=name in RESUMED and bool(statuses))
         working = _wait_for(folder, process)
-        with_time = share * whole.seconds
-        try:
-            process.wait(with_time)
-        except subprocess.TimeoutExpired:
+        _work(process, share * whole.seconds)
+        if process.poll() is None:
             process.send_signal(which)
-        _, said = process.communicate(timeout=LONGEST)
+        statuses.append(process.wait(LONGEST))
         signals.append((which.name, share))
-        statuses.append(process.returncode)
-        wrong += _of_signal(which, process.returncode, said, working=working)
+        done = _complete(name, folder)  # what comes in the last moments of a process finds Python gone
+        wrong += _of_signal(which, process.returncode, _said(folder), working=working and not done)
     process = _start(name, folder, out / "base", resume=name in RESUMED)
-    _, said = process.communicate(timeout=LONGEST)
-    statuses.append(process.returncode)
+    statuses.append(process.wait(LONGEST))
     if process.returncode:
-        wrong.append(f"the resume ends with {process.returncode}: {said[-500:]}")
+        wrong.append(f"the resume ends with {process.returncode}: {_said(folder)[-500:]}")
     else:
         wrong += list(compare(folder, whole.folder))
     if not wrong:
         shutil.rmtree(folder, ignore_errors=True)
+        _log(folder).unlink(missing_ok=True)
     return Kill(name, number, signals, statuses, wrong)
 
 
@@ -198,15 +197,49 @@ def _without_times(content: Any) -> Any:
     return [_without_times(each) for each in content] if isinstance(content, list) else content
 
 
-def _start(name: str, folder: Path, network: Path, *, resume: bool) -> "subprocess.Popen[str]":
+def _start(name: str, folder: Path, network: Path, *, resume: bool) -> "subprocess.Popen[bytes]":
+    if name not in RESUMED:
+        folder.mkdir(parents=True, exist_ok=True)
     arguments = [each.replace("OUT", str(folder)).replace("BASE", str(network)) for each in COMMANDS[name]]
     return subprocess.Popen(
         _command([*arguments, *(["--resume"] if resume else [])]),
         stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
+        stderr=_log(folder).open("wb"),
         env=_environment(),
     )
+
+
+def _log(folder: Path) -> Path:
+    """Where a process that works in a folder says something."""
+    return folder.with_name(f"{folder.name}.log")
+
+
+def _said(folder: Path) -> str:
+    return _log(folder).read_text(errors="replace")
+
+
+def _complete(name: str, folder: Path) -> bool:
+    """Tell whether all results are there."""
+    last = {"study": "study.html", "evaluate": "evaluation.json"}.get(name, RUN_MANIFEST)
+    return (folder / last).is_file()
+
+
+def _work(process: "subprocess.Popen[bytes]", seconds: float) -> float:
+    """Let a process work for some seconds of the processor, or to its end, and return those that it took."""
+    began = spent = _spent(process)
+    while process.poll() is None and spent - began < seconds:
+        time.sleep(0.01)
+        spent = max(spent, _spent(process))
+    return spent - began
+
+
+def _spent(process: "subprocess.Popen[bytes]") -> float:
+    """Seconds of the processor that a process has taken; those of the clock where the system does not say."""
+    try:
+        fields = Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    except (OSError, IndexError):
+        return 0.0 if Path("/proc/self/stat").exists() else time.monotonic()
 
 
 def _command(arguments: Sequence[str]) -> list[str]:
@@ -217,13 +250,14 @@ def _environment() -> dict[str, str]:
     return {**os.environ, "OMP_NUM_THREADS": "1"}
 
 
-def _wait_for(folder: Path, process: "subprocess.Popen[str]") -> bool:
-    """Wait until a process has begun to work in its folder; False where it ended before."""
-    before = folder.exists()
-    deadline = time.monotonic() + (4 if before else LONGEST)  # of a resume nothing is seen
-    while process.poll() is None and time.monotonic() < deadline and (before or not folder.exists()):
-        time.sleep(0.02)
-    return process.poll() is None and not before
+def _wait_for(folder: Path, process: "subprocess.Popen[bytes]") -> bool:
+    """Wait until a process has begun to work in its folder; False where that cannot be seen, or it ended before."""
+    if folder.exists():
+        _work(process, IMPORTS)
+        return False
+    while process.poll() is None and not folder.exists():
+        time.sleep(0.01)
+    return process.poll() is None
 
 
 def table(kills: Sequence[Kill]) -> str:

@@ -15,6 +15,9 @@ INTERRUPTED, TERMINATED = 130, 143
 class Terminated(KeyboardInterrupt):
     """SIGTERM, which ends a command as Ctrl-C does."""
 
+    said = False
+    """whether it was told how to go on"""
+
 
 @contextmanager
 def stoppable(advice: str) -> Generator[None]:
@@ -27,6 +30,8 @@ def stoppable(advice: str) -> Generator[None]:
         yield
     except KeyboardInterrupt as stop:
         typer.echo(f"stopped; {advice}", err=True)
+        if isinstance(stop, Terminated):
+            stop.said = True
         raise typer.Exit(TERMINATED if isinstance(stop, Terminated) else INTERRUPTED) from None
 
 
@@ -36,18 +41,20 @@ def terminable() -> Generator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    told: list[int] = []
+    told: list[Terminated] = []
 
-    def on_terminate(number: int, _: FrameType | None) -> None:
+    def on_terminate(_: int, __: FrameType | None) -> None:
         if not told:
-            told.append(number)
-            raise Terminated
+            told.append(Terminated())
+            raise told[0]
 
     before = signal.signal(signal.SIGTERM, on_terminate)
     try:
         yield
     except SystemExit:
         if told:
+            if not told[0].said:  # before the work began, or after it was done
+                typer.echo("stopped; the same command goes on, or begins again", err=True)
             raise SystemExit(TERMINATED) from None
         raise
     finally:

@@ -77,7 +77,7 @@ def load(path: Path, map_location: Any = None) -> dict[str, Any]:
 
 
 def check_finite(tensors: Any, where: str) -> None:
-    """Refuse weights that are not finite; buffers may be, where they stand for what is not known.
+    """Refuse weights that are not finite; ranges of layers on a chip may be, which are NaN until they are known.
 
     Args:
         tensors: by name.
