@@ -44,7 +44,7 @@ def idle_keys(chip: Chip) -> list[str]:
 
     Returns:
         Dotted keys, for example ``"adc.sample_rate"``. A key of which no other value is allowed is not among them, and
-        none is where the chip cannot answer.
+        none is where the chip cannot answer or be priced.
     """
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # more of them only wait for each other on layers as small as this
@@ -56,7 +56,7 @@ def idle_keys(chip: Chip) -> list[str]:
 
 def _idle(chip: Chip) -> Iterator[str]:
     priced, answered = _costs(chip), _answers(chip)
-    if answered is None:
+    if priced is None or answered is None:
         return
     for key, changed in variants(chip):
         if not changed or any(_costs(variant) not in (priced, None) for variant in changed):
