@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from bitline import data as datasets
+from bitline.cli.stop import Terminated, terminable
 from bitline.errors import DataError
 from bitline.evaluate import run as evaluate_run
 from bitline.files import CONFIG, RECORD, WEIGHTS, probe, read_json, write_json
@@ -308,6 +309,22 @@ def test_sigterm_ends_a_training_with_143_and_a_line_and_it_can_be_resumed(tmp_p
     assert "Traceback" not in said
     train(settings(tmp_path / "run"), if_exists="resume")
     assert (tmp_path / "run" / WEIGHTS).read_bytes() == (run / WEIGHTS).read_bytes()
+
+
+def test_sigterm_that_comes_while_an_object_ends_is_not_lost():
+    class Ends:
+        def __del__(self):
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(0)
+
+    def work() -> None:
+        Ends()
+        time.sleep(10)
+
+    began = time.monotonic()
+    with pytest.raises(Terminated), terminable():
+        work()
+    assert time.monotonic() - began < 5
 
 
 @pytest.mark.slow

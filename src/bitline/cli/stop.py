@@ -1,5 +1,6 @@
 """Ctrl-C and SIGTERM: what was measured stays, one line says how to go on."""
 
+import os
 import signal
 import threading
 from collections.abc import Generator
@@ -35,6 +36,15 @@ def stoppable(advice: str) -> Generator[None]:
         raise typer.Exit(TERMINATED if isinstance(stop, Terminated) else INTERRUPTED) from None
 
 
+def _swallows(frame: FrameType | None) -> bool:
+    """Tell whether Python would ignore what is raised here: within the end of an object."""
+    while frame is not None:
+        if frame.f_code.co_name == "__del__":
+            return True
+        frame = frame.f_back
+    return False
+
+
 @contextmanager
 def terminable() -> Generator[None]:
     """Turn the first SIGTERM into `Terminated`; whatever becomes of that, the exit status is that of the signal."""
@@ -43,10 +53,16 @@ def terminable() -> Generator[None]:
         return
     told: list[Terminated] = []
 
-    def on_terminate(_: int, __: FrameType | None) -> None:
-        if not told:
-            told.append(Terminated())
-            raise told[0]
+    def on_terminate(number: int, frame: FrameType | None) -> None:
+        if told:
+            return
+        if _swallows(frame):
+            again = threading.Timer(0.05, os.kill, (os.getpid(), number))
+            again.daemon = True
+            again.start()
+            return
+        told.append(Terminated())
+        raise told[0]
 
     before = signal.signal(signal.SIGTERM, on_terminate)
     try:
