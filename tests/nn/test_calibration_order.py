@@ -111,3 +111,17 @@ def test_the_largest_input_is_the_end_of_a_range_of_the_maximum():
     model = to_crossbar(nn.Sequential(nn.Linear(12, 3)), load_chip("rram-22nm", ["inputs.calibration=max"])).model
     calibrate(model, [x])
     assert float(model[0].ranges.input_scale) == float(x.max()) / 255
+
+
+def test_a_loader_may_fill_one_tensor_again_and_again():
+    batches = [torch.rand(4, 3), torch.rand(4, 3)]
+
+    def refilled():
+        buffer = torch.empty(4, 3)
+        for batch in batches:
+            yield buffer.copy_(batch)
+
+    def content(found: images.Batches) -> Tensor:
+        return torch.cat(list(images.Images(found).runs(torch.device("cpu"))))
+
+    assert torch.equal(content(refilled()), content(batches))

@@ -35,7 +35,7 @@ class Images:
         for x in _tensors(batches):
             self.count += len(x)
             size += x.nbytes
-            held.append(x)
+            held.append(x.clone())  # loaders may fill one tensor again and again
             if size > HELD_BYTES:
                 held.clear()
         self._parts = max(1, math.ceil(size / HELD_BYTES))
