@@ -2,6 +2,7 @@
 
 import io
 import math
+from dataclasses import replace
 from functools import cache
 
 import pytest
@@ -13,6 +14,7 @@ from bitline import chip as chips
 from bitline import data as datasets
 from bitline.errors import ChipError, DataError
 from bitline.evaluate import Evaluation, Settings, accuracy, cheapest, evaluate, load, put_on_chip, stages, sweep
+from bitline.evaluate.run import calibration_batches
 from bitline.report import html, print_evaluation
 from evaluation_files import check
 
@@ -195,6 +197,16 @@ def test_accuracy_does_not_depend_on_the_batch_size():
 def test_settings_that_make_no_sense_are_refused(key: str):
     with pytest.raises(DataError, match=f"{key} is 0; allowed: 1 or more"):
         Settings(**{key: 0})
+
+
+def test_where_there_are_fewer_training_images_than_by_default_all_set_the_ranges_and_it_says_so(caplog):
+    few = replace(digits(), train_images=digits().train_images[:70], train_labels=digits().train_labels[:70])
+    with caplog.at_level("INFO", logger="bitline"):
+        batches = calibration_batches(few, Settings())
+    assert sum(map(len, batches)) == 70
+    assert "all 70 training images set the ranges, not 256" in caplog.text
+    with pytest.raises(DataError, match="calibration_images is 71; allowed: 1 to 70"):
+        calibration_batches(few, Settings(calibration_images=71))
 
 
 def test_a_sweep_over_an_unknown_key_is_refused():

@@ -1,5 +1,6 @@
 """One network on many programmed chips: accuracy with spread, loss by cause, cost, layer by layer."""
 
+import logging
 import time
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
@@ -33,8 +34,13 @@ from bitline.nn.convert import ConversionReport
 from bitline.nn.range_training import load_ranges
 from bitline.train.hardware import git_commit
 
+log = logging.getLogger(__name__)
 CALIBRATION_BATCH = 64
 """images at once; a constant, since which partial sums are counted depends on it"""
+
+
+CALIBRATION_IMAGES = 256
+"""by default; all where there are fewer"""
 
 
 @dataclass(frozen=True)
@@ -46,7 +52,7 @@ class Settings:
         seed: of the first chip; the others follow.
         images: test images, from the first; all where absent.
         batch_size: images at once; no influence on any result but that of the `batch_minmax` policy.
-        calibration_images: training images that set the input and ADC ranges.
+        calibration_images: training images that set the input and ADC ranges; by default all where there are fewer.
         in_turn: fit the ADC ranges of one layer after the other, see `bitline.nn.calibrate`.
         bias_correction: set the biases of each programmed chip on these images, see `bitline.nn.bias_correction`.
         diagnose_images: test images for the layer-by-layer statistics.
@@ -58,7 +64,7 @@ class Settings:
     seed: int = 0
     images: int | None = None
     batch_size: int = 64
-    calibration_images: int = 256
+    calibration_images: int = CALIBRATION_IMAGES
     in_turn: bool = False
     bias_correction: bool = False
     diagnose_images: int = 16
@@ -88,6 +94,8 @@ class Settings:
             ("calibration_images", "training", len(data.train_images)),
         ):
             count = getattr(self, name)
+            if (name, count) == ("calibration_images", CALIBRATION_IMAGES):
+                continue
             if count is not None and not 1 <= count <= there:
                 raise DataError(f"{name} is {count}; allowed: 1 to {there}, the {split} images of {data.title}")
 
@@ -230,7 +238,9 @@ def _calibrate(model: nn.Module, data: DataSet, settings: Settings) -> None:
 def calibration_batches(data: DataSet, settings: Settings) -> list[Tensor]:
     """First training images, normalized, in batches."""
     settings.check(data)
-    count = settings.calibration_images
+    count = min(settings.calibration_images, len(data.train_images))
+    if count < settings.calibration_images:
+        log.info("all %d training images set the ranges, not %d", count, settings.calibration_images)
     return [x for x, _ in data.batches("train", batch_size=CALIBRATION_BATCH, limit=count)]
 
 

@@ -90,7 +90,7 @@ class Search:
     origin: Run
 
     def __post_init__(self) -> None:
-        count = self.config.structure_images
+        count = min(self.config.structure_images, len(self.data.train_images))
         self.batches = [x for x, _ in self.data.batches("train", batch_size=CALIBRATION_BATCH, limit=count)]
         shapes = matmuls(self.origin.model, self.batches[0].shape[1:])
         height = self.chip.crossbar.active_rows

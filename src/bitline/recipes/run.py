@@ -104,7 +104,7 @@ def _check_settings(config: Recipe, data: DataSet) -> None:
     count = len(data.train_images)
     for name in ("structure_images", "proxy_images"):
         given = getattr(config, name, 0)
-        if given > count:
+        if given > count and name in config.model_fields_set:
             raise DataError(f"{name} is {given}; allowed: 1 to {count}, the training images of {data.title}")
 
 
@@ -135,7 +135,8 @@ def _restructure(stages: Stages, config: NewStructure, origin: Run) -> Path:
     folder, data = stages.out / START, stages.data
     if not finished_training(folder):
         stages.say(f"restructuring: {config.name()}")
-        batches = [x for x, _ in data.batches("train", batch_size=CALIBRATION_BATCH, limit=config.structure_images)]
+        count = min(config.structure_images, len(data.train_images))
+        batches = [x for x, _ in data.batches("train", batch_size=CALIBRATION_BATCH, limit=count)]
         new = restructure(origin.model, batches, stages.chip, config)
         stages.say(str(new.report))
         record = origin.record.model_copy(update={"rewrites": (*origin.record.rewrites, *new.rewrites)})
