@@ -158,6 +158,45 @@ def test_a_buffer_of_two_kib_holds_a_quarter_of_three_rows_and_the_rest_goes_off
     assert price(at([layer], load("rram-22nm"), 16)).energy_parts["off_chip"] == 0
 
 
+CHANNEL = 12.8e9 * 8
+"""bits a second of memory off the chip"""
+SIX = [conv(f"m{i}", 128, 128, 32) for i in range(6)]
+MOVED = (6 - 4 * 2 * 8192 / NEED) * (1024 * 1152 * 8 + 128 * 1024 * 8)
+"""bits that all of them, in four tiles with buffers of 2 KiB, move off and onto the chip"""
+
+
+def test_layers_of_a_pipeline_share_the_channel_off_the_chip():
+    cost = price(at(SIX, load("rram-22nm"), 2))
+    assert cost.energy_parts["off_chip"] == pytest.approx(MOVED * 20.3e-12)
+    assert cost.interval_s == pytest.approx(MOVED / CHANNEL, rel=1e-3)
+    assert cost.interval_s > max(layer.latency_s for layer in cost.layers)
+    assert any("over one channel of 12.8 GB/s for all layers" in note for note in cost.notes)
+    fits = price(at(SIX, load("rram-22nm"), 64))
+    assert fits.interval_s == max(layer.latency_s for layer in fits.layers)
+
+
+def test_copies_of_a_layer_share_the_channel_off_the_chip():
+    (layer,) = price(at(SIX[:1], replace(load("rram-22nm"), "system.copies=64"), 2)).layers
+    assert layer.events.off_chip_bits > 0
+    assert layer.latency_s >= layer.events.off_chip_bits / CHANNEL
+
+
+@pytest.mark.parametrize("chip", ["rram-22nm", "isaac-32nm"])
+def test_ports_of_a_buffer_beyond_the_widest_are_paid_for(chip):
+    one, two, many = (
+        price(at(SIX[:1], replace(load(chip), "system.tiles=100", f"system.bus_bits={wires}"), 64))
+        for wires in (256, 257, 1024)
+    )
+    assert two.area_parts["buffer"] == pytest.approx(2 * one.area_parts["buffer"])
+    assert many.area_parts["buffer"] == pytest.approx(4 * one.area_parts["buffer"])
+    if chip == "rram-22nm":
+        buffers = 100 * 9.621e-6  # CACTI: 64 KiB at 22 nm, port of 256 bits
+        assert many.leakage_W - one.leakage_W == pytest.approx(3 * buffers)
+    said = "system.bus_bits = 1024: buffers have 4 ports of 256 bits, each with the area and the leakage of a whole"
+    assert any(note.startswith(said) for note in many.notes)
+    assert not any("ports of" in note for note in one.notes)
+
+
 def test_memory_off_the_chip_takes_the_time_of_its_channel_where_reads_do_not_hide_it():
     layer = Matmul("m", "linear", 100_000, 1, positions=10, inputs=1_000_000, window=100_000)
     placement = at([layer], load("rram-22nm"), 2)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from bitline.chip.description import Chip
 from bitline.cost.adc import SAR_CAPACITOR, Model, adc_cost
 from bitline.cost.digital import mac_prices
-from bitline.cost.sram import sram
+from bitline.cost.sram import ports, sram
 from bitline.cost.table import CostTable, scale
 from bitline.errors import ChipError
 from bitline.units import GHz, fF, nm, pretty, ps
@@ -134,13 +134,16 @@ def areas(chip: Chip, table: CostTable, model: Model, accumulator: int) -> Areas
         "input_register": per_macro * rows * chip.inputs.bits * of("input_register_area"),
         "output_register": sums * of("output_register_area"),
     }
-    kib = chip.system.buffer_kib
-    buffer = sram(chip.node, kib, chip.system.bus_bits).area if table.buffer_area is None else kib * of("buffer_area")
+    kib, wires = chip.system.buffer_kib, chip.system.bus_bits
+    if table.buffer_area is None:
+        buffer = sram(chip.node, kib, wires).area
+    else:
+        buffer = ports(wires, table.bus_wires) * kib * of("buffer_area")
     tile = {
         "adder_tree": of("adder_tree_area"),
         "output_register": of("tile_register_area"),
         "buffer": buffer,
-        "bus": of("bus_area") * chip.system.bus_bits / table.bus_wires,
+        "bus": of("bus_area") * wires / table.bus_wires,
         "network": of("router_area"),
         "activation": of("activation_area"),
         "pooling": of("pooling_area"),

@@ -38,14 +38,19 @@ class LayerTime:
         return self.read + self.transfer + self.network + self.merge + self.digital_mac
 
 
+def off_chip_time(events: Events) -> float:
+    """Return how long a layer keeps the one channel to memory off the chip busy, s."""
+    return events.off_chip_bits * off_chip().bit_time.si
+
+
 def layer_time(layer: LayerPlacement, events: Events, conversion: float) -> LayerTime:
     """Time a layer.
 
     All crossbars of a layer work at once; one of more rows than are active, or of several lanes, is read in steps. With
     sample-and-hold the conversions of one read hide behind the next (ISAAC, ISCA 2016, section 4); without, the
     wordlines are driven again for each column that shares an ADC (DNN+NeuroSim V1.3, synchronous mode). The bus
-    carries the next vector meanwhile, and memory off the chip what buffers do not hold; links between tiles are as wide
-    as the bus, so that they keep up with it.
+    carries the next vector meanwhile, and one channel for all copies what buffers do not hold and memory off the chip
+    does; links between tiles are as wide as the bus, so that they keep up with it.
 
     Args:
         layer: as placed.
@@ -60,7 +65,7 @@ def layer_time(layer: LayerPlacement, events: Events, conversion: float) -> Laye
     read, digital = layer.digits * layer.steps * step, mac_time(layer)
     deepest = max(1, *layer.partial_sums)
     beats = math.ceil(events.bus_bits / (events.vectors * tiles(layer.chip, layer.crossbars) * system.bus_bits))
-    spilled = events.off_chip_bits / events.vectors * off_chip().bit_time.si
+    spilled = off_chip_time(events) / vectors  # copies share the channel
     exposed = max(0.0, max(beats / timing.clock, spilled) - read - digital)
     network = events.hops / timing.clock if events.activation_bits else 0.0
     merge = (math.ceil(math.log2(deepest)) + 1) / timing.clock

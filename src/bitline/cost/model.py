@@ -12,7 +12,7 @@ from bitline.cost.buffers import off_chip, spills, tiles
 from bitline.cost.circuits import Areas, Prices, areas, check_clock, prices
 from bitline.cost.digital import mac_area
 from bitline.cost.events import Densities, Events, accumulator_bits, assumed, count, peak
-from bitline.cost.latency import LayerTime, layer_time
+from bitline.cost.latency import LayerTime, layer_time, off_chip_time
 from bitline.cost.notes import Data, notes
 from bitline.cost.result import AdcEstimate, Cost, LayerCost
 from bitline.cost.sram import sram
@@ -230,7 +230,8 @@ class _Priced:
             "digital_mac": math.fsum(time.digital_mac for time in times),
         }
         used = placement.crossbars * placement.chip.system.copies
-        interval = max(time.total for time in times)
+        channel = math.fsum(off_chip_time(each) for each in self.events)  # all layers share it
+        interval = max(channel, *(time.total for time in times))
         return Cost(
             chip=placement.chip.name,
             data=data,

@@ -12,7 +12,7 @@ from bitline.cost.adc import MODELS, WIDTHS, turns
 from bitline.cost.buffers import Spill, off_chip, tiles
 from bitline.cost.circuits import TABLE_CLOCK, cells_by_conductance
 from bitline.cost.digital import UNITS
-from bitline.cost.sram import sram
+from bitline.cost.sram import WIDEST, ports, sram
 from bitline.cost.table import CostTable
 from bitline.units import nm, pretty
 
@@ -35,7 +35,7 @@ def notes(placement: Placement, table: CostTable, data: Data, lacking: Sequence[
     """Say what was assumed, scaled or left out."""
     chip = placement.chip
     lines = [*_DATA[data], *_scaled(chip, table), *_compared(chip, table), *_elsewhere(table), *_adc(placement, table)]
-    lines += [*_surroundings(placement), *_spilled(chip, lacking)]
+    lines += [*_surroundings(placement), *_ports(chip, table), *_spilled(chip, lacking)]
     if not cells_by_conductance(chip, table, chip.adc.model):
         inside = ", inside its conversions" if table.cell_energy.within == "adc_energy" else ""
         lines.append(f"cells are priced by table {table.name}{inside}: conductances do not move the energy")
@@ -102,6 +102,18 @@ def _surroundings(placement: Placement) -> list[str]:
     return lines
 
 
+def _ports(chip: Chip, table: CostTable) -> list[str]:
+    """Say what a bus takes that is wider than a buffer's port."""
+    widest = WIDEST if table.buffer_area is None else table.bus_wires
+    several = ports(chip.system.bus_bits, widest)
+    if several == 1:
+        return []
+    return [
+        f"system.bus_bits = {chip.system.bus_bits}: buffers have {several} ports of {widest} bits, each with the area "
+        "and the leakage of a whole buffer (assumed)"
+    ]
+
+
 def _spilled(chip: Chip, lacking: Sequence[Spill]) -> list[str]:
     """Say which layers do not fit their buffers."""
     spilled = [spill for spill in lacking if spill.share]
@@ -111,7 +123,8 @@ def _spilled(chip: Chip, lacking: Sequence[Spill]) -> list[str]:
     return [
         f"buffers of {chip.system.buffer_kib} KiB a tile (system.buffer_kib) are too small for {len(spilled)} layers, "
         f"most of all {worst.layer}: {100 * worst.share:.2g} % of its {worst.needed / 8192:.3g} KiB go off the chip, "
-        f"at {pretty(off_chip().bit_energy.si, 'J')} a bit; the area of that interface is not priced"
+        f"at {pretty(off_chip().bit_energy.si, 'J')} a bit over one channel of "
+        f"{1e-9 / off_chip().bit_time.si / 8:.3g} GB/s for all layers; the area of that interface is not priced"
     ]
 
 

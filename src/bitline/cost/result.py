@@ -87,7 +87,8 @@ class Cost:
             (all wordlines driven).
         energy_J: of one image.
         latency_s: of one image, layer after layer.
-        interval_s: between images in a pipeline of layers: the slowest layer.
+        interval_s: between images in a pipeline of layers: the slowest layer, or the channel off the chip, which all of
+            them share.
         area_m2: of what is built.
         unused_area_m2: share of crossbars that are built and hold no layer.
         leakage_W: of the chip; times latency_s it is the part ``leakage`` of the energy.

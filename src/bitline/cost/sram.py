@@ -12,6 +12,9 @@ from bitline.cost.table import NODE_EXPONENT, Status, read
 from bitline.errors import ChipError
 from bitline.units import mm2, nm, pJ, uW
 
+WIDEST = 256
+"""port of a buffer in the grid, bits"""
+
 
 class SramGrid(Record):
     """Buffers that CACTI was run for, one a row."""
@@ -48,10 +51,10 @@ def _grid() -> SramGrid:
 
 @lru_cache(maxsize=256)
 def sram(node: float, kib: int, width: int) -> Sram:
-    """Price a buffer of one bank and one port.
+    """Price a buffer.
 
     Straight lines between the grid's sizes and between its ports of 64 and 256 bits, axes logarithmic. Narrower buses
-    have a port of 64 bits, wider ones several of 256.
+    have a port of 64 bits, wider ones several of 256: each with the area and the leakage of a whole buffer (assumed).
 
     Args:
         node: m.
@@ -75,8 +78,18 @@ def sram(node: float, kib: int, width: int) -> Sram:
         part = math.log(width / 64) / math.log(256 / 64)
         read, write, leakage, area = (_between(a, b, part) for a, b in zip(low, high, strict=True))
     ratio = node / (near * nm)
-    energy = ratio**NODE_EXPONENT * pJ
-    return Sram(read * energy, write * energy, leakage * uW, area * ratio**2 * mm2, abs(ratio - 1) > 1e-6)
+    energy, each = ratio**NODE_EXPONENT * pJ, ports(width)
+    return Sram(read * energy, write * energy, each * leakage * uW, each * area * ratio**2 * mm2, abs(ratio - 1) > 1e-6)
+
+
+def ports(width: int, widest: int = WIDEST) -> int:
+    """Count the ports that feed a bus.
+
+    Args:
+        width: wires of the bus.
+        widest: bits of a port.
+    """
+    return math.ceil(width / widest)
 
 
 def _between(a: float, b: float, part: float) -> float:
