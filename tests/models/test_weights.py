@@ -8,7 +8,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from bitline.errors import DataError
-from bitline.models.weights import check_finite, load_weights
+from bitline.models.weights import check_weights, load_weights
 
 
 def network() -> nn.Sequential:
@@ -81,10 +81,10 @@ def test_a_variance_below_zero_is_refused():
     model = network()
     model[1].running_var[1] = -1
     with pytest.raises(DataError, match=r"^here: 1.running_var has a variance of -1; allowed: 0 or more$"):
-        check_finite(model, "here")
+        check_weights(model, "here")
 
 
 def test_an_infinite_mask_and_weights_not_made_yet_are_left_alone():
     model = nn.Sequential(nn.LazyLinear(2), nn.Linear(2, 2, device="meta"))
     model.register_buffer("mask", torch.full((2, 2), -math.inf))
-    check_finite(model, "here")
+    check_weights(model, "here")

@@ -52,7 +52,7 @@ def weight_limits(weights: Weights) -> tuple[int, int]:
     return -top - 1, top
 
 
-def check_finite(x: Tensor, where: str, what: str) -> None:
+def check_numbers(x: Tensor, where: str, what: str) -> None:
     """Refuse numbers that are NaN or infinite.
 
     Raises:
@@ -81,7 +81,7 @@ def weight_scale(w: Tensor, weights: Weights, *, name: str = "?") -> Tensor:
         MappingError: NaN or infinite weights, or weights of a sign that the zero point leaves no room for.
     """
     w = w.detach()
-    check_finite(w, f"layer {name}", "weights")
+    check_numbers(w, f"layer {name}", "weights")
     low, high = weight_limits(weights)
     least, most = float(w.min()), float(w.max())
     if (low == 0 and least < 0) or (high == 0 and most > 0):

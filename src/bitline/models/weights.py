@@ -1,7 +1,7 @@
 """Trained weights from safetensors files, taken for what they say they are, or refused."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import chain
 from pathlib import Path
 
@@ -50,7 +50,7 @@ def load_weights(model: nn.Module, path: Path | str) -> None:
     except (SafetensorError, RuntimeError, OSError) as error:
         reason = " ".join(str(error).split())
         raise DataError(f"{path} does not fit {type(model).__name__}: {reason[:400]}") from error
-    check_finite(model, str(path))
+    check_weights(model, str(path))
     for remark in remarks(model):
         log.warning("%s: %s", path, remark)
 
@@ -69,12 +69,13 @@ def remarks(model: nn.Module) -> Iterator[str]:
             yield f"{name} has a weight of {most:.3g} beside a median of {middle:.3g}; one scale cannot hold both"
 
 
-def check_finite(model: nn.Module, where: str) -> None:
+def check_weights(model: nn.Module, where: str, tensors: Mapping[str, Tensor] | None = None) -> None:
     """Refuse a network with a parameter or statistic that is NaN or infinite, or a variance below zero.
 
     Args:
         model: looked at, not changed.
         where: named in errors, for example the file that its weights are from.
+        tensors: a state of the model, looked at instead of the one it is in.
 
     Raises:
         DataError: names the first such tensor, and how many of its numbers are of this kind.
@@ -82,6 +83,9 @@ def check_finite(model: nn.Module, where: str) -> None:
     # Buffers of other kinds may be infinite for good reason, as a mask of attention is.
     statistics = ((n, b) for n, b in model.named_buffers() if n.rpartition(".")[2] in ("running_mean", "running_var"))
     for name, tensor in chain(model.named_parameters(), statistics):
+        if tensors is not None and name not in tensors:
+            continue
+        tensor = tensor if tensors is None else tensors[name]
         what = "" if tensor.is_meta or is_lazy(tensor) else _wrong(name, tensor.detach())
         if what:
             raise DataError(f"{where}: {name} has {what}")

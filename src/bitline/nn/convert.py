@@ -11,9 +11,9 @@ from bitline.chip.leak import leak_remark
 from bitline.errors import ConversionError, nearest
 from bitline.mapping.lower import Lowerable, lower
 from bitline.mapping.place import LayerPlacement, place
-from bitline.mapping.quantize import check_finite as check_numbers
+from bitline.mapping.quantize import check_numbers
 from bitline.mapping.strategies import choose
-from bitline.models.weights import check_finite
+from bitline.models.weights import check_weights
 from bitline.network.batch_norm import fold, neighbours
 from bitline.network.copy import copied
 from bitline.network.trace import MAPPED, modules, trace
@@ -96,7 +96,7 @@ def to_crossbar(
             or infinite.
         DataError: weights that are NaN or infinite.
     """
-    check_finite(model, type(model).__name__)
+    check_weights(model, type(model).__name__)
     if example is not None and example.dtype.is_floating_point and not example.is_meta:
         check_numbers(example, "example", "numbers")
     model = copied(model)

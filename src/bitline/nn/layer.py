@@ -25,7 +25,7 @@ from bitline.mapping.lower import (
     position_axes,
 )
 from bitline.mapping.place import LayerPlacement, Strategy
-from bitline.mapping.quantize import InputFormat, RoundedBias, check_finite, round_bias
+from bitline.mapping.quantize import InputFormat, RoundedBias, check_numbers, round_bias
 from bitline.mvm.adc import AdcScale
 from bitline.mvm.crossbars import Crossbars, Observer
 from bitline.mvm.gradient import Quantized, fake_quantize
@@ -190,9 +190,9 @@ class CrossbarLayer(nn.Module):
     def check(self, x: Tensor) -> None:
         """Raise MappingError for an input or a bias that is NaN or infinite."""
         where = f"layer {self.cells.matmul.name}"
-        check_finite(x, where, "inputs")
+        check_numbers(x, where, "inputs")
         if self.bias is not None:
-            check_finite(self.bias, where, "biases")
+            check_numbers(self.bias, where, "biases")
 
     def integers(self, x: Tensor) -> Tensor:
         """Quantize the layer's inputs: integers of the input format, the shape of `x`.

@@ -41,9 +41,9 @@ from bitline.files import (
     write_network,
 )
 from bitline.models.files import ModelRecord
+from bitline.models.weights import check_weights
 from bitline.recipes import recipe_file
 from bitline.recipes.records.base import Recipe
-from bitline.train.checkpoint import check_finite
 from bitline.train.hardware import describe
 from bitline.train.rundir import IfExists, empty
 
@@ -61,7 +61,8 @@ def prepare(out: Path, config: Recipe, if_exists: IfExists) -> bool:
     """
     if out.exists() and not out.is_dir():
         raise DataError(f"{out} is a file; choose another --out")
-    remove_parts(out, (*manifest.PARTS, RUN_MANIFEST, JOURNAL))
+    if if_exists != "resume" or not finished(out):
+        remove_parts(out, (*manifest.PARTS, RUN_MANIFEST, JOURNAL))
     if config.run.resolve().is_relative_to(out.resolve()):
         raise DataError(f"{out} holds the network that the recipe begins with, {config.run}; choose another --out")
     if empty(out):
@@ -111,7 +112,7 @@ def write_run(
 ) -> None:
     """Write a network that was not trained as a run directory; the manifest comes last."""
     folder.mkdir(parents=True, exist_ok=True)
-    check_finite(network.state_dict(), f"{folder}: the network that was made")
+    check_weights(network, f"{folder}: the network that was made")
     write_json(folder / CONFIG, {**config, **manifest.MARK})
     write_network(folder / WEIGHTS, network)
     write_json(folder / RECORD, record.model_dump(mode="json"))

@@ -58,12 +58,25 @@ def optimize(
         ChipError: no such chip.
         ConversionError: the network does not fit the recipe.
     """
+    if _done(config, if_exists):  # of which nothing is written, perhaps because nothing can be
+        return config.run_dir
     with locked(config.run_dir):
         return _optimize(config, if_exists, say, progress=progress, trust_code=trust_code)
 
 
+def _done(config: Recipe, if_exists: IfExists) -> bool:
+    """Tell whether a recipe to be resumed is finished; refuse one that is not whole or not the one asked for."""
+    if if_exists != "resume" or not finished(config.run_dir):
+        return False
+    prepare(config.run_dir, config, if_exists)
+    manifest.check(config.run_dir)
+    return True
+
+
 def _optimize(config: Recipe, if_exists: IfExists, say: Say, *, progress: bool, trust_code: bool) -> Path:
     """Run a recipe in a directory that no other process uses."""
+    if _done(config, if_exists):  # by a process that held the lock
+        return config.run_dir
     chip, out = config.load_chip(), config.run_dir
     target = chip_of(chip, config) if isinstance(config, Crimp) else chip
     origin = load_run(config.run, trust_code=trust_code)
@@ -71,9 +84,6 @@ def _optimize(config: Recipe, if_exists: IfExists, say: Say, *, progress: bool, 
         example = (origin.record.channels, origin.record.image_size, origin.record.image_size)
         check_layers(matmuls(origin.model, example), config.layers)
     resumed = prepare(out, config, if_exists)
-    if resumed and finished(out):
-        manifest.check(out)
-        return out
     data = load(origin.record.data, data_dir=config.data_dir, image_size=origin.record.image_size)
     data = origin.record.fed(data)
     teacher = load_run(config.teacher or config.run, trust_code=trust_code)

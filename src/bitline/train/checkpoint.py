@@ -10,10 +10,11 @@ import torch
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
-from torch import Tensor
+from torch import nn
 
 from bitline.errors import DataError, ExportError
 from bitline.files import CHECKPOINT, PREVIOUS, new_file
+from bitline.models.weights import check_weights
 
 log = logging.getLogger(__name__)
 
@@ -56,7 +57,7 @@ def load(path: Path, map_location: Any = None) -> dict[str, Any]:
     """Read a checkpoint: tensors and plain values only.
 
     Raises:
-        DataError: its digest does not fit, it is damaged or no checkpoint of bitline, or a weight is not finite.
+        DataError: its digest does not fit, or it is damaged or no checkpoint of bitline.
     """
     if not path.is_file():
         raise DataError(f"{path} is no file")
@@ -72,41 +73,19 @@ def load(path: Path, map_location: Any = None) -> dict[str, Any]:
     absent += [key for key in ("optimizer_states", "lr_schedulers") if key not in absent and not content[key]]
     if absent:
         raise DataError(f"{path} is no checkpoint of a training: it has no {', '.join(absent)}")
-    check_finite(content["state_dict"], str(path))
     return cast("dict[str, Any]", content)
 
 
-def check_finite(tensors: Any, where: str) -> None:
-    """Refuse weights that are not finite; ranges of layers on a chip may be, which are NaN until they are known.
-
-    Args:
-        tensors: by name.
-        where: they come from, for the error.
-
-    Raises:
-        DataError: one is not; the first is named.
-    """
-    for name, tensor in tensors.items():
-        if not isinstance(tensor, Tensor) or not tensor.is_floating_point():
-            continue
-        count = int((~tensor.isfinite()).sum())
-        if count and not name.endswith(_MAY_BE_NAN):
-            raise DataError(f"{where}: {count} of {tensor.numel()} values of {name} are not finite")
-
-
-_MAY_BE_NAN = ("input_scale", "adc_lsb", "adc_offset")
-"""buffers of layers on a chip that are NaN until they are known"""
-
-
-def to_resume(out: Path, *, digests: bool) -> Path | None:
+def to_resume(out: Path, module: nn.Module, *, digests: bool) -> Path | None:
     """Return the checkpoint that a run goes on from; None where it has none yet.
 
     Args:
         out: run directory.
+        module: that the checkpoint is of.
         digests: whether all of its checkpoints have one.
 
     Raises:
-        DataError: a damaged one; says which other may be used.
+        DataError: a damaged one, or one with weights that are not finite; says which other may be used.
     """
     last, previous = out / CHECKPOINT, out / CHECKPOINT.with_name(PREVIOUS)
     path = last if last.exists() or not previous.exists() else previous
@@ -114,25 +93,31 @@ def to_resume(out: Path, *, digests: bool) -> Path | None:
         log.info(f"{out} has no checkpoint yet: from the start")
         return None
     try:
-        content = load(path)
+        content = _loaded(path, module)
         if _written(path) is None:
             if digests:
                 raise DataError(f"{path} is damaged: the SHA-256 that was written with it is gone")
             log.info(f"{path} is of an earlier version, which wrote no SHA-256: it is not checked")
     except DataError as error:
-        raise DataError(f"{error}; {_instead(path, previous)}") from error
+        raise DataError(f"{error}; {_instead(path, previous, module)}") from error
     if path != last:
         log.info(f"{last} is absent: going on from {path} ({_place(content)})")
     return path
 
 
-def _instead(path: Path, previous: Path) -> str:
+def _loaded(path: Path, module: nn.Module) -> dict[str, Any]:
+    """Load a checkpoint whose weights are finite; buffers such as masks, and ranges not known yet, need not be."""
+    content = load(path)
+    check_weights(module, str(path), content["state_dict"])
+    return content
+
+
+def _instead(path: Path, previous: Path, module: nn.Module) -> str:
     """Say what else a run may go on from."""
     try:
         if path != previous and previous.exists():
-            return (
-                f"{previous} ({_place(load(previous))}) is whole: remove {path.name}, and --resume goes on from there"
-            )
+            place = _place(_loaded(previous, module))
+            return f"{previous} ({place}) is whole: remove {path.name}, and --resume goes on from there"
     except DataError:
         pass
     return "no earlier checkpoint is whole: start again with --overwrite"

@@ -22,8 +22,8 @@ from bitline.errors import DataError
 from bitline.files import CHECKPOINT, CONFIG, LOGS, METRICS, RECORD, WEIGHTS, write_json, write_network
 from bitline.lock import locked
 from bitline.models.files import ModelRecord, Run, check_spec, is_file_spec, load_run, make
-from bitline.models.weights import load_weights
-from bitline.train.checkpoint import AtomicCheckpointIO, WithinEpoch, check_finite, to_resume
+from bitline.models.weights import check_weights, load_weights
+from bitline.train.checkpoint import AtomicCheckpointIO, WithinEpoch, to_resume
 from bitline.train.config import TrainConfig
 from bitline.train.hardware import best_precision, describe, git_commit
 from bitline.train.loader import TestBatches, TrainBatches
@@ -53,10 +53,11 @@ def train(config: TrainConfig, *, if_exists: IfExists = "refuse", trust_code: bo
         ExportError: the run directory cannot be written.
     """
     out = config.run_dir
+    if _done(out, config, if_exists):  # of which nothing is written, perhaps because nothing can be
+        return out
     with locked(out):
         saved = prepare(out, config, if_exists)
-        if saved is not None and finished(out):
-            check_finished(out)
+        if _done(out, config, if_exists):  # by a process that held the lock
             return out
         check_spec(config.model)
         data = load(config.data, data_dir=config.data_dir, image_size=config.image_size)
@@ -70,6 +71,15 @@ def train(config: TrainConfig, *, if_exists: IfExists = "refuse", trust_code: bo
                 record = _initialized(network, record, config.init)
             train_network(network, record, config, data, resumed=saved is not None, teacher=teacher)
     return out
+
+
+def _done(out: Path, config: TrainConfig, if_exists: IfExists) -> bool:
+    """Tell whether a run to be resumed is finished; refuse one that is not whole or not the one asked for."""
+    if if_exists != "resume" or not finished(out):
+        return False
+    prepare(out, config, if_exists)
+    check_finished(out)
+    return True
 
 
 def train_network(
@@ -250,7 +260,7 @@ def _fit(
     steps = config.epochs * len(batches)
     module = Classifier(network, config, steps=steps, teacher=teacher, rates=rates, penalty=penalty, say=say)
     checkpoint = out / CHECKPOINT
-    start = to_resume(out, digests=manifest.begun(out)) if resumed else None
+    start = to_resume(out, module, digests=manifest.begun(out)) if resumed else None
     part = len(list((out / LOGS).glob("csv/part_*")))  # a resumed run writes its own table beside the earlier ones
     with _quiet():
         trainer = Trainer(
@@ -309,7 +319,7 @@ def _finish(module: Classifier, network: nn.Module, config: TrainConfig, data: D
     """Measure the network in fp32 and write the results; the manifest comes last and marks the run as finished."""
     out = config.run_dir
     network = network.eval().to(memory_format=torch.contiguous_format)  # pyright: ignore[reportCallIssue]
-    check_finite(network.state_dict(), f"{out}: the training ended without a network")
+    check_weights(network, f"{out}: the training ended without a network")
     write_network(out / WEIGHTS, network)
     write_json(out / RECORD, record.model_dump(mode="json"))
     correct = 0

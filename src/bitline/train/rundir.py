@@ -45,8 +45,9 @@ def prepare(out: Path, config: TrainConfig, if_exists: IfExists) -> TrainConfig 
     """
     if out.exists() and not out.is_dir():
         raise DataError(f"{out} is a file; choose another --out")
-    remove_parts(out, (CONFIG, METRICS, RECORD, WEIGHTS, CHIP, RANGES, LEFT, RUN_MANIFEST))
-    remove_parts(out / CHECKPOINT.parent, (CHECKPOINT.name,))
+    if if_exists != "resume" or not finished(out):
+        remove_parts(out, (CONFIG, METRICS, RECORD, WEIGHTS, CHIP, RANGES, LEFT, RUN_MANIFEST))
+        remove_parts(out / CHECKPOINT.parent, (CHECKPOINT.name,))
     if empty(out):
         return None
     if (out / RECIPE).is_file():
