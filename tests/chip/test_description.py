@@ -8,7 +8,7 @@ from bitline.chip.formats import Offset, Pair
 from bitline.chip.variants import ideal, lossless, same_sums, with_cells
 from bitline.errors import ChipError
 
-CELLS = "100 ohm, below a metallic filament or magnetic junction, to 1 Gohm, a flash cell below threshold; assumed"
+CELLS = "100 ohm, below a metallic filament or magnetic junction, to 1 Tohm, a ferroelectric tunnel junction; assumed"
 SIGMA = "published cells have up to 0.5, and at 2 a level says nothing; assumed"
 REFUSED = [
     ({"crossbar": {"rows": 0}}, "crossbar.rows = 0: input should be greater than or equal to 1"),

@@ -11,7 +11,10 @@ from bitline.chip import load, presets, replace
 from bitline.chip.description import Chip
 from bitline.chip.files import source
 from bitline.chip.plausible import Plausible, plausible, records_of, remarks
+from bitline.cost.model import price
 from bitline.errors import ChipError
+from bitline.mapping.lower import Matmul
+from bitline.mapping.place import place
 
 
 def fields(models: Sequence[type[BaseModel]], where: str = "") -> Iterator[tuple[str, Plausible]]:
@@ -99,20 +102,21 @@ def test_records_made_in_python_take_si_numbers(make_chip):
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("node=22 m", "node = 22 m is outside 2 nm to 1 um"),
-        ("node=1 fm", "node = 1 fm is outside 2 nm to 1 um"),
+        ("node=22 m", "node = 22 m is outside 500 pm to 1 um"),
+        ("node=1 fm", "node = 1 fm is outside 500 pm to 1 um"),
         ("vdd=1 TV", "vdd = 1 TV is outside 100 mV to 5 V"),
-        ("cell.g_max=50 S", "cell.g_max = 50 S is outside 1 nS to 10 mS"),
+        ("cell.g_max=50 S", "cell.g_max = 50 S is outside 1 pS to 10 mS"),
         ("cell.g_min=-1 uS", "cell.g_min = -1 uS is outside 0 S to 10 mS"),
         ("cell.read_voltage=5e-324 V", "cell.read_voltage = 4.941e-324 V is outside 1 mV to 5 V"),
         ("timing.read=100 s", "timing.read = 100 s is outside 10 ps to 1 ms"),
-        ("timing.clock=1 Hz", "timing.clock = 1 Hz is outside 1 MHz to 20 GHz"),
+        ("timing.clock=1 Hz", "timing.clock = 1 Hz is outside 1 kHz to 20 GHz"),
         ("adc.sample_rate=1 Hz", "adc.sample_rate = 1 Hz is outside 1 kHz to 200 GHz"),
         ("system.tiles=1000000000000", "system.tiles = 1000000000000 is outside 1 to 1048576"),
         ("system.copies=1000000000", "system.copies = 1000000000 is outside 1 to 16384"),
         ("system.hops=1e308", "system.hops = 1e+308 is outside 0 to 2048"),
         ("crossbar.rows=1073741824", "crossbar.rows = 1073741824 is outside 1 to 16384"),
-        ("cell.area_f2=1e-300", "cell.area_f2 = 1e-300 is outside 0.5 to 100000.0"),
+        ("crossbar.cols=1073741824", "crossbar.cols = 1073741824 is outside 1 to 262144"),
+        ("cell.area_f2=1e-300", "cell.area_f2 = 1e-300 is outside 0.01 to 100000.0"),
         ("cell.programming.sigma=10", "cell.programming.sigma = 10.0 is outside 0 to 2"),
         ("timing.pulse=1 us", "timing: pulse = 1 us exceeds read = 2.051 ns"),
         ("cell.g_min=9.99 uS", "cell: g_max = 10 uS is less than 1.005 times g_min = 9.99 uS"),
@@ -123,6 +127,22 @@ def test_a_value_that_no_chip_has_is_refused_with_the_range(override, message):
         load("rram-22nm", [override])
     first = str(error.value).splitlines()[0]
     assert first.startswith(f"chip rram-22nm: {message}")
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "node=1 nm",  # 10 angstrom, on the roadmaps of 2030
+        "cell.g_max=1 pS",  # ferroelectric tunnel junctions; transistors far below threshold
+        "cell.area_f2=0.042",  # 3D NAND of 96 layers of 4 F2
+        "crossbar.cols=147456",  # a page of 16 KiB and its spare bytes in 3D NAND
+        "timing.clock=32768 Hz",  # a watch crystal
+    ],
+)
+def test_what_devices_on_the_market_or_in_papers_have_is_accepted_and_priced(override):
+    chip = load("example-128", [override, *(["cell.g_min=0"] if "g_max" in override else [])])
+    cost = price(place([Matmul("m", "linear", 64, 10, inputs=64)], chip))
+    assert all(0 <= value < 1e6 for value in (*cost.energy_parts.values(), *cost.area_parts.values(), cost.latency_s))
 
 
 def test_a_forgotten_prefix_is_suggested():

@@ -94,6 +94,26 @@ def test_a_bad_chip_ends_with_status_1_and_a_line_a_problem(tmp_path, monkeypatc
     assert len(lines) == 3
 
 
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("adc.bits=13", "adc.bits = 13: cost model 'isaac' of ADCs holds for 1 to 12 bits"),
+        ("cost_table=none", "no cost table 'none'"),
+        ("timing.clock=18 GHz", "timing.clock = 18 GHz: logic at 32 nm reaches 15.62 GHz at most"),
+        ("system.buffer_kib=5000", "system.buffer_kib = 5000: the SRAM grid covers 2 to 4096 KiB"),
+    ],
+)
+def test_check_refuses_a_chip_that_nothing_can_be_priced_on(override, message, monkeypatch, capsys):
+    more = ["--set", "cost_table=neurosim-22nm"] if "buffer" in override else []
+    monkeypatch.setattr(sys, "argv", ["bitline", "chips", "check", "example-128", *more, "--set", override])
+    with pytest.raises(SystemExit) as status:
+        main()
+    assert status.value.code == 1
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert next(line for line in err.splitlines() if "unusual" not in line).startswith(f"error: {message}")
+
+
 def test_an_override_without_json_is_refused_by_show():
     refused = run(app, ["chips", "show", "example-128", "--set", "adc.bits=3"]).exception
     assert isinstance(refused, ChipError)

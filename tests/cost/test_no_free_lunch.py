@@ -267,11 +267,32 @@ def test_an_adc_faster_than_its_model_is_several_that_take_turns():
 def test_a_clock_is_limited_by_the_node_and_what_it_does_not_pay_is_noted():
     layer = Matmul("m", "linear", 64, 10, inputs=64)
 
-    with pytest.raises(ChipError, match=r"timing.clock = 15 GHz: logic at 22 nm reaches 9.091 GHz"):
-        price(place([layer], replace(load("rram-22nm"), "timing.clock=15 GHz")))
+    with pytest.raises(ChipError, match=r"timing.clock = 15 GHz: logic at 65 nm reaches 7.692 GHz at most"):
+        price(place([layer], replace(load("rram-22nm"), "node=65 nm", "timing.clock=15 GHz")))
     cost = price(place([layer], replace(load("rram-22nm"), "timing.clock=4 GHz")))
     assert any(note.startswith("timing.clock = 4 GHz") and "not priced" in note for note in cost.notes)
     assert not any(note.startswith("timing.clock") for note in price(place([layer], load("rram-22nm"))).notes)
+
+
+@pytest.mark.parametrize(
+    ("node", "clock"), [("65 nm", "5 GHz"), ("45 nm", "5.2 GHz"), ("90 nm", "3.8 GHz"), ("250 nm", "1 GHz")]
+)
+def test_processors_that_were_built_are_priced_and_it_is_noted_that_their_logic_is_fast(node, clock):
+    """POWER6, z196, Pentium 4 and Alpha 21264B."""
+    layer = Matmul("m", "linear", 64, 10, inputs=64)
+    cost = price(place([layer], replace(load("rram-22nm"), f"node={node}", f"timing.clock={clock}")))
+    assert any(note.startswith(f"timing.clock = {clock}: logic at {node} mostly reaches") for note in cost.notes)
+
+
+@pytest.mark.parametrize(("node", "clock"), [("200 nm", 1e9), ("350 nm", 1 / 1.75e-9), ("1 um", 0.2e9)])
+def test_a_clock_that_is_not_said_is_one_that_logic_of_an_old_node_reaches(node, clock):
+    layer = Matmul("m", "linear", 64, 10, inputs=64)
+    for chip in (load("example-128", [f"node={node}"]), replace(load("example-128"), f"node={node}")):
+        assert chip.timing.clock == pytest.approx(clock)
+        notes = price(place([layer], chip)).notes
+        assert any("mostly reaches" in note and note.startswith("timing.clock = ") for note in notes)
+        assert replace(chip, "node=22 nm").timing.clock == 1e9
+        assert load("example-128", [f"node={node}", "timing.clock=10 MHz"]).timing.clock == 10e6
 
 
 def test_a_dac_of_eight_bits_has_a_capacitor_for_each_code_in_every_row():

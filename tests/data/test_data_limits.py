@@ -95,12 +95,46 @@ def folder_of_images(tmp_path: Path) -> Path:
     return tmp_path / "pets"
 
 
-def test_a_folder_of_images_reads_no_file_outside_of_it(tmp_path):
+def linked(folder: Path, images: Path, **labels: str) -> Path:
+    """A folder whose images are links to those of another, by the label that each gets."""
+    for split in ("train", "test"):
+        for label, image in labels.items():
+            place = folder / split / label
+            place.mkdir(parents=True)
+            (place / "0.png").symlink_to(images / image)
+    return folder
+
+
+def test_a_folder_of_linked_images_is_read_as_its_own_links_have_it(tmp_path):
+    images = tmp_path / "images"
+    images.mkdir()
+    for value in (10, 200):
+        Image.new("L", (8, 8), value).save(images / f"{value}.png")
+    for number, names in enumerate((["10.png", "200.png"], ["200.png", "10.png"])):
+        folder = linked(tmp_path / str(number) / "pets", images, cat=names[0], dog=names[1])
+        found = load(str(folder))
+        pixels = [int(name.removesuffix(".png")) for name in names]
+        assert found.classes == ("cat", "dog")
+        assert found.train_labels.tolist() == [0, 1]
+        assert found.train_images.flatten(1).float().mean(1).tolist() == pixels
+
+
+@pytest.mark.parametrize("depth", ["train", "train/dog"])
+def test_a_link_to_a_folder_of_images_is_named_rather_than_passed_over(tmp_path, depth):
+    folder = folder_of_images(tmp_path)
+    (folder / depth).rename(tmp_path / "elsewhere")
+    (folder / depth).symlink_to(tmp_path / "elsewhere")
+    line = refusal(str(folder))
+    assert line == f"{folder / depth} is a link to a folder, which is not followed; link the images in it one by one"
+
+
+@pytest.mark.parametrize("path", ["/etc/passwd", "FOLDER/../secret.png", "0.png", "FOLDER/zero", "FOLDER"])
+def test_what_is_no_file_below_the_folder_of_images_is_not_read(tmp_path, path):
     folder = folder_of_images(tmp_path)
     (tmp_path / "secret.png").write_bytes(PNG)
-    (folder / "train" / "dog" / "0.png").unlink()
-    (folder / "train" / "dog" / "0.png").symlink_to(tmp_path / "secret.png")
-    assert "only images within the data set are read" in refusal(str(folder))
+    (folder / "zero").symlink_to("/dev/zero")
+    with pytest.raises(DataError, match="only images within the data set are read"):
+        images.open_image({"bytes": None, "path": path.replace("FOLDER", str(folder))}, "image", [folder])
 
 
 @pytest.mark.parametrize(

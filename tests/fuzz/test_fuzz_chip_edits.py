@@ -21,7 +21,7 @@ from bitline.models import build
 from bitline.nn import calibrate, placement, program, to_crossbar
 
 TEXTS = {"name", "about", "doi", "deviations"}
-UNRELATED = {"model": ["isaac", "survey", "zigzag", "table"], "cost_table": ["isaac-32nm", "neurosim-22nm"]}
+UNRELATED = {"cost_table": ["isaac-32nm", "neurosim-22nm"]}
 
 
 def within(limits: Plausible, whole: bool) -> st.SearchStrategy[Any]:
@@ -133,7 +133,7 @@ def test_a_chip_is_refused_or_priced_with_finite_numbers(preset: str, edit: dict
         assert_short(error)
         return
     assert all(math.isfinite(number) and number >= 0 for number in numbers(cost))
-    assert 0 < cost["energy_J"] < 1e3
+    assert 0 < cost["energy_J"] < 1e6
     assert 0 < cost["latency_s"] < 1e5
     assert 0 < cost["area_m2"] < 1e3
 

@@ -65,7 +65,7 @@ ROWS: dict[str, tuple[dict[str, Any], Outcome]] = {
     "palette": (rows(encoded(mode="P")), Accepted()),
     "16 bits": (rows(encoded(mode="I;16")), Refused("pixel modes")),
     "float": (rows(encoded("TIFF", mode="F")), Refused("pixel modes")),
-    "no rows": (rows(labels=[]), Refused("")),
+    "no rows": (rows(labels=[]), Refused("cannot read")),
     "too few rows": (rows(labels=[0, 1]), Refused("batch_size is 4; allowed: 1 to 2")),
     "label of a million": (rows(labels=[*TWO, 10**6]), Refused("labels from 0 to 1000000; allowed: 0 to 10")),
     "label of a trillion": (rows(labels=[*TWO, 10**12]), Refused("labels from 0 to 1000000000000")),
@@ -73,7 +73,7 @@ ROWS: dict[str, tuple[dict[str, Any], Outcome]] = {
     "label below zero": (rows(labels=[*TWO, -1]), Refused("labels from -1 to 1")),
     "lowest label": (rows(labels=[*TWO, -(2**63)]), Refused("labels from -9223372036854775808 to 1")),
     "null label": (rows(labels=[*TWO, None]), Refused("1 of 11 labels are null")),
-    "null labels": (rows(labels=[None] * COUNT), Refused("")),
+    "null labels": (rows(labels=[None] * COUNT), Refused("column 'label' holds null")),
     "text labels": (rows(labels=["cat", "dog"] * 5), Refused("column 'label' holds string")),
     "real labels": (rows(labels=[0.5, 1.5] * 5), Refused("column 'label' holds float")),
     "true labels": (rows(labels=[True, False] * 5), Refused("column 'label' holds bool")),
@@ -82,7 +82,7 @@ ROWS: dict[str, tuple[dict[str, Any], Outcome]] = {
     "no images": ({"label": TWO}, Refused("expected one image column and one label column")),
     "two images": (rows(second=rows()["image"]), Refused("expected one image column and one label column")),
     "nothing in an image": (rows({"bytes": None, "path": None}), Refused("has neither bytes nor a path")),
-    "null images": (rows([None] * COUNT), Refused("")),
+    "null images": (rows([None] * COUNT), Refused("found images []")),
     "endless file": (rows({"bytes": None, "path": "/dev/zero"}), Refused("only images within the data set are read")),
     "file elsewhere": (
         rows({"bytes": None, "path": "/etc/passwd"}),
@@ -101,7 +101,7 @@ ROWS: dict[str, tuple[dict[str, Any], Outcome]] = {
     "bomb": (rows(blank(12_000, 12_000)), Refused("has 12000 x 12000 px; allowed: 33554432")),
     "long bomb": (rows(blank(2**17, 2**10)), Refused("has 131072 x 1024 px; allowed: 33554432")),
     "claimed pixels": (rows(CLAIMS), Refused("train image 0")),
-    "bomb of text": (rows(TEXT_BOMB), Refused("")),
+    "bomb of text": (rows(TEXT_BOMB), Refused("Decompressed data too large")),
     "two sizes": (rows([encoded(), encoded(side=9)] * 5), Refused("must be square and of one size")),
     "not square": (rows(blank(8, 9)), Refused("must be square and of one size")),
     "one pixel": (rows(encoded(side=1)), Refused("LeNet-5 pools twice by two")),
@@ -156,7 +156,7 @@ def test_a_folder_without_images_of_both_splits(tmp_path: Path, place: str):
     folder = tmp_path / "set"
     (folder / place).mkdir(parents=True)
     (folder / place / "x.png").write_bytes(GOOD)
-    holds(Refused(""), *TRAIN, "--data", folder)
+    holds(Refused("; expected train and test"), *TRAIN, "--data", folder)
 
 
 @pytest.mark.parametrize("kind", ["link", "pipe", "folder"])

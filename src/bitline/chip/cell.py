@@ -104,7 +104,7 @@ class Cell(Record):
     """cancelled: a reference column removes g_min; kept: the finite on/off ratio shows in the sums"""
     area_f2: Annotated[
         float,
-        Plausible(0.5, 1e5, "cells stacked eight high, to a capacitor beside an SRAM cell; assumed", usual=(1, 5000)),
+        Plausible(0.01, 1e5, "cells stacked 400 high, to a capacitor beside an SRAM cell; assumed", usual=(1, 5000)),
     ] = 12.0
     """cell area in squared feature sizes"""
     access_resistance: Ohm = 0.0

@@ -4,14 +4,14 @@ from typing import Annotated, Any, Self, cast
 
 from pydantic import Field, model_validator
 
-from bitline.chip.records import Lines, Record
+from bitline.chip.records import Columns, Lines, Record
 
 
 class Crossbar(Record):
     """A grid of cells; active_rows wordlines are driven at once (all of them unless said)."""
 
     rows: Lines
-    cols: Lines
+    cols: Columns
     active_rows: Lines
     segment_rows: Lines | None = None
     """wordlines that a bitline segment crosses; segments are joined by switches or read by themselves. Bitlines run

@@ -4,9 +4,9 @@
 """
 
 import math
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self, cast
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from bitline import units
 from bitline.chip.adc import Adc
@@ -15,7 +15,7 @@ from bitline.chip.crossbar import Crossbar, Dac
 from bitline.chip.formats import Inputs, Offset, Pair, TwosComplement, Weights
 from bitline.chip.mitigation import Mitigation
 from bitline.chip.records import Metre, Record, Volt
-from bitline.chip.system import System, Timing
+from bitline.chip.system import DEFAULT_CLOCK, System, Timing, default_clock
 from bitline.errors import ChipError
 
 
@@ -37,7 +37,7 @@ class Chip(Record):
     adc: Adc
     weights: Weights = Weights()
     inputs: Inputs = Inputs()
-    timing: Timing = Timing()
+    timing: Annotated[Timing, Field(validate_default=True)] = Timing()
     system: System = System()
     cost_table: Annotated[str, Field(min_length=1, max_length=4096)] = "isaac-32nm"
     """a table that ships with bitline, or a TOML file"""
@@ -101,6 +101,17 @@ class Chip(Record):
                 return magnitude
             case TwosComplement():
                 return magnitude + 1
+
+    @field_validator("timing", mode="before")
+    @classmethod
+    def _old_nodes_are_slower(cls, given: Any, info: ValidationInfo) -> Any:
+        clock = default_clock(info.data["node"]) if "node" in info.data else DEFAULT_CLOCK
+        if clock == DEFAULT_CLOCK:
+            return given
+        if isinstance(given, dict):
+            return {"clock": clock, **cast("dict[str, Any]", given)}
+        unsaid = isinstance(given, Timing) and "clock" not in given.model_fields_set
+        return given.model_copy(update={"clock": clock}) if unsaid else given
 
     @model_validator(mode="after")
     def _weights_fit(self) -> Self:

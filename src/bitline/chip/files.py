@@ -10,6 +10,7 @@ from typing import Any, cast
 from bitline.chip.description import Chip, check
 from bitline.chip.leak import leak_remark
 from bitline.chip.plausible import bare, remarks
+from bitline.chip.system import default_clock
 from bitline.errors import ChipError, nearest, shown
 
 log = logging.getLogger(__name__)
@@ -50,6 +51,9 @@ def replace(chip: Chip, *overrides: str) -> Chip:
     if chip.crossbar.active_rows == chip.crossbar.rows:
         # All rows at once: so it stays for another number of rows.
         del data["crossbar"]["active_rows"]
+    if chip.timing.clock == default_clock(chip.node):
+        # That of the node: so it stays for another node.
+        del data["timing"]["clock"]
     where = f"chip {chip.name}"
     for override in overrides:
         _check_units(_apply(data, override), where)

@@ -24,12 +24,16 @@ Fraction = Annotated[float, Plausible(0, 1, "a share of all cells")]
 Stuck = Annotated[float, Plausible(0, 1, "a share of all cells", usual=(0, 0.3))]
 Count = Annotated[int, Plausible(1, 2**20, "more than any chip has; assumed")]
 Lines = Annotated[int, Plausible(1, 2**14, "wires of a longer line drop the read voltage; assumed", usual=(1, 4096))]
+Columns = Annotated[
+    int,
+    Plausible(1, 2**18, "a page of 3D NAND has 2**17 cells, and the longest wordlines twice as many", usual=(1, 4096)),
+]
 Sigma = Annotated[
     float, Plausible(0, 2, "published cells have up to 0.5, and at 2 a level says nothing; assumed", usual=(0, 0.5))
 ]
-_CELLS = "100 ohm, below a metallic filament or magnetic junction, to 1 Gohm, a flash cell below threshold; assumed"
+_CELLS = "100 ohm, below a metallic filament or magnetic junction, to 1 Tohm, a ferroelectric tunnel junction; assumed"
 Siemens = Annotated[float, Plausible(0, 10 * mS, _CELLS, usual=(0, mS), unit="S")]
-LargestSiemens = Annotated[float, Plausible(nS, 10 * mS, _CELLS, usual=(10 * nS, mS), unit="S")]
+LargestSiemens = Annotated[float, Plausible(1e-3 * nS, 10 * mS, _CELLS, usual=(10 * nS, mS), unit="S")]
 ReadVolt = Annotated[
     float, Plausible(mV, 5, "less is noise, more writes the cell; assumed", usual=(20 * mV, 1.5), unit="V")
 ]
@@ -41,7 +45,8 @@ Second = Annotated[
     Plausible(10 * ps, ms, "from a gate's delay to a slow sensor's; assumed", usual=(0.5 * ns, 10 * us), unit="s"),
 ]
 Clock = Annotated[
-    float, Plausible(MHz, 20 * GHz, "no logic in CMOS runs faster; assumed", usual=(10 * MHz, 5 * GHz), unit="Hz")
+    float,
+    Plausible(1e3, 20 * GHz, "always-on chips to the fastest logic; assumed", usual=(10 * MHz, 5 * GHz), unit="Hz"),
 ]
 SampleRate = Annotated[
     float,
@@ -50,7 +55,7 @@ SampleRate = Annotated[
 Metre = Annotated[
     float,
     Plausible(
-        2 * nm, um, "the smallest node announced, to that of the 1980s; assumed", usual=(3 * nm, 350 * nm), unit="m"
+        0.5 * nm, um, "below any node on a roadmap, to those of the 1980s; assumed", usual=(2 * nm, 350 * nm), unit="m"
     ),
 ]
 Ampere = Annotated[float, Plausible(-0.1, 0.1, "a bitline melts; assumed", usual=(-20e-3, 20e-3), unit="A")]

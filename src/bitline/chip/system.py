@@ -7,6 +7,30 @@ from pydantic import model_validator
 from bitline import units
 from bitline.chip.plausible import Plausible
 from bitline.chip.records import Clock, Record, Second, Switch
+from bitline.units import GHz, nm, ps
+
+FO4 = 0.5 * ps / nm
+"""Delay of an inverter that drives four, slow corner, for each metre of node (Ho, Mai, Horowitz, Proc. IEEE 2001)"""
+FASTEST_FO4 = 0.2 * ps / nm
+"""The same of the fastest logic that is sold: POWER6 runs at 5 GHz at 65 nm. Assumed; all of these are recalled"""
+FEWEST_FO4 = 10
+"""Of them in a clock cycle: 8 of logic and 2 of a flip-flop (Hrishikesh et al., ISCA 2002)"""
+DEFAULT_CLOCK = 1 * GHz
+
+
+def usual_clock(node: float) -> float:
+    """Clock that any logic of a node [m] reaches, Hz."""
+    return 1 / (FEWEST_FO4 * FO4 * node)
+
+
+def fastest_clock(node: float) -> float:
+    """Clock that no logic of a node [m] exceeds, Hz."""
+    return 1 / (FEWEST_FO4 * FASTEST_FO4 * node)
+
+
+def default_clock(node: float) -> float:
+    """Clock of a chip that says none, Hz: 1 GHz, or what logic reaches where the node [m] is older than 200 nm."""
+    return min(DEFAULT_CLOCK, usual_clock(node))
 
 
 class Timing(Record):
@@ -18,8 +42,8 @@ class Timing(Record):
     """how long the read voltage stays on the cells; `read` where absent"""
     sample_and_hold: Switch = True
     """conversions of one read hide behind the next read (ISAAC); else they follow it"""
-    clock: Clock = 1e9
-    """of the digital periphery"""
+    clock: Clock = DEFAULT_CLOCK
+    """of the digital periphery; in a chip of a node above 200 nm, where absent, what its logic reaches"""
 
     @model_validator(mode="after")
     def _a_pulse_is_part_of_a_read(self) -> Self:

@@ -83,9 +83,10 @@ def check(chip: Name, overrides: Overrides = None) -> None:
     from bitline.chip import load
 
     described = load(chip, overrides or ())
-    typer.echo("\n".join(offers(described)))
-    from bitline.evaluate.idle_keys import idle_keys
+    from bitline.evaluate.idle_keys import check_priced, idle_keys
 
+    check_priced(described)
+    typer.echo("\n".join(offers(described)))
     if idle := idle_keys(described):
         typer.echo(f"  no effect {', '.join(idle)}")
         typer.echo(

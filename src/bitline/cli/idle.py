@@ -63,12 +63,7 @@ def _idle(config: Recipe) -> list[tuple[tuple[str, ...], str]]:
     if "aware" in has and told.aware == "none":
         idle.append((("chip_epochs",), "aware is 'none', so nothing is trained on the chip"))
     if "chip_epochs" in has and not on_chip:
-        of_chip = (
-            "chip_lr",
-            "range_lr",
-            "granularity",
-            *(() if name == "crimp" else ("reprogram_every", "test_images")),
-        )
+        of_chip = ("chip_lr", "range_lr", "granularity")
         also = () if name == "crimp" else ("reprogram_every", "test_images")
         idle.append(((*of_chip, *also), "nothing is trained on the chip"))
     if "aware" in has and told.aware == "quantization" and name != "crimp":

@@ -4,12 +4,13 @@ import math
 from dataclasses import dataclass
 
 from bitline.chip.description import Chip
+from bitline.chip.system import FEWEST_FO4, fastest_clock
 from bitline.cost.adc import SAR_CAPACITOR, Model, adc_cost
 from bitline.cost.digital import mac_prices
 from bitline.cost.sram import ports, sram
 from bitline.cost.table import CostTable, scale
 from bitline.errors import ChipError
-from bitline.units import GHz, fF, nm, pretty, ps
+from bitline.units import GHz, fF, nm, pretty
 
 DAC_CAPACITANCE = 50 * fF
 """Of a DAC, for each of its bits; none for one bit (KULeuven-MICAS/zigzag 3d12a96, imc_array.py)."""
@@ -51,21 +52,17 @@ def dac_area(bits: int, node: float) -> float:
     return SAR_CAPACITOR * 2**bits * (node / (32 * nm)) ** 2 if bits > 1 else 0.0
 
 
-FO4 = 0.5 * ps / nm
-"""Delay of an inverter that drives four, for each metre of node (Ho, Mai, Horowitz, Proc. IEEE 2001; recalled)"""
-FEWEST_FO4 = 10
-"""Of them in a clock cycle: 8 of logic and 2 of a flip-flop (Hrishikesh et al., ISCA 2002; recalled)"""
 TABLE_CLOCK = 1 * GHz
 """Clock at which the energies of digital events hold. Assumed"""
 
 
 def check_clock(chip: Chip) -> None:
-    """Raise ChipError where logic of the chip's node does not reach its clock."""
-    most = 1 / (FEWEST_FO4 * FO4 * chip.node)
+    """Raise ChipError where no logic of the chip's node reaches its clock."""
+    most = fastest_clock(chip.node)
     if chip.timing.clock > most:
         raise ChipError(
             f"timing.clock = {pretty(chip.timing.clock, 'Hz')}: logic at {pretty(chip.node, 'm')} reaches "
-            f"{pretty(most, 'Hz')} ({FEWEST_FO4} inverter delays a cycle)"
+            f"{pretty(most, 'Hz')} at most ({FEWEST_FO4} inverter delays a cycle)"
         )
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal
 from bitline.chip.description import Chip
 from bitline.chip.formats import Pair
 from bitline.chip.leak import leak_remark
+from bitline.chip.system import usual_clock
 from bitline.cost.adc import MODELS, WIDTHS, turns
 from bitline.cost.buffers import Spill, off_chip, tiles
 from bitline.cost.circuits import TABLE_CLOCK, cells_by_conductance
@@ -94,6 +95,14 @@ def _surroundings(placement: Placement) -> list[str]:
             f"timing.clock = {pretty(chip.timing.clock, 'Hz')}: digital energies and areas are those of "
             f"{pretty(TABLE_CLOCK, 'Hz')}; faster logic and its clock tree are not priced"
         )
+    usual = usual_clock(chip.node)
+    if chip.timing.clock > usual:
+        lines.append(
+            f"timing.clock = {pretty(chip.timing.clock, 'Hz')}: logic at {pretty(chip.node, 'm')} mostly reaches "
+            f"{pretty(usual, 'Hz')}; the energy and area of faster logic are not priced"
+        )
+    elif chip.timing.clock == usual:
+        lines.append(f"timing.clock = {pretty(usual, 'Hz')}, what logic at {pretty(chip.node, 'm')} mostly reaches")
     if chip.dac.bits > 1:
         lines.append(
             f"DACs of {chip.dac.bits} bits have a capacitor for each code, as in a SAR ADC, and take 50 fF a bit; "

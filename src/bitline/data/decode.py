@@ -137,7 +137,7 @@ class _Images:
         from datasets import Image as Encoded
 
         self.column: Any = rows.cast_column(column, Encoded(decode=False))[column]
-        self.count, self.where, self.folders = len(rows), where, tuple(folder.resolve() for folder in folders)
+        self.count, self.where, self.folders = len(rows), where, tuple(folders)
 
     def __iter__(self) -> Iterator[tuple[str, Image]]:
         """Give what to call each image, and the image with its pixels not yet decoded."""

@@ -32,7 +32,8 @@ def open_image(record: Mapping[str, Any], name: str, folders: Sequence[Path]) ->
     Args:
         record: ``bytes`` of the encoded image, or where these are None the ``path`` of its file.
         name: of the image, for errors.
-        folders: resolved; files are read within these alone.
+        folders: files are read within these alone. Links in them are followed, since whoever may put a link
+            there made the data set.
 
     Raises:
         DataError: no image, a file elsewhere, an unknown format, or more pixels than an image has.
@@ -97,7 +98,8 @@ def _content(record: Mapping[str, Any], name: str, folders: Sequence[Path]) -> b
             raise DataError(f"{name} has neither bytes nor a path")
         place = Path(path)
         try:
-            inside = place.is_absolute() and any(place.resolve().is_relative_to(folder) for folder in folders)
+            homes = [home for folder in folders for home in (folder.absolute(), folder.resolve())]
+            inside = any(map(place.is_relative_to, homes)) and ".." not in place.parts
             if not inside or not place.is_file():
                 raise DataError(f"{name} is a file, {shown(path)}; only images within the data set are read")
             size = place.stat().st_size

@@ -128,6 +128,9 @@ def _path(path: Path, name: str, image_size: int | None) -> DataSet:
     files = _parquet(path)
     if files is not None:
         return _from_parquet(files, name, title, image_size)
+    linked = next((p for p in path.rglob("*") if p.is_symlink() and p.is_dir()), None)
+    if linked is not None:
+        raise DataError(f"{linked} is a link to a folder, which is not followed; link the images in it one by one")
     every = sorted(p for p in path.rglob("*") if p.is_file())
     if not every:
         raise DataError(f"{path}: an empty folder; expected train and test parquet, or folders of images")
@@ -184,7 +187,8 @@ def _fingerprint(files: list[Path]) -> str:
     digest = hashlib.sha256()
     for file in files:
         status = file.stat()
-        digest.update(f"{file.resolve()}|{status.st_size}|{status.st_mtime_ns}\n".encode())
+        link = f"{file.absolute()}|" if file.is_symlink() else ""  # its name says the label
+        digest.update(f"{link}{file.resolve()}|{status.st_size}|{status.st_mtime_ns}\n".encode())
     return digest.hexdigest()
 
 

@@ -34,6 +34,13 @@ _LAYERS = (
     Matmul("linear", "linear", 4096, 1024, inputs=4096, window=4096),
 )
 """that are priced: several row tiles, column tiles and tiles"""
+_LEAST = Matmul("least", "linear", 1, 1, inputs=1, window=1)
+"""that any chip holds"""
+
+
+def check_priced(chip: Chip) -> None:
+    """Raise BitlineError where no network can be priced on a chip."""
+    price(place([_LEAST], chip))
 
 
 def idle_keys(chip: Chip) -> list[str]:
