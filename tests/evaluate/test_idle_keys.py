@@ -132,4 +132,4 @@ def test_a_chip_that_cannot_answer_has_no_list():
 
 
 def test_a_chip_that_cannot_be_priced_has_no_keys_that_are_said_to_do_nothing():
-    assert idle_keys(load("example-128", ["node=1 um"])) == []
+    assert idle_keys(load("example-128", ["adc.bits=13"])) == []
