@@ -1,11 +1,13 @@
-"""The manifest of a run directory: size and SHA-256 of every file that makes up the run.
+"""The manifest of a run directory: the SHA-256 of every file that makes up the run.
 
+That of a JSON file is of what it says, since tools for text turn ends of lines; that of any other is of its bytes.
 It is written last, so that a run is finished when it has one, and checked whenever the run is read. What trains may
 leave no manifest behind yet: `MARK` in the configuration tells such a run from one that an earlier version wrote.
 """
 
 import functools
 import hashlib
+import json
 import logging
 from importlib.metadata import version
 from pathlib import Path
@@ -118,7 +120,7 @@ def changes(folder: Path) -> dict[str, str]:
         path = folder / name
         if not path.is_file():
             found[name] = "is missing"
-        elif _entry(path) != entry:
+        elif entry not in (_entry(path), _of_bytes(path)):
             found[name] = "was changed"
     return found | {name: "was added" for name in DECISIVE if name not in known and (folder / name).is_file()}
 
@@ -130,12 +132,16 @@ def accept(folder: Path) -> dict[str, str]:
         What was not as the manifest had it, by file; empty where there was nothing to accept.
 
     Raises:
-        DataError: no run directory.
+        DataError: no run directory, or one of a run that is not finished.
     """
-    if not (folder / RECORD).is_file() or not (folder / WEIGHTS).is_file():
-        raise DataError(f"{folder} is no run directory that is finished: it has no {RECORD} or no {WEIGHTS}")
-    if not (folder / RUN_MANIFEST).is_file():
-        write(folder)
+    known = (folder / RUN_MANIFEST).is_file()
+    needed = [WEIGHTS, RECORD, CONFIG, METRICS]
+    if not known and (folder / RECIPE).is_file() and begun(folder):  # of a recipe, which evaluates last
+        needed.append(AFTER)
+    if absent := [name for name in needed if not (folder / name).is_file()]:
+        raise DataError(f"{folder} is no run directory that is finished: it has no {', '.join(absent)}")
+    if not known:
+        write(folder, edited=(RUN_MANIFEST,))
         return {RUN_MANIFEST: "was missing"}
     if found := changes(folder):
         write(folder, edited=tuple(dict.fromkeys([*_read(folder).get("edited", ()), *found])))
@@ -160,8 +166,27 @@ def _write(folder: Path, files: dict[str, Any], edited: tuple[str, ...]) -> None
 
 
 def _entry(path: Path) -> dict[str, Any]:
+    """What the manifest has of a file."""
+    if path.suffix == ".json":
+        try:
+            text = json.dumps(read_json(path), sort_keys=True, separators=(",", ":"))
+        except DataError:  # damaged: as its bytes are
+            return _of_bytes(path)
+        return {"content_sha256": hashlib.sha256(text.encode()).hexdigest()}
+    return _of_bytes(path)
+
+
+def _of_bytes(path: Path) -> dict[str, Any]:
+    """What the manifest has of a file that is not JSON, and had of every file in its first days."""
+    state = path.stat()
+    return {"bytes": state.st_size, "sha256": _digest(path, state.st_size, state.st_mtime_ns, state.st_ino)}
+
+
+@functools.lru_cache(64)
+def _digest(path: Path, *_state: int) -> str:
+    """Digest a file, once as long as nothing says that it is another one."""
     with path.open("rb") as file:
-        return {"bytes": path.stat().st_size, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @functools.cache

@@ -137,3 +137,17 @@ def test_exports_stay_in_their_folder_whatever_a_layer_is_called(tmp_path):
 
     assert {path.parent for path in tmp_path.rglob("*.safetensors")} == {tmp_path / "out" / "deep"}
     assert len(list((tmp_path / "out" / "deep").iterdir())) == 3
+
+
+def test_the_same_classes_in_another_order_are_refused_and_other_names_are_said(run, caplog):
+    data, record = datasets.load("digits"), ModelRecord.read(run / RECORD)
+    turned = record.model_copy(update={"classes": tuple(reversed(data.classes))})
+    with pytest.raises(DataError, match=r"class 0 of .* is '0'; that of the network '9': the same classes in another"):
+        turned.fed(data)
+
+    named = record.model_copy(update={"classes": tuple("jihgfedcba")})
+    with caplog.at_level("WARNING", "bitline"):
+        named.fed(data)
+        record.fed(data)
+    assert len(caplog.messages) == 1
+    assert "is '0'; that of the network 'j': they are taken for the same" in caplog.messages[0]

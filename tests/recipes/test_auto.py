@@ -12,6 +12,7 @@ from bitline.models.files import load_run
 from bitline.recipes import auto, checked
 from bitline.recipes.auto import Search
 from bitline.recipes.front import select, train_front
+from bitline.recipes.journal import open_journal
 from bitline.recipes.run import optimize
 from bitline.seeds import derive
 
@@ -299,3 +300,20 @@ def test_a_point_is_trained_by_the_recipe_that_its_layers_and_the_chip_need(tmp_
     (point,) = points
     assert (point.name(), point.epochs, point.lr, point.out) == (recipe, epochs, 0.1, tmp_path / "trial003")
     assert point.overrides == ("adc.bits=4", "adc.bits=5")
+
+
+@pytest.mark.slow
+def test_starts_that_failed_in_a_journal_of_an_earlier_version_are_tried_again(network, tmp_path):
+    config = checked(run=network, **{**SMALL, "trials": 2, "proxy_steps": 0}, vary=("encoding",), out=tmp_path)
+    search = Search(config, config.load_chip(), datasets.load("digits"), tmp_path, load_run(config.run))
+    up, down = optuna.study.StudyDirection.MAXIMIZE, optuna.study.StudyDirection.MINIMIZE
+    study = open_journal(tmp_path / "trials.journal", [up, down, down])
+    starts = [{"encoding": "offset"}, {"encoding": "pair"}]
+    for start in starts:
+        study.enqueue_trial(start)
+        study.tell(study.ask(), state=optuna.trial.TrialState.FAIL)
+
+    search.run(lambda _: None)
+
+    done = [trial for trial in trials_of(tmp_path) if trial["state"] == "complete"]
+    assert [trial["params"] for trial in done] == starts

@@ -1,5 +1,6 @@
 """What is missing from a run directory or was changed in it is named, and a damaged checkpoint is not resumed."""
 
+import hashlib
 import json
 import shutil
 from pathlib import Path
@@ -264,3 +265,42 @@ def test_weights_that_are_not_finite_are_never_a_finished_run(tmp_path, whole):
 def test_kept_networks_of_earlier_versions_are_still_read():
     for run in sorted((Path(__file__).parents[2] / "experiments" / "networks").glob("*/model.json")):
         manifest.check(run.parent)
+
+
+@pytest.mark.parametrize("name", [CONFIG, METRICS, WEIGHTS, RECORD])
+def test_an_unfinished_run_cannot_be_accepted(tmp_path, whole, name):
+    run = copied(whole, tmp_path / "run")
+    for absent in ("run.json", name):
+        (run / absent).unlink()
+
+    _, error = bitline("accept", run, status=1)
+
+    assert f"is no run directory that is finished: it has no {name}" in error
+    assert not (run / "run.json").exists()
+
+
+def test_a_recipe_without_its_evaluation_cannot_be_accepted(tmp_path, optimized):
+    run = copied(optimized, tmp_path / "run")
+    for absent in ("run.json", "evaluation.json"):
+        (run / absent).unlink()
+
+    assert "it has no evaluation.json" in bitline("accept", run, status=1)[1]
+
+
+def test_a_manifest_that_was_lost_and_written_anew_is_said_from_then_on(tmp_path, whole):
+    run = copied(whole, tmp_path / "run")
+    (run / "run.json").unlink()
+    bitline("accept", run)
+
+    assert f"{run} was edited after it was written, and accepted so: run.json" in bitline("cost", run)[1]
+
+
+def test_a_manifest_that_has_digests_of_bytes_alone_is_still_read(tmp_path, whole):
+    run = copied(whole, tmp_path / "run")
+    content = read_json(run / "run.json")
+    for name in content["files"]:
+        data = (run / name).read_bytes()
+        content["files"][name] = {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+    write_json(run / "run.json", content)
+
+    assert load_run(run)

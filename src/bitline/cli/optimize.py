@@ -178,15 +178,13 @@ def _run(values: Mapping[str, Any], if_exists: "IfExists", json_file: str | None
     from bitline.files import AFTER, BEFORE, UNTRAINED, json_text
     from bitline.recipes import checked
     from bitline.recipes.run import optimize
+    from bitline.train.hardware import set_threads
 
     quiet = json_file == "-"
     config = checked(**values)
     refuse_idle_in_recipe(config, values)
     check_outputs(json_file)
-    if config.threads is not None:
-        import torch
-
-        torch.set_num_threads(config.threads)
+    set_threads(config.threads)
     with stoppable("the same command with --resume goes on from the last checkpoint"):
         folder = optimize(
             config,

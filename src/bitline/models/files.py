@@ -3,23 +3,38 @@
 Weights are read from safetensors only; nothing is unpickled.
 """
 
+import functools
+import hashlib
 import importlib.util
+import logging
 import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, StrictFloat, StrictInt, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    StrictFloat,
+    StrictInt,
+    ValidationError,
+    model_serializer,
+    model_validator,
+)
 from torch import nn
 
 from bitline import manifest
 from bitline.data.dataset import DataSet
 from bitline.errors import DataError, nearest, shown
-from bitline.files import CONFIG, METRICS, RECIPE, RECORD, RUN_MANIFEST, WEIGHTS, read_json
+from bitline.files import CONFIG, METRICS, RECIPE, RECORD, RUN_MANIFEST, WEIGHTS, read_json, write_json
 from bitline.models import MOST, build, names
 from bitline.models.rewrite import Rewrite, apply
 from bitline.models.weights import load_weights
+
+log = logging.getLogger(__name__)
 
 Text = Annotated[str, Field(max_length=4096)]
 MOST_REWRITES = 4096
@@ -39,6 +54,8 @@ class ModelRecord(BaseModel):
         image_size: height and width of an input image, px.
         mean: per channel in [0, 1]; an input is (value / 255 - mean) / std.
         std: as mean.
+        code_sha256: of the file of ``FILE.py:NAME``, see `code_sha256`; None for a name, and in records of earlier
+            versions.
         rewrites: how the structure differs from what `model` and `kwargs` build, in the order the changes were made.
     """
 
@@ -53,6 +70,7 @@ class ModelRecord(BaseModel):
     image_size: Annotated[int, Field(strict=True, ge=1)]
     mean: tuple[Annotated[float, Field(ge=0, le=1)], ...]
     std: tuple[Annotated[float, Field(gt=0)], ...]
+    code_sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")] | None = None
     rewrites: Annotated[tuple[Rewrite, ...], Field(max_length=MOST_REWRITES)] = ()
 
     @model_validator(mode="after")
@@ -67,6 +85,13 @@ class ModelRecord(BaseModel):
         if self.kwargs.get("num_classes", len(self.classes)) != len(self.classes):
             raise ValueError(f"{len(self.classes)} classes for num_classes = {self.kwargs['num_classes']}")
         return self
+
+    @model_serializer(mode="wrap")
+    def _with_what_is_known(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        content: dict[str, Any] = dump(self)
+        if self.code_sha256 is None:
+            content.pop("code_sha256", None)
+        return content
 
     @classmethod
     def read(cls, path: Path) -> Self:
@@ -87,14 +112,36 @@ class ModelRecord(BaseModel):
     def fed(self, data: DataSet) -> DataSet:
         """Return images as the network takes them: normalized by its own mean and deviation, whatever theirs are.
 
+        Classes that have other names are taken in their order, with a warning.
+
         Raises:
-            DataError: images of other channels, or another number of classes.
+            DataError: images of other channels, another number of classes, or the same classes in another order.
         """
         if data.channels != self.channels:
             raise DataError(f"{data.title} has {data.channels} channels; the network takes {self.channels}")
         if data.num_classes != len(self.classes):
             raise DataError(f"{data.title} has {data.num_classes} classes; the network tells {len(self.classes)} apart")
+        if data.classes != self.classes:
+            first = next(i for i, pair in enumerate(zip(self.classes, data.classes, strict=True)) if pair[0] != pair[1])
+            other = (
+                f"class {first} of {data.title} is {data.classes[first]!r}; that of the network {self.classes[first]!r}"
+            )
+            if set(data.classes) == set(self.classes):
+                raise DataError(f"{other}: the same classes in another order")
+            _warn(f"{other}: they are taken for the same")
         return data.normalized_by(self.mean, self.std)
+
+
+@functools.cache
+def _inform(line: str) -> None:
+    """Say a line once."""
+    log.info(line)
+
+
+@functools.cache
+def _warn(line: str) -> None:
+    """Warn once."""
+    log.warning(line)
 
 
 @dataclass(frozen=True)
@@ -201,6 +248,53 @@ def _split(spec: str) -> tuple[Path, str]:
     return path, name
 
 
+def code_sha256(spec: str) -> str | None:
+    """Return the SHA-256 of the file of ``FILE.py:NAME``, whatever its ends of lines are; None for a name.
+
+    Raises:
+        DataError: no such file.
+    """
+    if not is_file_spec(spec):
+        return None
+    return hashlib.sha256(_split(spec)[0].read_bytes().replace(b"\r\n", b"\n")).hexdigest()
+
+
+def accept(folder: Path) -> dict[str, str]:
+    """Take a run directory as it is now, and the Python file that it names: write down anew what they are.
+
+    Returns:
+        What was not as it was written, by file; empty where there was nothing to accept.
+
+    Raises:
+        DataError: no run directory, or one of a run that is not finished.
+    """
+    found = manifest.accept(folder)
+    record = ModelRecord.read(folder / RECORD)
+    if (code := code_sha256(record.model)) != record.code_sha256:
+        what = "was not written down" if record.code_sha256 is None else "was changed"
+        write_json(folder / RECORD, record.model_copy(update={"code_sha256": code}).model_dump(mode="json"))
+        manifest.accept(folder)
+        found |= {_file(record): what}
+    return found
+
+
+def _check_code(folder: Path, record: ModelRecord) -> None:
+    """Refuse a Python file that is not the one that a network was trained from; say so where that is not known."""
+    code = code_sha256(record.model)
+    if code is not None and record.code_sha256 is None:
+        _inform(f"{folder} is of an earlier version, which did not write down what is in {_file(record)}: whether it "
+                "is the same file is not checked")  # fmt: skip
+    elif code is not None and code != record.code_sha256:
+        raise DataError(
+            f"{_file(record)} is not as it was when {folder} was trained from it; put back what was there, or take it "
+            f"as it is with: bitline accept {folder}"
+        )
+
+
+def _file(record: ModelRecord) -> str:
+    return record.model.rpartition(":")[0]
+
+
 def load_run(path: Path | str, *, trust_code: bool = False) -> Run:
     """Load the trained network of a run directory.
 
@@ -213,7 +307,7 @@ def load_run(path: Path | str, *, trust_code: bool = False) -> Run:
 
     Raises:
         DataError: no such directory, an unfinished run, files that are not as they were written, a damaged file, or a
-            network from a file without trust_code.
+            network from a file without trust_code or from one that was changed.
     """
     folder = Path(path)
     if not folder.is_dir():
@@ -231,6 +325,7 @@ def load_run(path: Path | str, *, trust_code: bool = False) -> Run:
             f"{folder} was trained from {record.model}; loading it runs that file: add --trust-code "
             "(trust_code=True in Python) if you trust what it says"
         )
+    _check_code(folder, record)
     model = apply(make(record.model, **record.kwargs), record.rewrites)
     load_weights(model, folder / WEIGHTS)
     return Run(model.eval(), record, read_json(folder / CONFIG), read_json(folder / METRICS))

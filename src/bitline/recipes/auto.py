@@ -110,7 +110,8 @@ class Search:
         objectives = self.config.objectives
         study = open_journal(self.path, [_DIRECTIONS[name] for name in objectives])
         self._check_choices(study)
-        earlier = study.get_trials()
+        # one that failed, as those of earlier versions did that cannot be built, is asked for again
+        earlier = [trial for trial in study.get_trials() if trial.state != TrialState.FAIL]
         choices = [trial.params or trial.system_attrs.get("fixed_params") for trial in earlier]
         for start in self._starts():
             if start not in choices:

@@ -5,7 +5,7 @@ from pathlib import Path
 from bitline import manifest
 from bitline.data import DataSet, load
 from bitline.errors import DataError
-from bitline.evaluate.run import CALIBRATION_BATCH, check_priced
+from bitline.evaluate.run import CALIBRATION_BATCH
 from bitline.files import BEFORE, FLOAT, START, UNTRAINED
 from bitline.lock import locked
 from bitline.models.files import Run, load_run
@@ -86,11 +86,14 @@ def _optimize(config: Recipe, if_exists: IfExists, say: Say, *, progress: bool, 
     resumed = prepare(out, config, if_exists)
     data = load(origin.record.data, data_dir=config.data_dir, image_size=origin.record.image_size)
     data = origin.record.fed(data)
-    teacher = load_run(config.teacher or config.run, trust_code=trust_code)
+    own = config.teacher is None or config.teacher == config.run
+    teacher = origin if own else load_run(config.teacher or config.run, trust_code=trust_code)
     stages = Stages(config, target, data, out, say, progress, teacher, trust_code)
     if not resumed:
         _check_settings(config, data)
-        check_priced(origin.model, data, target, stages.settings)
+        stages.check_priced(origin.model, chip, BEFORE)
+        if not isinstance(config, NewStructure | Auto):  # whose networks are others, and are checked when they are made
+            stages.check_priced(origin.model, target)
         clear(out)
     recipe_file.write(out, config)
     stages.measure(BEFORE, origin, chip)

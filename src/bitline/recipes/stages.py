@@ -14,6 +14,7 @@ from bitline import manifest, seeds
 from bitline.chip.description import Chip
 from bitline.data import DataSet
 from bitline.evaluate import Settings, accuracy, evaluate
+from bitline.evaluate.run import check_priced
 from bitline.files import AFTER, BEFORE, CHIP, CONFIG, METRICS, ON_CHIP, RANGES, RECORD, WEIGHTS, read_json, write_json
 from bitline.models.files import Run, load_run
 from bitline.recipes.files import Deployment, Say, copy
@@ -140,11 +141,9 @@ class Stages:
         path, config = self.out / name, self.config
         if path.is_file():
             return
-        ranges = self.out / RANGES if chip.adc.policy == "trained" else None
-        mapping = config.mapping
+        chip, mapping, ranges = self._deployment(chip, name)
         settings = replace(self.settings, bias_correction=name == AFTER and config.corrects_biases)
         if name == BEFORE:
-            chip, mapping, ranges = self._of_origin(chip)
             settings = replace(settings, chips=min(settings.chips, config.chips_before or settings.chips))
         evaluation = evaluate(
             run.model, self.data, chip, settings, name=run.record.model, mapping=mapping or None, ranges=ranges
@@ -155,6 +154,17 @@ class Stages:
             f"{name}: float {a.float:.2f} %, on the chip {a.mean:.2f} ± {a.std:.2f} %, "
             f"{evaluation.cost.energy_J * 1e6:.3g} uJ"
         )
+
+    def check_priced(self, model: nn.Module, chip: Chip, name: str = AFTER) -> None:
+        """Refuse a network that does not fit on the chip that an evaluation is to be on, or has no price there."""
+        chip, mapping, _ = self._deployment(chip, name)
+        check_priced(model, self.data, chip, self.settings, mapping or None)
+
+    def _deployment(self, chip: Chip, name: str) -> tuple[Chip, dict[str, str], Path | None]:
+        """What an evaluation puts its network on: chip, mapping, trained ranges."""
+        if name == BEFORE:
+            return self._of_origin(chip)
+        return chip, self.config.mapping, self.out / RANGES if chip.adc.policy == "trained" else None
 
     def _of_origin(self, chip: Chip) -> tuple[Chip, dict[str, str], Path | None]:
         """The chip for the network to start from, and the mapping and trained ranges that it has for it."""

@@ -19,9 +19,9 @@ from torch import Tensor, nn
 from bitline import manifest
 from bitline.data import DataSet, load
 from bitline.errors import DataError
-from bitline.files import CHECKPOINT, CONFIG, LOGS, METRICS, RECORD, WEIGHTS, write_json, write_network
+from bitline.files import CHECKPOINT, CONFIG, LOGS, METRICS, RECORD, WEIGHTS, read_json, write_json, write_network
 from bitline.lock import locked
-from bitline.models.files import ModelRecord, Run, check_spec, is_file_spec, load_run, make
+from bitline.models.files import ModelRecord, Run, check_spec, code_sha256, is_file_spec, load_run, make
 from bitline.models.weights import check_weights, load_weights
 from bitline.train.checkpoint import AtomicCheckpointIO, WithinEpoch, to_resume
 from bitline.train.config import TrainConfig
@@ -66,6 +66,14 @@ def train(config: TrainConfig, *, if_exists: IfExists = "refuse", trust_code: bo
         with torch.random.fork_rng():
             torch.manual_seed(config.seed)
             record = _record(config, data)
+            if (
+                saved is not None
+                and read_json(out / CONFIG).get("code_sha256", record.code_sha256) != record.code_sha256
+            ):
+                raise DataError(
+                    f"{config.model} is not as it was when the training in {out} began; put back what was there, or "
+                    "start again with --overwrite"
+                )
             network = make(record.model, **record.kwargs)
             if config.init is not None:
                 record = _initialized(network, record, config.init)
@@ -125,7 +133,7 @@ def train_network(
         if not resumed:
             clear(out)
             out.mkdir(parents=True, exist_ok=True)
-            origin = {"commit": git_commit(), "version": _version(), **manifest.MARK}
+            origin = {"commit": git_commit(), "version": _version(), **manifest.MARK, **_code(record)}
             write_json(out / CONFIG, {**config.model_dump(mode="json"), **origin})
         module = _fit(
             network,
@@ -141,6 +149,11 @@ def train_network(
         _finish(module, finish(module.network.cpu().float()), config, data, record)
     finally:
         torch.set_num_threads(threads)
+
+
+def _code(record: ModelRecord) -> dict[str, str]:
+    """What a configuration says of the Python file of a network, if there is one."""
+    return {} if record.code_sha256 is None else {"code_sha256": record.code_sha256}
 
 
 def _record(config: TrainConfig, data: DataSet) -> ModelRecord:
@@ -159,6 +172,7 @@ def _record(config: TrainConfig, data: DataSet) -> ModelRecord:
     model = f"{Path(file).expanduser().resolve()}:{name}" if is_file_spec(config.model) else config.model
     return ModelRecord(
         model=model,
+        code_sha256=code_sha256(model),
         kwargs=kwargs,
         data=config.data,
         title=data.title,

@@ -99,7 +99,7 @@ def clear(out: Path) -> None:
 def _saved(out: Path, config: TrainConfig) -> TrainConfig:
     """Return the configuration of a run, unless another one is asked for."""
     content = read_json(out / CONFIG)
-    for key in ("commit", "version", *manifest.MARK):
+    for key in ("commit", "version", "code_sha256", *manifest.MARK):
         content.pop(key, None)
     try:
         saved = checked(**content)
