@@ -8,11 +8,14 @@ from pathlib import Path
 import pytest
 from fuzz_cases import Accepted, Outcome, Refused, holds, label
 
+from bitline.train.hardware import most_threads
+
 EVALUATE = ("evaluate", "RUN", "--chips", "1", "--images", "8", "--calibration-images", "16")
 TRAIN = ("train", "lenet5", "--data", "digits", "--epochs", "1", "--width", "0.1")
 COST = ("cost", "lenet5", "--in-channels", "1", "--image-size", "8")
 ROUNDING = ("study", "adc-rounding", "--columns", "2")
 
+MOST = most_threads()
 OPTIONS: list[tuple[tuple[str, ...], Outcome]] = [
     ((*EVALUATE, "--seed", str(2**63 - 1)), Accepted()),
     ((*EVALUATE, "--seed", str(2**63)), Refused("seed is 9223372036854775808; allowed: 0 to 2**63 - 1")),
@@ -23,9 +26,9 @@ OPTIONS: list[tuple[tuple[str, ...], Outcome]] = [
     ((*EVALUATE, "--seed", "-2"), Refused("seed is -2; allowed")),
     ((*EVALUATE, "--seed", "1.5"), Refused("integer", status=2)),
     ((*EVALUATE, "--seed", "True"), Refused("integer", status=2)),
-    ((*EVALUATE, "--threads", "0"), Refused("threads is 0; allowed: 1 to 512")),
-    ((*EVALUATE, "--threads", "-1"), Refused("threads is -1; allowed: 1 to 512")),
-    ((*EVALUATE, "--threads", "100000"), Refused("threads is 100000; allowed: 1 to 512")),
+    ((*EVALUATE, "--threads", "0"), Refused(f"threads is 0; allowed: 1 to {MOST}, four for each core")),
+    ((*EVALUATE, "--threads", "-1"), Refused(f"threads is -1; allowed: 1 to {MOST}, four for each core")),
+    ((*EVALUATE, "--threads", "100000"), Refused(f"threads is 100000; allowed: 1 to {MOST}, four for each core")),
     ((*EVALUATE, "--image-size", "100000"), Refused("image_size is 100000; allowed: 1 to 4096")),
     ((*EVALUATE, "--image-size", "-1"), Refused("image_size is -1; allowed: 1 to 4096")),
     ((*EVALUATE, "--chips", "-1"), Refused("chips is -1")),
@@ -39,6 +42,7 @@ OPTIONS: list[tuple[tuple[str, ...], Outcome]] = [
     ((*TRAIN, "--seed", "-2"), Refused("seed is -2")),
     ((*TRAIN, "--threads", "0"), Refused("threads is 0")),
     ((*TRAIN, "--threads", "100000"), Refused("threads is 100000")),
+    ((*TRAIN, "--threads", str(MOST + 1)), Refused(f"threads is {MOST + 1}; allowed: 1 to ")),
     ((*TRAIN, "--width", "1e9"), Refused("width is 1000000000.0; allowed: 0.015625 to 64")),
     ((*TRAIN, "--width", "1e-9"), Refused("width is 1e-09; allowed: 0.015625 to 64")),
     ((*TRAIN, "--width", "nan"), Refused("width is nan")),

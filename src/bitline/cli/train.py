@@ -117,8 +117,10 @@ def command(
         checkpoint_every=checkpoint_every,
         out=out,
     )
+    from bitline.train.hardware import check_threads
     from bitline.train.run import train
 
+    check_threads(threads)
     if_exists = "resume" if resume else "overwrite" if overwrite else "refuse"
     with stoppable("the same command with --resume goes on from the last checkpoint"):
         run = train(config, if_exists=if_exists, trust_code=trust_code)

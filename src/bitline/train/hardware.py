@@ -1,5 +1,6 @@
 """What the machine can do, and what to write down about it."""
 
+import logging
 import os
 import platform
 import subprocess
@@ -11,18 +12,37 @@ from bitline.errors import DataError
 from bitline.mvm.machine import cpu_flags, processor
 from bitline.train.config import MOST_THREADS, Precision
 
+log = logging.getLogger(__name__)
+
+
+def most_threads() -> int:
+    """Threads that this machine may be asked for: four for each core, since more only wait for each other."""
+    return min(MOST_THREADS, 4 * (os.cpu_count() or 1))
+
+
+def check_threads(threads: int | None) -> None:
+    """Raise DataError where so many threads are not to be asked for; None: as PyTorch finds them."""
+    if threads is not None and not 1 <= threads <= most_threads():
+        raise DataError(f"threads is {threads}; allowed: 1 to {most_threads()}, four for each core of this machine")
+
 
 def set_threads(threads: int | None) -> None:
     """Compute on so many threads of the CPU; None: as PyTorch finds them.
 
     Raises:
-        DataError: none, or more than a process can have.
+        DataError: none, or more than this machine may be asked for.
     """
-    if threads is None:
-        return
-    if not 1 <= threads <= MOST_THREADS:
-        raise DataError(f"threads is {threads}; allowed: 1 to {MOST_THREADS}")
-    torch.set_num_threads(threads)
+    check_threads(threads)
+    if threads is not None:
+        torch.set_num_threads(threads)
+
+
+def threads_here(threads: int) -> int:
+    """Return how many threads stand for those that a configuration, perhaps of a larger machine, asks for."""
+    fewer = min(threads, most_threads())
+    if fewer < threads:
+        log.warning("threads is %d: %d are used, four for each core of this machine", threads, fewer)
+    return fewer
 
 
 def best_precision() -> Precision:
