@@ -1,5 +1,6 @@
 """From a trained network to one that suits its crossbars: restructure, train in floating point, train on the chip."""
 
+from dataclasses import replace
 from pathlib import Path
 
 from bitline import manifest
@@ -9,6 +10,7 @@ from bitline.evaluate.run import CALIBRATION_BATCH
 from bitline.files import BEFORE, FLOAT, START, UNTRAINED
 from bitline.lock import locked
 from bitline.models.files import Run, load_run
+from bitline.network.copy import copied
 from bitline.network.trace import matmuls
 from bitline.recipes import recipe_file
 from bitline.recipes.auto import Search
@@ -86,8 +88,10 @@ def _optimize(config: Recipe, if_exists: IfExists, say: Say, *, progress: bool, 
     resumed = prepare(out, config, if_exists)
     data = load(origin.record.data, data_dir=config.data_dir, image_size=origin.record.image_size)
     data = origin.record.fed(data)
-    own = config.teacher is None or config.teacher == config.run
-    teacher = origin if own else load_run(config.teacher or config.run, trust_code=trust_code)
+    if config.teacher is None or config.teacher == config.run:
+        teacher = replace(origin, model=copied(origin.model))  # its own, since training freezes and moves it
+    else:
+        teacher = load_run(config.teacher, trust_code=trust_code)
     stages = Stages(config, target, data, out, say, progress, teacher, trust_code)
     if not resumed:
         _check_settings(config, data)
