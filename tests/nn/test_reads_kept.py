@@ -253,6 +253,29 @@ def test_a_pass_that_cannot_be_repeated_as_it_was_is_refused(make_chip, train):
         y.sum().backward()
 
 
+def test_two_passes_with_the_same_random_numbers_before_a_backward_pass_are_refused(make_chip):
+    model, x = noisy(make_chip)
+    model.train()
+    model.repeat = repeated
+    answers = []
+    for part in x.split(3)[:2]:
+        torch.manual_seed(7)
+        answers.append(model(part.requires_grad_()))
+    with pytest.raises(ConversionError, match="two forward passes before a backward pass had the same random numbers"):
+        sum(y.square().sum() for y in answers).backward()
+
+
+def test_the_same_random_numbers_in_every_step_are_no_fault(make_chip):
+    def seeded_steps(model, x):
+        for part in x.split(3):
+            torch.manual_seed(7)
+            model(part).square().sum().backward()
+
+    expected = gradients(make_chip, plain, seeded_steps)
+    got = gradients(make_chip, repeated, seeded_steps)
+    assert all(map(torch.equal, got, expected))
+
+
 def test_chips_without_read_noise_leave_the_random_numbers_of_pytorch_alone(make_chip):
     model, x = noisy(make_chip)
     program(model, IDEAL)

@@ -76,7 +76,9 @@ class Reads:
         self.counts: dict[tuple[bool, int], int] = {}
         """by (training, call)"""
         self._last = (0, 0)
-        self._known: dict[int, ReadNumber] = {}
+        self._known: dict[int, ReadNumber | None] = {}
+        """by the random number; None: of two passes, and nobody can tell which one is repeated"""
+        self._repeated: set[int] = set()
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Reads) and self.counts == other.counts
@@ -93,7 +95,7 @@ class Reads:
             layer: its name, for the error.
 
         Raises:
-            ConversionError: a forward pass repeated with other random numbers.
+            ConversionError: a forward pass repeated with other random numbers, or with those of two.
         """
         tag = _tag(training)
         if torch._C._current_graph_task_id() >= 0:  # pyright: ignore[reportPrivateUsage]
@@ -103,7 +105,13 @@ class Reads:
                     "had, so that its read noise cannot be the same: leave preserve_rng_state of "
                     "torch.utils.checkpoint at True and, for a layer in evaluation mode, set use_reentrant=False"
                 )
-            return self._known[tag]
+            if (known := self._known[tag]) is None:
+                raise ConversionError(
+                    f"layer {layer}: two forward passes before a backward pass had the same random numbers, so that "
+                    "which read noise a repeated one had is not known: seed PyTorch once, not before each of them"
+                )
+            self._repeated.add(tag)
+            return known
         number, call = self._last
         if not network.running or number != network.number:
             call = 0
@@ -112,10 +120,13 @@ class Reads:
         self.counts[training, call] = first + images
         read = ReadNumber(call, first, training)
         if tag is not None:
+            again = tag in self._known and tag not in self._repeated and self._known[tag] != read
             self._known.pop(tag, None)
-            self._known[tag] = read
+            self._repeated.discard(tag)
+            self._known[tag] = None if again else read
             if len(self._known) > self.KEPT:
-                self._known.pop(next(iter(self._known)))
+                self._repeated.discard(oldest := next(iter(self._known)))
+                self._known.pop(oldest)
         return read
 
     def tensor(self) -> Tensor:
