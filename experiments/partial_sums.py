@@ -176,11 +176,12 @@ class Study:
                 self.take("mappings", name, point(found) | {"depthwise": share})
 
     def untrained(self) -> None:
-        """Take the first layer of the conventional network off the crossbars, and fit its ranges in turn."""
+        """Fit the ranges of the conventional network in turn, in pairs too, and take its first layer off the crossbars."""
         for name, overrides, in_turn in (
             ("slice and digit, in turn, first layer digital", SLICE_DIGIT, True),
             ("first layer digital", LAYER, False),
             ("slice and digit, in turn", SLICE_DIGIT, True),
+            ("pairs, slice and digit, in turn", (*SLICE_DIGIT, PAIRS), True),
         ):
             if name not in self.result["untrained"]:
                 settings = replace(self.settings, in_turn=in_turn)

@@ -94,6 +94,9 @@ def recipes() -> str:
         rows.append(line("conventional, ranges per slice and digit, fitted in turn", result["untrained"][best], None))
     if "psum_aware_pairs" in found:
         rows.append(line("conventional, pairs of cells", found["psum_aware_pairs"]["before"], None))
+    if (best := "pairs, slice and digit, in turn") in result["untrained"]:
+        name = "conventional, pairs of cells, ranges per slice and digit, fitted in turn"
+        rows.append(line(name, result["untrained"][best], None))
     for key, text in RECIPES.items():
         if key in found:
             kept = [p for p in found[key].get("front", {}).get("points", ()) if p["run"] == found[key]["front"]["kept"]]

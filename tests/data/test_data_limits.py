@@ -228,3 +228,18 @@ def test_the_cache_and_its_like_are_readable_by_all(tmp_path, own_cache):
     load(written(tmp_path / "x", [{"bytes": PNG, "path": None}] * 2, [0, 1]))
     (entry,) = (own_cache / "decoded").iterdir()
     assert entry.stat().st_mode & 0o777 == 0o644
+
+
+@pytest.mark.parametrize(
+    ("labels", "remark"),
+    [
+        ([1, 1, 1], "x: all training images are of class 1"),
+        ([0, 2, 2], "x: 1 of 3 classes have no training image"),
+        ([0, 1, 1], ""),
+    ],
+)
+def test_classes_without_a_training_image_are_remarked_on(tmp_path, caplog, labels, remark):
+    name = written(tmp_path / "x", [{"bytes": PNG, "path": None}] * 3, labels)
+    load(name)
+    said = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert (remark in said[0].replace(name, "x")) if remark else said == []

@@ -49,6 +49,7 @@ CHANGES: dict[str, tuple[Callable[[Tensors], Tensors], Outcome]] = {
     "double": (every(Tensor.double), Accepted(measured)),
     "a layer of zeros": (of(FIRST, torch.zeros_like), Remarked(f"{FIRST} is zero everywhere")),
     "an outlier": (of(FIRST, filled(1e30)), Remarked(f"{FIRST} has a weight of 1e+30 beside a median of")),
+    "a bias beyond all": (of(LAST, filled(1e30)), Remarked(f"{LAST} has a number of 1e+30")),
     "tiny": (of(FIRST, lambda w: w * 0 + 1e-45), Remarked(f"{FIRST} is nowhere above 1.4e-45")),
     "nan": (of(FIRST, filled(math.nan)), Refused(f"{FIRST} has 1 of 75 {NUMBERS}")),
     "nans": (of(FIRST, filled(math.nan, 9)), Refused(f"{FIRST} has 9 of 75 {NUMBERS}")),

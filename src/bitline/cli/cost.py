@@ -67,7 +67,7 @@ def command(
     from bitline.cost.computing import computing as compute
     from bitline.cost.computing import multiplies
     from bitline.cost.model import price
-    from bitline.errors import DataError
+    from bitline.errors import ConversionError, DataError
     from bitline.models.files import is_file_spec
 
     if file is not None and not as_json:
@@ -82,9 +82,14 @@ def command(
     size = 32 if image_size is None else image_size
     image = (3 if in_channels is None else in_channels, size, size)
     width, classes = 1.0 if width is None else width, 10 if classes is None else classes
-    where, pooled = placed_network(
-        model, on.chip, image, width=width, classes=classes, mapping=on.mapping, trust_code=trust_code
-    )
+    try:
+        where, pooled = placed_network(
+            model, on.chip, image, width=width, classes=classes, mapping=on.mapping, trust_code=trust_code
+        )
+    except ConversionError as error:
+        if _is_run(model) or None not in (image_size, in_channels):
+            raise
+        raise ConversionError(f"{error}; --in-channels and --image-size say what an image is") from error
     cost = price(where, fixed=fixed, poolings=pooled)
     alone = compute(where, fp_multipliers=multiplies(on.chip)) if computing else None
     content = {"model": model, **cost.to_json()} | ({} if alone is None else {"computing": alone.to_json()})

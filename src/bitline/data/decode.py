@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -15,6 +16,8 @@ from bitline.data.cache import Decoded, Meta
 from bitline.data.dataset import statistics
 from bitline.data.images import check_memory, in_mode, open_image
 from bitline.errors import DataError
+
+log = logging.getLogger(__name__)
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -35,6 +38,15 @@ _JPEG_LUMINANCE = (
 
 MOST_CLASSES = 100_000
 """the largest public sets of labels have 21,841"""
+
+
+def _remark(labels: np.ndarray, classes: Sequence[str], name: str) -> None:
+    """Say where classes have no training image, or only one has any."""
+    there = len(np.unique(labels))
+    if there == 1:
+        log.warning("%s: all training images are of class %s", name, classes[int(labels[0])])
+    elif there < len(classes):
+        log.warning("%s: %d of %d classes have no training image", name, len(classes) - there, len(classes))
 
 
 def decode(
@@ -66,6 +78,7 @@ def decode(
     if classes is None:
         classes = tuple(str(n) for n in range(int(arrays["train_labels"].max()) + 1))
         _labels(labels["test"], len(classes), f"{name}: test")
+    _remark(arrays["train_labels"], classes, name)
     splits = {
         split: _Images(rows, image_column, f"{name}: {split}", folders)
         for split, rows in (("train", train), ("test", test))

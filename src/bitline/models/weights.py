@@ -19,6 +19,8 @@ WHOLE = {"I8", "U8", "I16", "U16", "I32", "U32", "I64", "U64"}
 """types that counters may have"""
 TINY, OUTLIER = 1e-30, 1e6
 """weights so small, or so many times their median, are remarked on; assumed"""
+HUGE = 1e6
+"""so are a bias and a factor of a normalization beyond it; assumed"""
 _WORDS = {"BOOL": "truth values", "C64": "complex numbers", **dict.fromkeys(WHOLE, "integers without a scale")}
 
 
@@ -58,10 +60,14 @@ def load_weights(model: nn.Module, path: Path | str) -> None:
 def remarks(model: nn.Module) -> Iterator[str]:
     """Say which weights are numbers that no training leaves: all zero, all tiny, or one beyond all others."""
     for name, tensor in model.named_parameters():
-        if tensor.dim() < 2 or tensor.is_meta or is_lazy(tensor) or not tensor.numel():
+        if tensor.is_meta or is_lazy(tensor) or not tensor.numel():
             continue
         sizes = tensor.detach().abs().flatten()
         most = float(sizes.max())
+        if tensor.dim() < 2:
+            if most > HUGE:
+                yield f"{name} has a number of {most:.3g}; no other part of an answer can be told beside it"
+            continue
         middle = float(sizes[sizes > 0].median()) if most else 0.0
         if most < TINY:
             yield f"{name} is {'zero everywhere' if most == 0 else f'nowhere above {most:.2g}'}"
