@@ -176,7 +176,7 @@ class Study:
                 self.take("mappings", name, point(found) | {"depthwise": share})
 
     def untrained(self) -> None:
-        """Fit the ranges of the conventional network in turn, in pairs too, and take its first layer off the crossbars."""
+        """Fit the ranges of the conventional network in turn, in pairs too; take its first layer off the crossbars."""
         for name, overrides, in_turn in (
             ("slice and digit, in turn, first layer digital", SLICE_DIGIT, True),
             ("first layer digital", LAYER, False),
