@@ -201,12 +201,9 @@ def _start(name: str, folder: Path, network: Path, *, resume: bool) -> "subproce
     if name not in RESUMED:
         folder.mkdir(parents=True, exist_ok=True)
     arguments = [each.replace("OUT", str(folder)).replace("BASE", str(network)) for each in COMMANDS[name]]
-    return subprocess.Popen(
-        _command([*arguments, *(["--resume"] if resume else [])]),
-        stdout=subprocess.DEVNULL,
-        stderr=_log(folder).open("wb"),
-        env=_environment(),
-    )
+    command = _command([*arguments, *(["--resume"] if resume else [])])
+    with _log(folder).open("wb") as log:
+        return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=log, env=_environment())
 
 
 def _log(folder: Path) -> Path:
