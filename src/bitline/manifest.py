@@ -41,6 +41,7 @@ MARK = {"manifest": VERSION}
 """what a configuration says of a run that has a manifest once it is finished"""
 DECISIVE = (WEIGHTS, RECORD, CONFIG, METRICS, RECIPE, CHIP, RANGES)
 """files that change what a run is taken for, so that one more of them is a change"""
+MISSING = "is missing"
 RESULTS = (AFTER, BEFORE, UNTRAINED)
 PARTS = (*DECISIVE, *RESULTS, PRUNING, LEFT, TRIALS, FRONT)
 
@@ -100,9 +101,14 @@ def check(folder: Path) -> None:
              "not checked")  # fmt: skip
         return
     if found := changes(folder):
+        lost = any(name in DECISIVE and what == MISSING for name, what in found.items())
         raise DataError(
             f"{folder} is not as it was written: {', '.join(f'{name} {what}' for name, what in found.items())}; "
-            f"put back what was there, or take the files as they are with: bitline accept {folder}"
+            + (
+                "put back what was there"
+                if lost
+                else f"put back what was there, or take the files as they are with: bitline accept {folder}"
+            )
         )
     if edited := _read(folder).get("edited"):
         _say(f"{folder} was edited after it was written, and accepted so: {', '.join(edited)}")
@@ -119,7 +125,7 @@ def changes(folder: Path) -> dict[str, str]:
     for name, entry in known.items():
         path = folder / name
         if not path.is_file():
-            found[name] = "is missing"
+            found[name] = MISSING
         elif entry not in (_entry(path), _of_bytes(path)):
             found[name] = "was changed"
     return found | {name: "was added" for name in DECISIVE if name not in known and (folder / name).is_file()}
@@ -132,7 +138,8 @@ def accept(folder: Path) -> dict[str, str]:
         What was not as the manifest had it, by file; empty where there was nothing to accept.
 
     Raises:
-        DataError: no run directory, or one of a run that is not finished.
+        DataError: no run directory, one of a run that is not finished, or one that lacks a file that decides what it
+            is taken for.
     """
     known = (folder / RUN_MANIFEST).is_file()
     needed = [WEIGHTS, RECORD, CONFIG, METRICS]
@@ -143,7 +150,10 @@ def accept(folder: Path) -> dict[str, str]:
     if not known:
         write(folder, edited=(RUN_MANIFEST,))
         return {RUN_MANIFEST: "was missing"}
-    if found := changes(folder):
+    found = changes(folder)
+    if lost := [name for name, what in found.items() if name in DECISIVE and what == MISSING]:
+        raise DataError(f"{folder} is another experiment without {', '.join(lost)}; put back what was there")
+    if found:
         write(folder, edited=tuple(dict.fromkeys([*_read(folder).get("edited", ()), *found])))
     return found
 

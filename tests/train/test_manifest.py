@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 
 from bitline import manifest
 from bitline.errors import DataError
-from bitline.files import CHIP, CONFIG, METRICS, RANGES, RECORD, WEIGHTS, read_json, write_json
+from bitline.files import CHIP, CONFIG, METRICS, RANGES, RECIPE, RECORD, WEIGHTS, read_json, write_json
 from bitline.models.files import load_run
 from bitline.train.checkpoint import load
 from bitline.train.module import Classifier
@@ -135,6 +135,18 @@ def test_an_edit_on_purpose_is_accepted_and_said_from_then_on(tmp_path, whole):
     assert f"{run} was edited after it was written, and accepted so: model.json" in said
     assert load_run(run).record.title == "mine"
     assert bitline("accept", run)[0] == f"{run} is as it was written\n"
+
+
+@pytest.mark.parametrize("name", [CHIP, RANGES, RECIPE])
+def test_what_decides_a_run_and_is_missing_cannot_be_accepted(tmp_path, optimized, name):
+    run = copied(optimized, tmp_path / "run")
+    assert (run / name).is_file()
+    (run / name).unlink()
+    for command in ("evaluate", "accept"):
+        _, refused = bitline(command, run, status=1)
+        assert name in refused
+        assert "bitline accept" not in refused
+    assert name in read_json(run / "run.json")["files"]
 
 
 def test_a_run_of_an_earlier_version_is_read_and_said_to_be_unchecked(tmp_path, whole):
