@@ -277,10 +277,9 @@ def test_training_lowers_the_loss_on_programmed_chips(make_chip, adc, offsets):
     torch.manual_seed(0)
     x = torch.randn(64, 8)
     labels = (x[:, 0] > x[:, 1]).long()
-    net = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 2))
     model = on_chip(
         make_chip,
-        net,
+        nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 2)),
         x,
         adc={**adc, "granularity": "slice"},
         weights={"bits": 3, "encoding": "pair"},
