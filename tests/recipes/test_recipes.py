@@ -190,7 +190,7 @@ def test_a_recipe_is_not_written_over_the_network_that_it_begins_with(results):
         ({"teacher": Path("nowhere")}, "nowhere"),
         ({"epoch_images": 10**6}, "epoch_images is 1000000; allowed: 1 to 1442 training images"),
         ({"batch_size": 10**6}, "batch_size is 1000000; allowed: 1 to 1442 training images"),
-        ({"images": 10**6}, "images is 1000000; allowed: 1 to 355 test images"),
+        ({"images": 10**6}, "images is 1000000; allowed: 1 to 355, the test images"),
     ],
 )
 def test_a_mistake_overwrites_nothing_and_leaves_nothing_behind(results, network, tmp_path, mistake, message):
