@@ -242,7 +242,7 @@ class Rule:
         lsb, offset = (t[:, :, None, :, None, :] for t in (scale.lsb, scale.offset))
         self.unit = grain == 1 and bool((lsb == 1).all()) and bool((offset == offset.round()).all())
         self.places = scale.places(most, grain)
-        self.zero = None if self.places is None else torch.tensor(1.5 * 2 ** (23 - self.places), device=lsb.device)
+        self.zero = None if self.places is None else 1.5 * 2 ** (23 - self.places)
         self.multiply = self.unit or self.places is not None
         self.lsb, self.factor = lsb, lsb.reciprocal().float()
         self.offset = offset.to(self.real if self.multiply else torch.float64) if bool(offset.any()) else None
@@ -257,8 +257,7 @@ class Rule:
             code = a if offset is None else a.sub_(offset)
         elif self.zero is not None:
             code = a if offset is None else a.sub_(offset)
-            torch.addcmul(self.zero, code, factor, out=code)
-            code = code.sub_(self.zero).round_()
+            code = code.mul_(factor).add_(self.zero).sub_(self.zero).round_()
         else:
             code = a.double() if offset is None else a.double() - offset
             code = code.div_(lsb).round_()
