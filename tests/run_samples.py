@@ -18,6 +18,16 @@ from bitline.train import TrainConfig, checked
 from bitline.train.run import train
 from bitline.train.rundir import IfExists
 
+NET = """
+from torch import nn
+
+
+class Net(nn.Sequential):
+    def __init__(self):
+        super().__init__(nn.Conv2d(1, 8, 3, padding=1), nn.ReLU(), nn.Flatten(), nn.Linear(512, 10))
+"""
+"""a network of the digits' images, as a file of a user's own"""
+
 
 def settings(out: Path, **other: Any) -> TrainConfig:
     """A training of an epoch of 23 steps, with checkpoints at every 5th."""
@@ -28,6 +38,13 @@ def settings(out: Path, **other: Any) -> TrainConfig:
 def trained(out: Path, **other: Any) -> Path:
     """A finished training."""
     return train(settings(out, **other))
+
+
+def trained_from_file(folder: Path) -> None:
+    """A network from a file, ``net.py``, and its finished training, ``run``."""
+    folder.mkdir()
+    (folder / "net.py").write_text(NET)
+    trained(folder / "run", model=f"{folder / 'net.py'}:Net")
 
 
 def recipe(run: Path, out: Path, name: str = "conventional", if_exists: IfExists = "refuse", **other: Any) -> Path:

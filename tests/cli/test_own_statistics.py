@@ -12,16 +12,8 @@ from bitline.errors import DataError
 from bitline.files import CONFIG, RECORD, read_json, write_json
 from bitline.models.files import ModelRecord, load_run
 from bitline.train.teacher import teacher_of
-from run_samples import bitline, copied, trained
+from run_samples import bitline, copied, trained, trained_from_file
 
-NET = """
-from torch import nn
-
-
-class Net(nn.Sequential):
-    def __init__(self):
-        super().__init__(nn.Conv2d(1, 8, 3, padding=1), nn.ReLU(), nn.Flatten(), nn.Linear(512, 10))
-"""
 SMALL = ("--chips", 1, "--images", 32, "--threads", 1)
 
 
@@ -32,12 +24,7 @@ def run(once) -> Path:
 
 @pytest.fixture(scope="module")
 def from_file(once) -> Path:
-    def make(folder: Path) -> None:
-        folder.mkdir()
-        (folder / "net.py").write_text(NET)
-        trained(folder / "run", model=f"{folder / 'net.py'}:Net")
-
-    return once("from-file", make) / "run"
+    return once("from-file", trained_from_file) / "run"
 
 
 def darker(data: datasets.DataSet) -> datasets.DataSet:

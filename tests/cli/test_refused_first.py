@@ -10,16 +10,8 @@ from bitline.files import CONFIG, probe
 from bitline.models.files import load_run
 from bitline.recipes import stages
 from bitline.train.module import Classifier
-from run_samples import bitline, copied, trained
+from run_samples import bitline, copied, trained, trained_from_file
 
-NET = """
-from torch import nn
-
-
-class Net(nn.Sequential):
-    def __init__(self):
-        super().__init__(nn.Conv2d(1, 8, 3, padding=1), nn.ReLU(), nn.Flatten(), nn.Linear(512, 10))
-"""
 SMALL = ("--chips", 1, "--images", 32, "--threads", 1)
 
 
@@ -30,12 +22,7 @@ def run(once) -> Path:
 
 @pytest.fixture(scope="module")
 def from_file(once) -> Path:
-    def make(folder: Path) -> None:
-        folder.mkdir()
-        (folder / "net.py").write_text(NET)
-        trained(folder / "run", model=f"{folder / 'net.py'}:Net")
-
-    return once("from-file", make) / "run"
+    return once("from-file", trained_from_file) / "run"
 
 
 @pytest.fixture
