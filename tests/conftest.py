@@ -5,7 +5,7 @@ import os
 # Before torch is imported, and for the commands that tests start: processes share the cores, not threads.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,8 @@ from filelock import FileLock
 from hypothesis import HealthCheck, settings
 
 from bitline.chip.description import Chip, check
+from bitline.mvm.native import _native
+from bitline.physics import kernels
 
 # The same examples on every run; --hypothesis-profile=thorough looks for new ones.
 _common = settings(deadline=None, print_blob=True, suppress_health_check=[HealthCheck.too_slow])
@@ -49,6 +51,16 @@ def small_chip(**sections: Any) -> Chip:
 @pytest.fixture(scope="session")
 def make_chip() -> Callable[..., Chip]:
     return small_chip
+
+
+@pytest.fixture(scope="module", params=["loops", "tensors"])
+def way(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Draw and write in C++ where it is built, then without it."""
+    if request.param == "loops" and _native is None:
+        pytest.skip("the native kernels are not built here")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(kernels, "native", _native if request.param == "loops" else None)
+        yield request.param
 
 
 @pytest.fixture(scope="session")

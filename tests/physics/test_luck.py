@@ -10,6 +10,8 @@ from bitline.chip.cell import Cell
 from bitline.physics.luck import COUNT, TAIL, luck, outcomes
 from bitline.physics.program import effective_levels, level_variances, mean_levels
 
+pytestmark = pytest.mark.usefixtures("way")
+
 
 def test_outcomes_are_a_normal_distribution_to_beyond_six_standard_deviations():
     z, chance = outcomes()

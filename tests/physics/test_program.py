@@ -11,6 +11,7 @@ from bitline.chip.cell import Cell
 from bitline.physics.faults import stuck_levels
 from bitline.physics.program import RESOLUTION, conductances, effective_levels, mean_levels
 
+pytestmark = pytest.mark.usefixtures("way")
 N = 200_000
 G_MIN, G_MAX = 2e-6, 92e-6
 

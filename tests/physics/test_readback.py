@@ -10,9 +10,11 @@ from torch import Tensor
 from bitline.chip.cell import Cell
 from bitline.errors import ChipError
 from bitline.physics.faults import stuck_levels
+from bitline.physics.policy import GAIN, Policy
 from bitline.physics.program import effective_levels
-from bitline.physics.readback import GAIN, Policy, write_in_turn
+from bitline.physics.readback import write_in_turn
 
+pytestmark = pytest.mark.usefixtures("way")
 SLICES = torch.tensor([1, 4, 16, 64])
 SIDES = {"offset": SLICES[None], "pair": torch.stack([SLICES, -SLICES]), "10 bits": torch.tensor([[1, 4, 16, 64, 256]])}
 SMALL = {"offset": SLICES[None, :2], "pair": torch.stack([SLICES[:2], -SLICES[:2]])}

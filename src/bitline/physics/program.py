@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from bitline.chip.cell import Cell, GaussianAbsolute, GaussianProportional, Ideal, LogNormal, PerLevel
+from bitline.physics import kernels
 from bitline.physics import luck as lucks
 from bitline.physics.levels import effective, target
 from bitline.physics.luck import luck
@@ -59,7 +60,13 @@ def effective_levels(levels: Tensor, stuck: Tensor | None, cell: Cell, *, genera
     """
     if always_exact(cell):
         return (levels if stuck is None else torch.where(stuck >= 0, stuck, levels.to(stuck.dtype))).to(torch.uint8)
-    real = outcome(levels, luck(levels.shape, generator=generator), outcomes(cell))
+    chance = luck(levels.shape, generator=generator)
+    if kernels.native and levels.dtype == torch.uint8:
+        real = torch.empty(levels.shape)
+        cells = (levels.contiguous(), stuck if stuck is None else stuck.contiguous(), chance)
+        kernels.native.written(*cells, exact_levels(cell), outcomes(cell), real)
+        return real
+    real = outcome(levels, chance, outcomes(cell))
     return real if stuck is None else torch.where(stuck >= 0, stuck_at(stuck, cell), real)
 
 

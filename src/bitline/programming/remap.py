@@ -14,6 +14,7 @@ from torch import Tensor
 from bitline.chip.formats import Offset, Pair
 from bitline.mapping.encode import slice_weights
 from bitline.mapping.place import LayerPlacement
+from bitline.physics import kernels as loops
 from bitline.programming.residual import residuals
 
 MEAN_SQUARE = 0.159, 0.341
@@ -153,11 +154,30 @@ def _errors(kernels: Tensor, stuck: Tensor, placement: LayerPlacement) -> tuple[
         placement: of the layer.
     """
     measured = _correction(placement) == "measured"
+    if loops.native:
+        return _summed(kernels, stuck, placement, measured=measured)
     power = total = torch.zeros(())
     for a, b in pairwise(placement.merged.row_bounds):
         first, second = _tile_errors(kernels[:, :, a:b], stuck[:, :, a:b], placement)
         total = total + first
         power = power + (second - first.square() / (b - a) if measured else second)
+    return total, power
+
+
+def _summed(kernels: Tensor, stuck: Tensor, placement: LayerPlacement, *, measured: bool) -> tuple[Tensor, Tensor]:
+    """Do the same as `_errors` in loops; sums are whole numbers, so that their order changes nothing."""
+    tables, rows = residuals(placement.chip), kernels.shape[2]
+    bounds = placement.merged.row_bounds if measured else (0, rows)
+    tallest = max(b - a for a, b in pairwise(bounds))
+    parts: list[tuple[Tensor, Tensor]] = []
+    for columns in stuck.split(tables.columns_at_once(rows), -1):
+        table, patterns, values = tables.errors(kernels, columns)
+        shape = kernels.shape[3], columns.shape[3]
+        total, power = torch.empty(shape, dtype=torch.float64), torch.empty(shape, dtype=torch.float64)
+        narrow = tallest * float(table.abs().max()) ** 2 < 2**31
+        loops.native.errors(table.contiguous(), patterns, values, bounds, measured, narrow, total, power)
+        parts.append((total, power))
+    total, power = (torch.cat(x, 1) for x in zip(*parts, strict=True))
     return total, power
 
 

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from bitline.chip.description import Chip
 from bitline.mapping.encode import slice_weights
-from bitline.programming.nearest import WORKS, cell_states, nearest_levels
+from bitline.programming.nearest import WORKS, nearest_levels
 
 _MOST = 2**21
 """entries of a table: enough for all patterns of eight cells and weights of eight bits"""
@@ -45,13 +45,14 @@ class Residuals:
             stuck: -1 where a cell works, else its level, (sides, slices, rows, columns).
 
         Returns:
-            (patterns, values); the pattern of each cell position, (rows, columns); the value of each weight, (rows,
-            kernels).
+            (patterns, values); the pattern of each cell position, int32, (rows, columns); the value of each weight,
+            int32, (rows, kernels).
         """
-        codes = torch.einsum("ksrc,ks->rc", cell_states(stuck), self.place)
-        wanted = torch.einsum("ksrc,ks->rc", kernels.long(), self.digit)
-        self._add(codes.unique(), wanted.unique(), kernels.flatten(2), wanted.flatten())
-        return self.table, torch.searchsorted(self.patterns, codes), torch.searchsorted(self.values, wanted)
+        # -1 where a cell works, 0 or more: one more are the states, but that the highest level is 2
+        codes = _coded(stuck.clamp(max=1) + 1, self.place, 3)
+        wanted = _coded(kernels, self.digit, self.top + 1)
+        self._add(_present(codes), _present(wanted), kernels.flatten(2), wanted.flatten())
+        return self.table, _found(self.patterns, codes), _found(self.values, wanted)
 
     def _add(self, patterns: Tensor, values: Tensor, kernels: Tensor, wanted: Tensor) -> None:
         """Find the errors that the table lacks."""
@@ -83,6 +84,31 @@ class Residuals:
             wanted = nearest_levels(levels, stuck, self.factors, self.top)
         wrong = torch.where(stuck >= 0, stuck, wanted).int() - levels.int()
         return torch.einsum("gksrc,ks->rc", wrong.float(), self.worth.float())
+
+
+def _coded(digits: Tensor, weights: Tensor, base: int) -> Tensor:
+    """Numbers of digits to a base, (sides, slices, rows, columns), which weigh (sides, slices); int32 if they fit."""
+    small = base ** weights.numel() < 2**31
+    codes = torch.zeros(digits.shape[2:], dtype=torch.int32 if small else torch.int64)
+    for digit, weight in zip(digits.flatten(0, 1), weights.flatten().tolist(), strict=True):
+        codes.add_(digit, alpha=weight)
+    return codes
+
+
+def _present(codes: Tensor) -> Tensor:
+    """All different codes, rising, int64."""
+    if codes.numel() and int(codes.max()) < _MOST:
+        return torch.bincount(codes.flatten()).nonzero().flatten()
+    return codes.unique().long()
+
+
+def _found(sorted_codes: Tensor, codes: Tensor) -> Tensor:
+    """Index of each code among sorted ones, int32, the shape of `codes`."""
+    if not len(sorted_codes) or int(sorted_codes[-1]) >= _MOST:
+        return torch.searchsorted(sorted_codes, codes.long()).int()
+    index = torch.zeros(int(sorted_codes[-1]) + 1, dtype=torch.int32)
+    index[sorted_codes] = torch.arange(len(sorted_codes), dtype=torch.int32)
+    return index.index_select(0, codes.flatten()).view(codes.shape)
 
 
 _kept = lru_cache(maxsize=8)(Residuals)

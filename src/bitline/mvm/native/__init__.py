@@ -15,6 +15,7 @@ from bitline.errors import MappingError, nearest
 from bitline.mapping.encode import column_tiles
 from bitline.mvm.adc import AdcScale
 from bitline.mvm.crossbars import Crossbars
+from bitline.physics import kernels
 from bitline.physics.noise import ReadNoise
 
 try:
@@ -24,6 +25,7 @@ except ImportError as error:
     _missing = str(error)
 else:
     _missing = ""
+kernels.native = _native
 
 TENSOR = "tensor"
 """name of the path that is no native one: `bitline.mvm.torch_fast`"""

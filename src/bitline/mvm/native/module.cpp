@@ -26,6 +26,7 @@ namespace nb = nanobind;
 
 namespace bitline {
 
+void define_programming(nb::module_&);
 void run_portable(const Plan&, const View&, const Output&, int64_t, int64_t, bool);
 #ifdef BITLINE_X86
 void run_avx2(const Plan&, const View&, const Output&, int64_t, int64_t, bool);
@@ -330,6 +331,7 @@ NB_MODULE(_native, m) {
     m.def("multiply_scaled", &multiply_scaled, nb::arg("plan"), nb::arg("x"), nb::arg("position_axes"), nb::arg("y"),
           nb::kw_only(), nb::arg("channels_first"), nb::arg("factor"), nb::arg("bias").none(), nb::arg("threads"),
           nb::arg("shortcuts"), nb::arg("reads").none());
+    define_programming(m);
 }
 
 }  // namespace bitline

@@ -1,0 +1,108 @@
+// The Python side of `programming.hpp`.
+#include <nanobind/nanobind.h>
+#include <nanobind/ndarray.h>
+#include <nanobind/stl/optional.h>
+#include <nanobind/stl/pair.h>
+#include <nanobind/stl/vector.h>
+
+#include <stdexcept>
+
+#include "programming.hpp"
+
+namespace nb = nanobind;
+
+namespace bitline {
+namespace {
+
+template <class T>
+using Array = nb::ndarray<T, nb::c_contig, nb::device::cpu>;
+using Cells = std::optional<Array<const int16_t>>;
+
+void same(bool fits) {
+    if (!fits) throw std::invalid_argument("arrays of cells differ in size");
+}
+
+const int16_t* data(const Cells& cells, size_t size) {
+    same(!cells || cells->size() == size);
+    return cells ? cells->data() : nullptr;
+}
+
+void errors(Array<const float> table, Array<const int32_t> pattern, Array<const int32_t> value,
+            std::vector<int64_t> bounds, bool measured, bool narrow, Array<double> total, Array<double> power) {
+    same(table.ndim() == 2 && pattern.ndim() == 2 && value.ndim() == 2 && pattern.shape(0) == value.shape(0) &&
+         total.size() == value.shape(1) * pattern.shape(1) && power.size() == total.size() && bounds.size() > 1 &&
+         bounds.back() == int64_t(value.shape(0)));
+    Errors e{table.data(), int64_t(table.shape(0)), int64_t(table.shape(1)), pattern.data(), value.data(),
+             int64_t(value.shape(0)), int64_t(pattern.shape(1)), int64_t(value.shape(1)), bounds.data(),
+             int64_t(bounds.size()) - 1, measured, narrow, total.data(), power.data()};
+    nb::gil_scoped_release release;
+    sum_errors(e);
+}
+
+Turns turns(const Array<const uint8_t>& levels, const Cells& stuck, std::vector<int> side, std::vector<int> slice) {
+    same(levels.ndim() == 5 && side.size() == levels.shape(1) * levels.shape(2) && slice.size() == side.size() &&
+         side.size() <= MOST_CELLS);
+    Turns t{};
+    t.levels = levels.data(), t.stuck = data(stuck, levels.size());
+    t.groups = int64_t(levels.shape(0)), t.sides = int64_t(levels.shape(1)), t.slices = int64_t(levels.shape(2));
+    t.weights = int64_t(levels.shape(3) * levels.shape(4));
+    t.side = std::move(side), t.slice = std::move(slice);
+    return t;
+}
+
+std::vector<int> working(Array<const uint8_t> levels, Cells stuck, std::vector<int> side, std::vector<int> slice) {
+    const Turns t = turns(levels, stuck, std::move(side), std::move(slice));
+    nb::gil_scoped_release release;
+    return working_patterns(t);
+}
+
+std::pair<int64_t, int64_t> in_turn(Array<const uint8_t> levels, Cells stuck, std::vector<Array<const int16_t>> luck,
+                                    std::vector<int> side, std::vector<int> slice, std::vector<float> worth,
+                                    std::vector<float> edge, Array<const float> exact, Array<const float> outcomes,
+                                    Array<const float> left, Array<const uint8_t> best, Array<const int64_t> start,
+                                    Array<uint8_t> asked, Array<float> real) {
+    Turns t = turns(levels, stuck, std::move(side), std::move(slice));
+    const size_t cells = t.side.size();
+    same(!luck.empty() && asked.size() == levels.size() && real.size() == levels.size() && worth.size() == cells &&
+         edge.size() == cells && start.size() == luck.size() * cells << cells);
+    for (const auto& attempt : luck) same(attempt.size() == levels.size()), t.luck.push_back(attempt.data());
+    t.worth = std::move(worth), t.edge = std::move(edge);
+    t.exact = exact.data(), t.outcomes = outcomes.data();
+    t.left = left.data(), t.best = best.data(), t.start = start.data();
+    t.asked = asked.data(), t.real = real.data();
+    nb::gil_scoped_release release;
+    return write_in_turn(t);
+}
+
+int64_t tails(Array<const int16_t> drawn, int low, int high) {
+    nb::gil_scoped_release release;
+    return count_tails(drawn.data(), int64_t(drawn.size()), low, high);
+}
+
+void settle(Array<int16_t> drawn, int low, int high, Array<const int64_t> rest, Array<const int64_t> edges) {
+    nb::gil_scoped_release release;
+    same(count_tails(drawn.data(), int64_t(drawn.size()), low, high) == int64_t(rest.size()));
+    settle_tails(drawn.data(), int64_t(drawn.size()), low, high, rest.data(), edges.data(), int64_t(edges.size()));
+}
+
+void written(Array<const uint8_t> levels, Cells stuck, Array<const int16_t> luck, Array<const float> exact,
+             Array<const float> outcomes, Array<float> real) {
+    same(luck.size() == levels.size() && real.size() == levels.size());
+    const int16_t* at = data(stuck, levels.size());
+    nb::gil_scoped_release release;
+    reach(levels.data(), at, luck.data(), int64_t(levels.size()), exact.data(), outcomes.data(), real.data());
+}
+
+}  // namespace
+
+void define_programming(nb::module_& m) {
+    m.def("errors", &errors);
+    m.def("working", &working, nb::arg(), nb::arg().none(), nb::arg(), nb::arg());
+    m.def("write_in_turn", &in_turn, nb::arg(), nb::arg().none(), nb::arg(), nb::arg(), nb::arg(), nb::arg(),
+          nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg());
+    m.def("count_tails", &tails);
+    m.def("settle_tails", &settle);
+    m.def("written", &written, nb::arg(), nb::arg().none(), nb::arg(), nb::arg(), nb::arg(), nb::arg());
+}
+
+}  // namespace bitline
