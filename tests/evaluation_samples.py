@@ -120,6 +120,7 @@ def evaluation(shapes: list[tuple[str, int, int, int]] = VGG8, *, chips: int = 2
             {"cause": "read_noise", "points": -0.06, "std": 0.11, "accuracy_after": mean},
         ],
         "cause_seeds": list(range(chips)),
+        "simulation": {"kind": "exact", "images": 0, "noisy": {}, "overflows": 0.0, "exact_layers": [], "holds": True},
         "cost": {
             "chip": "rram-22nm",
             "data": "measured",

@@ -67,13 +67,14 @@ def test_a_file_of_format_1_is_read_as_what_it_said_then(tmp_path):
     assert "format" not in old
     new = check(record, tmp_path)
     assert (new.pop("format"), new.pop("bias_correction")) == (2, old.pop("recentred"))
+    assert new.pop("simulation")["kind"] == "exact"
     assert new == old
 
 
 def test_keys_that_the_earliest_files_lack_have_the_only_value_there_was(tmp_path):
     content = evaluation()
     early = copy.deepcopy(content)
-    for key in ("format", "bias_correction", "ranges"):
+    for key in ("format", "bias_correction", "ranges", "simulation"):
         del early[key]
     for layer in early["layers"]:
         for key in ("strategy", "crossbars_removed", "steps"):

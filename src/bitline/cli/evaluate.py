@@ -1,7 +1,7 @@
 """``bitline evaluate``."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -53,6 +53,10 @@ def command(
         bool | None,
         typer.Option(help="Set biases anew on each programmed chip, on the same images; default: as the recipe says."),
     ] = None,
+    simulation: Annotated[
+        Literal["exact", "surrogate"],
+        typer.Option(help="Of accuracies: every conversion, or one plain product with noise that stands for them."),
+    ] = "exact",
     cause_chips: Annotated[int, typer.Option(help="Chips on which the loss is split by cause.")] = 5,
     threads: Annotated[int | None, typer.Option(help="CPU threads.")] = None,
     trust_code: Annotated[bool, typer.Option(help="Run the Python file that the run directory names.")] = False,
@@ -74,13 +78,14 @@ def command(
     on = target(run, chip, overrides, mapping)
     trained = None if on.ranges is None else f"the ranges are those that were trained, {on.ranges}"
     corrects = on.bias_correction if bias_correction is None else bias_correction
+    used = simulation == "surrogate" or corrects or on.chip.weights.bias_bits is not None
     refuse_idle(
         ctx,
         {
             "--cause-chips": f"there are only {chips} chips" if cause_chips > chips else None,
             "--in-turn": trained
             or (None if on.chip.adc.keeps_ranges else f"adc.policy is {on.chip.adc.policy!r}, which fits no ADC range"),
-            "--calibration-images": None if corrects or on.chip.weights.bias_bits is not None else trained,
+            "--calibration-images": None if used else trained,
         },
     )
     settings = Settings(
@@ -92,6 +97,7 @@ def command(
         in_turn=in_turn,
         bias_correction=corrects,
         cause_chips=cause_chips,
+        simulation=simulation,
         progress=json_file != "-",
     )
     set_threads(threads)

@@ -24,6 +24,9 @@ Cause = Literal["quantization", "adc", "programming", "faults", "read_noise"]
 CAUSES: tuple[Cause, ...] = get_args(Cause)
 """in the order that they are added"""
 
+Simulated = Literal["exact", "surrogate"]
+"""what answers for a chip: all of its conversions, or one plain product with noise"""
+
 Percent = Annotated[float, Field(ge=0, le=100)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Amount = Annotated[float, Field(ge=0)]
@@ -255,6 +258,22 @@ class DigitalOperation(Record):
     why: str
 
 
+class Simulation(Record):
+    """What answered for the chips, and where that does not hold."""
+
+    kind: Simulated = "exact"
+    images: Count = 0
+    """training images that the surrogate was measured on"""
+    noisy: dict[str, Amount] = Field(default_factory=dict[str, float])
+    """layers whose noise is more than their product, on any of the chips: product over noise, in power"""
+    overflows: Share = 0.0
+    """share of those images that overflow in some layer, on the worst of the chips"""
+    exact_layers: tuple[str, ...] = ()
+    """layers simulated exactly all the same, since groups share their bitlines"""
+    holds: bool = True
+    """whether the accuracies may be trusted"""
+
+
 class Times(Record):
     """How long the evaluation took."""
 
@@ -287,6 +306,8 @@ class Evaluation(Record):
     """in the order that they were added"""
     cause_seeds: tuple[int, ...]
     """of the chips on which the loss was split"""
+    simulation: Simulation = Simulation()
+    """of the accuracies; errors of layers are simulated exactly"""
     cost: Cost
     layers: tuple[Layer, ...]
     """in the order that they run"""

@@ -4,7 +4,8 @@ import logging
 import time
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
@@ -22,8 +23,9 @@ from bitline.evaluate.causes import Stage, stages
 from bitline.evaluate.densities import measure
 from bitline.evaluate.diagnose import Diagnosis, diagnose
 from bitline.evaluate.environment import Environment
-from bitline.evaluate.record import CAUSES, FORMAT, Accuracy, Evaluation, Layer, Loss, Times
+from bitline.evaluate.record import CAUSES, FORMAT, Accuracy, Evaluation, Layer, Loss, Simulated, Times
 from bitline.evaluate.score import Tick, accuracy
+from bitline.evaluate.simulation import Simulations
 from bitline.evaluate.spread import Spread
 from bitline.integer.stored import store
 from bitline.network.copy import copied
@@ -57,6 +59,8 @@ class Settings:
         bias_correction: set the biases of each programmed chip on these images, see `bitline.nn.bias_correction`.
         diagnose_images: test images for the layer-by-layer statistics.
         cause_chips: chips on which the loss is split by cause; at most `chips`.
+        simulation: ``"surrogate"``: accuracies are those of one plain product with noise, see `bitline.surrogate`,
+            whose statistics are measured on the first calibration images.
         progress: show bars.
     """
 
@@ -69,6 +73,7 @@ class Settings:
     bias_correction: bool = False
     diagnose_images: int = 16
     cause_chips: int = 5
+    simulation: Simulated = "exact"
     progress: bool = False
 
     def __post_init__(self) -> None:
@@ -122,10 +127,15 @@ class OnChip:
     plain: nn.Module
     data: DataSet
     settings: Settings
+    simulation: Simulations = field(init=False)
+
+    def __post_init__(self) -> None:
+        batches = partial(calibration_batches, self.data, self.settings)
+        self.simulation = Simulations(self.model, self.settings.simulation, batches)
 
     def accuracy(self, chip: Chip, seed: int, tick: Tick | None = None) -> float:
         """Percentage of test images that one programmed chip gets right; -1 is the seed of ideal cells."""
-        with on(self.model, chip, seed), self._biases_corrected(seed):
+        with on(self.model, chip, seed), self.simulation(chip, seed), self._biases_corrected(seed):
             return accuracy(
                 self.model, self.data, images=self.settings.images, batch_size=self.settings.batch_size, tick=tick
             )
@@ -151,6 +161,7 @@ class OnChip:
     def placed_on(self, chip: Chip) -> None:
         """Move to a chip with other ADCs, crossbars or cells, and calibrate where it asks for ranges not known."""
         set_chip(self.model, chip)
+        self.simulation.forget()  # ranges may be others
         if not all(layer.ranges.known(layer.chip) for layer in crossbar_layers(self.model).values()):
             _calibrate(self.model, self.data, self.settings)
 
@@ -308,6 +319,7 @@ def evaluate(
             accuracy=accuracies,
             causes=causes,
             cause_seeds=tuple(settings.seeds[: settings.cause_chips]),
+            simulation=on_chip.simulation.record(),
             cost=record.Cost.model_validate({k: v for k, v in cost.to_json().items() if k != "layers"}),
             layers=tuple(_layer(layer, diagnoses[layer.name]) for layer in cost.layers),
             digital=tuple(record.DigitalOperation(name=d.name, op=d.op, why=d.why) for d in on_chip.report.digital),

@@ -54,7 +54,7 @@ class BatchBiasCorrection:
 
     def _move(self, layer: nn.Module, _: object, y: Tensor) -> Tensor | None:
         assert isinstance(layer, CrossbarLayer)
-        if int(layer.chip_seed) == IDEAL or layer.mode not in ("chip", "linear"):
+        if int(layer.chip_seed) == IDEAL or layer.mode == "float":
             return None
         channel = y.dim() - 1 if isinstance(layer, nn.Linear) else 1
         mean = y.mean([axis for axis in range(y.dim()) if axis != channel], keepdim=True)

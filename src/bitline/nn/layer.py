@@ -1,7 +1,7 @@
 """What every layer on a chip does: quantize, multiply by programmed crossbars, scale back."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any, cast
 
@@ -49,7 +49,8 @@ class CrossbarLayer(nn.Module):
         cells: its weights as integers and as crossbars.
         strategy: how its groups are laid out on crossbars.
         mode: ``"chip"``: the crossbars answer; ``"linear"``: they do, but conversions neither round nor clip;
-            ``"float"``: the plain layer.
+            ``"float"``: the plain layer; ``"surrogate"``: what `surrogate` makes of the layer and its input.
+        surrogate: answers in its mode, see `bitline.surrogate`.
         chip_seed: which programmed chip this is; -1 for ideal cells.
         reads: images read since the chip was programmed.
         network_pass: of the network that the layer is in.
@@ -63,6 +64,7 @@ class CrossbarLayer(nn.Module):
         super().__init__(*args, **kwargs)
         self.strategy: Strategy = strategy
         self.mode: Mode = "chip"
+        self.surrogate: Callable[[Any, Tensor], Tensor] | None = None
         self.ranges = Ranges(chip, strategy)
         self.cells = Cells(matmul, strategy)
         self.register_buffer("chip_seed", torch.tensor(IDEAL))
@@ -136,6 +138,8 @@ class CrossbarLayer(nn.Module):
         check_batch(self._itself, self.cells.matmul.name, input.shape)
         if self.mode == "float":
             return self._plain(input, self.weight, self.bias)
+        if self.mode == "surrogate" and self.surrogate is not None:
+            return self.surrogate(self, input)
         if torch.compiler.is_compiling() and self.mode == "chip":
             return self._traced_answer(input)
         needed = (input, self.weight, self.bias, self.ranges.log2_lsb, self.ranges.offset_shift)
@@ -169,6 +173,14 @@ class CrossbarLayer(nn.Module):
         self.check(input)
         bias = self.bias if self.chip.weights.bias_bits is None else self._bias(self.factor_of_one())
         return self._plain(inputs.value, self.effective_weight(), bias)
+
+    def plain_answer(self, x: Tensor, weight: Tensor, shift: Tensor) -> Tensor:
+        """What the plain layer answers with other weights, and with the bias that the chip adds moved by `shift`."""
+        bias = self.bias
+        if bias is not None and self.chip.weights.bias_bits is not None:
+            bias = bias + (cast("Tensor", self._bias(self.factor_of_one())) - bias).detach()
+        shift = shift.to(weight.dtype)
+        return self._plain(x, weight, shift if bias is None else bias + shift)
 
     def _traced_answer(self, input: Tensor) -> Tensor:
         """The answer as one node of a traced graph, see `bitline.nn.operator`.

@@ -15,8 +15,8 @@ from bitline.mvm.crossbars import Crossbars
 from bitline.nn.cells import CellWeights
 from bitline.physics.noise import ReadNoise
 
-Mode = Literal["chip", "linear", "float"]
-"""what answers: crossbars; crossbars whose conversions neither round nor clip; the plain layer"""
+Mode = Literal["chip", "linear", "float", "surrogate"]
+"""what answers: crossbars; crossbars whose conversions neither round nor clip; the plain layer; one that adds noise"""
 
 
 class Pass:

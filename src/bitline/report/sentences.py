@@ -12,7 +12,24 @@ def images(data: Data) -> str:
 
 def lead(evaluation: Evaluation) -> list[str]:
     """Say the result in two sentences."""
-    return [f"{_accuracy(evaluation)}.", f"{_cost(evaluation)}."]
+    return [f"{_accuracy(evaluation)}.", f"{_cost(evaluation)}.", *simulation(evaluation)]
+
+
+def simulation(evaluation: Evaluation) -> list[str]:
+    """Say that a surrogate answered, and where it does not hold; nothing where all conversions were simulated."""
+    own = evaluation.simulation
+    if own.kind == "exact":
+        return []
+    told = [f"Accuracies are those of a surrogate, measured on {text.number(own.images)} training images."]
+    if own.holds:
+        return told
+    why: list[str] = []
+    if own.noisy:
+        some = ", ".join(list(own.noisy)[:3]) + (" ..." if len(own.noisy) > 3 else "")
+        why.append(f"what conversions add is more than the product in {len(own.noisy)} layers ({some})")
+    if own.overflows:
+        why.append(f"{100 * own.overflows:.0f} % of images overflow")
+    return [*told, f"It does not hold here: {'; '.join(why)}. Use the exact simulation."]
 
 
 def _accuracy(evaluation: Evaluation) -> str:

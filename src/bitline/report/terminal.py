@@ -29,6 +29,8 @@ def print_evaluation(evaluation: Evaluation, console: "Console | None" = None) -
     _say(console, evaluation.title, "bold")
     _say(console, sentences.images(evaluation.data), "dim")
     _say(console, _headline(evaluation))
+    for sentence in sentences.simulation(evaluation):
+        _say(console, sentence, "dim" if evaluation.simulation.holds else "bold")
     for sheet in (
         tables.causes(evaluation),
         _cost(evaluation.cost),

@@ -1,0 +1,81 @@
+"""An evaluation by a surrogate says so, is near the exact one, and warns where it is not to be trusted."""
+
+import io
+from dataclasses import replace
+from functools import cache
+
+import pytest
+import torch
+from rich.console import Console
+from torch import nn
+
+from bitline import chip as chips
+from bitline import data as datasets
+from bitline.evaluate import Evaluation, Settings, evaluate
+from bitline.report import html, print_evaluation
+
+SETTINGS = Settings(chips=4, cause_chips=1, images=200, calibration_images=100, diagnose_images=4)
+
+
+@cache
+def digits() -> datasets.DataSet:
+    return datasets.load("digits")
+
+
+@cache
+def network() -> nn.Module:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(1, 16, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(256, 10))
+    images = digits().normalize(digits().train_images)
+    optimizer = torch.optim.Adam(model.parameters(), 5e-3)
+    for _ in range(40):
+        loss = nn.functional.cross_entropy(model(images), digits().train_labels)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    return model.eval()
+
+
+@cache
+def evaluated(bits: int, simulation: str) -> Evaluation:
+    chip = chips.load("example-128", [f"adc.bits={bits}", "cell.programming.sigma=0.15"])
+    settings = replace(SETTINGS, simulation=simulation)
+    return evaluate(network(), digits(), chip, settings, name="small")
+
+
+def printed(evaluation: Evaluation) -> str:
+    console = Console(file=io.StringIO(), width=160)
+    print_evaluation(evaluation, console)
+    return console.file.getvalue()  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def test_the_estimate_is_near_the_exact_one_and_says_what_answered():
+    exact, estimate = evaluated(5, "exact"), evaluated(5, "surrogate")
+
+    assert exact.accuracy.mean is not None
+    assert estimate.accuracy.mean == pytest.approx(exact.accuracy.mean, abs=3)
+    assert estimate.accuracy.chips != exact.accuracy.chips
+    assert (exact.simulation.kind, exact.simulation.images) == ("exact", 0)
+    assert (estimate.simulation.kind, estimate.simulation.images, estimate.simulation.holds) == ("surrogate", 64, True)
+    assert estimate.layers == exact.layers  # errors of layers are simulated exactly
+    assert "Accuracies are those of a surrogate, measured on 64 training images." in printed(estimate)
+    assert "surrogate" not in printed(exact) + html.render(exact)
+
+
+def test_a_surrogate_that_does_not_hold_says_so_where_the_accuracy_is_read():
+    estimate = evaluated(1, "surrogate")
+
+    assert not estimate.simulation.holds
+    assert estimate.simulation.noisy
+    for page in (" ".join(printed(estimate).split()), html.render(estimate)):
+        assert "It does not hold here: what conversions add is more than the product in" in page
+        assert "Use the exact simulation." in page
+
+
+def test_the_same_seeds_give_the_same_estimate_whatever_the_batch_size():
+    chip = chips.load("example-128", ["adc.bits=4", "cell.programming.sigma=0.15"])
+    settings = replace(SETTINGS, chips=1, simulation="surrogate")
+
+    one, other = (evaluate(network(), digits(), chip, replace(settings, batch_size=size)).accuracy for size in (64, 17))
+
+    assert one == other
