@@ -12,15 +12,17 @@ from torch import Tensor
 from bitline.chip import Chip
 from bitline.mapping.encode import encode, worth
 from bitline.mapping.lower import Matmul
-from bitline.mapping.place import dense
+from bitline.mapping.place import LayerPlacement, dense
 from bitline.mvm.native import _native
 from bitline.physics import kernels
 from bitline.physics.faults import stuck_levels
 from bitline.physics.luck import luck
+from bitline.physics.policy import Policy
 from bitline.physics.program import effective_levels
 from bitline.physics.readback import write_in_turn
 from bitline.programming.cells import program_cells
 from bitline.programming.remap import _errors
+from bitline.programming.residual import residuals
 
 pytestmark = pytest.mark.skipif(_native is None, reason="the native kernels are not built here")
 ENCODINGS = [
@@ -79,6 +81,11 @@ def case(chip: Chip, seed: int, rows: int = 40, cols: int = 70) -> tuple[Tensor,
     return levels, stuck_levels(levels.shape, chip.cell, generator=rng(seed + 2))
 
 
+def errors(levels: Tensor, stuck: Tensor, placement: LayerPlacement) -> tuple[Tensor, Tensor]:
+    tables = residuals(placement.chip)
+    return _errors(tables.states_of(stuck)[1], tables.values_of(levels)[1], placement)
+
+
 @pytest.mark.parametrize("shape", [(0,), (1,), (7, 3), (300_001,)])
 def test_luck_is_the_same(shape: tuple[int, ...]):
     (first, after), (second, then) = both(lambda: (luck(torch.Size(shape), generator=(g := rng(1))), g.get_state()))
@@ -109,6 +116,18 @@ def test_what_is_written_in_turn_is_the_same(make_chip, data, rewrites, seed):
     assert equal(loops.real, tensors.real)
 
 
+@pytest.mark.parametrize("worth", [(64, 16, 4, 1), (16, -16, 4, -4, 1, -1), (-32, 8, 1)])
+def test_what_is_tabulated_is_the_same(make_chip, worth):
+    """Tables are kept: in other tests the first way that asks makes them."""
+    cell = make_chip(cell={"programming": PROGRAMMING[1]}).cell
+
+    def made() -> tuple[Tensor, ...]:
+        return Policy(worth, cell, 3).all_tables([2 ** len(worth) - 1, 5, 2])
+
+    for loops, tensors in zip(*both(made), strict=True):
+        assert equal(loops, tensors)
+
+
 @settings(max_examples=60)
 @given(st.data(), st.booleans(), st.integers(0, 2**32))
 def test_sums_of_errors_are_the_same(make_chip, data, mended, seed):
@@ -117,7 +136,7 @@ def test_sums_of_errors_are_the_same(make_chip, data, mended, seed):
     if stuck is None:
         return
     placement = dense(Matmul("it", "linear", 40, 70, groups=2), chip)
-    loops, tensors = both(lambda: _errors(levels[0, ..., :70], stuck[0, ..., :70], placement))
+    loops, tensors = both(lambda: errors(levels[..., :70], stuck[..., :70], placement))
     assert all(equal(a, b) for a, b in zip(loops, tensors, strict=True))
 
 
@@ -132,7 +151,7 @@ def test_sums_of_errors_of_weights_of_sixteen_bits_are_the_same(make_chip, encod
     levels, stuck = case(chip, 3, rows=12, cols=5)
     assert stuck is not None
     placement = dense(Matmul("it", "linear", 12, 5, groups=2), chip)
-    loops, tensors = both(lambda: _errors(levels[0], stuck[0], placement))
+    loops, tensors = both(lambda: errors(levels, stuck, placement))
     assert float(loops[1].max()) > 2**32
     assert all(equal(a, b) for a, b in zip(loops, tensors, strict=True))
 

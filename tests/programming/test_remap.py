@@ -22,7 +22,7 @@ from bitline.physics.verify import most_sensitive
 from bitline.programming.cells import program_cells
 from bitline.programming.nearest import nearest_levels
 from bitline.programming.remap import MEAN_SQUARE, _errors, arrange
-from bitline.programming.residual import Residuals
+from bitline.programming.residual import Residuals, residuals
 
 pytestmark = pytest.mark.usefixtures("way")
 ENCODINGS = {
@@ -254,9 +254,9 @@ def test_the_cost_counts_the_errors_that_stuck_cells_leave(make_chip, rng, encod
     targets = encode(q, placement)
     stuck = stuck_levels(targets.shape, chip.cell, generator=rng)
     kernels, cells = targets[0, ..., :12], stuck[0, ..., :12]
-    total, power = _errors(kernels, cells, placement)
+    total, power = errors(kernels, cells, placement)
     monkeypatch.setattr(Residuals, "columns_at_once", lambda *_: 5)
-    assert torch.equal(_errors(kernels, cells, placement)[1], power)
+    assert torch.equal(errors(kernels, cells, placement)[1], power)
 
     for column in range(12):
         error = errors_on_column(kernels, cells[..., column, None], placement)
@@ -265,6 +265,11 @@ def test_the_cost_counts_the_errors_that_stuck_cells_leave(make_chip, rng, encod
         if encoding == "measured":  # row tiles of 16 and 4
             left = sum(((tile - tile.mean(0)) ** 2).sum(0) for tile in (error[:16], error[16:]))
         torch.testing.assert_close(power[:, column], left)
+
+
+def errors(kernels, cells, placement):
+    tables = residuals(placement.chip)
+    return _errors(tables.states_of(cells[None])[0], tables.values_of(kernels[None])[0], placement)
 
 
 def errors_on_column(kernels, cells, placement):
@@ -306,7 +311,7 @@ def test_remapping_for_the_nearest_values_leaves_less_error_than_for_those_asked
     for _ in range(8):
         targets = encode(torch.randint(-31, 32, (1, 64, 60), generator=rng), placement)
         stuck = stuck_levels(targets.shape, chip.cell, generator=rng)
-        _, cost = _errors(targets[0], stuck[0], placement)
+        _, cost = errors(targets[0], stuck[0], placement)
         for name, where in (("nearest", placement), ("asked", plain)):
             order = arrange(targets, stuck, where).order[0]
             left[name] += float(cost.gather(1, order[:, None]).sum())

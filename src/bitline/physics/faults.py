@@ -3,6 +3,7 @@
 import torch
 
 from bitline.chip.cell import Cell
+from bitline.physics import kernels
 
 
 def stuck_levels(shape: torch.Size, cell: Cell, *, generator: torch.Generator) -> torch.Tensor | None:
@@ -21,6 +22,11 @@ def stuck_levels(shape: torch.Size, cell: Cell, *, generator: torch.Generator) -
     """
     if not (cell.faults.stuck_off or cell.faults.stuck_on):
         return None
+    if loops := kernels.draws():
+        stuck = torch.empty(shape, dtype=torch.int16)
+        limits = cell.faults.stuck_off, 1 - cell.faults.stuck_on, cell.max_level
+        kernels.on_state(generator, lambda state: loops.faults(state, stuck, *limits))
+        return stuck
     stuck = torch.full(shape, -1, dtype=torch.int16)
     u = torch.rand(shape, generator=generator)
     stuck[u < cell.faults.stuck_off] = 0

@@ -48,24 +48,21 @@ def luck(shape: torch.Size, *, generator: torch.Generator) -> Tensor:
     Returns:
         int16, the index of the outcome less COUNT / 2.
     """
-    u = torch.empty(-(-shape.numel() // 4), dtype=torch.int64).random_(-(2**63), None, generator=generator)
-    drawn = u.view(torch.int16)[: shape.numel()]
+    room = -(-shape.numel() // 4)
     low, high = TAIL - COUNT // 2, COUNT // 2 - TAIL
-    if kernels.native:
-        count = kernels.native.count_tails(drawn, low, high)
-        kernels.native.settle_tails(drawn, low, high, _shares(count, generator), torch.tensor(_edges()))
-        return drawn.view(shape)
+    if loops := kernels.draws():
+        drawn, edges = torch.empty(4 * room, dtype=torch.int16), torch.tensor(_edges())
+        sizes = shape.numel(), low, high, edges, 2**_DRAW_BITS
+        kernels.on_state(generator, lambda state: loops.luck(state, drawn, *sizes))
+        return drawn[: shape.numel()].view(shape)
+    u = torch.empty(room, dtype=torch.int64).random_(-(2**63), None, generator=generator)
+    drawn = u.view(torch.int16)[: shape.numel()]
     tails = ((drawn < low) | (drawn >= high)).nonzero().flatten()
-    rest = _shares(len(tails), generator)
+    rest = torch.empty(len(tails), dtype=torch.int64).random_(0, 2**_DRAW_BITS, generator=generator)
     # Edges fall: a draw of 2**53 or little less is the outcome next to the middle.
     beyond = TAIL - 1 - torch.bucketize(rest, torch.tensor(_edges()[::-1]), right=True)
     drawn[tails] = torch.where(drawn[tails] < 0, low - 1 - beyond, high + beyond).to(torch.int16)
     return drawn.view(shape)
-
-
-def _shares(count: int, generator: torch.Generator) -> Tensor:
-    """Draw where in its tail each number is, times 2**53."""
-    return torch.empty(count, dtype=torch.int64).random_(0, 2**_DRAW_BITS, generator=generator)
 
 
 @cache

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from bitline.chip.cell import Cell, Faults, NoReadNoise
+from bitline.physics import kernels
 from bitline.physics import luck as lucks
 from bitline.physics.program import exact_levels, outcome, outcomes
 
@@ -107,20 +108,19 @@ class Policy:
     def left(self, cell: int, working: Tensor, remainder: Tensor, tries: int) -> Tensor:
         """Expected square of what is left in the end, float32, (weights,), whatever cells work."""
         kinds = self._kinds(cell, working)
-        if len(kinds) < 2:
-            return self._expected(cell, kinds[0], remainder, tries) if kinds else remainder
-        following = [self._next(cell, kind, tries) for kind in kinds]
+        following = [self._next(cell, kind, tries) for kind in kinds] or [(0.0, torch.zeros(2))]
         tables = [table for _, table in following]
-        start, edge = (
-            self._by_kind(cell, kinds, values)[working]
-            for values in (_starts(tables), torch.tensor([edge for edge, _ in following]))
-        )
-        return _interpolated(torch.cat(tables), start, edge, remainder)
+        start, edge = _starts(tables), torch.tensor([edge for edge, _ in following])
+        if len(kinds) > 1:
+            start, edge = (self._by_kind(cell, kinds, values)[working] for values in (start, edge))
+        inside, outside = _interpolated(torch.cat(tables), start, edge, remainder)
+        # A root of doubles is the nearest number on every machine, which that of floats need not be.
+        return (inside.double().sqrt_().float() + outside).square_()
 
     def table(self, cell: int, working: int, tries: int) -> tuple[Tensor, Tensor]:
         """Expected square of what is left in the end, float32, and the level of the cell that makes it so.
 
-        Both by remainder, from minus to plus ``edges[cell]`` in steps of `STEP`; the last square is there twice.
+        Both by remainder, from minus to plus ``edges[cell]`` in steps of `STEP`; the last of both is there twice.
         """
         key = cell, working, tries
         if key not in self.tables:
@@ -132,20 +132,19 @@ class Policy:
 
         Returns:
             Squares, float32, and levels, uint8, as from `table`; where each table begins, int64, (tries, cells,
-            2^cells), -1 where there is none.
+            2^cells); 0, where there are two zeros, stands for none.
         """
         cells, before = len(self.worth), len(self.tables)
         for cell, working in {(k, pattern >> k) for pattern in patterns for k in range(cells) if pattern >> k & 1}:
             self.table(cell, working, self.tries)
         if len(self.tables) > before or not len(self._all[2]):
-            start = torch.full((self.tries, cells, 2**cells), -1)
-            end = 0
+            start = torch.zeros(self.tries, cells, 2**cells, dtype=torch.int64)
+            end = 2
             for (cell, working, tries), (left, _) in self.tables.items():
                 start[tries - 1, cell, working] = end
                 end += len(left)
-            tables = list(self.tables.values())
-            best = [torch.cat([level, level[-1:]]) for _, level in tables]
-            self._all = torch.cat([left for left, _ in tables]), torch.cat(best), start
+            tables = [(torch.zeros(2), torch.zeros(2, dtype=torch.uint8)), *self.tables.values()]
+            self._all = (*(torch.cat(x) for x in zip(*tables, strict=True)), start)
         return self._all
 
     def _tabulate(self, cell: int, working: int, tries: int) -> tuple[Tensor, Tensor]:
@@ -159,12 +158,17 @@ class Policy:
             kept = self._expected(cell + 1, working >> 1, rest, self.tries)
             choices.append(((kept if again is None else torch.minimum(kept, again)) * shares).sum(1))
         left, level = torch.stack(choices).min(0)
-        return torch.cat([left, left[-1:]]), level.to(torch.uint8)
+        return torch.cat([left, left[-1:]]), torch.cat([level, level[-1:]]).to(torch.uint8)
 
     def _expected(self, cell: int, working: int, remainder: Tensor, tries: int) -> Tensor:
         """Expected square of what is left in the end where the same cells of all weights work."""
         edge, table = self._next(cell, working, tries)
-        return _interpolated(table, 0, torch.tensor(edge), remainder)
+        if kernels.native:
+            inside, outside = torch.empty(remainder.shape), torch.empty(remainder.shape)
+            kernels.native.inside(table, edge, remainder.contiguous(), inside, outside)
+        else:
+            inside, outside = _interpolated(table, 0, torch.tensor(edge), remainder)
+        return (inside.sqrt_() + outside).square_()
 
     def _next(self, cell: int, working: int, tries: int) -> tuple[float, Tensor]:
         """Edge and squares of the first cell that works from `cell` on; of nothing where none does."""
@@ -187,16 +191,15 @@ def _starts(tables: list[Tensor]) -> Tensor:
     return torch.tensor([0, *(len(table) for table in tables[:-1])]).cumsum(0).int()
 
 
-def _interpolated(table: Tensor, start: Tensor | int, edge: Tensor, remainder: Tensor) -> Tensor:
-    """Look squares up between minus and plus `edge`; outside of a table nothing more can be made up for."""
+def _interpolated(table: Tensor, start: Tensor | int, edge: Tensor, remainder: Tensor) -> tuple[Tensor, Tensor]:
+    """Look squares up between minus and plus `edge`, and how much lies outside, where nothing can be made up for."""
     outside = (remainder.abs() - edge).clamp_(min=0)
     place = (remainder.clamp(-edge, edge) + edge) / STEP
     low = place.int()
     place -= low
     low = (low + start).flatten()
     below, above = (table.index_select(0, at).view(place.shape) for at in (low, low + 1))
-    inside = torch.lerp(below, above, place)
-    return (inside.sqrt_() + outside).square_()
+    return torch.lerp(below, above, place), outside
 
 
 def policy(worth: tuple[int, ...], cell: Cell, tries: int) -> Policy:

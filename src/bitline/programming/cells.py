@@ -65,17 +65,10 @@ def program_cells(q: Tensor, placement: LayerPlacement, cell: Cell, seed: int) -
     if where is None:
         asked, real = _programmed(targets, stuck, placement, cell, seed)
         return ProgrammedCells(clear_(real, placement), targets, asked, real)
-    cols, pair = placement.merged.matmul.cols, isinstance(placement.chip.weights.encoding, Pair)
-    kernels = flip(targets[..., :cols], where.flipped, placement)
-    on_chip = torch.cat([where.onto(kernels), targets[..., cols:]], -1)
-    asked, real = _programmed(on_chip, stuck, placement, cell, seed)
-    levels = where.back(real[..., :cols])
-    if pair:  # the inputs of the subtraction are exchanged
-        levels = torch.where(where.flipped[:, None, None, None, :], levels.flip(1), levels)
-        kernels = targets[..., :cols]
-    levels, targets = (
-        torch.cat([x, rest], -1) for x, rest in ((levels, real[..., cols:]), (kernels, targets[..., cols:]))
-    )
+    asked, real = _programmed(where.onto(targets, placement), stuck, placement, cell, seed)
+    levels, pair = where.back(real, placement), isinstance(placement.chip.weights.encoding, Pair)
+    if not pair:  # of a pair, the inputs of the subtraction are exchanged
+        targets = flip(targets, where.flipped, placement)
     flipped = where.flipped if not pair and bool(where.flipped.any()) else None
     return ProgrammedCells(clear_(levels, placement), targets, asked, real, flipped, where.order, where.flipped)
 

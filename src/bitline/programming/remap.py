@@ -35,34 +35,49 @@ class Arrangement:
     order: Tensor
     flipped: Tensor
 
-    def onto(self, kernels: Tensor) -> Tensor:
-        """Sort what belongs to kernels, (groups, ..., cols), by column."""
-        return self._take(kernels, self.order.argsort(1))
+    def onto(self, levels: Tensor, placement: LayerPlacement) -> Tensor:
+        """Levels by kernel, (groups, sides, slices, rows, stored columns), as columns are to have them."""
+        kernel = self.order.argsort(1)
+        return moved(levels, kernel, self.flipped.gather(1, kernel), placement)
 
-    def back(self, columns: Tensor) -> Tensor:
-        """Sort what belongs to columns, (groups, ..., cols), by kernel."""
-        return self._take(columns, self.order)
-
-    @staticmethod
-    def _take(x: Tensor, index: Tensor) -> Tensor:
-        index = index.view(len(index), *[1] * (x.dim() - 2), -1)
-        return x.gather(-1, index.expand(*x.shape[:-1], index.shape[-1]))
+    def back(self, cells: Tensor, placement: LayerPlacement) -> Tensor:
+        """What cells hold, column by column, by kernel; sides of a pair that were exchanged again as they were."""
+        pair = isinstance(placement.chip.weights.encoding, Pair)
+        return moved(cells, self.order, self.flipped & pair, placement)
 
 
 def flip(levels: Tensor, flipped: Tensor, placement: LayerPlacement) -> Tensor:
     """Return levels with some columns written with the other sign.
 
     Args:
-        levels: integers, (groups, sides, slices, rows, cols).
+        levels: integers, (groups, sides, slices, rows, stored columns).
         flipped: (groups, cols) bool.
         placement: of the layer.
     """
-    chip = placement.chip
-    if isinstance(chip.weights.encoding, Pair):
-        other = levels.flip(1)
-    else:
-        other = tops(placement).to(levels)[:, None, None] - levels
-    return torch.where(flipped[:, None, None, None, :], other, levels)
+    columns = torch.arange(flipped.shape[1]).expand(flipped.shape)
+    return moved(levels, columns, flipped, placement) if bool(flipped.any()) else levels
+
+
+def moved(cells: Tensor, column: Tensor, other: Tensor, placement: LayerPlacement) -> Tensor:
+    """Move columns, and turn the sign of what some of them hold; stored columns behind them stay as they are.
+
+    Args:
+        cells: (groups, sides, slices, rows, stored columns).
+        column: where each comes from, (groups, cols) int64.
+        other: which are turned, (groups, cols) bool.
+        placement: of the layer.
+    """
+    pair, highest = isinstance(placement.chip.weights.encoding, Pair), tops(placement)
+    if loops.native and cells.dtype in (torch.uint8, torch.float32):
+        to = torch.empty(cells.shape, dtype=cells.dtype)
+        places = column.contiguous(), other.contiguous(), None if pair else highest.tolist()
+        loops.native.move(cells.contiguous(), to, *places)
+        return to
+    cols = column.shape[1]
+    index = column[:, None, None, None, :].expand(*cells.shape[:-1], cols)
+    plain = cells[..., :cols].gather(-1, index)
+    turned = plain.flip(1) if pair else highest.to(cells)[:, None, None] - plain
+    return torch.cat([torch.where(other[:, None, None, None, :], turned, plain), cells[..., cols:]], -1)
 
 
 def tops(placement: LayerPlacement) -> Tensor:
@@ -93,20 +108,24 @@ def arrange(targets: Tensor, stuck: Tensor | None, placement: LayerPlacement) ->
         bounds = (0, cols)
     order = torch.arange(cols).repeat(len(targets), 1)
     flipped = torch.zeros(order.shape, dtype=torch.bool)
-    tiles = [(group, a, b) for group in range(len(targets)) for a, b in pairwise(bounds)]
-    errors = [_errors(targets[group, ..., a:b], stuck[group, ..., a:b], placement) for group, a, b in tiles]
+    tiles = [(group, slice(a, b)) for group in range(len(targets)) for a, b in pairwise(bounds)]
+    tables = residuals(placement.chip)
+    states, wanted = tables.states_of(stuck), tables.values_of(targets)
+    errors = [_errors(states[group, :, columns], wanted[group, :, columns], placement) for group, columns in tiles]
     shared = float(torch.cat([total.diagonal() for total, _ in errors]).mean())
-    for (group, a, b), (total, power) in zip(tiles, errors, strict=True):
+    turned = wanted
+    if mitigation.flip:
+        turned = tables.values_of(flip(targets, torch.ones(order.shape, dtype=torch.bool), placement))
+    for (group, columns), (total, power) in zip(tiles, errors, strict=True):
         cost = _cost(total, power, placement, shared)
         better = torch.zeros(cost.shape, dtype=torch.bool)
         if mitigation.flip:
-            turned = flip(targets[group, None, ..., a:b], torch.ones(1, b - a, dtype=torch.bool), placement)[0]
-            total, power = _errors(turned, stuck[group, ..., a:b], placement)
+            total, power = _errors(states[group, :, columns], turned[group, :, columns], placement)
             other = _cost(-total, power, placement, shared)
             better, cost = other < cost, torch.minimum(other, cost)
-        columns = _assigned(cost) if mitigation.remap else torch.arange(b - a)
-        order[group, a:b] = a + columns
-        flipped[group, a:b] = better.gather(1, columns[:, None])[:, 0]
+        found = _assigned(cost) if mitigation.remap else torch.arange(len(cost))
+        order[group, columns] = columns.start + found
+        flipped[group, columns] = better.gather(1, found[:, None])[:, 0]
     return Arrangement(order, flipped)
 
 
@@ -145,55 +164,49 @@ def _cost(total: Tensor, power: Tensor, placement: LayerPlacement, shared: float
     return variance * power + squared_mean * moved.square()
 
 
-def _errors(kernels: Tensor, stuck: Tensor, placement: LayerPlacement) -> tuple[Tensor, Tensor]:
+def _errors(states: Tensor, wanted: Tensor, placement: LayerPlacement) -> tuple[Tensor, Tensor]:
     """Sum of errors over all rows, and of their squares less what a correction takes away, (kernels, columns).
 
+    Where the mitigation makes up for stuck cells, what the nearest value still errs by is what counts.
+
     Args:
-        kernels: levels, (sides, slices, rows, kernels).
-        stuck: of columns, -1 where a cell works, (sides, slices, rows, columns).
+        states: of the cells of columns, (rows, columns), see `Residuals.states_of`.
+        wanted: values of kernels, (rows, kernels), see `Residuals.values_of`.
         placement: of the layer.
+
+    Returns:
+        float64; without what is taken away, whole numbers.
     """
-    measured = _correction(placement) == "measured"
-    if loops.native:
-        return _summed(kernels, stuck, placement, measured=measured)
-    power = total = torch.zeros(())
-    for a, b in pairwise(placement.merged.row_bounds):
-        first, second = _tile_errors(kernels[:, :, a:b], stuck[:, :, a:b], placement)
-        total = total + first
-        power = power + (second - first.square() / (b - a) if measured else second)
-    return total, power
-
-
-def _summed(kernels: Tensor, stuck: Tensor, placement: LayerPlacement, *, measured: bool) -> tuple[Tensor, Tensor]:
-    """Do the same as `_errors` in loops; sums are whole numbers, so that their order changes nothing."""
-    tables, rows = residuals(placement.chip), kernels.shape[2]
-    bounds = placement.merged.row_bounds if measured else (0, rows)
-    tallest = max(b - a for a, b in pairwise(bounds))
-    parts: list[tuple[Tensor, Tensor]] = []
-    for columns in stuck.split(tables.columns_at_once(rows), -1):
-        table, patterns, values = tables.errors(kernels, columns)
-        shape = kernels.shape[3], columns.shape[3]
-        total, power = torch.empty(shape, dtype=torch.float64), torch.empty(shape, dtype=torch.float64)
-        narrow = tallest * float(table.abs().max()) ** 2 < 2**31
-        loops.native.errors(table.contiguous(), patterns, values, bounds, measured, narrow, total, power)
-        parts.append((total, power))
+    tables, measured = residuals(placement.chip), _correction(placement) == "measured"
+    parts = [
+        (_in_loops if loops.native else _in_tensors)(*tables.errors(columns, wanted), placement, measured=measured)
+        for columns in states.split(tables.columns_at_once(len(states)), 1)
+    ]
     total, power = (torch.cat(x, 1) for x in zip(*parts, strict=True))
     return total, power
 
 
-def _tile_errors(kernels: Tensor, stuck: Tensor, placement: LayerPlacement) -> tuple[Tensor, Tensor]:
-    """Sum and sum of squares over rows of what stuck cells do to weights, float64, both (kernels, columns).
+def _in_tensors(
+    table: Tensor, patterns: Tensor, values: Tensor, placement: LayerPlacement, *, measured: bool
+) -> tuple[Tensor, Tensor]:
+    """Look errors up, column by column, and add them up."""
+    total, power = torch.zeros(2, values.shape[1], patterns.shape[1], dtype=torch.float64)
+    for a, b in pairwise(placement.merged.row_bounds):
+        for column, pattern in enumerate(patterns[a:b].T):
+            wrong = table[pattern].gather(1, values[a:b].long())  # (rows, kernels)
+            first, second = (x.sum(0, dtype=torch.float64) for x in (wrong, wrong.square()))
+            total[:, column] += first
+            power[:, column] += second - first.square() / (b - a) if measured else second
+    return total, power
 
-    Where the mitigation makes up for them, what the nearest value still errs by is what counts.
-    """
-    tables = residuals(placement.chip)
-    first = torch.empty(kernels.shape[3], stuck.shape[3], dtype=torch.float64)
-    second = torch.empty_like(first)
-    width = tables.columns_at_once(kernels.shape[2])
-    for start in range(0, stuck.shape[3], width):
-        table, patterns, values = tables.errors(kernels, stuck[..., start : start + width])
-        for column, pattern in enumerate(patterns.T, start):
-            wrong = table[pattern].gather(1, values)  # (rows, kernels)
-            first[:, column] = wrong.sum(0, dtype=torch.float64)
-            second[:, column] = wrong.square().sum(0, dtype=torch.float64)
-    return first, second
+
+def _in_loops(
+    table: Tensor, patterns: Tensor, values: Tensor, placement: LayerPlacement, *, measured: bool
+) -> tuple[Tensor, Tensor]:
+    """Do the same by loops; sums are whole numbers, so that their order changes nothing."""
+    bounds = placement.merged.row_bounds if measured else (0, len(patterns))
+    total, power = torch.empty(2, values.shape[1], patterns.shape[1], dtype=torch.float64)
+    most = float(table.abs().max())
+    sizes = max(b - a for a, b in pairwise(bounds)) * most**2 < 2**31, most < 2**10
+    loops.native.errors(table.contiguous(), patterns, values, bounds, measured, *sizes, total, power)
+    return total, power

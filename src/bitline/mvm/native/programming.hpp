@@ -20,6 +20,7 @@ struct Errors {
     int64_t tiles;
     bool measured;             // the mean over each row tile is taken away
     bool narrow;               // sums of squares of a row tile are below 2^31
+    bool small;                // errors are between -1024 and 1024
     double *total, *power;     // (kernels, columns)
 };
 void sum_errors(const Errors&);
@@ -36,15 +37,35 @@ struct Turns {
     const float* outcomes;         // (levels, 65536)
     const float* left;             // all tables of expected squares, one after the other
     const uint8_t* best;           // and of levels
-    const int64_t* start;          // of each table, (attempts, cells, 2^cells); -1: there is none
+    const int64_t* start;          // of each table, (attempts, cells, 2^cells); 0, two zeros: none
     uint8_t* asked;                // the shape of levels
     float* real;                   // the same
 };
 std::vector<int> working_patterns(const Turns&);          // all there are, bit k of cell k
+// What of remainders lies within a table, as the square that it says, and how much beyond it.
+void look_up(const float* table, float edge, const float* remainder, int64_t n, float* inside, float* outside);
 std::pair<int64_t, int64_t> write_in_turn(const Turns&);  // writes, and how many of them again
 
-int64_t count_tails(const int16_t* drawn, int64_t n, int low, int high);
-void settle_tails(int16_t* drawn, int64_t n, int low, int high, const int64_t* rest, const int64_t* edges, int64_t tail);
+// Numbers to a base whose digits are cells, (groups, cells, positions), the first the least: states of stuck ones, 0
+// where a cell works, 1 where it is stuck at 0, else 2; or levels.
+void code_states(const int16_t* stuck, int64_t groups, int64_t cells, int64_t positions, int32_t* code);
+void code_levels(const uint8_t* levels, int64_t groups, int64_t cells, int64_t positions, int base, int32_t* code);
+
+// Columns moved, of which some are read on the other side, or as what lacks to the highest level of their slice.
+struct Move {
+    int64_t groups, sides, slices, rows, stored, columns;  // stored ones behind the columns stay
+    const int64_t* from;                                   // of each column, (groups, columns)
+    const bool* other;                                     // (groups, columns)
+    const std::vector<int>* tops;                          // (slices,); null: the other side
+};
+template <class T>
+void move_columns(const Move&, const T* from, T* to);
+
+// Numbers of a torch generator of the CPU, whose state goes on; arrays of luck have room for a multiple of four.
+void draw_numbers(uint8_t* state, int64_t size, uint32_t* out, int64_t n);
+void draw_faults(uint8_t* state, int64_t size, int16_t* out, int64_t n, float off, float on, int top);
+void draw_luck(uint8_t* state, int64_t size, int16_t* out, int64_t n, int low, int high, const int64_t* edges, int count,
+               int64_t most);
 
 void reach(const uint8_t* levels, const int16_t* stuck, const int16_t* luck, int64_t n, const float* exact,
            const float* outcomes, float* real);

@@ -28,15 +28,33 @@ const int16_t* data(const Cells& cells, size_t size) {
 }
 
 void errors(Array<const float> table, Array<const int32_t> pattern, Array<const int32_t> value,
-            std::vector<int64_t> bounds, bool measured, bool narrow, Array<double> total, Array<double> power) {
+            std::vector<int64_t> bounds, bool measured, bool narrow, bool small,
+            Array<double> total, Array<double> power) {
     same(table.ndim() == 2 && pattern.ndim() == 2 && value.ndim() == 2 && pattern.shape(0) == value.shape(0) &&
          total.size() == value.shape(1) * pattern.shape(1) && power.size() == total.size() && bounds.size() > 1 &&
          bounds.back() == int64_t(value.shape(0)));
     Errors e{table.data(), int64_t(table.shape(0)), int64_t(table.shape(1)), pattern.data(), value.data(),
              int64_t(value.shape(0)), int64_t(pattern.shape(1)), int64_t(value.shape(1)), bounds.data(),
-             int64_t(bounds.size()) - 1, measured, narrow, total.data(), power.data()};
+             int64_t(bounds.size()) - 1, measured, narrow, small, total.data(), power.data()};
     nb::gil_scoped_release release;
     sum_errors(e);
+}
+
+int64_t positions(size_t cells, const Array<int32_t>& code, int64_t groups, int64_t per) {
+    same(groups > 0 && int64_t(code.size()) % groups == 0 && cells == code.size() * size_t(per));
+    return int64_t(code.size()) / groups;
+}
+
+void states(Array<const int16_t> stuck, int64_t groups, int64_t cells, Array<int32_t> code) {
+    const int64_t each = positions(stuck.size(), code, groups, cells);
+    nb::gil_scoped_release release;
+    code_states(stuck.data(), groups, cells, each, code.data());
+}
+
+void values(Array<const uint8_t> levels, int64_t groups, int64_t cells, int base, Array<int32_t> code) {
+    const int64_t each = positions(levels.size(), code, groups, cells);
+    nb::gil_scoped_release release;
+    code_levels(levels.data(), groups, cells, each, base, code.data());
 }
 
 Turns turns(const Array<const uint8_t>& levels, const Cells& stuck, std::vector<int> side, std::vector<int> slice) {
@@ -48,6 +66,14 @@ Turns turns(const Array<const uint8_t>& levels, const Cells& stuck, std::vector<
     t.weights = int64_t(levels.shape(3) * levels.shape(4));
     t.side = std::move(side), t.slice = std::move(slice);
     return t;
+}
+
+void inside(Array<const float> table, float edge, Array<const float> remainder, Array<float> inside,
+            Array<float> outside) {
+    same(remainder.size() == inside.size() && outside.size() == inside.size() &&
+         double(table.size()) >= 2 * double(edge) / 0.25 + 2);
+    nb::gil_scoped_release release;
+    look_up(table.data(), edge, remainder.data(), int64_t(inside.size()), inside.data(), outside.data());
 }
 
 std::vector<int> working(Array<const uint8_t> levels, Cells stuck, std::vector<int> side, std::vector<int> slice) {
@@ -74,15 +100,32 @@ std::pair<int64_t, int64_t> in_turn(Array<const uint8_t> levels, Cells stuck, st
     return write_in_turn(t);
 }
 
-int64_t tails(Array<const int16_t> drawn, int low, int high) {
+template <class T>
+void move(Array<const T> from, Array<T> to, Array<const int64_t> column, Array<const bool> other,
+          std::optional<std::vector<int>> tops) {
+    same(from.ndim() == 5 && to.size() == from.size() && column.ndim() == 2 && other.size() == column.size() &&
+         column.shape(0) == from.shape(0) && column.shape(1) <= from.shape(4) &&
+         (!tops || tops->size() == from.shape(2)));
+    const Move m{int64_t(from.shape(0)), int64_t(from.shape(1)), int64_t(from.shape(2)), int64_t(from.shape(3)),
+                 int64_t(from.shape(4)), int64_t(column.shape(1)), column.data(), other.data(), tops ? &*tops : nullptr};
     nb::gil_scoped_release release;
-    return count_tails(drawn.data(), int64_t(drawn.size()), low, high);
+    move_columns(m, from.data(), to.data());
 }
 
-void settle(Array<int16_t> drawn, int low, int high, Array<const int64_t> rest, Array<const int64_t> edges) {
+void numbers(Array<uint8_t> state, Array<int32_t> out) {
+    draw_numbers(state.data(), int64_t(state.size()), reinterpret_cast<uint32_t*>(out.data()), int64_t(out.size()));
+}
+
+void faults(Array<uint8_t> state, Array<int16_t> out, float off, float on, int top) {
     nb::gil_scoped_release release;
-    same(count_tails(drawn.data(), int64_t(drawn.size()), low, high) == int64_t(rest.size()));
-    settle_tails(drawn.data(), int64_t(drawn.size()), low, high, rest.data(), edges.data(), int64_t(edges.size()));
+    draw_faults(state.data(), int64_t(state.size()), out.data(), int64_t(out.size()), off, on, top);
+}
+
+void luck(Array<uint8_t> state, Array<int16_t> out, int64_t n, int low, int high, Array<const int64_t> edges,
+          int64_t most) {
+    same(int64_t(out.size()) >= (n + 3) / 4 * 4 && edges.size() > 0 && (edges.size() & (edges.size() - 1)) == 0);
+    nb::gil_scoped_release release;
+    draw_luck(state.data(), int64_t(state.size()), out.data(), n, low, high, edges.data(), int(edges.size()), most);
 }
 
 void written(Array<const uint8_t> levels, Cells stuck, Array<const int16_t> luck, Array<const float> exact,
@@ -96,12 +139,18 @@ void written(Array<const uint8_t> levels, Cells stuck, Array<const int16_t> luck
 }  // namespace
 
 void define_programming(nb::module_& m) {
+    m.def("states", &states);
+    m.def("values", &values);
     m.def("errors", &errors);
+    m.def("inside", &inside);
     m.def("working", &working, nb::arg(), nb::arg().none(), nb::arg(), nb::arg());
     m.def("write_in_turn", &in_turn, nb::arg(), nb::arg().none(), nb::arg(), nb::arg(), nb::arg(), nb::arg(),
           nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg());
-    m.def("count_tails", &tails);
-    m.def("settle_tails", &settle);
+    m.def("move", &move<uint8_t>, nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg().none());
+    m.def("move", &move<float>, nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg().none());
+    m.def("numbers", &numbers);
+    m.def("faults", &faults);
+    m.def("luck", &luck);
     m.def("written", &written, nb::arg(), nb::arg().none(), nb::arg(), nb::arg(), nb::arg(), nb::arg());
 }
 
