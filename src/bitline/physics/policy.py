@@ -144,7 +144,8 @@ class Policy:
                 start[tries - 1, cell, working] = end
                 end += len(left)
             tables = [(torch.zeros(2), torch.zeros(2, dtype=torch.uint8)), *self.tables.values()]
-            self._all = (*(torch.cat(x) for x in zip(*tables, strict=True)), start)
+            left, level = (torch.cat(x) for x in zip(*tables, strict=True))
+            self._all = left, level, start
         return self._all
 
     def _tabulate(self, cell: int, working: int, tries: int) -> tuple[Tensor, Tensor]:
