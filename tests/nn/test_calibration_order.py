@@ -39,8 +39,7 @@ def state(model: nn.Module) -> dict[str, Tensor]:
     made = {name: buffer.clone() for name, buffer in model.named_buffers()}
     for name, layer in crossbar_layers(model).items():
         sums = layer.ranges.sums
-        made |= {f"{name} digits": sums.by_digit, f"{name} columns": sums.by_column_weighted}
-        made |= {f"{name} sample": torch.cat(sums.sample, 1)}
+        made |= {f"{name} digits": sums.by_digit, f"{name} vectors": sums.vectors}
     return made
 
 

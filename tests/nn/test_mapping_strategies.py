@@ -242,7 +242,6 @@ def test_columns_that_no_group_has_are_not_calibrated_on(make_chip):
     assert layer.ranges.sums is not None
     vectors = float(layer.ranges.sums.by_digit[0, 0].sum()) / 7
     assert vectors == 4 * 9
-    assert float(layer.ranges.sums.by_column.sum()) == vectors * 9 * layer.placement.digits * chip.slices
 
 
 def test_names_win_over_kinds_and_kinds_over_everything(make_chip):

@@ -83,14 +83,14 @@ def weight_scale(w: Tensor, weights: Weights, *, name: str = "?") -> Tensor:
     w = w.detach()
     check_numbers(w, f"layer {name}", "weights")
     low, high = weight_limits(weights)
-    least, most = float(w.min()), float(w.max())
+    axes = (1,) if weights.granularity == "channel" else (0, 1, 2)
+    lows, highs = w.amin(1, keepdim=True).amin(axes, keepdim=True), w.amax(1, keepdim=True).amax(axes, keepdim=True)
+    least, most = float(lows.min()), float(highs.max())
     if (low == 0 and least < 0) or (high == 0 and most > 0):
         raise MappingError(
             f"layer {name}: zero_point = {weights.zero_point} holds [{low}, {high}]; weights span [{least:g}, {most:g}]"
         )
-    axes = (1,) if weights.granularity == "channel" else (0, 1, 2)
-    scale = w.clamp(min=0).amax(axes, keepdim=True) / max(high, 1)
-    scale = torch.maximum(scale, w.clamp(max=0).amin(axes, keepdim=True) / min(low, -1))
+    scale = torch.maximum(highs.clamp(min=0) / max(high, 1), lows.clamp(max=0) / min(low, -1))
     # A scale below the smallest normal float would divide to infinity.
     scale = torch.where(scale > torch.finfo(w.dtype).tiny, scale, torch.ones_like(scale))
     return snap(scale, weights.scale, weights.rounding)
@@ -221,8 +221,8 @@ class RangeHistogram:
             self._reach(math.frexp(peak)[1])
         # Powers of two scale without rounding, so that a number is always in the same bin.
         scaled = x.abs().double() if abs(self.exponent or 0) > _PLAIN else x.abs()
-        scaled = scaled.cpu().mul_(math.ldexp(1.0, -(self.exponent or 0)))
-        self.counts += torch.histc(scaled, self.BINS, 0.0, 1.0).double()
+        bins = scaled.cpu().mul_(math.ldexp(float(self.BINS), -(self.exponent or 0))).to(torch.int32)
+        self.counts += torch.bincount(bins, minlength=self.BINS)
 
     def _reach(self, exponent: int) -> None:
         """Have bins up to a power of two at least."""

@@ -62,7 +62,7 @@ def fake_quantize(x: Tensor, scale: Tensor | float, low: int, high: int) -> Quan
         high: highest integer.
     """
     whole = (widen(x.detach()) / scale).round_()
-    return Quantized((whole.clamp(low, high) * scale).to(x.dtype), whole, low, high)
+    return Quantized(whole.clamp(low, high).mul_(scale).to(x.dtype), whole, low, high)
 
 
 class RangeGradient(NamedTuple):

@@ -1,50 +1,87 @@
-"""ADC ranges from the distribution of partial sums."""
+"""The analog sums that some input vectors make on ideal cells: how often each occurs, what their conversion errs by."""
 
 import math
-from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from bitline import seeds
-from bitline.chip.adc import Adc
+from bitline.mapping.encode import column_tiles
+from bitline.mapping.layer import LayerPlacement
 from bitline.mvm import adc as ranges
 from bitline.mvm.adc import AdcScale
 from bitline.mvm.crossbars import Crossbars
 from bitline.mvm.product import Product
-from bitline.mvm.torch_fast import analog_sums, crossbar_mvm, integer_product
+from bitline.mvm.torch_fast import analog_sums
 
 _MOST_BINS = 2**14
-_COUNTED_SUMS = 2**24
-_SAMPLED_SUMS = 2**25
-_PERCENTILES = (99.0, 99.5, 99.9, 99.99, 100.0)
-_LOW_QUANTILES = (0.0, 0.001, 0.01, 0.05)
-_HIGH_STEPS = 64
+_SAMPLED_SUMS = 2**21
+_FEWEST, _MOST = 32, 512
+"""vectors of a sample"""
+
+
+class VectorSample:
+    """Which of a known number of input vectors are drawn: one of each of equally long runs, at random.
+
+    Args:
+        of: how many there are.
+        most: to draw.
+    """
+
+    def __init__(self, of: int, most: int) -> None:
+        most = min(of, most)
+        place = torch.rand(most, generator=seeds.generator("sample"), dtype=torch.float64)
+        self.at = ((torch.arange(most) + place) * of / max(1, most)).long()
+        self.seen = 0
+
+    def of_next(self, vectors: int) -> Tensor:
+        """Numbers of those drawn of the vectors that come next."""
+        here = self.at[(self.at >= self.seen) & (self.at < self.seen + vectors)] - self.seen
+        self.seen += vectors
+        return here
+
+
+def sample_size(placement: LayerPlacement, columns: int) -> int:
+    """Input vectors that tell enough about the sums of so many stored columns of a layer."""
+    kinds = placement.digits * placement.chip.slices * placement.chip.converted_sides
+    return max(_FEWEST, min(_MOST, _SAMPLED_SUMS // (columns * placement.row_tiles * kinds)))
+
+
+class Sums(NamedTuple):
+    """Sums of one row tile and run of vectors.
+
+    Args:
+        start: number of the first vector.
+        bins: of each kind of conversion, those of one kind after those of another, int64, (groups, vectors,
+            stored columns, kinds); one more where there is no column.
+    """
+
+    start: int
+    bins: Tensor
 
 
 @dataclass
 class SumHistogram:
-    """How often each analog sum of ideal cells occurs in one layer.
+    """How often each analog sum of ideal cells occurs in some columns of one layer.
 
     Args:
-        product: the layer.
-        used: which stored columns there are, (groups, stored columns) bool; None: all.
+        product: the columns that are counted.
+        used: which of their stored columns there are, (groups, stored columns) bool; None: all.
+        outliers: share of the vectors, rounded down, that has no say in `fit_ranges.fit` by squared error: those on
+            which a candidate range errs most.
+        vectors: the input vectors, integers, (1, vectors, groups, rows), of all groups of the layer.
         by_digit: counts, float64, (digits, slices, bins).
-        by_column: counts, float64, (groups, stored columns, bins).
-        by_column_weighted: the same with each sum counted by the square of what its digit and slice weigh.
-        outliers: share of the sample, rounded down, that has no say in `fit` by squared error: those vectors on which
-            a candidate range errs most.
-        sample: some input vectors, integers, each (1, vectors, groups, rows); what they make is compared exactly.
     """
 
     product: Product
     used: Tensor | None = None
     outliers: float = 0.0
+    vectors: Tensor = field(default_factory=lambda: torch.zeros(1, 0, 1, 1, dtype=torch.uint8))
     by_digit: Tensor = field(init=False)
-    by_column: Tensor = field(init=False)
-    by_column_weighted: Tensor = field(init=False)
-    sample: list[Tensor] = field(init=False, default_factory=list)
 
     def __post_init__(self) -> None:
         p = self.product
@@ -53,166 +90,119 @@ class SumHistogram:
         self.width = max(1, math.ceil((most - self.least + 1) / _MOST_BINS))
         bins = (most - self.least) // self.width + 1
         self.by_digit = torch.zeros(len(p.digit_weights), len(p.slice_weights), bins, dtype=torch.float64)
-        columns = (p.placement.matmul.groups, p.placement.stored_columns)
-        self.by_column = torch.zeros(*columns, bins, dtype=torch.float64)
-        self.by_column_weighted = torch.zeros_like(self.by_column)
+
+    @property
+    def bins(self) -> int:
+        """How many there are."""
+        return self.by_digit.shape[-1]
 
     @property
     def values(self) -> Tensor:
         """Sum that each bin stands for, level units, (bins,)."""
         centre = self.least + (self.width - 1) / 2
-        return torch.arange(self.by_digit.shape[-1], dtype=torch.float64) * self.width + centre
-
-    def add(self, a: Tensor, tile: int | None = None) -> None:
-        """Count sums, (groups, digits, vectors, slices, sides, stored columns), of one row tile.
-
-        Args:
-            a: the sums.
-            tile: whose crossbars these are; None: all are built.
-        """
-        index = ((a - self.least + 0.5) / self.width).floor().to(torch.int64).cpu()
-        importance = self._importance[None, :, None, :, None, None].expand(index.shape).flatten()
-        there = None if tile is None or self.product.built is None else self._of_all(self.product.built[tile], index)
-        used = there if self.used is None else self._of_all(self.used, index)
-        self._count(self.by_digit, index, (1, 3), used)
-        self._count(self.by_column, index, (0, 5), there)
-        self._count(self.by_column_weighted, index, (0, 5), importance if there is None else importance * there)
-
-    def _of_all(self, columns: Tensor, index: Tensor) -> Tensor:
-        """Spread what holds of (groups, stored columns) over all sums, as numbers."""
-        return columns.cpu()[:, None, None, None, None, :].expand(index.shape).flatten().double()
-
-    def count(self, rows: Tensor, crossbars: Crossbars, share: float) -> None:
-        """Count the sums of some of these input vectors, evenly spread over them.
-
-        Args:
-            rows: integers, (images, positions, groups, rows).
-            crossbars: the layer with ideal cells, its leak included.
-            share: of all that is to be counted.
-        """
-        vectors = rows.reshape(1, -1, *rows.shape[2:])
-        placement = self.product.placement
-        most = max(1, round(_COUNTED_SUMS / max(1, placement.conversions_per_vector) * share))
-        step = max(1, vectors.shape[1] // most)
-        # A stride that shares no factor with the positions visits all of them.
-        while step > 1 and math.gcd(step, rows.shape[1]) > 1:
-            step -= 1
-        self.keep(vectors, share)
-        for number, a in enumerate(analog_sums(vectors[:, ::step], crossbars)):
-            self.add(a, number % placement.row_tiles)
-
-    def keep(self, vectors: Tensor, share: float) -> None:
-        """Keep some integer input vectors, (1, vectors, groups, rows), which are a share of all there will be."""
-        most = min(512, max(16, _SAMPLED_SUMS // max(1, self.product.placement.conversions_per_vector)))
-        room = min(most - sum(kept.shape[1] for kept in self.sample), math.ceil(most * share))
-        if room > 0:
-            picked = torch.randperm(vectors.shape[1], generator=seeds.generator("sample", len(self.sample)))[:room]
-            self.sample.append(vectors[:, picked.to(vectors.device)])
-
-    def _count(self, counts: Tensor, index: Tensor, axes: tuple[int, int], weights: Tensor | None) -> None:
-        """Add to `counts`, (n, m, bins), where n and m are the lengths of two axes of `index`."""
-        first, second, bins = counts.shape
-        shape = [1] * 6
-        shape[axes[0]], shape[axes[1]] = first, second
-        base = (torch.arange(first * second) * bins).view(shape)
-        counts += torch.bincount((index + base).flatten(), weights, minlength=counts.numel()).view_as(counts)
+        return torch.arange(self.bins, dtype=torch.float64) * self.width + centre
 
     @property
-    def _importance(self) -> Tensor:
-        """Square of what each digit and slice weighs, over the largest, (digits, slices)."""
+    def kinds(self) -> tuple[int, int, int]:
+        """What tells the conversions of a row tile and column apart: (digits, slices, converted sides)."""
+        return len(self.product.digit_weights), len(self.product.slice_weights), len(self.product.side_weights)
+
+    @property
+    def weights(self) -> Tensor:
+        """What each digit and slice weighs, float64, (digits, slices)."""
         digit = torch.tensor(self.product.digit_weights, dtype=torch.float64)[:, None]
-        squares = (digit * torch.tensor(self.product.slice_weights, dtype=torch.float64)).square()
+        return digit * torch.tensor(self.product.slice_weights, dtype=torch.float64)
+
+    @property
+    def importance(self) -> Tensor:
+        """Squares of these weights, over the largest."""
+        squares = self.weights.square()
         return squares / squares.max()
 
-    def fit(self, adc: Adc, crossbars: Crossbars, exact: Crossbars, weights: Tensor) -> AdcScale:
-        """Choose the calibrated range of every ADC.
-
-        `percentile` keeps that share of the sums within the range. `mse` tries several percentiles and the ranges of
-        least squared error of single conversions, and keeps what gives the least squared error of the layer's results
-        on the sample: conversion errors of neighbouring digits, slices and row tiles go together, which no histogram
-        shows.
+    def sums(self, rows: Tensor, crossbars: Crossbars) -> Iterator[Sums]:
+        """Compute the sums that input vectors make, of one row tile and run of vectors after the other.
 
         Args:
-            adc: bits, granularity and method.
-            crossbars: the layer with ideal cells, its leak included.
-            exact: the layer with ideal cells and without leak.
-            weights: of one result column against another, (groups, cols): the squares of their real scales.
+            rows: integers, (1, vectors, groups, rows).
+            crossbars: with ideal cells, of `product`.
         """
-        if adc.calibration == "percentile":
-            return self.candidate(adc, adc.percentile)
-        candidates = [self.candidate(adc, None), *(self.candidate(adc, share) for share in _PERCENTILES)]
-        kept = sum(x.shape[1] for x in self.sample)
-        kept -= int(self.outliers * kept)
-        errors = [
-            float(self._result_errors(candidate, crossbars, exact, weights).sort().values[:kept].sum())
-            for candidate in candidates
-        ]
-        return candidates[errors.index(min(errors))]
+        d, s, k = self.kinds
+        base = (torch.arange(d * s * k) * self.bins).view(d, 1, s, k, 1)
+        start, tiles = 0, self.product.placement.row_tiles
+        for number, a in enumerate(analog_sums(rows, crossbars)):
+            if self.width == 1 and crossbars.integral:
+                index = a.cpu().to(torch.int64).add_(base - self.least)
+            else:
+                index = ((a - self.least + 0.5) / self.width).floor().cpu().to(torch.int64).add_(base)
+            there = self._there(number % tiles)
+            if there is not None:
+                index.masked_fill_(~there[:, None, None, None, None], d * s * k * self.bins)
+            yield Sums(start, index.permute(0, 2, 5, 1, 3, 4).flatten(3))
+            start += a.shape[2] if number % tiles == tiles - 1 else 0
 
-    def _result_errors(self, scale: AdcScale, crossbars: Crossbars, exact: Crossbars, weights: Tensor) -> Tensor:
-        """Squared error of the layer's results on each vector of the sample."""
-        rows = torch.cat(self.sample, dim=1).to(crossbars.levels.device)
-        scale = replace(scale, lsb=scale.lsb.to(rows.device), offset=scale.offset.to(rows.device))
-        error = crossbar_mvm(rows, crossbars, scale) - integer_product(rows, exact)
-        return (error.square() * weights.to(rows.device)).sum((0, 2, 3))
+    def _there(self, tile: int) -> Tensor | None:
+        """Which stored columns of a row tile there are, (groups, stored columns); None: all."""
+        built = None if self.product.built is None else self.product.built[tile].cpu()
+        used = None if self.used is None else self.used.cpu()
+        return built if used is None else used if built is None else built & used
 
-    def candidate(self, adc: Adc, percentile: float | None = None) -> AdcScale:
-        """Ranges that keep a percentile of the sums or, without one, of least squared error of single conversions.
+    def count(self, found: Iterable[Sums]) -> None:
+        """Count sums by digit and slice."""
+        counts = torch.zeros(self.bins * math.prod(self.kinds) + 1, dtype=torch.int64)
+        for sums in found:
+            counts += torch.bincount(sums.bins.flatten(), minlength=len(counts))
+        self.by_digit += counts[:-1].view(*self.kinds, -1).sum(2)
 
-        Over the row tiles of a result the scatter of conversion errors adds up in power, but their mean adds up as it
-        is: with T row tiles an ADC's share is E[e^2] + (T - 1) E[e]^2. Where digits and slices share a range, each
-        counts by the square of what it weighs.
+    def by_column(self, found: Iterable[Sums]) -> tuple[Tensor, Tensor]:
+        """Count sums by stored column.
+
+        Returns:
+            (counts, the same with each sum counted by its `importance`), float64, (groups, stored columns, bins).
         """
-        axes = {"layer": (0, 1), "slice": (0,)}.get(adc.granularity, ())
-        column = adc.granularity == "column"
-        counts = self.by_column if column else self.by_digit
-        pooled = counts.sum(axes, keepdim=True) if axes else counts
-        if percentile is not None:
-            tail = 1 - percentile / 100
-            low, high = self._quantile(pooled, tail), self._quantile(pooled, 1 - tail)
-        elif column:
-            low, high = self._least_error(self.by_column_weighted, torch.ones(()), pooled, (), adc)
-        else:
-            low, high = self._least_error(counts, self._importance, pooled, axes, adc)
-        shape = ranges.shape(adc.granularity, self.product)
-        return ranges.from_range(low.view(shape), high.view(shape), self.product, adc)
+        groups, stored = self.product.placement.matmul.groups, self.product.placement.stored_columns
+        columns = groups * stored
+        first = (torch.arange(columns) * self.bins).view(groups, 1, stored, 1)
+        importance = self.importance[..., None].expand(self.kinds).flatten()
+        plain, weighted = torch.zeros(2, columns * self.bins + 1, dtype=torch.float64)
+        for sums in found:
+            gone = sums.bins == math.prod(self.kinds) * self.bins
+            index = (sums.bins % self.bins + first).masked_fill_(gone, columns * self.bins).flatten()
+            plain += torch.bincount(index, minlength=len(plain))
+            weighted += torch.bincount(index, importance.expand(sums.bins.shape).flatten(), minlength=len(plain))
+        return plain[:-1].view(groups, stored, -1), weighted[:-1].view(groups, stored, -1)
 
-    def _quantile(self, counts: Tensor, share: float) -> Tensor:
-        """Least value that at least `share` of the last axis of counts does not exceed."""
-        total = counts.sum(-1, keepdim=True)
-        level = torch.clamp(share * total, min=torch.finfo(torch.float64).tiny)
-        reached = counts.cumsum(-1) >= level * (1 - 1e-12)
-        return self.values[reached.to(torch.int8).argmax(-1)]
+    def errors(self, found: Iterable[Sums], vectors: int, scales: Sequence[AdcScale]) -> Tensor:
+        """What results err by under some ranges, looked up sum by sum.
 
-    def _least_error(
-        self, counts: Tensor, importance: Tensor, pooled: Tensor, axes: tuple[int, ...], adc: Adc
-    ) -> tuple[Tensor, Tensor]:
-        """Try ranges between the quantiles of `pooled`, (n or 1, m or 1, bins), on `counts`, (n, m, bins)."""
-        share = counts / counts.sum(-1, keepdim=True).clamp(min=torch.finfo(torch.float64).tiny)
-        top, bottom = self._quantile(pooled, 1.0), self._quantile(pooled, 0.0)
-        if self.product.subtracts:
-            top, lows = torch.maximum(top, -bottom), [torch.zeros_like(top)]
-        else:
-            lows = [self._quantile(pooled, q) for q in _LOW_QUANTILES]
-        best = torch.full_like(top, math.inf)
-        low, high = lows[0].clone(), top.clone()
-        for candidate_low in lows:
-            for step in range(1, _HIGH_STEPS + 1):
-                candidate_high = candidate_low + (top - candidate_low) * (step / _HIGH_STEPS)
-                error = importance * self._error(share, candidate_low, candidate_high, adc)
-                error = error.sum(axes, keepdim=True) if axes else error
-                better = error < best
-                best = torch.where(better, error, best)
-                low, high = torch.where(better, candidate_low, low), torch.where(better, candidate_high, high)
-        return low, high
+        Args:
+            found: all sums of the vectors, exact: of integral levels, and bins one level wide.
+            vectors: how many.
+            scales: the ranges.
 
-    def _error(self, share: Tensor, low: Tensor, high: Tensor, adc: Adc) -> Tensor:
-        """Error power of a row tile's conversions, its part in common with the other row tiles counted T-fold."""
-        scale = ranges.from_range(low[..., None], high[..., None], self.product, adc)
-        error = scale.convert(self.values).mul_(scale.lsb).add_(scale.offset).sub_(self.values)
-        mean = (error * share).sum(-1)
-        power = (error.square() * share).sum(-1)
-        return power + (self.product.placement.row_tiles - 1) * mean.square()
+        Returns:
+            float64, in units of the highest digit and slice, (groups, vectors, cols, ranges).
+        """
+        placement, (groups, _, _, stored) = self.product.placement, scales[0].lsb.shape
+        table = torch.stack([self._table(scale) for scale in scales], -1)
+        own = (torch.arange(groups * stored) * (len(table) // (groups * stored))).view(groups, 1, stored, 1)
+        shape = placement.matmul.groups, vectors, placement.stored_columns, len(scales)
+        errors = torch.zeros(*shape, dtype=torch.float64)
+        for start, index in found:
+            index = index if own.numel() == 1 else index + own
+            results = F.embedding_bag(index.flatten(0, 2), table, mode="sum")
+            errors[:, start : start + index.shape[1]] += results.view(*index.shape[:3], -1)
+        if placement.stored_columns == placement.matmul.cols:
+            return errors
+        cols = placement.matmul.cols
+        return errors[:, :, :cols] - errors[:, :, cols:][:, :, column_tiles(placement)]
+
+    def _table(self, scale: AdcScale) -> Tensor:
+        """What each bin of each kind errs by, and 0 for no column; of each range of a column one after the other."""
+        lsb, offset = scale.lsb.cpu()[..., None], scale.offset.cpu()[..., None]
+        code = AdcScale(lsb, offset, scale.low, scale.high).convert(self.values)
+        error = (code * lsb + offset - self.values) * (self.weights / self.weights.abs().max())[:, :, None, None]
+        error = error.permute(0, 3, 1, 2, 4)[:, :, :, :, None] * torch.tensor(self.product.side_weights)[:, None]
+        return F.pad(error.flatten(2), (0, 1)).float().flatten()
 
 
 def minmax(batch: Iterable[Tensor], crossbars: Crossbars, used: Tensor | None = None) -> AdcScale:

@@ -24,9 +24,9 @@ _OUTLIERS = 0.01
 def calibrate(model: nn.Module, batches: Batches, *, in_turn: bool = False, progress: bool = False) -> None:
     """Set the input and ADC ranges of a converted network from data.
 
-    All images pass twice: first through the plain network to find input ranges, then through ideal crossbars to count
-    partial sums. Both are kept as histograms, with some input vectors of each layer. The order of the batches and how
-    they are cut changes no bit of the ranges, see `bitline.nn.images`.
+    All images pass twice: first through the plain network to find input ranges, then with the integers that inputs and
+    weights become, to draw a sample of each layer's input vectors, whose partial sums decide the ranges of its ADCs.
+    The order of the batches and how they are cut changes no bit of the ranges, see `bitline.nn.images`.
 
     Args:
         model: from `to_crossbar`.
@@ -48,12 +48,10 @@ def calibrate(model: nn.Module, batches: Batches, *, in_turn: bool = False, prog
     layers, stored = crossbar_layers(model), grids(model)
     walk = _Walk(model, Images(batches), progress)
     with evaluating(model):
-        _input_ranges(layers, stored, walk)
-        _partial_sums(model, layers, walk)
-        for layer in layers.values():
-            layer.fit()
+        vectors = _input_ranges(layers, stored, walk)
+        _partial_sums(model, layers, vectors, walk)
         if in_turn:
-            _fit_in_turn(model, walk)
+            _fit_in_turn(model, vectors, walk)
 
 
 class _Walk:
@@ -61,8 +59,6 @@ class _Walk:
 
     def __init__(self, model: nn.Module, images: Images, progress: bool) -> None:
         self.model, self.images, self.progress = model, images, progress
-        self.share = 0.0
-        """of the images, that are in the network now"""
 
     def __call__(self, what: str) -> None:
         weight = next(iter(crossbar_layers(self.model).values())).weight
@@ -70,7 +66,6 @@ class _Walk:
             numbers = x.is_floating_point() or x.is_complex()
             if numbers and x.dtype != weight.dtype and not torch.is_autocast_enabled(x.device.type):
                 raise ConversionError(f"calibrating: images of {x.dtype}; expected {weight.dtype}, as the weights")
-            self.share = len(x) / self.images.count
             self.model(x)
 
     def _shown(self, runs: Iterator[Tensor], what: str) -> Iterator[Tensor]:
@@ -86,14 +81,22 @@ class _Walk:
                 bar.advance(task, len(x))
 
 
-def _input_ranges(layers: Mapping[str, CrossbarLayer], stored: Mapping[str, Grid], walk: _Walk) -> None:
-    """Set the input range of every layer, and every grid, from what the plain network makes of the images."""
+def _input_ranges(
+    layers: Mapping[str, CrossbarLayer], stored: Mapping[str, Grid], walk: _Walk
+) -> dict[CrossbarLayer, int]:
+    """Set the input range of every layer, and every grid, from what the plain network makes of the images.
+
+    Returns:
+        How many input vectors each layer has.
+    """
     inputs = {layer: RangeHistogram() for layer in layers.values()}
     values = {grid: RangeHistogram() for grid in stored.values()}
+    vectors = dict.fromkeys(layers.values(), 0)
 
     def see_input(layer: CrossbarLayer, x: Tensor) -> None:
         layer.check(x)
         inputs[layer].add(x)
+        vectors[layer] += layer.vectors(x)
 
     def see_value(grid: Grid, x: Tensor) -> None:
         values[grid].add(x)
@@ -112,36 +115,42 @@ def _input_ranges(layers: Mapping[str, CrossbarLayer], stored: Mapping[str, Grid
         layer.ranges.sums = None
     for grid, histogram in values.items():
         grid.fit(histogram)
+    return vectors
 
 
-def _partial_sums(model: nn.Module, layers: Mapping[str, CrossbarLayer], walk: _Walk) -> None:
-    """Count the partial sums of every layer while exact integer products answer."""
-    chips = {layer: layer.chip for layer in layers.values()}
-
-    def see(layer: CrossbarLayer, x: Tensor) -> None:
-        layer.count_sums(x, chips[layer], share=walk.share)
-
-    with in_mode("chip", *chips, *grids(model).values()), ExitStack() as stack:
-        for layer, chip in chips.items():
-            stack.enter_context(on(layer, ideal(chip)))
-        stack.enter_context(watching(chips, see))
-        walk("partial sums")
+def _partial_sums(
+    model: nn.Module, layers: Mapping[str, CrossbarLayer], vectors: Mapping[CrossbarLayer, int], walk: _Walk
+) -> None:
+    """Fit the ADC ranges of every layer to the sums that it makes while exact integer products answer."""
+    with in_mode("linear", *layers.values()), in_mode("chip", *grids(model).values()), ExitStack() as stack:
+        for layer in layers.values():
+            stack.enter_context(on(layer, ideal(layer.chip)))
+        drawn = _draw([layer for layer in layers.values() if layer.converts], vectors, walk, "partial sums")
+    for layer in layers.values():
+        layer.fit(drawn.get(layer))
 
 
-def _fit_in_turn(model: nn.Module, walk: _Walk) -> None:
+def _fit_in_turn(model: nn.Module, vectors: Mapping[CrossbarLayer, int], walk: _Walk) -> None:
     """Fit the ADC ranges of each layer to the sums that inputs from the chip make."""
     layers = {name: layer for name, layer in crossbar_layers(model).items() if layer.chip.adc.keeps_ranges}
-
-    def see(layer: CrossbarLayer, x: Tensor) -> None:
-        layer.count_sums(x, share=walk.share)
-
     with in_mode("chip", *crossbar_layers(model).values(), *grids(model).values()), ExitStack() as stack:
         for layer in layers.values():
             stack.enter_context(on(layer))
         for name, layer in layers.items():
-            layer.ranges.sums = None
-            with watching([layer], see):
-                walk(f"ranges of {name}")
-            if layer.ranges.sums is not None:
-                layer.ranges.sums.outliers = _OUTLIERS
-            layer.fit()
+            if layer.converts:
+                layer.fit(_draw([layer], vectors, walk, f"ranges of {name}")[layer], outliers=_OUTLIERS)
+
+
+def _draw(
+    layers: list[CrossbarLayer], vectors: Mapping[CrossbarLayer, int], walk: _Walk, what: str
+) -> dict[CrossbarLayer, Tensor]:
+    """Draw a sample of the input vectors that reach layers, as integers."""
+    samples = {layer: layer.sample(vectors[layer]) for layer in layers}
+    drawn: dict[CrossbarLayer, list[Tensor]] = {layer: [] for layer in layers}
+
+    def see(layer: CrossbarLayer, x: Tensor) -> None:
+        drawn[layer].append(layer.sampled(x, samples[layer]))
+
+    with watching(layers, see):
+        walk(what)
+    return {layer: torch.cat(found) for layer, found in drawn.items()}

@@ -13,6 +13,7 @@ from bitline.chip.formats import Weights
 from bitline.chip.variants import ideal, with_cells
 from bitline.mapping.empty import empty_blocks
 from bitline.mapping.lower import Lowerable, Matmul
+from bitline.mapping.part import Part
 from bitline.mapping.place import LayerPlacement, Strategy, placed
 from bitline.mapping.quantize import quantize, weight_limits, weight_scale, widen
 from bitline.mvm.crossbars import Crossbars
@@ -129,6 +130,20 @@ class CellWeights:
             MappingError: weights that no cell holds.
         """
         return self._placement(lambda: self._placed(self.integers(chip.weights), chip, signed), chip, signed)
+
+    def part(self, part: Part, weights: Weights) -> "CellWeights":
+        """The weights of some columns, with their scales in the layer; nothing made of them is kept here."""
+        m, scale = self.matmul, self.scale(weights)
+        if (len(part.groups), len(part.cols)) == (m.groups, m.cols) or self.strategy in ("naive", "packed"):
+            new = CellWeights(self.source, m, self.strategy)
+        else:
+            channels = (part.groups[:, None] * m.cols + part.cols).flatten().to(self.source.device)
+            matmul = replace(m, groups=len(part.groups), cols=len(part.cols))
+            new = CellWeights(self.source[channels], matmul, self.strategy)
+            scale = scale[part.groups] if len(scale) > 1 else scale
+            scale = scale[..., part.cols] if scale.shape[2] > 1 else scale
+        new._scale(lambda: scale, weights)
+        return new
 
     def crossbars(self, chip: Chip, seed: int, *, signed: bool) -> Crossbars:
         """Return the cells as they are programmed on a chip; drawn once, the same on every torch device."""

@@ -31,12 +31,12 @@ from bitline.mvm.crossbars import Crossbars, Observer
 from bitline.mvm.gradient import Quantized, fake_quantize
 from bitline.mvm.paths import crossbar_mvm, native_plan
 from bitline.mvm.results import sort_results
-from bitline.mvm.sum_histogram import minmax
+from bitline.mvm.sum_histogram import VectorSample, minmax
 from bitline.nn import state
 from bitline.nn.backward import Answer
 from bitline.nn.cells import IDEAL, Cells
 from bitline.nn.description import check_traceable, describe
-from bitline.nn.ranges import Ranges, quiet
+from bitline.nn.ranges import Ranges
 from bitline.nn.read import Mode, Pass, Read, ReadNumber, Reads
 from bitline.physics.noise import ReadNoise
 
@@ -172,7 +172,8 @@ class CrossbarLayer(nn.Module):
         """What the programmed cells answer where conversions neither round nor clip, to an input quantized already."""
         self.check(input)
         bias = self.bias if self.chip.weights.bias_bits is None else self._bias(self.factor_of_one())
-        return self._plain(inputs.value, self.effective_weight(), bias)
+        ideal = int(self.chip_seed) == IDEAL and self.chip.cell.leak == "cancelled"
+        return self._plain(inputs.value, self.fake_weight().value if ideal else self.effective_weight(), bias)
 
     def plain_answer(self, x: Tensor, weight: Tensor, shift: Tensor) -> Tensor:
         """What the plain layer answers with other weights, and with the bias that the chip adds moved by `shift`."""
@@ -382,23 +383,27 @@ class CrossbarLayer(nn.Module):
         if not fits:
             self.fit()
 
-    def fit(self) -> None:
-        """Set ADC ranges from the partial sums counted so far."""
-        self.ranges.fit(self.chip, self.cells.weights(self._itself), self.whole_placement)
+    def fit(self, vectors: Tensor | None = None, *, outliers: float = 0.0) -> None:
+        """Set ADC ranges from the sums that input vectors make, see `sampled`; None: from those counted so far."""
+        weights = self.cells.weights(self._itself)
+        self.ranges.fit(self.chip, weights, self.whole_placement, vectors, outliers)
 
-    def count_sums(self, input: Tensor, chip: Chip | None = None, *, share: float = 1.0) -> None:
-        """Count the partial sums that inputs make on ideal cells of a chip, of some of their vectors.
+    def vectors(self, input: Tensor) -> int:
+        """How many vectors the crossbars read of an input."""
+        return math.prod(output_shape(self._itself, input.shape)) // (self.matmul.groups * self.matmul.cols)
 
-        Args:
-            input: of the layer.
-            chip: None: the layer's.
-            share: of all inputs that are to be counted.
-        """
-        if not self.converts:
-            return
-        q, crossbars = self.integers(input), self.crossbars(quiet(chip or self.chip), IDEAL)
-        share /= max(1, q.shape[0])
-        self.ranges.count((rows for _, rows in self._runs(q)), share, crossbars, self.whole_placement)
+    def sample(self, of: int) -> VectorSample:
+        """Draw which of so many input vectors ranges are fitted to."""
+        return VectorSample(of, self.ranges.sample_size(self.whole_placement))
+
+    def sampled(self, input: Tensor, sample: VectorSample) -> Tensor:
+        """Those of an input's vectors that are drawn, as integers, (vectors, groups that share bitlines, rows)."""
+        view, axes = self._view(input.detach()), 1 + position_axes(self._itself)
+        at, index = sample.of_next(view.shape[:axes].numel()).to(input.device), list[Tensor]()
+        for size in reversed(view.shape[:axes]):
+            index.insert(0, at % size)
+            at = at // size
+        return self.integers(view[tuple(index)].flatten(2))
 
     def _plain(self, x: Tensor, w: Tensor, b: Tensor | None) -> Tensor:
         raise NotImplementedError

@@ -1,7 +1,7 @@
 """The input and ADC ranges of one layer: what is kept when a network is moved, saved and loaded, and may train."""
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
@@ -15,12 +15,14 @@ from bitline.chip.records import canonical, fingerprint
 from bitline.chip.variants import ideal, lossless, with_cells
 from bitline.errors import ConversionError
 from bitline.mapping.encode import in_use, set_together
+from bitline.mapping.part import part
 from bitline.mapping.place import LayerPlacement, Strategy
 from bitline.mapping.quantize import InputFormat, quantize, widen
 from bitline.mvm import adc
 from bitline.mvm.adc import AdcScale, snap
 from bitline.mvm.crossbars import Crossbars
-from bitline.mvm.sum_histogram import SumHistogram
+from bitline.mvm.fit_ranges import COLUMNS, Columns, fit
+from bitline.mvm.sum_histogram import SumHistogram, sample_size
 from bitline.nn.cells import IDEAL, CellWeights
 
 FEWEST = 8
@@ -221,36 +223,58 @@ class Ranges(nn.Module):
         self.adc_lsb, self.adc_offset = lsb.to(device), offset.to(device)
         self.calibrated_for.fill_(formats(chip, self.layout))
 
-    def count(self, vectors: Iterable[Tensor], share: float, crossbars: Crossbars, whole: LayerPlacement) -> None:
-        """Count the analog sums of some input vectors.
+    def sample_size(self, whole: LayerPlacement) -> int:
+        """How many input vectors ranges are fitted to, of a placement with all crossbars."""
+        chosen = part(whole, COLUMNS)
+        columns = len(chosen.groups) * len(chosen.stored)
+        return sample_size(whole.merged, columns)
 
-        Args:
-            vectors: some images at a time, each (images, positions, groups, rows).
-            share: of all images that are to be counted, an image.
-            crossbars: the layer with ideal cells, see `quiet`.
-            whole: the layer's placement if all crossbars were built.
-        """
-        if self.sums is None:
-            self.sums = SumHistogram(crossbars.product, in_use(whole))
-        for rows in vectors:
-            self.sums.count(rows, crossbars, rows.shape[0] * share)
-
-    def fit(self, chip: Chip, weights: CellWeights, whole: LayerPlacement) -> None:
-        """Set the ADC ranges of a chip from the sums counted so far; unknown where there are none.
+    def fit(
+        self,
+        chip: Chip,
+        weights: CellWeights,
+        whole: LayerPlacement,
+        vectors: Tensor | None = None,
+        outliers: float = 0,
+    ) -> None:
+        """Set the ADC ranges of a chip from the sums that input vectors make; unknown where there are none.
 
         Args:
             chip: that the layer is on.
             weights: of the layer.
             whole: its placement if all crossbars were built.
+            vectors: integers, (vectors, groups that share bitlines, rows), to count the sums of; None: those counted
+                before.
+            outliers: share of them that has no say, see `SumHistogram`.
         """
-        if self.sums is None or not chip.adc.keeps_ranges:
+        if (self.sums is None and vectors is None) or not self.of_adcs:
             self.take(_unknown(), _unknown(), chip)
             return
-        matmul, signed = weights.matmul, self.signed
-        exact = weights.crossbars(ideal(chip), IDEAL, signed=signed)
-        squares = weights.unit(chip.weights).square()[:, 0].expand(matmul.groups, matmul.cols)
-        cells = weights.crossbars(quiet(chip), IDEAL, signed=signed)
-        scale = self.sums.fit(chip.adc, cells, exact, set_together(squares, whole))
+        chosen = part(whole, COLUMNS)
+        some = weights.part(chosen, chip.weights)
+        cells = some.crossbars(quiet(chip), IDEAL, signed=self.signed)
+        used = in_use(whole)
+        if vectors is not None:
+            few = None if used is None else used[chosen.groups][:, chosen.stored]
+            self.sums = SumHistogram(cells.product, few, outliers, vectors[None])
+        assert self.sums is not None
+        found = list(self.sums.sums(self.sums.vectors[:, :, chosen.groups], cells))
+        if vectors is not None:
+            self.sums.count(found)
+        if not chip.adc.keeps_ranges:
+            self.take(_unknown(), _unknown(), chip)
+            return
+        exact = cells if chip.cell.leak == "cancelled" else some.crossbars(ideal(chip), IDEAL, signed=self.signed)
+        squares = some.unit(chip.weights).square()[:, 0].expand(some.matmul.groups, some.matmul.cols)
+        columns = Columns(
+            chosen,
+            cells,
+            exact,
+            squares if whole.together == 1 else set_together(squares, whole),
+            lambda: weights.part(part(whole), chip.weights).crossbars(quiet(chip), IDEAL, signed=self.signed),
+            used,
+        )
+        scale = fit(self.sums, found, chip.adc, columns)
         self.take(scale.lsb, scale.offset, chip)
 
     def _apply(self, fn: Any, recurse: bool = True) -> Self:
