@@ -22,8 +22,8 @@ from bitline.mvm.fit_ranges import Columns, fit, search_of
 from bitline.mvm.product import Product
 from bitline.mvm.sum_histogram import SumHistogram, Sums, VectorSample
 from bitline.mvm.torch_fast import analog_sums, crossbar_mvm, integer_product
+from bitline.network.images import Images
 from bitline.nn import IDEAL, calibrate, crossbar_layers, program, set_chip, to_crossbar
-from bitline.nn.images import Images
 from bitline.nn.ranges import quiet
 
 

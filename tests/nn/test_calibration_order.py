@@ -1,11 +1,14 @@
 """The same images make the same ranges, bit for bit, in whatever order and batches they come."""
 
+from importlib import import_module
+
 import pytest
 import torch
 from torch import Tensor, nn
 
 from bitline import load_chip
-from bitline.nn import calibrate, crossbar_layers, images, to_crossbar
+from bitline.network import images
+from bitline.nn import calibrate, crossbar_layers, to_crossbar
 
 
 class TimeFirst(nn.Module):
@@ -88,6 +91,59 @@ def test_images_beyond_the_memory_for_them_are_walked_in_parts(monkeypatch):
     assert sum(len(run) for run in images.Images(list(x.split(8))).runs(x.device)) == 90
     calibrate(model, list(x.flip(0).split(9)))
     assert_same(state(model), first)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_one_walk_in_turn_fits_what_a_walk_for_each_layer_fits(monkeypatch, name):
+    make, shape = NETWORKS[name]
+    torch.manual_seed(0)
+    x = torch.rand(60, *shape)  # no more than run together in a walk for each layer
+    model = to_crossbar(make().eval(), load_chip("rram-22nm", ["adc.bits=3"]), example=x[:2]).model
+    calibrate(model, [x])
+    plain, passes = state(model), 0
+
+    def count(*_: object) -> None:
+        nonlocal passes
+        passes += 1
+
+    model.register_forward_pre_hook(count)
+    calibrate(model, [x], in_turn=True)
+    assert passes == 3
+    together = state(model)
+    monkeypatch.setattr(images.Images, "together", lambda *_: None)
+    calibrate(model, [x], in_turn=True)
+    assert passes == 3 + 2 + len(crossbar_layers(model))
+    assert_same(state(model), together)
+    assert any(not torch.equal(together[key], value) for key, value in plain.items() if key.endswith("adc_lsb"))
+
+
+def test_images_of_several_shapes_are_fitted_in_turn_layer_by_layer():
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(6, 5), nn.ReLU(), nn.Linear(5, 4))
+    x = [torch.rand(20, 3, 6), torch.rand(20, 7, 6)]
+    model = to_crossbar(net, load_chip("rram-22nm", ["adc.bits=3"]), example=x[0]).model
+    calibrate(model, x, in_turn=True)
+    first = state(model)
+    calibrate(model, [x[1].flip(0), x[0]], in_turn=True)
+    assert_same(state(model), first)
+
+
+def test_images_that_do_not_fit_together_are_fitted_in_turn_to_some_of_them(monkeypatch):
+    torch.manual_seed(0)
+    x, seen = torch.rand(90, 3, 6, 6), list[int]()
+    model = to_crossbar(conv().eval(), load_chip("rram-22nm"), example=x[:2]).model
+    largest = 4 * (8 + 8) * 36  # bytes of the second layer's input and output
+    monkeypatch.setattr(import_module("bitline.nn.calibrate"), "_ACTIVATION_BYTES", 4 * largest * 25)
+    model.register_forward_pre_hook(lambda _, args: seen.append(len(args[0])))
+    calibrate(model, [x], in_turn=True)
+    assert seen == [64, 26, 64, 26, 25]
+    first = state(model)
+    monkeypatch.setattr(images, "HELD_BYTES", 20 * x[0].nbytes)
+    calibrate(model, list(x.flip(0).split(9)), in_turn=True)
+    again = state(model)
+    calibrate(model, list(x.split(31)), in_turn=True)
+    assert_same(state(model), again)
+    assert first.keys() == again.keys()
 
 
 def test_runs_hold_images_of_one_kind_each_once():

@@ -10,14 +10,16 @@ from bitline.chip.variants import ideal
 from bitline.errors import ConversionError
 from bitline.mapping.quantize import RangeHistogram
 from bitline.network.copy import evaluating
+from bitline.network.images import Batches, Images
 from bitline.nn.grid import Grid, grids
-from bitline.nn.images import Batches, Images
 from bitline.nn.layer import CrossbarLayer
 from bitline.nn.observe import in_mode, watching
 from bitline.nn.on import crossbar_layers, on
 
 _OUTLIERS = 0.01
 """share of input vectors that has no say in ranges fitted in turn"""
+_ACTIVATION_BYTES, _ALIVE = 2**30, 4
+"""of images that pass together; how many times the largest layer's input and output are assumed to be held at once"""
 
 
 @torch.no_grad()
@@ -26,7 +28,7 @@ def calibrate(model: nn.Module, batches: Batches, *, in_turn: bool = False, prog
 
     All images pass twice: first through the plain network to find input ranges, then with the integers that inputs and
     weights become, to draw a sample of each layer's input vectors, whose partial sums decide the ranges of its ADCs.
-    The order of the batches and how they are cut changes no bit of the ranges, see `bitline.nn.images`.
+    The order of the batches and how they are cut changes no bit of the ranges, see `bitline.network.images`.
 
     Args:
         model: from `to_crossbar`.
@@ -34,8 +36,9 @@ def calibrate(model: nn.Module, batches: Batches, *, in_turn: bool = False, prog
             are more, the batches are walked several times.
         in_turn: then fit the ADC ranges of one layer after the other again, on what the layers before it now answer
             on the chip with ideal cells. Where ADCs are coarse, their errors move the sums of the layers behind them.
-            The images pass once more for every layer. A hundredth of the input vectors, those that err most, have no
-            say: errors of the layers before blow up a few images.
+            Images of one shape pass once more, together, as many as 1 GiB of activations holds; those of several
+            shapes pass once more for every layer. A hundredth of the input vectors, those that err most, have no say:
+            errors of the layers before blow up a few images.
         progress: show a bar.
 
     Raises:
@@ -59,14 +62,28 @@ class _Walk:
 
     def __init__(self, model: nn.Module, images: Images, progress: bool) -> None:
         self.model, self.images, self.progress = model, images, progress
+        self.weight = next(iter(crossbar_layers(model).values())).weight
+        self.largest = 1.0
+        """input and output of a layer, bytes an image"""
+        self._passing = 1
 
-    def __call__(self, what: str) -> None:
-        weight = next(iter(crossbar_layers(self.model).values())).weight
-        for x in self._shown(self.images.runs(weight.device), what):
+    def __call__(self, what: str, together: Tensor | None = None) -> None:
+        runs = self.images.runs(self.weight.device) if together is None else iter([together])
+        for x in self._shown(runs, what):
             numbers = x.is_floating_point() or x.is_complex()
-            if numbers and x.dtype != weight.dtype and not torch.is_autocast_enabled(x.device.type):
-                raise ConversionError(f"calibrating: images of {x.dtype}; expected {weight.dtype}, as the weights")
+            if numbers and x.dtype != self.weight.dtype and not torch.is_autocast_enabled(x.device.type):
+                raise ConversionError(f"calibrating: images of {x.dtype}; expected {self.weight.dtype}, as the weights")
+            self._passing = len(x)
             self.model(x)
+
+    def measure(self, layer: CrossbarLayer, x: Tensor, vectors: int) -> None:
+        """Note how large the activations of a layer are that see some vectors of an input."""
+        outputs = vectors * layer.matmul.groups * layer.matmul.cols
+        self.largest = max(self.largest, (x.numel() + outputs) * x.itemsize / self._passing)
+
+    def together(self) -> Tensor | None:
+        """As many images as may pass at once; None where they have several shapes."""
+        return self.images.together(max(1, int(_ACTIVATION_BYTES / (_ALIVE * self.largest))), self.weight.device)
 
     def _shown(self, runs: Iterator[Tensor], what: str) -> Iterator[Tensor]:
         if not self.progress:
@@ -96,7 +113,9 @@ def _input_ranges(
     def see_input(layer: CrossbarLayer, x: Tensor) -> None:
         layer.check(x)
         inputs[layer].add(x)
-        vectors[layer] += layer.vectors(x)
+        count = layer.vectors(x)
+        vectors[layer] += count
+        walk.measure(layer, x, count)
 
     def see_value(grid: Grid, x: Tensor) -> None:
         values[grid].add(x)
@@ -132,13 +151,33 @@ def _partial_sums(
 
 def _fit_in_turn(model: nn.Module, vectors: Mapping[CrossbarLayer, int], walk: _Walk) -> None:
     """Fit the ADC ranges of each layer to the sums that inputs from the chip make."""
-    layers = {name: layer for name, layer in crossbar_layers(model).items() if layer.chip.adc.keeps_ranges}
+    layers = {n: x for n, x in crossbar_layers(model).items() if x.converts and x.chip.adc.keeps_ranges}
+    together = walk.together()
     with in_mode("chip", *crossbar_layers(model).values(), *grids(model).values()), ExitStack() as stack:
         for layer in layers.values():
             stack.enter_context(on(layer))
+        if together is not None:
+            _fit_before_it_answers(list(layers.values()), vectors, walk, together)
+            return
         for name, layer in layers.items():
-            if layer.converts:
-                layer.fit(_draw([layer], vectors, walk, f"ranges of {name}")[layer], outliers=_OUTLIERS)
+            layer.fit(_draw([layer], vectors, walk, f"ranges of {name}")[layer], outliers=_OUTLIERS)
+
+
+def _fit_before_it_answers(
+    layers: list[CrossbarLayer], vectors: Mapping[CrossbarLayer, int], walk: _Walk, images: Tensor
+) -> None:
+    """Fit each layer when the images reach it, so that what it then answers reaches the next one."""
+    share = len(images) / walk.images.count
+    samples = {layer: layer.sample(round(vectors[layer] * share)) for layer in layers}
+    drawn: dict[CrossbarLayer, list[Tensor]] = {layer: [] for layer in layers}
+
+    def see(layer: CrossbarLayer, x: Tensor) -> None:
+        drawn[layer].append(layer.sampled(x, samples[layer]))
+        if len(drawn[layer][-1]):
+            layer.fit(torch.cat(drawn[layer]), outliers=_OUTLIERS)
+
+    with watching(layers, see):
+        walk("ranges in turn", images)
 
 
 def _draw(

@@ -53,6 +53,12 @@ class Images:
                 start += len(run)
                 yield torch.stack(run).to(device)
 
+    def together(self, most: int, device: torch.device) -> Tensor | None:
+        """The first images in one tensor, at most so many; None where there are several shapes."""
+        images = _sorted(_tensors(self._batches), 0, self._parts) if self._held is None else self._held
+        one = len({_kind(image) for image in images}) == 1
+        return torch.stack(images[:most]).to(device) if one else None
+
 
 def _sorted(batches: Iterable[Tensor], part: int = 0, parts: int = 1) -> list[Tensor]:
     """Images of one of several parts, by kind and digest; a part keeps no more than its images."""
