@@ -35,6 +35,7 @@ struct Turns {
     std::vector<float> worth, edge;
     const float* exact;            // (levels,)
     const float* outcomes;         // (levels, 65536)
+    int64_t count;                 // of outcomes
     const float* left;             // all tables of expected squares, one after the other
     const uint8_t* best;           // and of levels
     const int64_t* start;          // of each table, (attempts, cells, 2^cells); 0, two zeros: none

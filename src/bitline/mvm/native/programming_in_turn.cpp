@@ -14,7 +14,7 @@ constexpr float STEP = 0.25f, GAIN = 1.0f;
 // A run of weights. One step is made for all of them before the next, so that what one waits for, another does
 // meanwhile, and planes are copied, since many that lie as these do in memory share one set of a cache.
 struct Run {
-    static constexpr int LENGTH = 256;
+    static constexpr int LENGTH = 512;
     uint8_t levels[MOST_CELLS][LENGTH], asked[MOST_CELLS][LENGTH];
     int16_t stuck[MOST_CELLS][LENGTH], luck[MOST_CELLS][LENGTH];
     float real[MOST_CELLS][LENGTH];
@@ -31,8 +31,15 @@ struct Tables {
     int cells;
     std::vector<int32_t> own, next;  // where the cell's begins, and that of the first cell from it on that works
     std::vector<float> edge;         // of the latter
+    std::vector<int16_t> outcomes;   // in steps of `STEPS`, half as many bytes; empty where they have more bits
+    static constexpr float STEPS = 128;
 
-    explicit Tables(const Turns& t) : cells(int(t.side.size())) {
+    explicit Tables(const Turns& t) : cells(int(t.side.size())), outcomes(t.count) {
+        for (int64_t i = 0; i < t.count && !outcomes.empty(); i++) {
+            const float steps = t.outcomes[i] * STEPS;
+            if (std::fabs(steps) < 32768 && steps == std::floor(steps)) outcomes[i] = int16_t(steps);
+            else outcomes.clear();
+        }
         const size_t patterns = size_t(1) << cells;
         own.assign(t.luck.size() * (cells + 1) * patterns, 0), next = own, edge.assign(own.size(), 0);
         for (size_t tries = 0; tries < t.luck.size(); tries++)
@@ -49,11 +56,11 @@ struct Tables {
 };
 
 // What of a remainder lies beyond a table, and what the table says of the rest, square weight units.
-INLINE float looked_up(const float* table, float edge, float remainder, float& outside) {
+INLINE float looked_up(const float* __restrict table, int at, float edge, float remainder, float& outside) {
     const float beyond = std::fabs(remainder) - edge, high = remainder > -edge ? remainder : -edge;
     const float place = ((high < edge ? high : edge) + edge) / STEP;
     const int low = int(place);
-    const float part = place - float(low), below = table[low], above = table[low + 1];
+    const float part = place - float(low), below = table[at + low], above = table[at + low + 1];
     const float share = part < 0.5f ? part : part - 1, base = part < 0.5f ? below : above;
     outside = beyond > 0 ? beyond : 0;
     return std::fma(share, above - below, base);
@@ -64,7 +71,7 @@ INLINE void expect(const float* __restrict table, const int* __restrict at, cons
                    const float* __restrict remainder, float* __restrict left, int count) {
     for (int j = 0; j < count; j++) {
         float outside;
-        const float inside = looked_up(table + at[j], edge[j], remainder[j], outside), root = std::sqrt(inside) + outside;
+        const float inside = looked_up(table, at[j], edge[j], remainder[j], outside), root = std::sqrt(inside) + outside;
         left[j] = root * root;
     }
 }
@@ -108,12 +115,16 @@ INLINE int64_t ask(const Turns& t, const Tables& tables, Run& run, const int (*p
     }
     find(t.edge[k], run.from, run.at, count);
     int64_t writes = 0;
-    for (int j = 0; j < count; j++) {
-        const int i = list[j], p = run.plane[j], level = t.best[run.at[j]];
-        const float wrote = t.outcomes[level * 65536 + attempt[p * apart + i] + 32768];
-        writes += level != 0;
-        run.asked[p][i] = uint8_t(level), run.real[p][i] = wrote, run.reached[j] = wrote;
-    }
+    const auto write = [&](auto* outcomes, float unit) {
+        for (int j = 0; j < count; j++) {
+            const int i = list[j], p = run.plane[j], level = t.best[run.at[j]];
+            const float wrote = float(outcomes[level * 65536 + attempt[p * apart + i] + 32768]) * unit;
+            writes += level != 0;
+            run.asked[p][i] = uint8_t(level), run.real[p][i] = wrote, run.reached[j] = wrote;
+        }
+    };
+    if (tables.outcomes.empty()) write(t.outcomes, 1.0f);
+    else write(tables.outcomes.data(), 1 / Tables::STEPS);
     for (int j = 0; j < count; j++) run.from[j] -= run.reached[j] * t.worth[k];
     for (int j = 0; j < count; j++) run.left[list[j]] = run.from[j];
     if (most == 1) return writes;
@@ -188,7 +199,7 @@ INLINE std::pair<int64_t, int64_t> in_turn_body(const Turns& t) {
 }
 INLINE void look_body(const float* __restrict table, float edge, const float* __restrict remainder, int64_t n,
                       float* __restrict inside, float* __restrict outside) {
-    for (int64_t i = 0; i < n; i++) inside[i] = looked_up(table, edge, remainder[i], outside[i]);
+    for (int64_t i = 0; i < n; i++) inside[i] = looked_up(table, 0, edge, remainder[i], outside[i]);
 }
 EACH(void, look, (const float* table, float edge, const float* remainder, int64_t n, float* inside, float* outside),
      (table, edge, remainder, n, inside, outside))

@@ -93,7 +93,7 @@ std::pair<int64_t, int64_t> in_turn(Array<const uint8_t> levels, Cells stuck, st
          edge.size() == cells && start.size() == luck.size() * cells << cells);
     for (const auto& attempt : luck) same(attempt.size() == levels.size()), t.luck.push_back(attempt.data());
     t.worth = std::move(worth), t.edge = std::move(edge);
-    t.exact = exact.data(), t.outcomes = outcomes.data();
+    t.exact = exact.data(), t.outcomes = outcomes.data(), t.count = int64_t(outcomes.size());
     t.left = left.data(), t.best = best.data(), t.start = start.data();
     t.asked = asked.data(), t.real = real.data();
     nb::gil_scoped_release release;
