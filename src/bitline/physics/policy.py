@@ -122,10 +122,9 @@ class Policy:
 
         Both by remainder, from minus to plus ``edges[cell]`` in steps of `STEP`; the last of both is there twice.
         """
-        key = cell, working, tries
-        if key not in self.tables:
-            self.tables[key] = self._tabulate(*key)
-        return self.tables[key]
+        if (cell, working, tries) not in self.tables:
+            self._tabulate(cell, working)
+        return self.tables[cell, working, tries]
 
     def all_tables(self, patterns: list[int]) -> tuple[Tensor, Tensor, Tensor]:
         """Return all tables one after the other, those of some patterns of working cells surely among them.
@@ -148,18 +147,22 @@ class Policy:
             self._all = left, level, start
         return self._all
 
-    def _tabulate(self, cell: int, working: int, tries: int) -> tuple[Tensor, Tensor]:
+    def _tabulate(self, cell: int, working: int) -> None:
+        """Make the tables of a cell, for all attempts that may be left; what a write leaves is the same for all."""
         edge = self.edges[cell]
         remainder = torch.linspace(-edge, edge, round(2 * edge / STEP) + 1)
-        again = None if tries == 1 else self.table(cell, working, tries - 1)[0][:-1, None] + GAIN
-        choices: list[Tensor] = []
+        writes: list[tuple[Tensor, Tensor]] = []
         for level in self.samples:
             values, shares = (level[:1], torch.ones(1)) if level[0] == level[-1] else (level, self.shares)
             rest = remainder[:, None] - self.worth[cell] * values
-            kept = self._expected(cell + 1, working >> 1, rest, self.tries)
-            choices.append(((kept if again is None else torch.minimum(kept, again)) * shares).sum(1))
-        left, level = torch.stack(choices).min(0)
-        return torch.cat([left, left[-1:]]), torch.cat([level, level[-1:]]).to(torch.uint8)
+            writes.append((self._expected(cell + 1, working >> 1, rest, self.tries), shares))
+        again: Tensor | None = None
+        for tries in range(1, self.tries + 1):
+            choices = [((x if again is None else torch.minimum(x, again)) * share).sum(1) for x, share in writes]
+            left, level = torch.stack(choices).min(0)
+            again = left[:, None] + GAIN
+            ends = torch.cat([left, left[-1:]]), torch.cat([level, level[-1:]]).to(torch.uint8)
+            self.tables[cell, working, tries] = ends
 
     def _expected(self, cell: int, working: int, remainder: Tensor, tries: int) -> Tensor:
         """Expected square of what is left in the end where the same cells of all weights work."""

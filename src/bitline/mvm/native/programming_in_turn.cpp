@@ -31,14 +31,16 @@ struct Tables {
     int cells;
     std::vector<int32_t> own, next;  // where the cell's begins, and that of the first cell from it on that works
     std::vector<float> edge;         // of the latter
-    std::vector<int16_t> outcomes;   // in steps of `STEPS`, half as many bytes; empty where they have more bits
+    std::vector<uint16_t> outcomes;  // sign and steps, half as many bytes; empty where they have more bits
     static constexpr float STEPS = 128;
 
     explicit Tables(const Turns& t) : cells(int(t.side.size())), outcomes(t.count) {
         for (int64_t i = 0; i < t.count && !outcomes.empty(); i++) {
             const float steps = t.outcomes[i] * STEPS;
-            if (std::fabs(steps) < 32768 && steps == std::floor(steps)) outcomes[i] = int16_t(steps);
-            else outcomes.clear();
+            if (std::fabs(steps) < 32768 && steps == std::floor(steps))
+                outcomes[i] = uint16_t(int(std::fabs(steps)) | int(std::signbit(steps)) << 15);
+            else
+                outcomes.clear();
         }
         const size_t patterns = size_t(1) << cells;
         own.assign(t.luck.size() * (cells + 1) * patterns, 0), next = own, edge.assign(own.size(), 0);
@@ -115,16 +117,26 @@ INLINE int64_t ask(const Turns& t, const Tables& tables, Run& run, const int (*p
     }
     find(t.edge[k], run.from, run.at, count);
     int64_t writes = 0;
-    const auto write = [&](auto* outcomes, float unit) {
+    const auto write = [&](auto outcome) {
         for (int j = 0; j < count; j++) {
             const int i = list[j], p = run.plane[j], level = t.best[run.at[j]];
-            const float wrote = float(outcomes[level * 65536 + attempt[p * apart + i] + 32768]) * unit;
+            const float wrote = outcome(level * 65536 + attempt[p * apart + i] + 32768);
             writes += level != 0;
             run.asked[p][i] = uint8_t(level), run.real[p][i] = wrote, run.reached[j] = wrote;
         }
     };
-    if (tables.outcomes.empty()) write(t.outcomes, 1.0f);
-    else write(tables.outcomes.data(), 1 / Tables::STEPS);
+    if (tables.outcomes.empty())
+        write([whole = t.outcomes](int at) { return whole[at]; });
+    else
+        write([small = tables.outcomes.data()](int at) {
+            const float steps = float(small[at] & 0x7fff) / Tables::STEPS;
+            uint32_t bits;
+            std::memcpy(&bits, &steps, sizeof bits);
+            bits |= uint32_t(small[at] >> 15) << 31;
+            float reached;
+            std::memcpy(&reached, &bits, sizeof bits);
+            return reached;
+        });
     for (int j = 0; j < count; j++) run.from[j] -= run.reached[j] * t.worth[k];
     for (int j = 0; j < count; j++) run.left[list[j]] = run.from[j];
     if (most == 1) return writes;
