@@ -86,7 +86,7 @@ class CellWeights:
         self.source = source
         self.matmul: Matmul = matmul
         self.strategy: Strategy = strategy
-        self._scale, self._placement, self._crossbars = _Last(), _Last(), _Last()
+        self._scale, self._factor, self._placement, self._crossbars = _Last(), _Last(), _Last(), _Last()
 
     @cached_property
     def _used(self) -> Tensor:
@@ -111,8 +111,12 @@ class CellWeights:
 
     def factor(self, input_scale: float, weights: Weights) -> Tensor:
         """Real value of a product of 1, float64, (groups, cols); 0 for an output whose weights are all zero."""
-        factor = input_scale * self.unit(weights).double()
-        return factor[:, 0, :].expand(self.matmul.groups, self.matmul.cols)
+
+        def make() -> Tensor:
+            factor = input_scale * self.unit(weights).double()
+            return factor[:, 0, :].expand(self.matmul.groups, self.matmul.cols).contiguous()
+
+        return self._factor(make, input_scale, weights)
 
     def integers(self, weights: Weights) -> Tensor:
         """What the cells are to hold, (groups, rows, cols), whole numbers of a floating dtype."""

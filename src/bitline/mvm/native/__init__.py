@@ -6,6 +6,7 @@ bit.
 
 import math
 import os
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -208,16 +209,33 @@ class Plan:
         return y
 
 
-def plan(crossbars: Crossbars, scale: AdcScale, path: str, noise: ReadNoise | None = None) -> Plan | str:
-    """Return the plan of a layer on a path, packed once for the same cells and ranges, or why it does not fit."""
-    ranges, cached = crossbars.plans.get((path, noise is None), (None, ""))
+def plan(
+    crossbars: Crossbars,
+    scale: AdcScale,
+    path: str,
+    noise: ReadNoise | None = None,
+    *,
+    unless: Callable[[], str | None] | None = None,
+) -> Plan | str:
+    """Return the plan of a layer on a path, packed once for the same cells and ranges, or why there is none.
+
+    Args:
+        crossbars: the programmed layer.
+        scale: ranges of its ADCs.
+        path: one of `paths()`.
+        noise: of the reads.
+        unless: says why none is wanted for these cells and ranges; None: one is. Asked when one would be packed.
+    """
+    key = (path, noise is None, unless is None)
+    ranges, cached = crossbars.plans.get(key, (None, ""))
     if ranges is not None and same_ranges(ranges, scale):
         return cached
+    made = None if unless is None else unless()
     try:
-        made = Plan(crossbars, scale, path, noise=noise)
+        made = made or Plan(crossbars, scale, path, noise=noise)
     except MappingError as error:
         made = str(error)
-    crossbars.plans[path, noise is None] = (scale.copy(), made)
+    crossbars.plans[key] = (scale.copy(), made)
     return made
 
 

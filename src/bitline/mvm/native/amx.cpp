@@ -231,9 +231,9 @@ struct Configured {
 #define run_amx run_amx_emulated
 #endif
 
-void run_amx(const Plan& p, const View& v, const Output& o, int64_t first, int64_t last, bool shortcuts) {
+void run_amx(const Plan& p, const View& v, const Output& o, Tasks& tasks, bool shortcuts) {
     const Configured configured(p);
-    Engine<Amx>(p, v, o, shortcuts).run(first, last);
+    Engine<Amx>(p, v, o, shortcuts).run(tasks);
 }
 
 }  // namespace bitline

@@ -38,8 +38,8 @@ struct Avx2 {
 
 }  // namespace
 
-void run_avx2(const Plan& p, const View& v, const Output& o, int64_t first, int64_t last, bool shortcuts) {
-    Engine<Avx2>(p, v, o, shortcuts).run(first, last);
+void run_avx2(const Plan& p, const View& v, const Output& o, Tasks& tasks, bool shortcuts) {
+    Engine<Avx2>(p, v, o, shortcuts).run(tasks);
 }
 
 }  // namespace bitline

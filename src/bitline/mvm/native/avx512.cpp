@@ -2,8 +2,8 @@
 
 namespace bitline {
 
-void run_avx512(const Plan& p, const View& v, const Output& o, int64_t first, int64_t last, bool shortcuts) {
-    Engine<Avx512>(p, v, o, shortcuts).run(first, last);
+void run_avx512(const Plan& p, const View& v, const Output& o, Tasks& tasks, bool shortcuts) {
+    Engine<Avx512>(p, v, o, shortcuts).run(tasks);
 }
 
 }  // namespace bitline

@@ -1,4 +1,4 @@
-// AVX-512 with VBMI: 64 digits a look-up of six rows, or 32 of five rows where levels are real.
+// AVX-512 with VBMI: 64 digits a look-up of six rows, or 32 where levels are real.
 #pragma once
 
 #include <immintrin.h>
@@ -7,6 +7,22 @@
 
 namespace bitline {
 namespace {
+
+// Which word each lane takes: a level of its run of three, or the sum of a subset of the first or second run of a pair.
+struct LanesOfWords {
+    alignas(64) uint16_t run[3][32] = {}, pair[2][3][32] = {};
+
+    constexpr LanesOfWords() {
+        for (int w = 0; w < 32; w++) {
+            for (int i = 0; i < 3; i++) run[i][w] = uint16_t(w / 8 * 3 + i);
+            for (int p = 0; p < 2; p++) {
+                pair[p][0][w] = uint16_t(16 * p + w % 8);
+                pair[p][1][w] = uint16_t(16 * p + 8 + w / 8), pair[p][2][w] = uint16_t(16 * p + 12 + w / 8);
+            }
+        }
+    }
+};
+constexpr LanesOfWords LANES_OF_WORDS;
 
 struct Avx512 {
     static constexpr int W = 64, TABLE = 64, PLANES = 2, FLOATS = 4;
@@ -58,15 +74,27 @@ struct Avx512 {
         return (V16)_mm512_mask_subs_epu16((__m512i)k, less, (__m512i)k, _mm512_set1_epi16(1));
     }
 
-    // Sums of every subset of five levels.
-    static V16 table16(const uint16_t* level) {
-        const __mmask32 with[5] = {0xaaaaaaaa, 0xcccccccc, 0xf0f0f0f0, 0xff00ff00, 0xffff0000};
-        __m512i t = _mm512_maskz_set1_epi16(with[0], (short)level[0]);
-#pragma GCC unroll 4
-        for (int i = 1; i < 5; i++) t = _mm512_mask_add_epi16(t, with[i], t, _mm512_set1_epi16((short)level[i]));
-        return (V16)t;
+    // Sums of every subset of three levels, for four runs of three.
+    static V16 subsets(const uint16_t* level) {
+        const __m512i l = _mm512_maskz_loadu_epi16(0xfff, level);
+        __m512i sum = _mm512_maskz_permutexvar_epi16(0xaaaaaaaa, _mm512_load_si512(LANES_OF_WORDS.run[0]), l);
+        sum = _mm512_add_epi16(sum, _mm512_maskz_permutexvar_epi16(0xcccccccc, _mm512_load_si512(LANES_OF_WORDS.run[1]), l));
+        return (V16)_mm512_add_epi16(sum, _mm512_maskz_permutexvar_epi16(0xf0f0f0f0, _mm512_load_si512(LANES_OF_WORDS.run[2]), l));
     }
-    static V16 lookup16(V16 table, V16 index) { return (V16)_mm512_permutexvar_epi16((__m512i)index, (__m512i)table); }
+    // Sums of every subset of the six levels of two of these runs.
+    struct Words {
+        __m512i low, high;
+    };
+    static Words words(V16 subsets, int pair) {
+        const auto choose = [&](int i) {
+            return _mm512_permutexvar_epi16(_mm512_load_si512(LANES_OF_WORDS.pair[pair][i]), (__m512i)subsets);
+        };
+        const __m512i first = choose(0);
+        return {_mm512_add_epi16(first, choose(1)), _mm512_add_epi16(first, choose(2))};
+    }
+    static V16 lookup16(const Words& w, V16 index) {
+        return (V16)_mm512_permutex2var_epi16(w.low, (__m512i)index, w.high);
+    }
 };
 
 }  // namespace

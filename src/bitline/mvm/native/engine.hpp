@@ -1,6 +1,6 @@
 // The product, for any instruction set I. A task is 64 input vectors x one group x up to COLUMN_BLOCK columns.
 //
-// I has: W (bytes of a vector), lookup (of bytes in a table), table (load one), lookup16 and friends where WORDS,
+// I has: W (bytes of a vector), lookup (of bytes in a table), table (load one), subsets, words and lookup16 where WORDS,
 // mulhi, mul_round (signed, >> 15), positive (signed, else 0), add_sat, sub_sat, min, max, normal (uniform to normal
 // numbers), add_pairs (bytes of two vectors, added up and scaled, one half of the lanes).
 #pragma once
@@ -15,8 +15,10 @@
 // Keeps a value in its register, where compilers would rather load it again.
 #if defined(__x86_64__)
 #define HELD(v) __asm__("" : "+v"(v))
+#define AHEAD(p) __builtin_prefetch(p)
 #else
 #define HELD(v)
+#define AHEAD(p)
 #endif
 
 namespace bitline {
@@ -90,18 +92,21 @@ class Engine {
    public:
     Engine(const Plan& p, const View& v, const Output& o, bool s) : plan(p), view(v), out(o), shortcuts(s) {}
 
-    void run(int64_t first, int64_t last) {
-        const int64_t nc = column_blocks(plan);
-        for (int64_t task = first; task < last; task++) {
-            const int64_t block = task / (nc * plan.groups);
-            const int group = int(task / nc % plan.groups);
-            if (block != block_ || group != group_) prepare(block, group);
-            const int c0 = int(task % nc) * COLUMN_BLOCK;
-            columns(c0, std::min(plan.stored, c0 + COLUMN_BLOCK));
-        }
+    void run(Tasks& tasks) {
+        for (int64_t first, last; tasks.take(first, last);)
+            for (int64_t task = first; task < last; task++) run(task);
     }
 
    private:
+    void run(int64_t task) {
+        const int64_t nc = column_blocks(plan);
+        const int64_t block = task / (nc * plan.groups);
+        const int group = int(task / nc % plan.groups);
+        if (block != block_ || group != group_) prepare(block, group);
+        const int c0 = int(task % nc) * COLUMN_BLOCK;
+        columns(c0, std::min(plan.stored, c0 + COLUMN_BLOCK));
+    }
+
     template <class T>
     static T load(const void* p) {
         T v;
@@ -233,9 +238,20 @@ class Engine {
 
     void index_words(const uint8_t* x) {
         uint16_t* to = index16_.get(size_t(plan.lookups()) * plan.digits * LANES);
-        index(x, 5, 1, to, [](uint16_t* v, const uint8_t* row, int shift, int mask, int left) {
+        index(x, WORD_ROWS, 1, to, [](uint16_t* v, const uint8_t* row, int shift, int mask, int left) {
             for (int l = 0; l < LANES; l++) v[l] |= uint16_t((row[l] >> shift & mask) << left);
         });
+        // Two look-ups go together: the first of them, counted within its tile.
+        size_t kept = 0;
+        for (int t = 0, j = 0; t < plan.tiles; t++) {
+            int pair = -1;
+            for (; j < active_first_[t + 1]; j++) {
+                const int first = (active_[j] - plan.first_lookup[t]) / 2 * 2;
+                if (first != pair) active_[kept++] = pair = first;
+            }
+            active_first_[t + 1] = int(kept);
+        }
+        active_.resize(kept);
     }
 
     // Sums ----------------------------------------------------------------------------------------------------------
@@ -266,7 +282,9 @@ class Engine {
                     for (int s = 0; s < PLANES; s++) acc[s][p] += I::lookup(table[s], i);
                 }
             }
+#pragma GCC unroll 2
             for (int s = 0; s < PLANES; s++)
+#pragma GCC unroll 8
                 for (int p = 0; p < N; p++) store(to + size_t(s) * plane_stride + p * LANES + half, acc[s][p]);
         }
     }
@@ -365,14 +383,22 @@ class Engine {
         const int digits = plan.digits, step = plan.stride[1];
         const bool negative = plan.digit_weight[digits - 1] < 0;
         const FixedRule rule = rules[0];
-        for (int h = from; h < to; h += N16) {
-            if (!plan.horner) {
-                for (int p = 0; p < digits; p++) {
-                    uint16_t* at = acc16 + p * LANES + h;
-                    store(at, (V16)(load<V16>(at) + code<KIND>(sum(place[p], h), rules[p * step])));
-                }
-                continue;
+        if (!plan.horner) {
+            for (int p = 0; p < digits; p++) {
+                const FixedRule own = rules[p * step];
+                uint16_t* at = acc16 + p * LANES;
+                const auto add = [&](int h) {
+                    store(at + h, (V16)(load<V16>(at + h) + code<KIND>(sum(place[p], h), own)));
+                };
+                if (from == 0 && to == LANES)
+#pragma GCC unroll 2
+                    for (int h = 0; h < LANES; h += N16) add(h);
+                else
+                    for (int h = from; h < to; h += N16) add(h);
             }
+            return;
+        }
+        for (int h = from; h < to; h += N16) {
             V16 total = code<KIND>(sum(place[digits - 1], h), rule);
             if (negative) total = -total;
             if (digits == 8 && plan.doubling) {
@@ -673,42 +699,58 @@ class Engine {
 
     // Real levels in 16-bit words -----------------------------------------------------------------------------------
 
-    // Sums of N digits over a tile: to[digit][lane].
+    // Sums of N digits over a tile of some look-ups, of which `list` names the first of every two: to[digit][lane].
     template <int N>
-    void look_up_words(const uint16_t* index, const int* list, int count, const uint16_t* levels,
+    void look_up_words(const uint16_t* index, int lookups, const int* list, int count, const uint16_t* levels,
                        uint16_t* to) const {
         if constexpr (I::WORDS) {
             constexpr int VECTORS = LANES / N16;
-            V16 acc[N][VECTORS];
-            for (int p = 0; p < N; p++)
-                for (int v = 0; v < VECTORS; v++) acc[p][v] = V16{} + plan.base;
-            for (int j = 0; j < count; j++) {
-                const V16 table = I::table16(levels + size_t(list[j]) * 5);
-                const uint16_t* at = index + size_t(list[j]) * plan.digits * LANES;
+            V16 acc[N][VECTORS];  // stays in registers if every loop over it is unrolled
 #pragma GCC unroll 8
-                for (int p = 0; p < N; p++)
-#pragma GCC unroll 2
-                    for (int v = 0; v < VECTORS; v++)
-                        acc[p][v] += I::lookup16(table, load<V16>(at + p * LANES + v * N16));
-            }
             for (int p = 0; p < N; p++)
+#pragma GCC unroll 2
+                for (int v = 0; v < VECTORS; v++) acc[p][v] = V16{} + plan.base;
+            // Tables are made one look-up ahead, or look-ups would wait for them.
+            const size_t step = size_t(plan.digits) * LANES;
+            V16 subsets = I::subsets(levels + size_t(count ? list[0] : 0) * WORD_ROWS);
+            auto table = I::words(subsets, 0);
+            for (int j = 0; j < count; j++) {
+                const int k = list[j], n = std::min(2, lookups - k);
+                AHEAD(levels + size_t(k) * WORD_ROWS + 256);
+                const V16 next = I::subsets(levels + size_t(list[std::min(j + 1, count - 1)]) * WORD_ROWS);
+                const uint16_t* at = index + k * step;
+#pragma GCC unroll 1
+                for (int i = 1; i <= n; i++, at += step) {
+                    if (i == n) subsets = next;
+                    const auto ahead = I::words(subsets, i == n ? 0 : i);
+#pragma GCC unroll 8
+                    for (int p = 0; p < N; p++)
+#pragma GCC unroll 2
+                        for (int v = 0; v < VECTORS; v++)
+                            acc[p][v] += I::lookup16(table, load<V16>(at + p * LANES + v * N16));
+                    table = ahead;
+                }
+            }
+#pragma GCC unroll 8
+            for (int p = 0; p < N; p++)
+#pragma GCC unroll 2
                 for (int v = 0; v < VECTORS; v++) store(to + p * LANES + v * N16, acc[p][v]);
         }
     }
 
-    void word_digits(int n, const uint16_t* index, const int* list, int count, const uint16_t* levels,
+    void word_digits(int n, const uint16_t* index, int lookups, const int* list, int count, const uint16_t* levels,
                      uint16_t* to) const {
         while (n > 0) {
             const int now = std::min(n, 8);
             switch (now) {
-                case 1: look_up_words<1>(index, list, count, levels, to); break;
-                case 2: look_up_words<2>(index, list, count, levels, to); break;
-                case 3: look_up_words<3>(index, list, count, levels, to); break;
-                case 4: look_up_words<4>(index, list, count, levels, to); break;
-                case 5: look_up_words<5>(index, list, count, levels, to); break;
-                case 6: look_up_words<6>(index, list, count, levels, to); break;
-                case 7: look_up_words<7>(index, list, count, levels, to); break;
-                default: look_up_words<8>(index, list, count, levels, to); break;
+                case 1: look_up_words<1>(index, lookups, list, count, levels, to); break;
+                case 2: look_up_words<2>(index, lookups, list, count, levels, to); break;
+                case 3: look_up_words<3>(index, lookups, list, count, levels, to); break;
+                case 4: look_up_words<4>(index, lookups, list, count, levels, to); break;
+                case 5: look_up_words<5>(index, lookups, list, count, levels, to); break;
+                case 6: look_up_words<6>(index, lookups, list, count, levels, to); break;
+                case 7: look_up_words<7>(index, lookups, list, count, levels, to); break;
+                default: look_up_words<8>(index, lookups, list, count, levels, to); break;
             }
             n -= now, index += size_t(now) * LANES, to += size_t(now) * LANES;
         }
@@ -716,15 +758,16 @@ class Engine {
 
     void word_column(int t, int c, uint32_t* acc32, uint16_t* acc16, int64_t& clipped) {
         const int live = live_count_[t], first = active_first_[t], count = active_first_[t + 1] - first;
-        const size_t part = size_t(plan.lookups()) * 5;
-        const uint16_t* levels = plan.words.data() + (size_t(group_) * plan.stored + c) * plan.planes * plan.parts * part;
+        const size_t part = plan.part_words(t);
+        const uint16_t* levels = plan.words.data() + plan.word(group_, t, c, 0);
+        const int start = plan.first_lookup[t], lookups = plan.first_lookup[t + 1] - start;
         const int* list = active_.data() + first;
-        const uint16_t* index = index16_.data.get();
+        const uint16_t* index = index16_.data.get() + size_t(start) * plan.digits * LANES;
         uint16_t* sums = sums16_.get(size_t(2) * plan.digits * LANES);
         for (int s = 0; s < plan.planes; s++, levels += plan.parts * part) {
             if (live < plan.digits) std::fill(sums + live * LANES, sums + (live + 1) * LANES, plan.base);
             if (plan.parts == 1) {
-                word_digits(live, index, list, count, levels, sums);
+                word_digits(live, index, lookups, list, count, levels, sums);
                 if (view.noise.on) disturb(t, c, s, sums);
                 uint32_t* a32 = acc32 ? acc32 + size_t(s) * LANES : nullptr;
                 uint16_t* a16 = acc16 ? acc16 + size_t(s) * plan.digits * LANES : nullptr;
@@ -732,8 +775,8 @@ class Engine {
                 continue;
             }
             uint16_t* high = sums + size_t(plan.digits) * LANES;
-            word_digits(live, index, list, count, levels, sums);
-            word_digits(live, index, list, count, levels + part, high);
+            word_digits(live, index, lookups, list, count, levels, sums);
+            word_digits(live, index, lookups, list, count, levels + part, high);
             const int* place = place_.data() + size_t(t) * plan.digits;
             for (int p = 0; p < plan.digits; p++) {
                 alignas(64) float a[LANES] = {};

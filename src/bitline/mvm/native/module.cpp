@@ -9,7 +9,6 @@
 #include <algorithm>
 #include <cmath>
 #include <stdexcept>
-#include <thread>
 
 #include "build.hpp"
 #include "check.hpp"
@@ -27,14 +26,14 @@ namespace nb = nanobind;
 namespace bitline {
 
 void define_programming(nb::module_&);
-void run_portable(const Plan&, const View&, const Output&, int64_t, int64_t, bool);
+void run_portable(const Plan&, const View&, const Output&, Tasks&, bool);
 #ifdef BITLINE_X86
-void run_avx2(const Plan&, const View&, const Output&, int64_t, int64_t, bool);
-void run_avx512(const Plan&, const View&, const Output&, int64_t, int64_t, bool);
+void run_avx2(const Plan&, const View&, const Output&, Tasks&, bool);
+void run_avx512(const Plan&, const View&, const Output&, Tasks&, bool);
 #endif
 #ifdef BITLINE_AMX
-void run_amx(const Plan&, const View&, const Output&, int64_t, int64_t, bool);
-void run_amx_emulated(const Plan&, const View&, const Output&, int64_t, int64_t, bool);
+void run_amx(const Plan&, const View&, const Output&, Tasks&, bool);
+void run_amx_emulated(const Plan&, const View&, const Output&, Tasks&, bool);
 #endif
 
 namespace {
@@ -236,16 +235,20 @@ View view_of(const Plan& plan, const Bytes& x, int position_axes) {
     return v;
 }
 
+// Products of a digit and a level that make it worth it to wake a thread: some tens of microseconds.
+constexpr double WORTH_A_THREAD = double(1 << 25);
+
 void spread(const Compiled& c, const View& v, const Output& out, int threads, bool shortcuts) {
     nb::gil_scoped_release release;
-    const int64_t tasks = tasks_of(c.plan, v);
-    const int64_t n = std::min<int64_t>(std::max(threads, 1), tasks);
-    if (n <= 1) return c.path->run(c.plan, v, out, 0, tasks, shortcuts);
-    std::vector<std::thread> pool;
-    for (int64_t i = 1; i < n; i++)
-        pool.emplace_back([&, i] { c.path->run(c.plan, v, out, tasks * i / n, tasks * (i + 1) / n, shortcuts); });
-    c.path->run(c.plan, v, out, 0, tasks / n, shortcuts);
-    for (auto& t : pool) t.join();
+    const Plan& p = c.plan;
+    const int64_t count = tasks_of(p, v), blocks = column_blocks(p);
+    const double work = double(v.vector.size()) * p.groups * p.rows * p.stored * p.planes * p.digits;
+    // All threads or one: a pool that shrinks lets threads go, and starts them anew.
+    if (count < 2 || work < 2 * WORTH_A_THREAD) threads = 1;
+    // Inputs are prepared once for neighbouring blocks of columns, where there is enough to share out without cutting these.
+    const int64_t fair = count / (std::max(threads, 1) * 8);
+    Tasks tasks(count, fair >= blocks ? fair / blocks * blocks : std::max<int64_t>(1, fair));
+    on_threads(threads, [&] { c.path->run(p, v, out, tasks, shortcuts); });
 }
 
 // Which reads these are: (seed, number of the first image), if they are noisy.
@@ -320,6 +323,7 @@ NB_MODULE(_native, m) {
     m.def("tail", [] { return std::vector<int>(quantiles().far, quantiles().far + TAIL_KNOTS); });
     m.attr("RESOLUTION") = RESOLUTION;
     m.def("paths", &paths);
+    m.def("threads", &kind_of_threads);
     m.def("why_not", &why_not, nb::arg("path"));
     m.def("compile", &compile, nb::arg("path"), nb::arg("levels"), nb::kw_only(), nb::arg("bounds"),
           nb::arg("digit_shift"), nb::arg("digit_mask"), nb::arg("digit_weight"), nb::arg("slice_weight"),

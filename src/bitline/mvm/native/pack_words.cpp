@@ -13,8 +13,8 @@ constexpr double EXACT_IN_FLOAT = 1 << 24;
 void start_words(Plan& p) {
     p.first_lookup.assign(1, 0);
     for (int t = 0; t < p.tiles; t++)
-        p.first_lookup.push_back(p.first_lookup.back() + (p.bounds[t + 1] - p.bounds[t] + 4) / 5);
-    p.words.assign(size_t(p.groups) * p.stored * p.planes * p.parts * p.lookups() * 5, 0);
+        p.first_lookup.push_back(p.first_lookup.back() + (p.bounds[t + 1] - p.bounds[t] + WORD_ROWS - 1) / WORD_ROWS);
+    p.words.assign(size_t(p.groups) * p.stored * p.planes * p.parts * p.lookups() * WORD_ROWS + 2 * WORD_ROWS, 0);  // kernels load two look-ups at once
 }
 
 int tallest(const Plan& p) {
@@ -55,16 +55,13 @@ bool find_word_rule(double lsb, double offset, double base, double top, double n
 // words from one column to the next).
 template <class Visit>
 void each_row(const Plan& p, Visit visit) {
-    const size_t plane = size_t(p.parts) * p.lookups() * 5, column = plane * p.planes;
     for (int g = 0; g < p.groups; g++)
         for (int s = 0; s < p.planes; s++)
             for (int c0 = 0; c0 < p.stored; c0 += COLUMNS_AT_ONCE)
                 for (int t = 0; t < p.tiles; t++)
                     for (int r = p.bounds[t]; r < p.bounds[t + 1]; r++)
                         visit(g, s, t, r, c0, std::min(p.stored - c0, COLUMNS_AT_ONCE),
-                              (size_t(g) * p.stored + c0) * column + s * plane + size_t(p.first_lookup[t]) * 5 + r -
-                                  p.bounds[t],
-                              column);
+                              p.word(g, t, c0, s) + r - p.bounds[t], p.part_words(t) * p.parts * p.planes);
 }
 
 }  // namespace
@@ -107,7 +104,6 @@ bool pack_two_words(Plan& p, const Levels& level) {
     p.parts = 2;
     p.unit = float(RESOLUTION);
     start_words(p);
-    const size_t part = size_t(p.lookups()) * 5;
     const int grain = int(level.unit / RESOLUTION);
     bool fits = level.fits;
     const size_t each = size_t(p.groups) * p.planes * p.tiles * p.stored;
@@ -118,7 +114,7 @@ bool pack_two_words(Plan& p, const Levels& level) {
         for (int c = 0; c < n; c++) {
             const int word = v[c] * grain, high = word >> p.part_shift;
             p.words[at + c * column] = uint16_t(word - high * (1 << p.part_shift));
-            p.words[at + c * column + part] = uint16_t(high);
+            p.words[at + c * column + p.part_words(t)] = uint16_t(high);
             up[k + c] += std::max(high, 0), down[k + c] -= std::min(high, 0);
         }
     });

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "noise.hpp"
+#include "threads.hpp"
 
 namespace bitline {
 
@@ -16,11 +17,12 @@ constexpr double RESOLUTION = 1.0 / 128;  // of real levels
 constexpr int LANES = 64;          // input vectors that are multiplied together
 constexpr int MOST_DIGITS = 16;    // of an input
 constexpr int MOST_CHUNKS = 32;    // byte accumulators of one analog sum
+constexpr int WORD_ROWS = 6;       // of a look-up of words
 constexpr int COLUMN_BLOCK = 64;   // stored columns whose codes are held at once
 
 enum class Sums {
     bytes,   // integer levels, digits looked up several rows at a time, accumulated in bytes
-    words,   // real levels in 16-bit units, looked up five rows at a time
+    words,   // real levels in 16-bit units, looked up six rows at a time
     ints,    // tile products: sums of more than 16 bits
     floats,  // anything whose sums are exact in float32
 };
@@ -86,7 +88,7 @@ struct Plan {
     int parts, part_shift;
     float unit;                                   // of the lowest of two parts, levels
     uint16_t base;                                // what a sum of one part starts from, so that none is negative
-    std::vector<uint16_t> words;                  // (groups, stored, planes, parts, lookups * 5)
+    std::vector<uint16_t> words;                  // as `word` says, and a few more
     // Tile products: levels of one byte, or of two that weigh 1 and 256. Those of Sums::bytes come scaled by 2^shift_in.
     // A tile of levels is 16 columns, or all where there are fewer, of `tile_rows` rows at a pitch of 64.
     bool tiled, tile_signed;                      // levels, or their high byte
@@ -106,6 +108,13 @@ struct Plan {
         return false;
     }
     int lookups() const { return first_lookup.back(); }
+    // Where the words of a column in a row tile are: (groups, tiles, stored, planes, parts, look-ups of the tile * WORD_ROWS),
+    // in the order in which they are read.
+    size_t word(int g, int t, int c, int plane) const {
+        const size_t columns = size_t(stored) * planes * parts * WORD_ROWS;
+        return columns * (size_t(g) * lookups() + first_lookup[t]) + (size_t(c) * planes + plane) * parts * part_words(t);
+    }
+    size_t part_words(int t) const { return size_t(first_lookup[t + 1] - first_lookup[t]) * WORD_ROWS; }
     int range(int g, int p, int plane, int c) const {
         return g * stride[0] + p * stride[1] + plane_range[plane] + c * stride[3];
     }
@@ -130,7 +139,7 @@ struct Output {
     int64_t* clipped = nullptr;      // conversions out of range, counted if given
 };
 
-using Run = void (*)(const Plan&, const View&, const Output&, int64_t first_task, int64_t last_task, bool shortcuts);
+using Run = void (*)(const Plan&, const View&, const Output&, Tasks&, bool shortcuts);
 
 inline int64_t blocks_of(const View& v) { return (int64_t(v.vector.size()) + LANES - 1) / LANES; }
 inline int64_t column_blocks(const Plan& p) { return (p.stored + COLUMN_BLOCK - 1) / COLUMN_BLOCK; }

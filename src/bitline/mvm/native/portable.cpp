@@ -78,8 +78,8 @@ struct Portable {
 
 }  // namespace
 
-void run_portable(const Plan& p, const View& v, const Output& o, int64_t first, int64_t last, bool shortcuts) {
-    Engine<Portable>(p, v, o, shortcuts).run(first, last);
+void run_portable(const Plan& p, const View& v, const Output& o, Tasks& tasks, bool shortcuts) {
+    Engine<Portable>(p, v, o, shortcuts).run(tasks);
 }
 
 }  // namespace bitline
