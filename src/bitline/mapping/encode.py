@@ -71,9 +71,10 @@ def _encode(q: Tensor, placement: LayerPlacement) -> Tensor:
     chip, weights = placement.chip, placement.chip.weights
     low, high = weight_limits(weights)
     q = q.to(torch.int32)
-    if q.numel() and (q.min() < low or q.max() > high):
+    # amin and amax, as weights are often transposed: min and max copy those first, and take fifty times as long.
+    if q.numel() and (int(q.amin()) < low or int(q.amax()) > high):
         raise MappingError(
-            f"layer {placement.matmul.name}: integer weights span [{int(q.min())}, {int(q.max())}]; "
+            f"layer {placement.matmul.name}: integer weights span [{int(q.amin())}, {int(q.amax())}]; "
             f"{weights.bits} bits in {weights.encoding.kind} encoding hold [{low}, {high}]"
         )
     if chip.reference_columns:
@@ -88,7 +89,7 @@ def _encode(q: Tensor, placement: LayerPlacement) -> Tensor:
     body = chip.slices - isinstance(weights.encoding, TwosComplement)
     levels = torch.empty(q.shape[0], len(sides), chip.slices, *q.shape[1:], dtype=torch.uint8, device=q.device)
     for k, side in enumerate(sides):
-        small = side.to(torch.uint8) if weights.bits <= 8 else side
+        small = (side.to(torch.uint8) if weights.bits <= 8 else side).contiguous()
         for s in range(body):
             levels[:, k, s] = (small >> (chip.cell.bits * s)) & chip.cell.max_level
         if body < chip.slices:

@@ -79,6 +79,9 @@ class Answer(torch.autograd.Function):
     ) -> Tensor:
         """Answer; ctx keeps what the gradient needs."""
         ctx.layer, ctx.read = layer, None
+        device = x.device.type
+        # Where plain layers multiply in fewer bits, so does the gradient. The chip answers the same all the while.
+        ctx.multiply = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
         if layer.mode == "linear":
             inputs = layer.fake_input(x)
             out = layer.linear_answer(x, inputs)
@@ -99,7 +102,10 @@ class Answer(torch.autograd.Function):
         layer: Layer = ctx.layer
         inputs = Quantized(quantized[0], quantized[1], *layer.input_format.limits) if quantized else layer.fake_input(x)
         plain_layer, dtypes = cast("nn.Module", layer), (x.dtype, weight.dtype)
-        plain = gradients(plain_layer, inputs, layer.fake_weight(), grads[0], needed[1:4], dtypes)
+        with torch.autocast(x.device.type, enabled=False):
+            plain = gradients(
+                plain_layer, inputs, layer.fake_weight(), grads[0], needed[1:4], dtypes, multiply=ctx.multiply
+            )
         ranges = (None, None) if ctx.read is None else range_gradients(layer, ctx.read, x, grads[0], needed[5])
         return None, *plain, *ranges
 
@@ -154,6 +160,8 @@ def gradients(
     grad: Tensor,
     needed: tuple[bool, bool, bool],
     dtypes: tuple[torch.dtype, torch.dtype],
+    *,
+    multiply: torch.dtype | None = None,
 ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
     """Return the straight-through gradients of a layer's input, weight and bias, each None if not needed.
 
@@ -164,10 +172,11 @@ def gradients(
         grad: of its output.
         needed: which are.
         dtypes: of the gradients of its input, and of its weight and bias.
+        multiply: what products are computed in; None: the type of `grad`.
     """
     axes = [axis for axis in range(grad.dim()) if axis != _channels(layer, grad)]
     bias = grad.sum(axes).to(dtypes[1]) if needed[2] else None
-    # autocast may have computed the answer, and so its gradient, in fewer bits
+    grad = grad.to(multiply or grad.dtype)
     q, w = inputs.value.to(grad.dtype), weights.value.to(grad.dtype)
     grad_x, grad_w = _product_gradients(layer, q, w, grad, needed)
     return (
