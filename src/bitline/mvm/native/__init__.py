@@ -114,7 +114,7 @@ class Plan:
                 offset=scale.offset.contiguous(),
                 low=low,
                 high=high,
-                places=scale.places(*crossbars.reach(noise)),
+                places=lambda: scale.places(*crossbars.reach(noise)),  # asked for where sums are floats
                 count=count,
                 noise_variance=0.0 if noise is None else (1 + product.subtracts) * noise.absolute_variance,
                 **({} if product.built is None else {"built": product.built.transpose(0, 1).byte().contiguous()}),

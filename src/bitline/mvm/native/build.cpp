@@ -59,17 +59,11 @@ Plan build(const Layer& l, Machine machine, bool count) {
     }
     p.bias.assign(p.lsb.size(), p.limited ? -p.low : 0);
     if (p.signed_sums && !p.limited) throw std::invalid_argument("codes of signed sums have no end");
-    for (size_t i = 0; i < p.lsb.size(); i++) {
-        p.real.push_back({float(p.offset[i]), float(1 / p.lsb[i]), p.offset[i], p.lsb[i]});
-        if (double(float(p.offset[i])) != p.offset[i]) p.divide = true;
-    }
-    p.divide |= l.places < 0;
-    if (!p.divide) p.zero = std::ldexp(1.5f, 23 - l.places);
-    check_floats(p, level, l);
     p.horner = false;
     int mask = 0;
     for (int m : p.digit_mask) mask = std::max(mask, m);
-    if ((!l.integral || l.noise_variance > 0) && machine.words && mask == 1) {
+    const bool words = (!l.integral || l.noise_variance > 0) && machine.words && mask == 1;
+    if (words) {
         p.sums = Sums::words;
         if (!count && pack_one_word(p, level, l)) {
             if (machine.tiles && pack_tiles(p, level, RESOLUTION, 0)) p.words.clear();
@@ -78,6 +72,16 @@ Plan build(const Layer& l, Machine machine, bool count) {
         p.fixed.clear();
         p.horner = false;
         p.bias.assign(p.lsb.size(), p.limited ? -p.low : 0);
+    }
+    for (size_t i = 0; i < p.lsb.size(); i++) {
+        p.real.push_back({float(p.offset[i]), float(1 / p.lsb[i]), p.offset[i], p.lsb[i]});
+        if (double(float(p.offset[i])) != p.offset[i]) p.divide = true;
+    }
+    const int places = p.divide ? -1 : l.places();
+    p.divide |= places < 0;
+    if (!p.divide) p.zero = std::ldexp(1.5f, 23 - places);
+    check_floats(p, level, l);
+    if (words) {
         if (!machine.tiles && pack_two_words(p, level)) return p;
         p.words.clear();
         p.parts = 0;

@@ -1,6 +1,8 @@
 // From a placed layer and its ADC ranges to a Plan: which kind of sums, which rules, packed levels.
 #pragma once
 
+#include <functional>
+
 #include "plan.hpp"
 
 namespace bitline {
@@ -25,7 +27,7 @@ struct Layer {
     std::vector<double> lsb, offset;
     bool limited;
     int low, high;
-    int places;             // binary places of a code in float32 that make it exact; -1: float32 has too few
+    std::function<int()> places;  // binary places of a code in float32 that make it exact; -1: float32 has too few
     double noise_variance;  // of a cell that a digit of 1 drives, level^2; 0 without read noise
 };
 

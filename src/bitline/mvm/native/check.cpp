@@ -47,7 +47,7 @@ bool agree(Machine a, Run run_a, Machine b, Run run_b) {
             l.lsb = {5}, l.offset = {0};
             l.limited = true;
             l.low = subtracts ? -16 : 0, l.high = subtracts ? 15 : 31;
-            l.places = -1;
+            l.places = [] { return -1; };
             if (multiply(l, x, a, run_a) != multiply(l, x, b, run_b)) return false;
         }
     return true;

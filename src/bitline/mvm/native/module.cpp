@@ -167,7 +167,7 @@ std::vector<std::string> paths() {
 Compiled compile(const std::string& path, nb::object levels, std::vector<int> bounds, std::vector<int> digit_shift,
                  std::vector<int> digit_mask, std::vector<double> digit_weight, std::vector<double> slice_weight,
                  std::vector<double> side_weight, bool subtracts, int digital_offset, Array<double> lsb,
-                 Array<double> offset, std::optional<int> low, std::optional<int> high, std::optional<int> places, bool count,
+                 Array<double> offset, std::optional<int> low, std::optional<int> high, nb::callable places, bool count,
                  double noise_variance, std::optional<Array<uint8_t>> built) {
     const Path& p = find(path);
     Layer l{};
@@ -204,7 +204,11 @@ Compiled compile(const std::string& path, nb::object levels, std::vector<int> bo
     l.offset.assign(offset.data(), offset.data() + offset.size());
     l.limited = low.has_value();
     l.low = low.value_or(0), l.high = high.value_or(0);
-    l.places = places.value_or(-1);
+    l.places = [&] {
+        nb::gil_scoped_acquire hold;
+        const nb::object found = places();
+        return found.is_none() ? -1 : nb::cast<int>(found);
+    };
     l.noise_variance = noise_variance;
     nb::gil_scoped_release release;
     return {build(l, p.machine, count), &p, noise_variance};
@@ -328,7 +332,7 @@ NB_MODULE(_native, m) {
     m.def("compile", &compile, nb::arg("path"), nb::arg("levels"), nb::kw_only(), nb::arg("bounds"),
           nb::arg("digit_shift"), nb::arg("digit_mask"), nb::arg("digit_weight"), nb::arg("slice_weight"),
           nb::arg("side_weight"), nb::arg("subtracts"), nb::arg("digital_offset"), nb::arg("lsb"), nb::arg("offset"),
-          nb::arg("low").none(), nb::arg("high").none(), nb::arg("places").none(), nb::arg("count"), nb::arg("noise_variance"),
+          nb::arg("low").none(), nb::arg("high").none(), nb::arg("places"), nb::arg("count"), nb::arg("noise_variance"),
           nb::arg("built").none() = nb::none());
     m.def("multiply", &multiply, nb::arg("plan"), nb::arg("x"), nb::arg("position_axes"), nb::arg("y"), nb::kw_only(),
           nb::arg("threads"), nb::arg("shortcuts"), nb::arg("count"), nb::arg("reads").none());
