@@ -1,5 +1,6 @@
 """One layer on a chip: its answer, its gradient, its randomness, and what it refuses."""
 
+import copy
 import math
 
 import pytest
@@ -9,6 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from bitline.chip import load
 from bitline.errors import BitlineError, ConversionError, DataError, MappingError
 from bitline.mapping.quantize import weight_limits, weight_scale
 from bitline.nn import CrossbarLayer, calibrate, crossbar_layers, program, set_chip, to_crossbar
@@ -313,6 +315,45 @@ def test_a_layer_answers_under_inference_mode_and_autocast(make_chip):
         mixed.sum().backward()
     assert torch.equal(mixed, plain)
     assert bool(only_layer(model).weight.grad.isfinite().all())
+
+
+@pytest.mark.parametrize("path", [None, "tensor"])
+@pytest.mark.parametrize("name", ["rram-22nm", "example-128"])
+def test_a_programmed_chip_answers_the_same_under_autocast(monkeypatch, path, name):
+    if path:
+        monkeypatch.setenv("BITLINE_PATH", path)
+    layer, x = build("conv2d")
+    model = on_chip(layer, load(name), x)
+    program(model, 0)
+    plain = model(x)
+    program(model, 0)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.equal(model(x), plain)
+
+
+@pytest.mark.parametrize("kind", ["linear", "conv2d"])
+def test_under_autocast_gradients_are_those_of_products_in_bf16(make_chip, kind):
+    layer, x = build(kind)
+    model = on_chip(layer, exact(make_chip), x)
+    inner = only_layer(model)
+    x.requires_grad_()
+    pull = torch.randn(model(x).shape, generator=torch.Generator().manual_seed(3))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        answer = model(x)
+    answer.backward(pull)
+    got = inner.weight.grad, x.grad
+    inner.weight.grad = x.grad = None
+    # PyTorch's own gradient of the plain product of what the chip quantizes to, in bf16.
+    plain = copy.deepcopy(layer).bfloat16()
+    plain.weight.data = inner.fake_weight().value.reshape(plain.weight.shape).bfloat16()
+    q = inner.fake_input(x.detach())
+    value = q.value.bfloat16().requires_grad_()
+    plain(value).backward(pull.bfloat16())
+    assert torch.equal(got[0], plain.weight.grad.float())
+    assert torch.equal(got[1], (value.grad * q.inside).float())
+    # Rounding to 8 bits shows, or this tests nothing.
+    model(x).backward(pull)
+    assert not torch.equal(inner.weight.grad, got[0])
 
 
 def test_a_minmax_range_of_the_batch_depends_on_the_batch(make_chip):

@@ -204,7 +204,8 @@ def _matmul(rows: Tensor, matrix: Tensor, real: torch.dtype) -> Tensor:
         for group in range(rows.shape[0]):
             out[group].copy_(_int_mm(rows[group], matrix[group]))
         return out
-    return torch.bmm(rows.to(real), matrix.to(real))
+    with torch.autocast(rows.device.type, enabled=False):  # sums are exact, whatever their network is computed in
+        return torch.bmm(rows.to(real), matrix.to(real))
 
 
 def _int_mm(a: Tensor, b: Tensor) -> Tensor:

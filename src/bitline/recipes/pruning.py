@@ -16,7 +16,6 @@ from bitline.recipes.crimp import Phase, Zerorize, write_left
 from bitline.recipes.files import write_run
 from bitline.recipes.records.crimp import Crimp
 from bitline.recipes.stages import Stages
-from bitline.train.config import Precision
 from bitline.train.rundir import finished
 
 
@@ -48,7 +47,7 @@ class Pruning:
             share = config.kernel_share if number == 0 and len(phases) == 2 else 1.0
             left = (1 - config.sparsity) ** share * whole
             target = max(0.0, 1 - left / weights(run.model))
-            train = stages.training(phase, run, epochs=epochs, lr=config.lr, precision=self._precision)
+            train = stages.training(phase, run, epochs=epochs, lr=config.lr)
             capped = phase == "kernels" or number > 0  # crossbars take over from kernels; nothing from crossbars
             stage = self._stage(phase, run, target, capped=capped)
             last = stages.train(train, lambda train, resumed, stage=stage: stage.run(train, resumed=resumed))
@@ -75,7 +74,7 @@ class Pruning:
         if epochs == 0:
             return last
         run = stages.load(last)
-        train = stages.training_on_chip(run, config, epochs=epochs, precision=self._precision)
+        train = stages.training_on_chip(run, config, epochs=epochs)
         stage = self._stage("chip", run, 0.0)
         return stages.train(train, lambda train, resumed: stage.run(train, resumed=resumed))
 
@@ -116,8 +115,3 @@ class Pruning:
     @property
     def _example(self) -> Tensor:
         return next(self.stages.data.batches("train", batch_size=2, limit=2))[0]
-
-    @property
-    def _precision(self) -> Precision | None:
-        """Of training through the chip: converted sums are integers, which bf16 cannot count."""
-        return self.config.precision if self.config.simulation == "linear" else "32-true"

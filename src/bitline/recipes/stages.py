@@ -22,7 +22,6 @@ from bitline.recipes.records.base import Recipe
 from bitline.recipes.records.on_chip import OnChip
 from bitline.train import TrainConfig
 from bitline.train import checked as checked_training
-from bitline.train.config import Precision
 from bitline.train.rundir import finished as finished_training
 from bitline.train.rundir import prepare as prepare_training
 
@@ -83,26 +82,16 @@ class Stages:
         }
         return checked_training(**{**values, **more})
 
-    def training_on_chip(
-        self, run: Run, config: OnChip, *, epochs: int, precision: Precision | None = "32-true"
-    ) -> TrainConfig:
+    def training_on_chip(self, run: Run, config: OnChip, *, epochs: int) -> TrainConfig:
         """Return how weights are trained on the chip.
 
         Args:
             run: the network.
             config: of the recipe.
             epochs: of this stage.
-            precision: converted sums are integers, which bf16 cannot count.
         """
         return self.training(
-            ON_CHIP,
-            run,
-            epochs=epochs,
-            lr=config.chip_lr,
-            optimizer="adam",
-            precision=precision,
-            weight_decay=0.0,
-            schedule="onecycle",
+            ON_CHIP, run, epochs=epochs, lr=config.chip_lr, optimizer="adam", weight_decay=0.0, schedule="onecycle"
         )
 
     def train(self, train: TrainConfig, run: Callable[[TrainConfig, bool], None]) -> Path:

@@ -39,6 +39,11 @@ def paths() -> list[str]:
     return _native.paths() if _native else []
 
 
+def threads() -> str:
+    """Say where the threads of products come from: ``"OpenMP of PyTorch"``, or ``"new threads"`` for each of them."""
+    return _native.threads() if _native else "OpenMP of PyTorch"
+
+
 def chosen_path() -> str:
     """Path that products on the CPU take: the fastest one, or what the environment says.
 
