@@ -115,6 +115,7 @@ def test_groups_that_share_bitlines_are_refused():
     x = torch.randn(2, 4, 6, 6)
     converted, _ = to_crossbar(model, chips.load("example-128", list(BASE)), example=x, mapping={"depthwise": "packed"})
     calibrate(converted, [x])
+    program(converted, 0)
     converted[0].mode = "linear"
 
     with pytest.raises(ConversionError, match="mapped packed: its groups share bitlines; simulate it directly"):
