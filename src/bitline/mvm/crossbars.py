@@ -1,7 +1,7 @@
 """The crossbars of one layer: the type that every path of `mvm` multiplies by, its check and its shapes."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import pairwise
 from typing import Any
@@ -57,6 +57,10 @@ class Crossbars:
     def plans(self) -> dict[Any, Any]:
         """What other paths have prepared from the cells; not copied."""
         return {}
+
+    def of_tiles(self, tiles: Sequence[int]) -> "Crossbars":
+        """The same cells, of which only some row tiles are read."""
+        return replace(self, product=replace(self.product, tiles=tuple(tiles)))
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in self.__dict__.items() if name != "plans"}

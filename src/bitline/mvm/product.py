@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
 
+import torch
 from torch import Tensor
 
 from bitline.chip.formats import Offset, Pair
@@ -19,9 +20,11 @@ class Product:
 
     Args:
         placement: row and column tiles, and the chip.
+        tiles: row tiles that are read; None: all. What the others hold is no part of the product.
     """
 
     placement: LayerPlacement
+    tiles: tuple[int, ...] | None = None
 
     @cached_property
     def form(self) -> InputFormat:
@@ -45,8 +48,13 @@ class Product:
 
     @cached_property
     def built(self) -> Tensor | None:
-        """Which stored columns of each row tile there are, bool, (row tiles, groups, stored columns); None: all."""
-        return built(self.placement)
+        """Which stored columns of each row tile are read, bool, (row tiles, groups, stored columns); None: all."""
+        there, placement = built(self.placement), self.placement
+        if self.tiles is None:
+            return there
+        read = torch.zeros(placement.row_tiles, placement.matmul.groups, placement.stored_columns, dtype=torch.bool)
+        read[list(self.tiles)] = True
+        return read if there is None else read & there
 
     @property
     def subtracts(self) -> bool:

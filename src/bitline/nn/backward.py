@@ -15,6 +15,7 @@ from bitline.mapping.lower import Lowerable, Matmul, input_view
 from bitline.mapping.place import LayerPlacement
 from bitline.mapping.quantize import InputFormat
 from bitline.mvm.gradient import Quantized, range_gradient
+from bitline.nn import drawn_tiles
 from bitline.nn.ranges import Ranges
 from bitline.nn.read import Mode, Read
 
@@ -24,6 +25,8 @@ class Layer(Protocol):
 
     ranges: Ranges
     mode: Mode
+    tiles_a_step: int | None
+    training: bool
 
     @property
     def chip(self) -> Chip:
@@ -88,7 +91,8 @@ class Answer(torch.autograd.Function):
             inputs = inputs.to(out.dtype)
             ctx.save_for_backward(x[:0], weight, inputs.value, inputs.whole)
             return out
-        out, read = layer.answer(x)
+        some = layer.tiles_a_step if layer.training else None
+        out, read = layer.answer(x) if some is None else drawn_tiles.answer(layer, x, some)
         ctx.save_for_backward(x, weight)
         if any(ctx.needs_input_grad[4:]) and layer.chip.adc.keeps_ranges:
             ctx.read = read

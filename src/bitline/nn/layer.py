@@ -1,7 +1,7 @@
 """What every layer on a chip does: quantize, multiply by programmed crossbars, scale back."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any, cast
 
@@ -52,6 +52,7 @@ class CrossbarLayer(nn.Module):
             ``"float"``: the plain layer; ``"surrogate"``: what `surrogate` makes of the layer and its input.
         surrogate: answers in its mode, see `bitline.surrogate`.
         chip_seed: which programmed chip this is; -1 for ideal cells.
+        tiles_a_step: row tiles converted in a step of training, see `bitline.nn.drawn_tiles`; None: all.
         reads: images read since the chip was programmed.
         network_pass: of the network that the layer is in.
     """
@@ -69,6 +70,7 @@ class CrossbarLayer(nn.Module):
         self.cells = Cells(matmul, strategy)
         self.register_buffer("chip_seed", torch.tensor(IDEAL))
         self.chip = chip
+        self.tiles_a_step: int | None = None
         self.reads = Reads()
         self.network_pass = Pass()
         self.register_state_dict_post_hook(state.save)
@@ -150,7 +152,7 @@ class CrossbarLayer(nn.Module):
     def answer(self, input: Tensor) -> tuple[Tensor, Read]:
         """What the chip answers, and what it read for that; no gradient."""
         q = self.integers(input)
-        read = self.read(q, number=self._number(input.shape[0]))
+        read = self.read(q, number=self.number(input.shape[0]))
         plan = read.plan
         sorts = self.strategy == "packed" or read.crossbars.adapted
         if plan is None or not plan.scales or sorts or input.dtype != torch.float32:
@@ -194,7 +196,7 @@ class CrossbarLayer(nn.Module):
         buffers = [ranges.input_scale, ranges.input_signed, ranges.adc_lsb, ranges.adc_offset, self.chip_seed]
         return torch.ops.bitline.answer(input, self.weight, self.bias, buffers, self._text)
 
-    def _number(self, images: int) -> ReadNumber | None:
+    def number(self, images: int) -> ReadNumber | None:
         """Number the reads of a batch, where it matters."""
         if not self._noisy(self.chip, int(self.chip_seed)):
             return None
@@ -239,7 +241,13 @@ class CrossbarLayer(nn.Module):
     # Products
 
     def read(
-        self, q: Tensor, chip: Chip | None = None, seed: int | None = None, *, number: ReadNumber | None = None
+        self,
+        q: Tensor,
+        chip: Chip | None = None,
+        seed: int | None = None,
+        *,
+        number: ReadNumber | None = None,
+        tiles: Sequence[int] | None = None,
     ) -> Read:
         """Everything that a product asks for: weights, crossbars, ranges, path and noise.
 
@@ -248,6 +256,7 @@ class CrossbarLayer(nn.Module):
             chip: the layer's chip, or a variant of it that differs in ADC or physics only; None: the layer's.
             seed: of the programmed chip, -1 for ideal cells; None: the layer's.
             number: that the read noise has; None: that of the first read of an evaluation.
+            tiles: row tiles that are read; None: all.
 
         Raises:
             ConversionError: a calibrated range is asked for before calibration.
@@ -260,6 +269,8 @@ class CrossbarLayer(nn.Module):
         if self._noisy(chip, seed):
             number = number or ReadNumber()
             noise = ReadNoise(chip.cell, number.seed(seed, self.cells.matmul.name), number.first_image)
+        if tiles is not None:
+            crossbars = crossbars.of_tiles(tiles)
         return Read(chip, weights, crossbars, scale, native_plan(q, crossbars, scale, noise), noise)
 
     def _noisy(self, chip: Chip, seed: int) -> bool:

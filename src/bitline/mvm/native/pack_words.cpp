@@ -59,7 +59,7 @@ void each_row(const Plan& p, Visit visit) {
         for (int s = 0; s < p.planes; s++)
             for (int c0 = 0; c0 < p.stored; c0 += COLUMNS_AT_ONCE)
                 for (int t = 0; t < p.tiles; t++)
-                    for (int r = p.bounds[t]; r < p.bounds[t + 1]; r++)
+                    for (int r = p.bounds[t]; p.reads(g, t) && r < p.bounds[t + 1]; r++)
                         visit(g, s, t, r, c0, std::min(p.stored - c0, COLUMNS_AT_ONCE),
                               p.word(g, t, c0, s) + r - p.bounds[t], p.part_words(t) * p.parts * p.planes);
 }
