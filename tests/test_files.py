@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 import torch
@@ -43,6 +44,30 @@ def test_what_a_killed_process_left_is_removed_by_name(tmp_path):
         (tmp_path / name).write_text("half")
     files.remove_parts(tmp_path, ["config.json"])
     assert sorted(os.listdir(tmp_path)) == [".other.json.1.tmp", "config.json"]
+
+
+def test_what_a_library_writes_beside_its_file_goes_with_it(tmp_path):
+    whole, half = tmp_path / "whole.safetensors", tmp_path / "model.safetensors"
+    seen: list[str] = []
+
+    def like_a_library(path: Path) -> None:
+        path.with_name(".tmp123").write_text("half")
+        seen.extend(os.listdir(tmp_path))
+        path.write_text("whole")
+
+    with files.new_file(whole) as part:
+        like_a_library(part)
+    assert ".tmp123" not in seen
+    assert os.listdir(tmp_path) == ["whole.safetensors"]
+
+    killed = "import os, sys; from bitline import files; from pathlib import Path\n"
+    killed += (
+        "with files.new_file(Path(sys.argv[1])) as part: part.with_name('.tmp123').touch(); os.kill(os.getpid(), 9)"
+    )
+    subprocess.run([sys.executable, "-c", killed, str(half)], check=False)
+    assert len(os.listdir(tmp_path)) == 2
+    files.remove_parts(tmp_path, [half.name])
+    assert os.listdir(tmp_path) == ["whole.safetensors"]
 
 
 def test_a_file_below_a_file_cannot_be_written(tmp_path):

@@ -7,6 +7,7 @@ import logging
 import math
 import os
 import secrets
+import shutil
 from collections.abc import Generator, Iterable, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -65,9 +66,12 @@ def new_file(path: Path) -> Generator[Path]:
         ExportError: it cannot be written.
     """
     place, whole = _place(path)
-    part = _part(place) if whole else place
+    folder = _part(place)
+    part = folder / place.name if whole else place
     try:
         place.parent.mkdir(parents=True, exist_ok=True)
+        if whole:
+            folder.mkdir()
         yield part
         if whole:
             with part.open("rb") as file:
@@ -78,8 +82,7 @@ def new_file(path: Path) -> Generator[Path]:
         raise ExportError(f"cannot write {path}: {error}") from error
     finally:
         if whole:
-            with suppress(OSError):
-                part.unlink(missing_ok=True)
+            _drop(folder)
 
 
 def probe(path: Path) -> None:
@@ -93,13 +96,13 @@ def probe(path: Path) -> None:
     try:
         for left in place.parent.glob(f".{glob.escape(place.name)}.*.tmp"):
             if not _runs(left.name.split(".")[-3]):
-                left.unlink(missing_ok=True)  # by a process that was killed while it wrote
+                _drop(left)  # by a process that was killed while it wrote
         made = [folder for folder in place.parents if not folder.exists()]
         place.parent.mkdir(parents=True, exist_ok=True)
         if whole:
-            part = _part(place)
-            part.touch()
-            part.unlink()
+            folder = _part(place)
+            folder.mkdir()
+            folder.rmdir()
         elif not os.access(place, os.W_OK):
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
     except OSError as error:
@@ -134,7 +137,7 @@ def _runs(process: str) -> bool:
 
 
 def _part(place: Path) -> Path:
-    """A name beside a file for what is not complete yet."""
+    """A name beside a file for a folder of what is not complete yet: libraries put files of their own beside theirs."""
     return place.with_name(f".{place.name}.{os.getpid()}.{secrets.token_hex(4)}.tmp")
 
 
@@ -142,6 +145,15 @@ def remove_parts(folder: Path, names: Iterable[str]) -> None:
     """Remove what killed processes were writing in a folder, of files with these names."""
     for name in names:
         for part in folder.glob(f".{name}.*.tmp"):
+            _drop(part)
+
+
+def _drop(part: Path) -> None:
+    """Remove what was being written: a folder, or a file as earlier versions wrote."""
+    if part.is_dir() and not part.is_symlink():
+        shutil.rmtree(part, ignore_errors=True)
+    else:
+        with suppress(OSError):
             part.unlink(missing_ok=True)
 
 
