@@ -259,6 +259,13 @@ def speed() -> str:
         f"{last['cpu_seconds'] / last['chips']:.1f} s a chip ({first['cpu_seconds']:.1f} s the first), "
         f"peak memory {last['peak_MB']:.0f} MB."
     )
+    chips = read("benchmarks/results/programming.json")["settings"]
+    faulty, whole = chips["and faults"], chips["pairs of cells: and readback, 2 rewrites, remap, flip"]
+    note += (
+        f" Writing a VGG-16 chip with programming error and faults: {faulty['next_cpu_s']:.1f} s; with pairs of cells, "
+        f"readback, rewrites, remapping and flips too: {whole['next_cpu_s']:.1f} s "
+        f"({whole['first_cpu_s']:.1f} s the first)."
+    )
     return markdown(["setting", *networks], [["plain fp32, an image", *plain], *rows]) + "\n\n" + note
 
 
