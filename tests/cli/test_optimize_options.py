@@ -12,6 +12,7 @@ from bitline.errors import DataError
 from bitline.recipes import RECORDS
 
 IDLE = [("quantization-aware", key) for key in ("granularity", "range_lr", "reprogram_every")]
+IDLE += [("quantization-aware", key) for key in ("simulation", "exact_epochs")]
 """what a recipe has and never uses"""
 FIELDS = [
     (recipe, key)
@@ -149,6 +150,8 @@ def test_an_option_reaches_the_record(configured, recipe, key):
     needed = [] if key == "layers" else NEEDED.get(recipe, [])
     if key in ("readback", "error_compensation", "integer"):
         assert value is False
+    if key == "exact_epochs":
+        needed = [*needed, "--simulation", "surrogate", "--chip-epochs", 5]
 
     config = configured(recipe, "runs/any", *needed, *arguments)
 
@@ -189,3 +192,14 @@ def test_an_unknown_recipe_is_refused_with_those_there_are():
 def test_resume_and_overwrite_exclude_each_other(configured):
     with pytest.raises(DataError, match="exclude each other"):
         configured("group", "runs/any", "--resume", "--overwrite")
+
+
+def test_the_surrogate_needs_an_epoch_and_an_adc_to_stand_for(configured):
+    common = ("psum-aware", "runs/any", "--simulation", "surrogate")
+    assert configured(*common).simulation == "surrogate"
+    with pytest.raises(DataError, match="exact_epochs is 2 of 2 chip_epochs, which leaves none for simulation"):
+        configured(*common, "--exact-epochs", 2)
+    with pytest.raises(DataError, match="exact_epochs is 0, which does nothing here: simulation is 'exact'"):
+        configured("psum-aware", "runs/any", "--exact-epochs", 0)
+    with pytest.raises(DataError, match="simulation is 'surrogate', which does nothing here: aware is 'quantization'"):
+        configured("quantization-aware", "runs/any", "--simulation", "surrogate")

@@ -55,7 +55,7 @@ def _idle(config: Recipe) -> list[tuple[tuple[str, ...], str]]:
         idle.append((("schedule", "momentum", "weight_decay"), no_float))
         if not (name == "auto" and told.proxy_steps):
             idle.append((("lr",), no_float))
-        if not (name == "crimp" and told.simulation == "linear"):
+        if getattr(told, "simulation", "exact") not in ("linear", "surrogate"):
             idle.append((("precision",), no_float))
     if not floating and not on_chip and not getattr(config, "settle_epochs", 0) and name != "auto":
         unused = ("epoch_images", "batch_size", "teacher", "distill", "temperature", "checkpoint_every")
@@ -68,6 +68,12 @@ def _idle(config: Recipe) -> list[tuple[tuple[str, ...], str]]:
         idle.append(((*of_chip, *also), "nothing is trained on the chip"))
     if "aware" in has and told.aware == "quantization" and name != "crimp":
         idle.append((("range_lr", "granularity", "reprogram_every"), "aware is 'quantization', which has no ADC"))
+    surrogate = name != "crimp" and getattr(told, "simulation", "exact") == "surrogate"
+    if "exact_epochs" in has and not surrogate:
+        idle.append((("exact_epochs",), "simulation is 'exact', so all epochs on the chip are"))
+    if surrogate and name != "auto" and (not on_chip or told.aware == "quantization"):
+        why = "nothing is trained on the chip" if not on_chip else "aware is 'quantization', which has no ADC"
+        idle.append((("simulation", "exact_epochs"), why))
     if name == "auto" and told.front > told.trials:
         idle.append((("front",), f"there are only {told.trials} trials"))
     if config.chips_before is not None and config.chips_before > config.chips:

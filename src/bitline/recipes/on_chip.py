@@ -18,8 +18,10 @@ from bitline.nn.range_training import keep_ranges, save_ranges, train_ranges
 from bitline.recipes.records.on_chip import RangeTraining
 from bitline.train import TrainConfig
 from bitline.train.bound import BoundedGradient
+from bitline.train.hardware import best_precision
 from bitline.train.reprogram import Reprogram
 from bitline.train.run import train_network
+from bitline.train.surrogate import SurrogateEpochs
 
 
 @dataclass(frozen=True)
@@ -83,10 +85,24 @@ class OnChipTraining:
             rates={"log2_lsb": self.config.range_lr},
             callbacks=[
                 Reprogram(model, every=self.config.reprogram_every if aware else 0, seed=train.seed),
+                *([self._surrogate(model, train)] if aware and self.config.simulation == "surrogate" else []),
                 BoundedGradient(),
             ],
             test_images=self.config.test_images,
             finish=finish,
+        )
+
+    def _surrogate(self, model: nn.Module, train: TrainConfig) -> SurrogateEpochs:
+        """What answers in the epochs that are not simulated exactly."""
+        config = self.config
+        images = calibration_batches(self.data, Settings(calibration_images=config.calibration_images))[0]
+        return SurrogateEpochs(
+            model,
+            images,
+            epochs=train.epochs - config.exact_epochs,
+            programmed=bool(config.reprogram_every),
+            seed=train.seed,
+            half=(config.precision or best_precision()) == "bf16-mixed",
         )
 
 

@@ -117,6 +117,13 @@ def attach(model: nn.Module, surrogate: Surrogate, *, drawn: bool = False) -> No
             layer.surrogate = LayerSurrogate(surrogate.layers[name], drawn=drawn)
 
 
+def detach(model: nn.Module) -> None:
+    """Have the layers of a network answer as their chip does again."""
+    for layer in crossbar_layers(model).values():
+        if layer.mode == "surrogate":
+            layer.mode, layer.surrogate = "chip", None
+
+
 @contextmanager
 def answering(model: nn.Module, surrogate: Surrogate, *, drawn: bool = False) -> Generator[None]:
     """Have the layers of a network answer by their statistics for a while, see `attach`."""

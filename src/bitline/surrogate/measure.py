@@ -17,7 +17,7 @@ _AT_ONCE = 16
 
 
 @torch.no_grad()
-def measure(model: nn.Module, batches: Sequence[Tensor], *, seed: int = IDEAL) -> Surrogate:
+def measure(model: nn.Module, batches: Sequence[Tensor], *, seed: int | Sequence[int] = IDEAL) -> Surrogate:
     """Run some images through a network on its chip, exactly, and note what each layer adds to its plain product.
 
     Inputs of every layer are those that the chip's layers before it give, so that statistics belong to the network as
@@ -26,7 +26,7 @@ def measure(model: nn.Module, batches: Sequence[Tensor], *, seed: int = IDEAL) -
     Args:
         model: converted and calibrated; it is left as it was.
         batches: images, normalized.
-        seed: of the programmed chip that answers; -1: ideal cells.
+        seed: of the programmed chip that answers; -1: ideal cells. Of several, each answers one batch after the other.
 
     Raises:
         ConversionError: nothing is on crossbars, it is not calibrated, or there are no images.
@@ -44,13 +44,17 @@ def measure(model: nn.Module, batches: Sequence[Tensor], *, seed: int = IDEAL) -
             seen = moments.setdefault(names[layer], Moments())
             seen.add(_vectors(layer, product), _vectors(layer, answer - product))
 
-    with evaluating(model), in_mode("chip", *layers.values()), on(model, seed=seed), ExitStack() as stack:
+    chips = [seed] if isinstance(seed, int) else seed
+    cells: dict[str, CellErrors | None] = {}
+    with evaluating(model), in_mode("chip", *layers.values()), ExitStack() as stack:
         for layer in names:
             handle = layer.register_forward_hook(see, with_kwargs=True)
             stack.callback(handle.remove)
-        for images in batches:
-            model(images.to(next(iter(layers.values())).weight.device))
-        cells = {name: cell_errors(layer) for layer, name in names.items()}
+        for number, chip in enumerate(chips):
+            with on(model, seed=chip):
+                for images in batches[number :: len(chips)]:
+                    model(images.to(next(iter(layers.values())).weight.device))
+                cells = {name: cell_errors(layer) for layer, name in names.items()}  # of the last chip
     if not moments and names:
         raise ConversionError("a surrogate is measured on images; there are none, or no layer runs")
     statistics = of_layers(list(moments.values()), [cells[name] for name in moments])

@@ -14,6 +14,7 @@ no part of the noise of the others. Their share is counted, and as many images g
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -21,7 +22,7 @@ from torch import Tensor
 LEAST_SNR = 1.0
 """power of a layer's product over that of its noise, below which the surrogate is not to be trusted: what the ADCs make
 of the sums then says more about an answer than the product does, and is no noise but another function of the inputs"""
-MOST_OVERFLOWS = 0.1
+MOST_OVERFLOWS = 0.25
 """share of images that overflow in some layer, above which it is not to be trusted either"""
 _FAR = 10.0
 """times the error power of the median image: more, if it is also more than the power of the product, is an overflow"""
@@ -100,6 +101,24 @@ class Surrogate:
     def holds(self) -> bool:
         """Whether what it answers is to be trusted."""
         return not self.noisy and self.overflows <= MOST_OVERFLOWS
+
+
+def to_plain(surrogate: Surrogate) -> dict[str, Any]:
+    """Return tensors and plain values alone, as a checkpoint holds them."""
+    layers: dict[str, Any] = {}
+    for name, own in surrogate.layers.items():
+        layers[name] = {**vars(own), "cells": None if own.cells is None else dict(vars(own.cells))}
+    return {"layers": layers, "exact": list(surrogate.exact), "images": surrogate.images}
+
+
+def from_plain(content: Mapping[str, Any]) -> Surrogate:
+    """Return the surrogate that `to_plain` gave."""
+    layers: dict[str, Statistics] = {}
+    for name, own in content["layers"].items():
+        cells: dict[str, Any] | None = own["cells"]
+        values: dict[str, Any] = {**own, "cells": None if cells is None else CellErrors(**cells)}
+        layers[name] = Statistics(**values)
+    return Surrogate(layers, tuple(content["exact"]), content["images"])
 
 
 @dataclass

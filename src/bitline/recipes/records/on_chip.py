@@ -1,7 +1,10 @@
 """What recipes are told that train on the chip."""
 
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, Self
 
+from pydantic import model_validator
+
+from bitline.errors import DataError
 from bitline.recipes.records.base import Count, Rate, Recipe, Whole
 
 Aware = Literal["none", "quantization", "psum"]
@@ -39,3 +42,17 @@ class RangeTraining(OnChip):
     """what has an ADC range of its own, which is trained; default: as the chip has it"""
     range_lr: Rate = 3e-3
     """largest learning rate of the logarithm of ADC steps"""
+    simulation: Literal["exact", "surrogate"] = "exact"
+    """of the chip in training: exact converts every sum; surrogate multiplies once and adds noise like that of the
+    conversions and cells, which does not train ADC steps, but for the last exact_epochs. Evaluations are exact"""
+    exact_epochs: Whole = 1
+    """of those on the chip, the last: simulated exactly all the same, with simulation = surrogate"""
+
+    @model_validator(mode="after")
+    def _epochs_for_the_surrogate(self) -> Self:
+        if self.simulation == "surrogate" and self.epochs_on_chip and self.exact_epochs >= self.epochs_on_chip:
+            raise DataError(
+                f"exact_epochs is {self.exact_epochs} of {self.epochs_on_chip} chip_epochs, which leaves none for "
+                f"simulation = 'surrogate'; allowed: 0 to {self.epochs_on_chip - 1}"
+            )
+        return self

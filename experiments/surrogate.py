@@ -1,0 +1,132 @@
+"""Claim: one plain product with noise estimates what the exact simulation of every conversion gives.
+
+The kept networks on rram-22nm, over bits of the ADC, range policies and programming error: accuracy by the exact
+simulation and by the surrogate, on the same --images test images and the same programmed chips. The surrogate's
+statistics are measured on 64 training images and each chip. Beside the difference its standard error: that of the
+difference of paired answers over images, and that of the exact accuracy as an estimate (images and chips). A point
+holds where `bitline.surrogate` says that its estimate may be trusted; only these are counted. Each point is written as
+it is known; a run that was stopped goes on.
+
+    python experiments/surrogate.py [--images 500] [--chips 2] [--only resnet20]
+"""
+
+import argparse
+import math
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from bitline import chip as chips
+from bitline import data as datasets
+from bitline.evaluate import Settings, Spread, put_on_chip
+from bitline.evaluate.run import OnChip
+from bitline.files import read_json, write_json
+from bitline.models.files import load_run
+from bitline.nn import IDEAL, on
+from bitline.train.hardware import describe, git_commit
+
+RESULT = Path(__file__).parent / "results" / "surrogate.json"
+NETWORKS = Path(__file__).parent / "networks"
+BASE = "rram-22nm"
+WIDE = [(policy, bits) for policy in ("slice_digit", "full", "layer", "column") for bits in (3, 4, 5, 6, 7, 8)]
+NARROW = [("slice_digit", 4), ("slice_digit", 5), ("full", 7)]
+GRID = {"resnet20": (WIDE, (0.0, 0.1)), "vgg8-half": (WIDE, (0.0, 0.1)), "resnet56": (NARROW, (0.0, 0.1))}
+"""network -> policies and bits, and sigmas of programming error"""
+
+
+def keys(policy: str, bits: int, sigma: float) -> list[str]:
+    """What a point sets on the chip."""
+    calibrated = [f"adc.granularity={policy}"] if policy != "full" else []
+    policy = "full" if policy == "full" else "calibrated"
+    return [f"adc.policy={policy}", *calibrated, f"adc.bits={bits}", f"cell.programming.sigma={sigma}"]
+
+
+@torch.no_grad()
+def right(on_chip: OnChip, images: int) -> torch.Tensor:
+    """Whether each test image is classified correctly."""
+    answers = [on_chip.model(x).argmax(1) == labels for x, labels in on_chip.data.batches("test", limit=images)]
+    return torch.cat(answers).double()
+
+
+def point(on_chip: OnChip, chip: chips.Chip, seeds: list[int], images: int) -> dict[str, Any]:
+    """Measure a chip by both simulations."""
+    both: dict[str, list[torch.Tensor]] = {"exact": [], "surrogate": []}
+    for seed in seeds:
+        with on(on_chip.model, chip, seed):
+            both["exact"].append(right(on_chip, images))
+        with on(on_chip.model, chip, seed), on_chip.simulation(chip, seed):
+            both["surrogate"].append(right(on_chip, images))
+    exact, surrogate = (100 * torch.stack(both[kind]) for kind in ("exact", "surrogate"))
+    difference = (surrogate - exact).mean(0)
+    spread = Spread.of(exact.mean(1).tolist())
+    error = math.hypot(float(exact.mean(0).std()) / math.sqrt(images), spread.standard_error)
+    found = on_chip.simulation.record()
+    return {
+        "exact": round(float(exact.mean()), 2),
+        "surrogate": round(float(surrogate.mean()), 2),
+        "difference": round(float(difference.mean()), 2),
+        "paired_error": round(float(difference.std()) / math.sqrt(images), 2),
+        "exact_error": round(error, 2),
+        "holds": found.holds,
+        "noisy_layers": len(found.noisy),
+        "overflows": round(found.overflows, 3),
+    }
+
+
+def summary(points: list[dict[str, Any]]) -> dict[str, Any]:
+    """Say how far the estimates are off, over the points that hold."""
+    held = [p for p in points if p["holds"]]
+    if not held:
+        return {}
+    ratios = [abs(p["difference"]) / max(p["paired_error"], 1e-9) for p in held if p["paired_error"]]
+    return {
+        "points": len(points),
+        "held": len(held),
+        "within_the_standard_error_of_the_exact_accuracy": sum(
+            abs(p["difference"]) <= max(p["exact_error"], 100 / 500) for p in held
+        ),
+        "within_two": sum(abs(p["difference"]) <= 2 * max(p["exact_error"], 100 / 500) for p in held),
+        "within_the_standard_error_of_the_difference": sum(ratio <= 1 for ratio in ratios) + len(held) - len(ratios),
+        "mean_difference": round(sum(p["difference"] for p in held) / len(held), 2),
+        "root_mean_square_difference": round(math.sqrt(sum(p["difference"] ** 2 for p in held) / len(held)), 2),
+        "largest_difference": max((p["difference"] for p in held), key=abs),
+        "largest_difference_where_it_does_not_hold": max(
+            (p["difference"] for p in points if not p["holds"]), key=abs, default=0.0
+        ),
+    }
+
+
+def main() -> None:
+    """Measure the points that are missing."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--images", type=int, default=500)
+    parser.add_argument("--chips", type=int, default=2)
+    parser.add_argument("--only", choices=list(GRID))
+    parser.add_argument("--result", type=Path, default=RESULT)
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    setting = {"images": options.images, "chips": options.chips, "chip": BASE, "measured_on": 64}
+    points: list[dict[str, Any]] = read_json(options.result)["points"] if options.result.is_file() else []
+    for name in [options.only] if options.only else GRID:
+        plan, sigmas = GRID[name]
+        run = load_run(NETWORKS / name)
+        data = datasets.load(run.record.data)
+        settings = Settings(images=options.images, simulation="surrogate")
+        on_chip = put_on_chip(run.model, data, chips.load(BASE), settings)
+        for policy, bits in plan:
+            for sigma in sigmas:
+                key = {"network": name, "policy": policy, "bits": bits, "sigma": sigma}
+                if any(key.items() <= p.items() for p in points):
+                    continue
+                chip = chips.load(BASE, keys(policy, bits, sigma))
+                on_chip.placed_on(chip)
+                seeds = list(range(options.chips)) if sigma else [IDEAL]
+                points.append(key | point(on_chip, chip, seeds, options.images))
+                print(points[-1], flush=True)
+                result = {"summary": summary(points), "points": points, "setting": setting}
+                write_json(options.result, {**result, "hardware": describe(), "commit": git_commit()})
+
+
+if __name__ == "__main__":
+    main()
