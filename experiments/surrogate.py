@@ -21,7 +21,7 @@ from bitline import chip as chips
 from bitline import data as datasets
 from bitline.evaluate import Settings, Spread, put_on_chip
 from bitline.evaluate.run import OnChip
-from bitline.files import read_json, write_json
+from bitline.files import read_json, write_json, write_text
 from bitline.models.files import load_run
 from bitline.nn import IDEAL, on
 from bitline.train.hardware import describe, git_commit
@@ -97,6 +97,35 @@ def summary(points: list[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
+def picture(points: list[dict[str, Any]]) -> str:
+    """Draw estimates over exact accuracies, %; hollow: points that do not hold."""
+    colors = {"resnet20": "#0072b2", "vgg8-half": "#d55e00", "resnet56": "#009e73"}
+    side, edge = 320, 40
+
+    def at(x: float, y: float) -> str:
+        return f'cx="{edge + x / 100 * side:.1f}" cy="{edge / 2 + side - y / 100 * side:.1f}"'
+
+    parts = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {side + 2 * edge} {side + 2 * edge}" '
+        'font-family="sans-serif" font-size="11">',
+        f'<rect x="{edge}" y="{edge / 2}" width="{side}" height="{side}" fill="white" stroke="#888"/>',
+        f'<line x1="{edge}" y1="{edge / 2 + side}" x2="{edge + side}" y2="{edge / 2}" stroke="#bbb"/>',
+        f'<text x="{edge + side / 2}" y="{side + 1.4 * edge}" text-anchor="middle">exact simulation [%]</text>',
+        f'<text transform="translate(12 {edge / 2 + side / 2}) rotate(-90)" text-anchor="middle">surrogate [%]</text>',
+    ]
+    for value in (0, 50, 100):
+        x, y = edge + value / 100 * side, edge / 2 + side - value / 100 * side
+        parts.append(f'<text x="{x}" y="{side + 0.9 * edge}" text-anchor="middle">{value}</text>')
+        parts.append(f'<text x="{edge - 4}" y="{y + 4}" text-anchor="end">{value}</text>')
+    for place, (name, color) in enumerate(colors.items()):
+        parts.append(f'<text x="{edge + 8}" y="{edge + 14 * place}" fill="{color}">{name}</text>')
+    for p in points:
+        color = colors[p["network"]]
+        fill = color if p["holds"] else "none"
+        parts.append(f'<circle {at(p["exact"], p["surrogate"])} r="3.5" fill="{fill}" stroke="{color}"/>')
+    return "\n".join([*parts, "</svg>"]) + "\n"
+
+
 def main() -> None:
     """Measure the points that are missing."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -126,6 +155,7 @@ def main() -> None:
                 print(points[-1], flush=True)
                 result = {"summary": summary(points), "points": points, "setting": setting}
                 write_json(options.result, {**result, "hardware": describe(), "commit": git_commit()})
+    write_text(options.result.with_suffix(".svg"), picture(points))
 
 
 if __name__ == "__main__":

@@ -57,6 +57,8 @@ def _from_first(given: dict[str, Any]) -> dict[str, Any]:
             "now recipes quantization-aware and psum-aware do"
         )
     named = {_RENAMED.get(key, key): value for key, value in given.items() if value is not None}
+    if given["recipe"] != "crimp":
+        named.pop("simulation", None)  # it was of that recipe alone
     return {key: value for key, value in named.items() if key in record.model_fields or not _idle(key, value)}
 
 

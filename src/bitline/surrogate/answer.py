@@ -58,34 +58,35 @@ class LayerSurrogate:
 
     def _weight(self, layer: CrossbarLayer) -> Tensor:
         """Weights with their errors and their gain; their gradient is that of quantized ones."""
-        effective = self._drawn(layer) if self.drawn else self._programmed(layer)
-        if not (torch.is_grad_enabled() and layer.weight.requires_grad):
+        learns = torch.is_grad_enabled() and layer.weight.requires_grad
+        fake = layer.fake_weight() if self.drawn or learns else None
+        effective = self._drawn(layer, fake) if self.drawn and fake is not None else self._programmed(layer)
+        if not learns or fake is None:
             return effective
         gain = _across(1 + self.statistics.gain.to(effective), effective)
-        return _PassedOn.apply(layer.weight, effective, layer.fake_weight(), gain)  # pyright: ignore[reportReturnType]
+        return _PassedOn.apply(layer.weight, effective, fake, gain)  # pyright: ignore[reportReturnType]
 
     def _programmed(self, layer: CrossbarLayer) -> Tensor:
         """As the chip is programmed; made once for the same weights."""
         weights, seed = layer.cells.weights(cast("Lowerable", layer)), int(layer.chip_seed)
         last = self._last
         if last is None or last[0] is not weights or last[1] is not layer.chip or last[2] != seed:
-            last = self._last = (weights, layer.chip, seed, self._with_gain(layer.effective_weight()))
+            effective = layer.effective_weight()
+            effective = effective * _across(1 + self.statistics.gain.to(effective), effective)
+            last = self._last = (weights, layer.chip, seed, effective)
         return last[3]
 
-    def _drawn(self, layer: CrossbarLayer) -> Tensor:
+    def _drawn(self, layer: CrossbarLayer, fake: Quantized) -> Tensor:
         """As cells with errors of the same statistics hold them."""
-        weights, form = layer.cells.weights(cast("Lowerable", layer)), layer.chip.weights
-        fake, seed, cells = weights.fake(form), int(layer.chip_seed), self.statistics.cells
-        if cells is None or seed == IDEAL:
-            return self._with_gain(fake.value)
-        units = weights.unit(form).transpose(1, 2).reshape(-1, *[1] * (fake.value.dim() - 1))
-        errors = draw(
-            cells, fake.whole.clamp(fake.low, fake.high), seeds.derive(seed, layer.cells.matmul.name, "cells")
-        )
-        return self._with_gain(fake.value + (errors * units).to(fake.value.dtype))
-
-    def _with_gain(self, weight: Tensor) -> Tensor:
-        return weight * _across(1 + self.statistics.gain.to(weight), weight)
+        own, seed = self.statistics, int(layer.chip_seed)
+        gain = _across(1 + own.gain.to(fake.value), fake.value)
+        if own.cells is None or seed == IDEAL:
+            return fake.value * gain
+        weights = layer.cells.weights(cast("Lowerable", layer))
+        units = _across(weights.unit(layer.chip.weights).transpose(1, 2).flatten(), fake.value)
+        name = layer.cells.matmul.name
+        errors = draw(own.cells, fake.whole, seeds.derive(seed, name, "cells of the surrogate"))
+        return errors.add_(fake.whole.clamp(fake.low, fake.high)).mul_(units * gain).to(fake.value.dtype)
 
 
 def draw(cells: CellErrors, whole: Tensor, seed: int) -> Tensor:
@@ -97,9 +98,9 @@ def draw(cells: CellErrors, whole: Tensor, seed: int) -> Tensor:
         seed: of the layer on its chip.
     """
     index = (whole - cells.low).clamp_(0, len(cells.mean) - 1).int().flatten()
-    mean, std = (each.to(whole.device).index_select(0, index) for each in (cells.mean, cells.std))
-    z = normals.numbers(seed, whole.numel(), mean)
-    return std.mul_(z).add_(mean).view(whole.shape)
+    std = cells.std.to(whole.device).index_select(0, index)
+    std *= normals.numbers(seed, whole.numel(), std)
+    return std.add_(cells.mean.to(whole.device).index_select(0, index)).view(whole.shape)
 
 
 def attach(model: nn.Module, surrogate: Surrogate, *, drawn: bool = False) -> None:
