@@ -534,6 +534,54 @@ def adc_models() -> str:
     return markdown(["`adc.model`", "what it is", "energy: less", "area: less"], rows) + "\n\n" + note
 
 
+def surrogate() -> str:
+    result = read("experiments/results/surrogate.json")
+    setting, rows = result["setting"], list[list[str]]()
+    networks = list(dict.fromkeys(p["network"] for p in result["points"]))
+    for name in [*networks, "all"]:
+        own = [p for p in result["points"] if name in ("all", p["network"])]
+        held = [p for p in own if p["holds"]]
+        near = [sum(abs(p["difference"]) <= n * p["exact_error"] for p in held) for n in (1, 2)]
+        worst = max((p["difference"] for p in held), key=abs)
+        mean = sum(p["difference"] for p in held) / len(held)
+        rms = (sum(p["difference"] ** 2 for p in held) / len(held)) ** 0.5
+        row = [str(len(own)), str(len(held)), *map(str, near), f"{mean:+.1f}", f"{rms:.1f}", f"{worst:+.1f}"]
+        rows.append([name, *row])
+    bad = max((p["difference"] for p in result["points"] if not p["holds"]), key=abs, default=0.0)
+    header = ["network", "points", "hold", "within 1 standard error", "within 2", "mean difference", "rms", "largest"]
+    note = (
+        f"Bits of the ADC, range policies and sigma of programming error 0 and 0.1; {setting['images']} test images, "
+        f"{setting['chips']} chips where cells err. Differences in points of accuracy, over the points that hold; the "
+        f"largest of those that do not is {bad:+.1f}."
+    )
+    return markdown(header, rows) + "\n\n" + note
+
+
+def surrogate_training() -> str:
+    result = read("experiments/results/surrogate_training.json")
+    setting, found = result["setting"], result["difference"]
+    times = {kind: [p["cpu_s"] for p in result["points"] if p["simulation"] == kind] for kind in ("exact", "surrogate")}
+    rows = [
+        [kind, f"{result[kind]['mean']:.2f} ± {result[kind]['std']:.2f}", f"{sum(cpu) / len(cpu):.1f} s"]
+        for kind, cpu in times.items()
+    ]
+    note = (
+        f"{setting['network']} on {setting['data']}, rram-22nm with {', '.join(setting['keys'])}: {setting['epochs']} "
+        f"epochs, the last {setting['exact_epochs']} exact with the surrogate; {result['before']:.2f} % before; "
+        f"{len(times['exact'])} trainings of each kind, {setting['chips']} chips. Difference {found['mean']:+.2f} ± "
+        f"{found['standard_error']:.2f} points (standard error). CPU time is of the whole recipe with its evaluations."
+    )
+    return markdown(["simulation", "on chips %", "CPU time"], rows) + "\n\n" + note
+
+
+def surrogate_speed() -> str:
+    ratios = read("benchmarks/results/surrogate.json")["ratios"]
+    networks = list(dict.fromkeys(key.split("/")[0] for key in ratios))
+    kinds = [f"{what}/{word}" for what in ("evaluation", "training") for word in ("fp32", "bf16")]
+    rows = [[name, *(f"{ratios[f'{name}/{kind}']:.2f}" for kind in (*kinds, "evaluation/exact"))] for name in networks]
+    return markdown(["network", *(kind.replace("/", ", ") for kind in kinds), "exact evaluation, fp32"], rows)
+
+
 TABLES = (
     adc_models,
     conventional,
@@ -552,6 +600,9 @@ TABLES = (
     published,
     ablation,
     ranking,
+    surrogate,
+    surrogate_training,
+    surrogate_speed,
 )
 
 

@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 from types import SimpleNamespace
 
 import optuna
@@ -9,6 +10,7 @@ from optuna.storages.journal import JournalFileBackend
 from bitline import data as datasets
 from bitline.errors import ConversionError, DataError
 from bitline.models.files import load_run
+from bitline.nn import crossbar_layers
 from bitline.recipes import auto, checked
 from bitline.recipes.auto import Search
 from bitline.recipes.front import select, train_front
@@ -317,3 +319,24 @@ def test_starts_that_failed_in_a_journal_of_an_earlier_version_are_tried_again(n
 
     done = [trial for trial in trials_of(tmp_path) if trial["state"] == "complete"]
     assert [trial["params"] for trial in done] == starts
+
+
+@pytest.mark.parametrize("holds", [True, False])
+def test_trials_are_estimated_by_the_surrogate_where_it_holds(network, tmp_path, monkeypatch, holds):
+    told = {**SMALL, "chip_epochs": 2, "trials": 1, "front": 1, "proxy_steps": 0, "overrides": ("adc.bits=8",)}
+    config = checked(run=network, **told, vary=("adc_bits",), simulation="surrogate", out=tmp_path)
+    modes: list[str] = []
+    original = auto.measure
+
+    def measured(model, batches):
+        found = original(model, batches)
+        for layer in crossbar_layers(model).values():
+            layer.register_forward_pre_hook(lambda layer, _: modes.append(layer.mode))
+        share = 0.0 if holds else 0.9
+        return replace(found, layers={name: replace(own, overflows=share) for name, own in found.layers.items()})
+
+    monkeypatch.setattr(auto, "measure", measured)
+    Search(config, config.load_chip(), datasets.load("digits"), tmp_path, load_run(config.run)).run(lambda _: None)
+
+    assert modes
+    assert ("surrogate" in modes) == holds

@@ -3,9 +3,12 @@
 Optuna proposes (T. Akiba et al., KDD 2019, doi:10.1145/3292500.3330701). A trial gives every layer that needs partial
 sums a structure and the chip a crossbar height, an ADC, a number of columns that share one, an encoding and, if told
 to, fewer bits. What it costs is exact; its accuracy is a proxy: some steps of distillation, then training images on
-ideal cells. The front of the proxy is trained and evaluated in full.
+ideal cells, by the surrogate where the recipe says so and it holds. The front of the proxy is trained and evaluated in
+full.
 """
 
+from collections.abc import Generator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,6 +35,7 @@ from bitline.recipes.journal import open_journal
 from bitline.recipes.records.auto import Auto, Variable
 from bitline.recipes.records.mixed import CHOICES
 from bitline.recipes.structure import restructure
+from bitline.surrogate import answering, measure
 from bitline.train.loader import TrainBatches
 from bitline.train.module import distillation
 
@@ -246,11 +250,22 @@ class Search:
         model, report = to_crossbar(network, chip, example=self.batches[0][:2], mapping=self.config.mapping or None)
         calibrate(model, self.batches[:1], in_turn=True)
         images, labels = self._proxy_images()
-        right = sum(
-            int((model(x).argmax(1) == y).sum())
-            for x, y in zip(images.split(CALIBRATION_BATCH), labels.split(CALIBRATION_BATCH), strict=True)
-        )
+        with self._simulated(model):
+            right = sum(
+                int((model(x).argmax(1) == y).sum())
+                for x, y in zip(images.split(CALIBRATION_BATCH), labels.split(CALIBRATION_BATCH), strict=True)
+            )
         return 100 * right / len(labels), OnChip(model, report, network, self.data, Settings()).price()
+
+    @contextmanager
+    def _simulated(self, model: nn.Module) -> Generator[None]:
+        """Let a surrogate answer, if the recipe says so and it holds; what is trained is measured exactly."""
+        surrogate = measure(model, self.batches[:1]) if self.config.simulation == "surrogate" else None
+        if surrogate is None or not surrogate.holds:
+            yield
+            return
+        with answering(model, surrogate):
+            yield
 
     def _proxy_images(self) -> tuple[Tensor, Tensor]:
         """The last training images."""
