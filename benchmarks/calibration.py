@@ -6,6 +6,7 @@ own; peak memory of a process that converts and calibrates twelve linear layers,
 --before FILE takes over what an earlier version of this package measured with the same options, to stand beside.
 
     python benchmarks/calibration.py [--json [FILE]] [--before FILE] [--accuracy] [--networks vgg8 resnet18 vit-b16]
+        [--settings full layer slice slice_digit column] [--repeats 3]
 """
 
 import argparse
@@ -34,11 +35,14 @@ SETTINGS = {
     "full": ("adc.policy=full",),
     **{name: (f"adc.granularity={name}",) for name in ("layer", "slice", "slice_digit", "column")},
 }
-IMAGES = {"vgg8": (1, 16, 64), "resnet18": (1, 4, 16), "vit-b16": (1, 4)}
-KEPT = {"vgg8-half": 500, "resnet20": 1000}
+IMAGES = {"vgg8": (1, 16), "resnet18": (1, 8), "vit-b16": (1, 2)}
+KEPT = {"vgg8-half": 300, "resnet20": 500}
 """test images"""
-POINTS = [(bits, granularity) for bits in (4, 5, 6) for granularity in ("layer", "slice", "slice_digit", "column")]
-SETS, SET_IMAGES = 4, 256
+POINTS = [
+    (4, "slice_digit"),
+    *((bits, name) for bits in (5, 6) for name in ("layer", "slice", "slice_digit", "column")),
+]
+SETS, SET_IMAGES = 3, 256
 
 
 class ResBlock(nn.Module):
@@ -127,7 +131,7 @@ def seconds(run: Callable[[], object], repeats: int) -> float:
     return min(times)
 
 
-def time_network(name: str, repeats: int, say: Callable[..., None]) -> dict[str, dict[str, float]]:
+def time_network(name: str, settings: list[str], repeats: int, say: Callable[..., None]) -> dict[str, dict[str, float]]:
     """CPU time of a plain forward and of calibrations, by images and setting."""
     make, size = NETWORKS[name]
     torch.manual_seed(0)
@@ -137,7 +141,8 @@ def time_network(name: str, repeats: int, say: Callable[..., None]) -> dict[str,
         x = torch.randn(count, 3, size, size)
         net(x)
         here = found[str(count)] = {"plain": seconds(lambda: net(x), 2 * repeats)}  # noqa: B023
-        for setting, overrides in SETTINGS.items():
+        for setting in settings:
+            overrides = SETTINGS[setting]
             model, _ = to_crossbar(net, chips.load(BASE[0], [BASE[1], *overrides]), example=x[:1])
             here[setting] = seconds(lambda: calibrate(model, [x]), repeats)  # noqa: B023
             ratio = here[setting] / here["plain"]
@@ -222,6 +227,7 @@ def main() -> None:
     parser.add_argument("--before", type=Path)
     parser.add_argument("--accuracy", action="store_true")
     parser.add_argument("--networks", nargs="*", default=list(NETWORKS))
+    parser.add_argument("--settings", nargs="*", default=list(SETTINGS), choices=list(SETTINGS))
     parser.add_argument("--repeats", type=int, default=3)
     options = parser.parse_args()
     torch.set_num_threads(1)
@@ -230,14 +236,14 @@ def main() -> None:
         if options.json != "-":
             print(*parts, flush=True)
 
-    times = {name: time_network(name, options.repeats, say) for name in options.networks}
+    times = {name: time_network(name, options.settings, options.repeats, say) for name in options.networks}
     result: dict[str, Any] = {
         "cpu_seconds": times,
         "ratios": {
             f"{name}/{count}/{setting}": here[setting] / here["plain"]
             for name, counts in times.items()
             for count, here in counts.items()
-            for setting in SETTINGS
+            for setting in options.settings
         },
         "peak_memory_over_weights": peak_memory(),
         "accuracy": accuracy(say) if options.accuracy else {},

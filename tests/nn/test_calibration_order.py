@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from bitline import load_chip
+from bitline.errors import ConversionError
 from bitline.network import images
 from bitline.nn import calibrate, crossbar_layers, to_crossbar
 
@@ -144,6 +145,28 @@ def test_images_that_do_not_fit_together_are_fitted_in_turn_to_some_of_them(monk
     calibrate(model, list(x.split(31)), in_turn=True)
     assert_same(state(model), again)
     assert first.keys() == again.keys()
+
+
+class DrawnAnew(list):
+    """Batches that are noisier at every walk."""
+
+    def __iter__(self):
+        return (x + 0.1 * torch.rand_like(x) for x in super().__iter__())
+
+
+def test_images_drawn_anew_at_every_walk_are_those_of_the_first_walk():
+    torch.manual_seed(0)
+    found = images.Images(DrawnAnew([torch.rand(5, 3), torch.rand(4, 3)]))
+    first, second = (torch.cat(list(found.runs(torch.device("cpu")))) for _ in range(2))
+    assert torch.equal(first, second)
+
+
+def test_images_drawn_anew_that_are_not_held_are_refused(monkeypatch):
+    torch.manual_seed(0)
+    monkeypatch.setattr(images, "HELD_BYTES", 100)
+    model = to_crossbar(nn.Sequential(nn.Linear(12, 3)), load_chip("rram-22nm")).model
+    with pytest.raises(ConversionError, match="other images at every walk, as augmented ones are"):
+        calibrate(model, DrawnAnew([torch.rand(9, 12)]))
 
 
 def test_runs_hold_images_of_one_kind_each_once():

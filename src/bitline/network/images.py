@@ -3,9 +3,12 @@
 import hashlib
 import math
 from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
+
+from bitline.errors import ConversionError
 
 Batches = Iterable[Tensor | Sequence[Tensor]]
 HELD_BYTES = 2**30
@@ -19,6 +22,7 @@ class Images:
 
     Float arithmetic gives an image other last bits beside other images, so that only the same runs of images make the
     same ranges. Batches may come in any order and cut; images are sorted by a digest of their values and cut anew.
+    Images that are drawn anew at every walk, as augmented ones are, must fit in memory: then they are walked once.
 
     Args:
         batches: tensors, or (inputs, labels) as data loaders give, images along the first axis; walked once if they fit
@@ -30,12 +34,15 @@ class Images:
 
     def __init__(self, batches: Batches) -> None:
         self._batches = batches
-        self.count, size = 0, 0
-        held: list[Tensor] = []
+        self.count, self._all, size = 0, 0, 0
+        held: list[_Found] = []
         for x in _tensors(batches):
-            self.count += len(x)
             size += x.nbytes
-            held.append(x.clone())  # loaders may fill one tensor again and again
+            x = x.clone()  # loaders may fill one tensor again and again
+            found = [_Found(*_kind(image), _digest(image), image) for image in x]
+            self.count += len(x)
+            self._all += sum(image.digest for image in found)
+            held += found
             if size > HELD_BYTES:
                 held.clear()
         self._parts = max(1, math.ceil(size / HELD_BYTES))
@@ -44,7 +51,7 @@ class Images:
     def runs(self, device: torch.device) -> Iterator[Tensor]:
         """Yield the images on a torch device, those of one shape together."""
         for part in range(self._parts):
-            images = _sorted(_tensors(self._batches), part, self._parts) if self._held is None else self._held
+            images = self._part(part)
             start = 0
             while start < len(images):
                 first = images[start]
@@ -55,20 +62,44 @@ class Images:
 
     def together(self, most: int, device: torch.device) -> Tensor | None:
         """The first images in one tensor, at most so many; None where there are several shapes."""
-        images = _sorted(_tensors(self._batches), 0, self._parts) if self._held is None else self._held
+        images = self._part(0)
         one = len({_kind(image) for image in images}) == 1
         return torch.stack(images[:most]).to(device) if one else None
 
+    def _part(self, part: int) -> list[Tensor]:
+        """Images of one of the parts, in order.
 
-def _sorted(batches: Iterable[Tensor], part: int = 0, parts: int = 1) -> list[Tensor]:
-    """Images of one of several parts, by kind and digest; a part keeps no more than its images."""
-    found: list[tuple[str, tuple[int, ...], int, Tensor]] = []
-    for x in batches:
-        for image in x:
-            digest = _digest(image)
-            if digest % parts == part:
-                found.append((*_kind(image), digest, image if parts == 1 else image.clone()))
-    return [image for *_, image in sorted(found, key=lambda entry: entry[:-1])]
+        Raises:
+            ConversionError: the batches give other images than at the first walk.
+        """
+        if self._held is not None:
+            return self._held
+        found: list[_Found] = []
+        everything = 0
+        for x in _tensors(self._batches):
+            for image in x:
+                digest = _digest(image)
+                everything += digest
+                if digest % self._parts == part:
+                    found.append(_Found(*_kind(image), digest, image.clone()))
+        if everything != self._all:
+            raise ConversionError(
+                f"the batches give other images at every walk, as augmented ones are, and are more than the "
+                f"{HELD_BYTES} bytes that are held: give fewer, or images that stay"
+            )
+        return _sorted(found)
+
+
+class _Found(NamedTuple):
+    dtype: str
+    shape: tuple[int, ...]
+    digest: int
+    image: Tensor
+
+
+def _sorted(found: list[_Found]) -> list[Tensor]:
+    """Images by kind and digest."""
+    return [entry.image for entry in sorted(found, key=lambda entry: entry[:-1])]
 
 
 def _kind(image: Tensor) -> tuple[str, tuple[int, ...]]:
