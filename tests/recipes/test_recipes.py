@@ -9,6 +9,7 @@ from bitline import data as datasets
 from bitline.errors import ChipError, DataError
 from bitline.evaluate import Settings, evaluate
 from bitline.models.files import load_run
+from bitline.nn import crossbar_layers
 from bitline.recipes import RECORDS, checked
 from bitline.recipes.files import Deployment
 from bitline.recipes.run import optimize
@@ -225,3 +226,19 @@ def test_a_recipe_on_the_result_of_another_starts_from_what_that_one_reached(res
     assert before == reached
     assert not (chained / "ranges.safetensors").exists()  # nothing was trained: ranges are calibrated
     assert len(after) == len(before)
+
+
+def test_the_row_tiles_of_a_step_are_those_asked_for(network, tmp_path, monkeypatch):
+    seen = {}
+
+    def train(model, *args, **kwargs):
+        seen.update({name: layer.tiles_a_step for name, layer in crossbar_layers(model).items()})
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("bitline.recipes.on_chip.train_network", train)
+    for asked in (None, 1):
+        settings = small("psum-aware", epochs=0, tiles_a_step=asked)
+        config = checked(run=network, recipe="psum-aware", **settings, out=tmp_path / str(asked))
+        with pytest.raises(KeyboardInterrupt):
+            optimize(config)
+        assert set(seen.values()) == {asked}

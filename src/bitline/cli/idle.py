@@ -55,19 +55,20 @@ def _idle(config: Recipe) -> list[tuple[tuple[str, ...], str]]:
         idle.append((("schedule", "momentum", "weight_decay"), no_float))
         if not (name == "auto" and told.proxy_steps):
             idle.append((("lr",), no_float))
-        if getattr(told, "simulation", "exact") not in ("linear", "surrogate"):
-            idle.append((("precision",), no_float))
+        if not on_chip and name != "auto" and getattr(told, "simulation", "exact") not in ("linear", "surrogate"):
+            idle.append((("precision",), "no epoch is trained"))
     if not floating and not on_chip and not getattr(config, "settle_epochs", 0) and name != "auto":
         unused = ("epoch_images", "batch_size", "teacher", "distill", "temperature", "checkpoint_every")
         idle.append((unused, "no epoch is trained"))
     if "aware" in has and told.aware == "none":
         idle.append((("chip_epochs",), "aware is 'none', so nothing is trained on the chip"))
     if "chip_epochs" in has and not on_chip:
-        of_chip = ("chip_lr", "range_lr", "granularity")
+        of_chip = ("chip_lr", "range_lr", "granularity", "tiles_a_step")
         also = () if name == "crimp" else ("reprogram_every", "test_images")
         idle.append(((*of_chip, *also), "nothing is trained on the chip"))
     if "aware" in has and told.aware == "quantization" and name != "crimp":
-        idle.append((("range_lr", "granularity", "reprogram_every"), "aware is 'quantization', which has no ADC"))
+        of_adcs = ("range_lr", "granularity", "reprogram_every", "tiles_a_step")
+        idle.append((of_adcs, "aware is 'quantization', which has no ADC"))
     surrogate = name != "crimp" and getattr(told, "simulation", "exact") == "surrogate"
     if "exact_epochs" in has and not surrogate:
         idle.append((("exact_epochs",), "simulation is 'exact', so all epochs on the chip are"))

@@ -67,6 +67,8 @@ class OnChipTraining:
         calibrate(model, calibration_batches(self.data, settings), in_turn=aware)
         if aware:
             train_ranges(model)
+            for layer in crossbar_layers(model).values():
+                layer.tiles_a_step = self.config.tiles_a_step
 
         def finish(trained: nn.Module) -> nn.Module:
             if aware:

@@ -97,7 +97,7 @@ class FloatTraining(_Options):
     temperature: Rate = 4.0
     """that softens the scores of teacher and student"""
     precision: Precision | None = None
-    """of training in floating point; default: bf16 where the hardware has it"""
+    """of training; what the chip answers stays exact. Default: bf16 where the hardware has it"""
 
     @model_validator(mode="after")
     def _a_batch_in_an_epoch(self) -> Self:

@@ -42,6 +42,9 @@ class RangeTraining(OnChip):
     """what has an ADC range of its own, which is trained; default: as the chip has it"""
     range_lr: Rate = 3e-3
     """largest learning rate of the logarithm of ADC steps"""
+    tiles_a_step: Count | None = None
+    """row tiles of each layer that a step of training converts, drawn anew for each; the others are plain products, and
+    the answer is right on average. Default: all"""
     simulation: Literal["exact", "surrogate"] = "exact"
     """of the chip in training: exact converts every sum; surrogate multiplies once and adds noise like that of the
     conversions and cells, which does not train ADC steps, but for the last exact_epochs. Evaluations are exact"""
