@@ -23,7 +23,7 @@ from itertools import pairwise
 from typing import Any
 
 import torch
-from output import write
+from output import add_before_option, write
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -215,6 +215,7 @@ def main() -> None:
     parser.add_argument(
         "--json", nargs="?", const="-", metavar="FILE", help="write JSON to a file, or to standard output"
     )
+    add_before_option(parser)
     parser.add_argument("--images", type=int, default=16)
     parser.add_argument("--naive-images", type=int, default=2)
     parser.add_argument("--networks", nargs="+", default=["vgg8", "resnet20", "vit-tiny"])
@@ -287,7 +288,7 @@ def main() -> None:
         "path": native.chosen_path(),
         "hardware": describe(),
     }
-    write(result, options.json)
+    write(result, options.json, options.before)
 
 
 if __name__ == "__main__":

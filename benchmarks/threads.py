@@ -9,15 +9,13 @@ With --before FILE, a result of the same benchmark at an earlier commit stands b
 """
 
 import argparse
-import json
 import os
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import torch
-from output import add_json_option, write
+from output import add_before_option, add_json_option, write
 from torch.nn import functional as F
 
 from bitline import chip as chips
@@ -79,7 +77,7 @@ def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_json_option(parser)
-    parser.add_argument("--before", type=Path, help="result of an earlier commit")
+    add_before_option(parser)
     parser.add_argument("--networks", nargs="+", default=["lenet5", "resnet20", "vgg8"])
     parser.add_argument("--batches", nargs="+", type=int, default=[1, 8, 64])
     parser.add_argument("--threads", nargs="+", type=int, default=[1, os.cpu_count() or 1])
@@ -108,10 +106,7 @@ def main() -> None:
         "path": native.chosen_path(),
         "hardware": describe(),
     }
-    if options.before:
-        before = json.loads(options.before.read_text())
-        result["before"] = {name: before[name] for name in ("speedups", "milliseconds")}
-    write(result, options.json)
+    write(result, options.json, options.before)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from bitline.cli import app
 from bitline.errors import DataError
 from bitline.recipes import RECORDS
 
-IDLE = [("quantization-aware", key) for key in ("granularity", "range_lr", "reprogram_every")]
+IDLE = [("quantization-aware", key) for key in ("granularity", "range_lr", "reprogram_every", "tiles_a_step")]
 IDLE += [("quantization-aware", key) for key in ("simulation", "exact_epochs")]
 """what a recipe has and never uses"""
 FIELDS = [

@@ -156,9 +156,7 @@ def test_an_adc_that_is_not_linear_is_refused_before_anything_is_written(network
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize(
-    ("option", "value"), [("sparsity", 0.3), ("zerorize", False), ("simulation", "direct"), ("rank", "factor")]
-)
+@pytest.mark.parametrize(("option", "value"), [("sparsity", 0.3), ("zerorize", False), ("rank", "factor")])
 def test_other_recipes_refuse_what_is_of_crimp(network, option, value):
     with pytest.raises(DataError, match=f"{option} is .*, which recipe group does not use: it is of crimp"):
         checked(run=network, recipe="group", **{option: value})
