@@ -31,6 +31,8 @@ bench: $(STAMP)  ## speed against a plain forward
 	$(BIN)/python benchmarks/cost.py
 	$(BIN)/python benchmarks/zerorize.py
 	$(BIN)/python benchmarks/pruned.py
+	$(BIN)/python benchmarks/threads.py
+	$(BIN)/python benchmarks/growth.py
 
 format: $(STAMP)
 	$(BIN)/ruff check --fix

@@ -2,8 +2,9 @@
 
 CPU time of one optimizer step of VGG-8 (forward, loss, backward, SGD) on one thread, in one run: plain fp32 and plain
 bf16 (autocast), channels last; and on the chip rram-22nm (full range, 5-bit ADC): with ideal cells; with programming
-error, drawn anew at every step or every eighth; both with read noise. The chip's forward is bit-serial and tile-exact;
-its gradient is that of the quantized network.
+error, drawn anew at every step or every eighth; two row tiles of each layer converted; error with read noise. The
+chip's forward is bit-serial and tile-exact; its gradient is that of the quantized network, in the precision that
+recipes train in here.
 
     python benchmarks/training.py [--json [FILE]] [--batch 64] [--width 1.0]
 """
@@ -22,12 +23,13 @@ from bitline import chip as chips
 from bitline import nn as on_chip
 from bitline.models import build
 from bitline.mvm import native
-from bitline.train.hardware import describe
+from bitline.train.hardware import best_precision, describe
 
 FULL = "adc.policy=full"
 SETTINGS = {
     "training_step": ((FULL, "cell.programming.sigma=0.1"), 1),
     "training_step/chip_every_8": ((FULL, "cell.programming.sigma=0.1"), 8),
+    "training_step/two_tiles": ((FULL, "cell.programming.sigma=0.1"), 1),
     "training_step/ideal_cells": ((FULL, "cell.programming={kind='ideal'}"), 0),
     "training_step/read_noise": (
         (FULL, "cell.programming.sigma=0.1", "cell.read_noise={kind='absolute', sigma='0.05 uS'}"),
@@ -83,12 +85,14 @@ def main() -> None:
         noisy, _ = on_chip.to_crossbar(build("vgg8", width=options.width).eval(), chip, example=x[:1])
         on_chip.calibrate(noisy, [x[:4]])
         noisy.train()
+        for layer in on_chip.crossbar_layers(noisy).values():
+            layer.tiles_a_step = 2 if name.endswith("two_tiles") else None
         optimizer = torch.optim.SGD(noisy.parameters(), 1e-3)
 
         def train(index: int, noisy: nn.Module = noisy, every: int = every) -> None:
             if every and index % every == 0:
                 on_chip.program(noisy, index)
-            step(noisy, optimizer, x, y)  # noqa: B023
+            step(noisy, optimizer, x, y, half=best_precision() == "bf16-mixed")  # noqa: B023
 
         seconds = seconds_a_step(train, max(options.steps, every))
         ratios[f"vgg8/{name}"] = round(seconds / plain, 3)
@@ -97,6 +101,7 @@ def main() -> None:
     result = {
         "ratios": ratios,
         "milliseconds_per_step": milliseconds,
+        "precision": best_precision(),
         "batch": options.batch,
         "width": options.width,
         "peak_MB": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1),

@@ -239,19 +239,21 @@ def speed() -> str:
     ratios: dict[str, float] = result["ratios"]
     networks = list(dict.fromkeys(name.split("/")[0] for name in ratios))
     settings = list(dict.fromkeys(name.split("/")[1] for name in ratios if name.count("/") == 1))
-    rows = [
-        [
-            setting.replace("_", " "),
-            *(f"{ratios[k]:.1f} x" if (k := f"{n}/{setting}") in ratios else "" for n in networks),
-        ]
-        for setting in settings
-    ]
+    earlier: dict[str, float] = result.get("before", {}).get("ratios", {})
+
+    def shown(key: str) -> str:
+        was = f" ({earlier[key]:.1f})" if key in earlier else ""
+        return f"{ratios[key]:.1f} x{was}" if key in ratios else ""
+
+    rows = [[setting.replace("_", " "), *(shown(f"{n}/{setting}") for n in networks)] for setting in settings]
     plain = [f"{result['milliseconds_per_image'][f'{n}/plain']:.1f} ms" for n in networks]
     paths = ", ".join(f"{k.split('/')[2]} {v:.1f} x" for k, v in ratios.items() if k.startswith("vgg8/full/"))
     note = (
         f"Path {result['path']} on {result['hardware']['processor']}, batches of {result['images']}; "
         f"peak memory {result['peak_MB']:.0f} MB. VGG-8, full range, by path: {paths}."
     )
+    if earlier:
+        note = "In brackets: before this version, on the same machine. " + note
     many = read("benchmarks/results/chips.json")
     first, last = many["points"][0], many["points"][-1]
     note += (
@@ -276,12 +278,65 @@ def training() -> str:
         "training_step/ideal_cells": "on the chip, ideal cells",
         "training_step/chip_every_8": "programming error, new chip every 8 steps",
         "training_step": "programming error, new chip every step",
-        "training_step/read_noise": "the same with read noise",
+        "training_step/two_tiles": "the same, two row tiles of each layer converted",
+        "training_step/read_noise": "programming error and read noise, all converted",
     }
-    rows = [[text, f"{result['ratios'][f'vgg8/{name}']:.1f} x"] for name, text in names.items()]
+    ratios, earlier = result["ratios"], result.get("before", {}).get("ratios", {})
+    rows = [
+        [text, f"{ratios[key]:.1f} x", f"{earlier[key]:.1f} x" if key in earlier else ""]
+        for name, text in names.items()
+        if (key := f"vgg8/{name}") in ratios
+    ]
     seconds = result["milliseconds_per_step"]["plain"] / 1e3
-    note = f"A step of {result['batch']} images takes {seconds:.1f} s in plain fp32, CPU time on one thread."
-    return markdown(["one training step of VGG-8", "over plain fp32"], rows) + "\n\n" + note
+    note = (
+        f"A step of {result['batch']} images takes {seconds:.1f} s in plain fp32, CPU time on one thread. On the chip, "
+        f"gradients and what stays digital are computed in {result['precision'].removesuffix('-mixed')}, which is how "
+        "recipes train here; before this version in fp32."
+    )
+    return markdown(["one training step of VGG-8", "over plain fp32", "before"], rows) + "\n\n" + note
+
+
+def threads() -> str:
+    result = read("benchmarks/results/threads.json")
+    earlier: dict[str, float] = result["before"]["speedups"]
+    kinds = {
+        "forward": "ideal cells",
+        "programmed": "programmed",
+        "new_chip": "a chip written and asked",
+        "training_step": "a training step",
+    }
+    rows: list[list[str]] = []
+    for name, batch in dict.fromkeys(tuple(key.split("/")[:2]) for key in result["speedups"]):
+        keys = [f"{name}/{batch}/{kind}" for kind in kinds]
+        one = result["milliseconds"][keys[0]]["1"]
+        times = [
+            f"{result['speedups'][key]:.2f} ({earlier[key]:.2f})" if key in result["speedups"] else "" for key in keys
+        ]
+        rows.append([f"{name}, {batch}", f"{one:.1f} ms", *times])
+    note = (
+        f"How many times as fast two threads are as one; in brackets before this version. Wall time, "
+        f"{result['hardware']['cores']} cores, nothing else running."
+    )
+    return markdown(["network, images", "one thread, ideal cells", *kinds.values()], rows) + "\n\n" + note
+
+
+def growth() -> str:
+    result = read("benchmarks/results/growth.json")
+    exponents, networks = result["exponents"], result["networks"]
+    rows = [
+        [
+            name,
+            f"{each['weights'] / 1e6:.1f} M",
+            f"{each['macs'] / 1e9:.2f} G",
+            *(f"{each['seconds'][step]:.2f} s" for step in ("convert", "calibrate", "program", "cost", "forward")),
+            f"{result['memory_over_weights'][name]:.1f}",
+        ]
+        for name, each in networks.items()
+    ]
+    told = "; ".join(f"{name} {value:.2f}" for name, value in exponents.items())
+    note = f"Exponents: {told}. CPU time on one thread, one image."
+    header = ["network", "weights", "MACs", "convert", "calibrate", "program", "cost", "forward", "memory / weights"]
+    return markdown(header, rows) + "\n\n" + note
 
 
 def adaptation() -> str:
@@ -594,6 +649,8 @@ TABLES = (
     front,
     speed,
     training,
+    threads,
+    growth,
     adaptation,
     writing,
     crimp,
