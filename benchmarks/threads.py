@@ -9,6 +9,7 @@ With --before FILE, a result of the same benchmark at an earlier commit stands b
 """
 
 import argparse
+import itertools
 import os
 import time
 from collections.abc import Callable
@@ -60,8 +61,10 @@ def runs_of(name: str, batch: int) -> dict[str, Callable[[], object]]:
         with torch.no_grad():
             erring(x)
 
+    seeds = itertools.count(1)  # a chip that was written already is not written again
+
     def new_chip() -> None:
-        on_chip.program(erring, 1)
+        on_chip.program(erring, next(seeds))
         programmed()
 
     def step() -> None:
