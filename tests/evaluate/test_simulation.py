@@ -12,7 +12,9 @@ from torch import nn
 from bitline import chip as chips
 from bitline import data as datasets
 from bitline.evaluate import Evaluation, Settings, evaluate
+from bitline.nn import crossbar_layers
 from bitline.report import html, print_evaluation
+from bitline.surrogate import measure
 
 SETTINGS = Settings(chips=4, cause_chips=1, images=200, calibration_images=100, diagnose_images=4)
 
@@ -79,3 +81,19 @@ def test_the_same_seeds_give_the_same_estimate_whatever_the_batch_size():
     one, other = (evaluate(network(), digits(), chip, replace(settings, batch_size=size)).accuracy for size in (64, 17))
 
     assert one == other
+
+
+def test_a_surrogate_is_measured_with_the_biases_that_a_chip_runs_with(monkeypatch):
+    seen: list[tuple[int, torch.Tensor]] = []
+
+    def watched(model, batches, *, seed):
+        seen.append((seed, next(iter(crossbar_layers(model).values())).bias.detach().clone()))
+        return measure(model, batches, seed=seed)
+
+    monkeypatch.setattr("bitline.evaluate.simulation.measure", watched)
+    chip = chips.load("example-128", ["adc.bits=4", "cell.programming.sigma=0.2"])
+    evaluate(network(), digits(), chip, replace(SETTINGS, simulation="surrogate", bias_correction=True), name="small")
+    own = network()[0].bias
+    programmed = [bias for seed, bias in seen if seed >= 0]
+    assert programmed
+    assert not any(torch.equal(bias, own) for bias in programmed)

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from bitline import load_chip
+from bitline.mvm import native
 from bitline.nn import calibrate, crossbar_layers, program, to_crossbar
 
 SMALL = ("crossbar.rows=16", "crossbar.active_rows=16", "adc.bits=4")
@@ -48,12 +49,12 @@ def test_the_mean_over_all_draws_is_what_the_chip_answers(monkeypatch, kind, cou
     assert float(found.std(0).max()) > 0.01 * float(exact.std())  # one draw alone is something else
 
 
-@pytest.mark.parametrize("path", ["tensor", None])
-def test_every_path_answers_a_draw_alike(monkeypatch, path):
+@pytest.mark.parametrize("path", native.paths())
+def test_every_path_answers_a_draw_as_tensors_do(monkeypatch, path):
     model, x = network("conv2d", "rram-22nm", 0)
+    monkeypatch.setenv("BITLINE_PATH", "tensor")
     expected = answers(model, x, 2, monkeypatch)
-    if path:
-        monkeypatch.setenv("BITLINE_PATH", path)
+    monkeypatch.setenv("BITLINE_PATH", path)
     got = answers(model, x, 2, monkeypatch)
     for a, b in zip(got, expected, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-5)
@@ -68,6 +69,14 @@ def test_gradients_are_those_of_a_step_that_converts_all(monkeypatch):
     layer.tiles_a_step = 1
     model(x).backward(pull)
     assert torch.equal(layer.weight.grad, expected)
+
+
+def test_the_mean_is_right_under_autocast_too(monkeypatch):
+    model, x = network("conv2d", "rram-22nm", 0)
+    exact = model(x).detach()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = torch.stack(answers(model, x, 1, monkeypatch)).double()
+    torch.testing.assert_close(found.mean(0).float(), exact, rtol=1e-4, atol=1e-4 * float(exact.abs().max()))
 
 
 def test_a_draw_follows_the_seed_of_pytorch():

@@ -329,6 +329,21 @@ def test_a_programmed_chip_answers_the_same_under_autocast(monkeypatch, path, na
     program(model, 0)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert torch.equal(model(x), plain)
+    # What a digital layer before it computed in bf16 is its input, and no coarser is its answer.
+    half = x.bfloat16()
+    program(model, 0)
+    plain = model(half.float())
+    program(model, 0)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.equal(model(half), plain)
+
+
+def test_a_layer_with_no_surrogate_says_so(make_chip):
+    layer, x = build("linear")
+    model = on_chip(layer, exact(make_chip), x)
+    only_layer(model).mode = "surrogate"
+    with pytest.raises(ConversionError, match="its mode is 'surrogate', and it has none; call bitline"):
+        model(x)
 
 
 @pytest.mark.parametrize("kind", ["linear", "conv2d"])

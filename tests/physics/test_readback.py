@@ -260,3 +260,15 @@ def test_a_kept_leak_is_part_of_what_is_wanted():
 def test_what_does_not_go_with_reading_back_is_refused(make_chip, changes, message):
     with pytest.raises(ChipError, match=message):
         make_chip(**changes)
+
+
+def test_tables_made_between_are_found_with_all_others():
+    first, fresh = (Policy((1, 4, 16), cell(0.3), 2) for _ in range(2))
+    first.all_tables([7])
+    first.table(0, 5, 1)  # as one weight, or a run that was interrupted, leaves it
+    got, expected = first.all_tables([5]), fresh.all_tables([7, 5])
+    for tries, k in ((1, 0), (0, 0)):
+        at, wanted = int(got[2][tries, k, 5]), int(expected[2][tries, k, 5])
+        assert at > 0
+        size = len(first.table(k, 5, tries + 1)[0])
+        assert torch.equal(got[0][at : at + size], expected[0][wanted : wanted + size])

@@ -135,7 +135,8 @@ class OnChip:
 
     def accuracy(self, chip: Chip, seed: int, tick: Tick | None = None) -> float:
         """Percentage of test images that one programmed chip gets right; -1 is the seed of ideal cells."""
-        with on(self.model, chip, seed), self.simulation(chip, seed), self._biases_corrected(seed):
+        # Biases first: what corrects them, and what a surrogate is measured on, is what the chip answers.
+        with on(self.model, chip, seed), self._biases_corrected(seed), self.simulation(chip, seed):
             return accuracy(
                 self.model, self.data, images=self.settings.images, batch_size=self.settings.batch_size, tick=tick
             )

@@ -7,7 +7,6 @@ import torch
 from torch import Tensor
 
 from bitline.mvm.torch_fast import exact
-from bitline.nn.cells import IDEAL
 from bitline.nn.read import Read
 
 
@@ -43,8 +42,8 @@ def answer(layer: Any, x: Tensor, count: int) -> tuple[Tensor, Read]:
     share = torch.ones(bounds[-1], device=x.device)
     for tile in drawn:
         share[bounds[tile] : bounds[tile + 1]] -= tiles / count
-    ideal = int(layer.chip_seed) == IDEAL
-    w = layer.fake_weight().value if ideal else layer.effective_weight()
-    rest = layer.plain_answer(layer.fake_input(x).value, (w.flatten(1) * share).view_as(w), w.new_zeros(len(w)))
+    w = layer.linear_weight()
+    with torch.autocast(x.device.type, enabled=False):  # or the mean would be that of numbers rounded to bf16
+        rest = layer.plain_answer(layer.fake_input(x).value, (w.flatten(1) * share).view_as(w), w.new_zeros(len(w)))
     converted = layer.real_product(layer.multiply(q, read), x)
     return rest.to(converted.dtype) + converted * (tiles / count), replace(read, crossbars=crossbars, plan=None)

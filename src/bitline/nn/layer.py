@@ -140,10 +140,12 @@ class CrossbarLayer(nn.Module):
         check_batch(self._itself, self.cells.matmul.name, input.shape)
         if self.mode == "float":
             return self._plain(input, self.weight, self.bias)
-        if self.mode == "surrogate" and self.surrogate is not None:
-            return self.surrogate(self, input)
+        if self.mode == "surrogate":
+            return self._attached()(self, input)
         if torch.compiler.is_compiling() and self.mode == "chip":
             return self._traced_answer(input)
+        if input.dtype.itemsize < self.weight.dtype.itemsize and torch.is_autocast_enabled(input.device.type):
+            input = input.to(self.weight.dtype)  # of a digital layer in bf16: answers are no coarser for that
         needed = (input, self.weight, self.bias, self.ranges.log2_lsb, self.ranges.offset_shift)
         if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in needed):
             return Answer.apply(self, *needed)  # pyright: ignore[reportReturnType]
@@ -174,8 +176,20 @@ class CrossbarLayer(nn.Module):
         """What the programmed cells answer where conversions neither round nor clip, to an input quantized already."""
         self.check(input)
         bias = self.bias if self.chip.weights.bias_bits is None else self._bias(self.factor_of_one())
+        return self._plain(inputs.value, self.linear_weight(), bias)
+
+    def linear_weight(self) -> Tensor:
+        """Real values of the weights as the cells hold them, shaped as the layer's, see `effective_weight`."""
         ideal = int(self.chip_seed) == IDEAL and self.chip.cell.leak == "cancelled"
-        return self._plain(inputs.value, self.fake_weight().value if ideal else self.effective_weight(), bias)
+        return self.fake_weight().value if ideal else self.effective_weight()
+
+    def _attached(self) -> Callable[[Any, Tensor], Tensor]:
+        if self.surrogate is None:
+            raise ConversionError(
+                f"layer {self.cells.matmul.name}: its mode is 'surrogate', and it has none; "
+                "call bitline.surrogate.attach(model, surrogate)"
+            )
+        return self.surrogate
 
     def plain_answer(self, x: Tensor, weight: Tensor, shift: Tensor) -> Tensor:
         """What the plain layer answers with other weights, and with the bias that the chip adds moved by `shift`."""

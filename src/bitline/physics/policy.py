@@ -63,6 +63,7 @@ class Policy:
         self.edges = [math.ceil(span / STEP) * STEP for span in spans]
         self.tables: dict[tuple[int, int, int], tuple[Tensor, Tensor]] = {}
         self._all = torch.empty(0), torch.empty(0, dtype=torch.uint8), torch.empty(0, dtype=torch.int64)
+        self._gathered = -1
 
     def write(self, cell: int, working: Tensor, remainder: Tensor, attempts: list[Tensor]) -> Written:
         """Write one cell of each weight, and again where that takes more than `GAIN` away.
@@ -133,10 +134,10 @@ class Policy:
             Squares, float32, and levels, uint8, as from `table`; where each table begins, int64, (tries, cells,
             2^cells); 0, where there are two zeros, stands for none.
         """
-        cells, before = len(self.worth), len(self.tables)
+        cells = len(self.worth)
         for cell, working in {(k, pattern >> k) for pattern in patterns for k in range(cells) if pattern >> k & 1}:
             self.table(cell, working, self.tries)
-        if len(self.tables) > before or not len(self._all[2]):
+        if self._gathered != len(self.tables):  # tables come from elsewhere too, and an interrupt may come between
             start = torch.zeros(self.tries, cells, 2**cells, dtype=torch.int64)
             end = 2
             for (cell, working, tries), (left, _) in self.tables.items():
@@ -144,7 +145,7 @@ class Policy:
                 end += len(left)
             tables = [(torch.zeros(2), torch.zeros(2, dtype=torch.uint8)), *self.tables.values()]
             left, level = (torch.cat(x) for x in zip(*tables, strict=True))
-            self._all = left, level, start
+            self._all, self._gathered = (left, level, start), len(self.tables)
         return self._all
 
     def _tabulate(self, cell: int, working: int) -> None:

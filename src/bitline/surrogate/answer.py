@@ -106,6 +106,8 @@ def draw(cells: CellErrors, whole: Tensor, seed: int) -> Tensor:
 def attach(model: nn.Module, surrogate: Surrogate, *, drawn: bool = False) -> None:
     """Have the layers of a network answer by their statistics from now on, until their `mode` is changed.
 
+    Statistics are those of the chip that they were measured on. Whether the network is on that chip is not checked.
+
     Args:
         model: converted.
         surrogate: its statistics; layers that it lacks answer as they did.

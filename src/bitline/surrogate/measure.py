@@ -55,7 +55,7 @@ def measure(model: nn.Module, batches: Sequence[Tensor], *, seed: int | Sequence
                 for images in batches[number :: len(chips)]:
                     model(images.to(next(iter(layers.values())).weight.device))
                 cells = {name: cell_errors(layer) for layer, name in names.items()}  # of the last chip
-    if not moments and names:
+    if (not moments and names) or not sum(len(images) for images in batches):
         raise ConversionError("a surrogate is measured on images; there are none, or no layer runs")
     statistics = of_layers(list(moments.values()), [cells[name] for name in moments])
     measured = dict(zip(moments, statistics, strict=True))
