@@ -127,7 +127,7 @@ def main() -> None:
         if options.json != "-":
             print(name, point, flush=True)
     if before:
-        result["before"] = "the same script and machine, commit 23a0adb"
+        result["before"] = f"the same script on this machine at an earlier version, from {options.before.name}"
     write(result, options.json)
 
 

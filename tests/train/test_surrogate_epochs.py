@@ -35,7 +35,7 @@ def config(out: Path, **other: object) -> TrainConfig:
     return checked(**{**settings, "precision": "32-true", "checkpoint_every": 3, "out": out, **other})
 
 
-def train(config: TrainConfig, data: DataSet, *, resumed: bool = False, half: bool = False) -> list[tuple[str, float]]:
+def train(config: TrainConfig, data: DataSet, *, resumed: bool = False) -> list[tuple[str, float]]:
     """Train two epochs by the surrogate and one exactly; return what answered each call, and the LSBs then."""
     torch.manual_seed(0)
     plain = nn.Sequential(nn.Flatten(), nn.Linear(64, 16), nn.ReLU(), nn.Linear(16, 10))
@@ -53,7 +53,7 @@ def train(config: TrainConfig, data: DataSet, *, resumed: bool = False, half: bo
     layer.register_forward_pre_hook(lambda m, x: seen.append((str(m.mode), float(lsb.sum()))))
     callbacks = [
         Reprogram(network, every=2, seed=config.seed),
-        SurrogateEpochs(network, images, epochs=2, programmed=True, seed=config.seed, half=half),
+        SurrogateEpochs(network, images, epochs=2, programmed=True, seed=config.seed),
     ]
     train_network(
         network, record, config, data, resumed=resumed, callbacks=callbacks, rates={"log2_lsb": 1e-2},
@@ -92,7 +92,7 @@ def test_training_by_a_surrogate_resumes_to_the_same_network(tmp_path, monkeypat
 
 
 def test_the_first_epochs_are_the_surrogates_and_leave_ranges_alone_and_tests_are_exact(tmp_path, digits):
-    seen = train(config(tmp_path), digits, half=True)
+    seen = train(config(tmp_path), digits)
 
     modes = [mode for mode, _ in seen]
     steps = len(digits.train_images) // 64

@@ -18,7 +18,6 @@ from bitline.nn.range_training import keep_ranges, save_ranges, train_ranges
 from bitline.recipes.records.on_chip import RangeTraining
 from bitline.train import TrainConfig
 from bitline.train.bound import BoundedGradient
-from bitline.train.hardware import best_precision
 from bitline.train.reprogram import Reprogram
 from bitline.train.run import train_network
 from bitline.train.surrogate import SurrogateEpochs
@@ -104,7 +103,6 @@ class OnChipTraining:
             epochs=train.epochs - config.exact_epochs,
             programmed=bool(config.reprogram_every),
             seed=train.seed,
-            half=(config.precision or best_precision()) == "bf16-mixed",
         )
 
 

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from typing import Any
 
-import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor, nn
 
@@ -28,16 +27,12 @@ class SurrogateEpochs(Callback):
         epochs: the first so many.
         programmed: whether training sees programmed chips, or ideal cells.
         seed: of the run.
-        half: multiply in bf16 meanwhile.
     """
 
-    def __init__(
-        self, network: nn.Module, images: Tensor, *, epochs: int, programmed: bool, seed: int, half: bool = False
-    ) -> None:
+    def __init__(self, network: nn.Module, images: Tensor, *, epochs: int, programmed: bool, seed: int) -> None:
         self.network, self.images, self.epochs = network, images, epochs
-        self.programmed, self.seed, self.half = programmed, seed, half
+        self.programmed, self.seed = programmed, seed
         self._measured: tuple[int, Surrogate] | None = None
-        self._autocast: torch.autocast | None = None
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Measure where an epoch begins, and say what answers."""
@@ -48,14 +43,6 @@ class SurrogateEpochs(Callback):
             detach(self.network)
             self._measured = (trainer.current_epoch, self._measure(trainer.current_epoch))
         attach(self.network, self._measured[1], drawn=True)
-        self._autocast = torch.autocast(pl_module.device.type, torch.bfloat16, enabled=self.half)
-        self._autocast.__enter__()
-
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        """Multiply as before."""
-        self._leave()
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Test exactly."""
@@ -63,7 +50,6 @@ class SurrogateEpochs(Callback):
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Leave nothing behind."""
-        self._leave()
         detach(self.network)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -82,8 +68,3 @@ class SurrogateEpochs(Callback):
         chips: Sequence[int] = [seeds.of_step(self.seed, -3, epoch, chip) for chip in range(CHIPS)]
         batches = self.images.chunk(CHIPS)
         return measure(self.network, batches, seed=chips[: len(batches)] if self.programmed else IDEAL)
-
-    def _leave(self) -> None:
-        if self._autocast is not None:
-            self._autocast.__exit__(None, None, None)
-            self._autocast = None
