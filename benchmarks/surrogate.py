@@ -1,4 +1,4 @@
-"""Claim: a surrogate of a chip costs at most 1.3 times the plain network, in evaluation and in training.
+"""What a surrogate of a chip costs over the plain network, in evaluation and in training; the goal is 1.3.
 
 CPU time on one thread, best of --repeats, of one batch through a network and of one optimizer step (forward, loss,
 backward, SGD), in fp32 and in bf16 (autocast), channels last: plain; by the surrogate on rram-22nm (full range, 8-bit
