@@ -97,3 +97,12 @@ def test_a_surrogate_is_measured_with_the_biases_that_a_chip_runs_with(monkeypat
     programmed = [bias for seed, bias in seen if seed >= 0]
     assert programmed
     assert not any(torch.equal(bias, own) for bias in programmed)
+
+
+def test_a_surrogate_of_few_images_is_not_trusted():
+    chip = chips.load("example-128", ["adc.bits=6"])
+    settings = replace(SETTINGS, simulation="surrogate", calibration_images=8, chips=1)
+    evaluation = evaluate(network(), digits(), chip, settings, name="small")
+    assert evaluation.simulation.images == 8
+    assert not evaluation.simulation.holds
+    assert "it is measured on fewer than 32 images" in printed(evaluation).replace("\n", " ")

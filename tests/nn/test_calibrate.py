@@ -494,3 +494,10 @@ def test_batches_of_other_numbers_than_the_weights_are_refused(make_chip, dtype)
     model, _ = to_crossbar(nn.Sequential(nn.Linear(4, 3)), make_chip(), example=torch.ones(2, 4))
     with pytest.raises(ConversionError, match=f"images of {dtype}; expected torch.float32, as the weights"):
         calibrate(model, [torch.ones(2, 4, dtype=dtype)])
+
+
+def test_an_image_without_its_batch_axis_is_refused_by_its_shape(make_chip):
+    x = torch.rand(2, 3, 8, 8)
+    model = to_crossbar(nn.Sequential(nn.Conv2d(3, 4, 3)), make_chip(), example=x).model
+    with pytest.raises(MappingError, match=r"input of shape \(3, 8, 8\); expected \(batch, channels, height, width\)"):
+        calibrate(model, [x[0]])

@@ -2,12 +2,14 @@
 
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 
 from bitline.chip.variants import ideal
 from bitline.errors import ConversionError
+from bitline.mapping.lower import Lowerable, check_batch
 from bitline.mapping.quantize import RangeHistogram
 from bitline.network.copy import evaluating
 from bitline.network.images import Batches, Images
@@ -111,6 +113,7 @@ def _input_ranges(
     vectors = dict.fromkeys(layers.values(), 0)
 
     def see_input(layer: CrossbarLayer, x: Tensor) -> None:
+        check_batch(cast("Lowerable", layer), layer.cells.matmul.name, x.shape)
         layer.check(x)
         inputs[layer].add(x)
         count = layer.vectors(x)

@@ -22,6 +22,8 @@ from torch import Tensor
 LEAST_SNR = 1.0
 """power of a layer's product over that of its noise, below which the surrogate is not to be trusted: what the ADCs make
 of the sums then says more about an answer than the product does, and is no noise but another function of the inputs"""
+FEWEST_IMAGES = 32
+"""that statistics are trusted of: what is fitted to a few images leaves too little noise"""
 MOST_OVERFLOWS = 0.25
 """share of images that overflow in some layer, above which it is not to be trusted either"""
 _FAR = 10.0
@@ -100,7 +102,8 @@ class Surrogate:
     @property
     def holds(self) -> bool:
         """Whether what it answers is to be trusted."""
-        return not self.noisy and self.overflows <= MOST_OVERFLOWS
+        enough = self.images >= FEWEST_IMAGES
+        return enough and not self.noisy and self.overflows <= MOST_OVERFLOWS
 
 
 def to_plain(surrogate: Surrogate) -> dict[str, Any]:

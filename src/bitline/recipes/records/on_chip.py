@@ -56,6 +56,6 @@ class RangeTraining(OnChip):
         if self.simulation == "surrogate" and self.epochs_on_chip and self.exact_epochs >= self.epochs_on_chip:
             raise DataError(
                 f"exact_epochs is {self.exact_epochs} of {self.epochs_on_chip} chip_epochs, which leaves none for "
-                f"simulation = 'surrogate'; allowed: 0 to {self.epochs_on_chip - 1}"
+                f"simulation = 'surrogate': raise chip_epochs, or set exact_epochs to at most {self.epochs_on_chip - 1}"
             )
         return self
