@@ -105,4 +105,4 @@ def test_a_surrogate_of_few_images_is_not_trusted():
     evaluation = evaluate(network(), digits(), chip, settings, name="small")
     assert evaluation.simulation.images == 8
     assert not evaluation.simulation.holds
-    assert "it is measured on fewer than 32 images" in printed(evaluation).replace("\n", " ")
+    assert "it is measured on too few images" in printed(evaluation).replace("\n", " ")

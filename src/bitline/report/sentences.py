@@ -3,7 +3,6 @@
 from bitline.evaluate.record import Data, Evaluation
 from bitline.report import text
 from bitline.report.quantities import parts, quantities
-from bitline.surrogate.statistics import FEWEST_IMAGES
 
 
 def images(data: Data) -> str:
@@ -28,10 +27,10 @@ def simulation(evaluation: Evaluation) -> list[str]:
     if own.noisy:
         some = ", ".join(list(own.noisy)[:3]) + (" ..." if len(own.noisy) > 3 else "")
         why.append(f"what conversions add is more than the product in {len(own.noisy)} layers ({some})")
-    if own.images < FEWEST_IMAGES:
-        why.append(f"it is measured on fewer than {FEWEST_IMAGES} images")
     if own.overflows:
         why.append(f"{100 * own.overflows:.0f} % of images overflow")
+    if not why:
+        why.append("it is measured on too few images")
     return [*told, f"It does not hold here: {'; '.join(why)}. Use the exact simulation."]
 
 
