@@ -19,8 +19,8 @@ from bitline.mvm.product import Product
 from bitline.mvm.torch_fast import analog_sums
 
 _MOST_BINS = 2**14
-_SAMPLED_SUMS = 2**22
-_FEWEST, _MOST = 32, 1024
+_SAMPLED_SUMS = 2**21
+_FEWEST, _MOST = 32, 512
 """vectors of a sample"""
 
 
