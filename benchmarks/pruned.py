@@ -16,7 +16,7 @@ from output import add_json_option, write
 from torch import nn
 
 from bitline.chip import load, replace
-from bitline.evaluate.explain import explain
+from bitline.evaluation.explain import explain
 from bitline.nn import calibrate, crossbar_layers, program, to_crossbar
 
 CHANNELS, SIZE, IMAGES, REMOVED, RUNS = 128, 16, 4, 0.8, 7

@@ -17,7 +17,7 @@ import torch
 
 from bitline import chip as chips
 from bitline import data as datasets
-from bitline.evaluate import Settings, evaluate
+from bitline.evaluation import Settings, evaluate
 from bitline.files import read_json, write_json
 from bitline.models.files import load_run
 from bitline.train import checked

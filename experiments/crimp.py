@@ -33,7 +33,7 @@ from bitline.chip.cell import Faults
 from bitline.chip.description import Chip
 from bitline.compress.prune.sparsity import placement, sparsity, weights
 from bitline.cost.computing import compare, computing, multiplies
-from bitline.evaluate import Evaluation, Settings, Spread, evaluate, load
+from bitline.evaluation import Evaluation, Settings, Spread, evaluate, load
 from bitline.files import AFTER, BEFORE, MANIFEST, METRICS, PRUNING, RECIPE, read_json, write_json
 from bitline.models.files import load_run
 from bitline.recipes import checked

@@ -24,7 +24,7 @@ import torch
 
 from bitline import chip as chips
 from bitline import data as datasets
-from bitline.evaluate import Evaluation, Settings, accuracy, evaluate, load, put_on_chip, sweep
+from bitline.evaluation import Evaluation, Settings, accuracy, evaluate, load, put_on_chip, sweep
 from bitline.files import AFTER, BEFORE, FRONT, METRICS, UNTRAINED, read_json, write_json
 from bitline.models.files import load_run
 from bitline.recipes import Recipe, checked

@@ -23,7 +23,7 @@ from bitline.compress.prune.kernel_group import KernelGroups
 from bitline.compress.prune.repack import repack
 from bitline.compress.prune.sparsity import crossbars
 from bitline.cost.computing import component_table
-from bitline.evaluate import accuracy
+from bitline.evaluation import accuracy
 from bitline.files import write_json
 from bitline.models.files import load_run
 from bitline.recipes.crimp import RANK_BATCH, RANK_IMAGES

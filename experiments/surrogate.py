@@ -19,8 +19,8 @@ import torch
 
 from bitline import chip as chips
 from bitline import data as datasets
-from bitline.evaluate import Settings, Spread, put_on_chip
-from bitline.evaluate.run import OnChip
+from bitline.evaluation import Settings, Spread, put_on_chip
+from bitline.evaluation.run import OnChip
 from bitline.files import read_json, write_json, write_text
 from bitline.models.files import load_run
 from bitline.nn import IDEAL, on

@@ -14,8 +14,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from bitline.evaluate import Spread
-from bitline.evaluate.files import load
+from bitline.evaluation import Spread
+from bitline.evaluation.files import load
 from bitline.files import AFTER, BEFORE, write_json
 from bitline.recipes import checked
 from bitline.recipes.run import optimize

@@ -25,7 +25,7 @@ import torch
 
 from bitline import chip as chips
 from bitline import data as datasets
-from bitline.evaluate import Settings, Spread, accuracy, put_on_chip
+from bitline.evaluation import Settings, Spread, accuracy, put_on_chip
 from bitline.files import WEIGHTS, read_json, write_json
 from bitline.models.files import load_run
 from bitline.train.hardware import describe, git_commit

@@ -23,7 +23,7 @@ from torch import Tensor
 from bitline import chip as chips
 from bitline.chip.cell import Cell, Faults
 from bitline.chip.description import Chip
-from bitline.evaluate import Spread
+from bitline.evaluation import Spread
 from bitline.files import write_json
 from bitline.mapping.encode import decode, encode, worth
 from bitline.mapping.lower import Matmul

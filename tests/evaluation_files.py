@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from bitline.evaluate import Evaluation, load
+from bitline.evaluation import Evaluation, load
 
 _TYPES: dict[str, type | tuple[type, ...]] = {
     "object": dict,

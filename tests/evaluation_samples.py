@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from bitline.chip import load
-from bitline.evaluate import Evaluation, Variant
+from bitline.evaluation import Evaluation, Variant
 
 VGG8 = [
     ("features.0", 27, 128, 1024),

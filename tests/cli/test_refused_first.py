@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from bitline.evaluate import run as evaluate_run
+from bitline.evaluation import run as evaluate_run
 from bitline.files import CONFIG, probe
 from bitline.models.files import load_run
 from bitline.recipes import stages

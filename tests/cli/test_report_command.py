@@ -8,7 +8,7 @@ from typer.testing import CliRunner
 
 from bitline.cli import app
 from bitline.errors import DataError
-from bitline.evaluate import Evaluation
+from bitline.evaluation import Evaluation
 from bitline.report import html
 from evaluation_samples import evaluation, record
 

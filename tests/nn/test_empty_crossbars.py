@@ -7,10 +7,10 @@ import torch
 from torch import nn
 
 from bitline.cost.model import price
-from bitline.evaluate.causes import stages
-from bitline.evaluate.densities import measure
-from bitline.evaluate.diagnose import diagnose
-from bitline.evaluate.explain import explain
+from bitline.evaluation.causes import stages
+from bitline.evaluation.densities import measure
+from bitline.evaluation.diagnose import diagnose
+from bitline.evaluation.explain import explain
 from bitline.mapping.lower import Matmul
 from bitline.mapping.place import dense
 from bitline.mvm import native

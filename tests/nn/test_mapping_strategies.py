@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from bitline.chip import replace
 from bitline.errors import ConversionError, MappingError
-from bitline.evaluate.explain import explain
+from bitline.evaluation.explain import explain
 from bitline.mapping.encode import in_use
 from bitline.mapping.lower import input_rows, weight_matrix
 from bitline.mapping.quantize import digits

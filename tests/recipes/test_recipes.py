@@ -7,7 +7,7 @@ import torch
 
 from bitline import data as datasets
 from bitline.errors import ChipError, DataError
-from bitline.evaluate import Settings, evaluate
+from bitline.evaluation import Settings, evaluate
 from bitline.models.files import load_run
 from bitline.nn import crossbar_layers
 from bitline.recipes import RECORDS, checked

@@ -3,7 +3,7 @@ from typing import Any
 
 import pytest
 
-from bitline.evaluate.record import Layer
+from bitline.evaluation.record import Layer
 from bitline.report.histograms import WIDTH, picture
 from evaluation_samples import layer
 

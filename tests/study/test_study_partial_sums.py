@@ -11,7 +11,7 @@ from bitline import chip as chips
 from bitline.chip.variants import ideal, with_cells
 from bitline.differences import differences
 from bitline.errors import ChipError, DataError
-from bitline.evaluate import put_on_chip, sweep
+from bitline.evaluation import put_on_chip, sweep
 from bitline.nn import crossbar_layers
 from bitline.nn.range_training import save_ranges
 from bitline.study import Plan, Runs, grid, layers, partial_sums, training

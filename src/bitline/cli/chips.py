@@ -83,7 +83,7 @@ def check(chip: Name, overrides: Overrides = None) -> None:
     from bitline.chip import load
 
     described = load(chip, overrides or ())
-    from bitline.evaluate.idle_keys import check_priced, idle_keys
+    from bitline.evaluation.idle_keys import check_priced, idle_keys
 
     check_priced(described)
     typer.echo("\n".join(offers(described)))

@@ -70,8 +70,8 @@ def _demo(training: TrainConfig, recipes: Sequence[Recipe], chips: int, out: Pat
 
     from bitline import data as datasets
     from bitline.chip import files as chips_files
-    from bitline.evaluate import Settings, Variant, cheapest, evaluate, put_on_chip
-    from bitline.evaluate import sweep as measure
+    from bitline.evaluation import Settings, Variant, cheapest, evaluate, put_on_chip
+    from bitline.evaluation import sweep as measure
     from bitline.files import write_json
     from bitline.models.files import load_run
     from bitline.recipes.run import optimize

@@ -105,7 +105,7 @@ def explained(network: nn.Module, image: tuple[int, int, int], chip: Chip) -> di
 
     import torch
 
-    from bitline.evaluate.explain import explain, summary
+    from bitline.evaluation.explain import explain, summary
     from bitline.nn import calibrate, program, to_crossbar
 
     images = torch.randn(IMAGES, *image, generator=torch.Generator().manual_seed(SEED))

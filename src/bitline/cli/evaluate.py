@@ -70,8 +70,8 @@ def command(
     from bitline.cli.subject import subject
     from bitline.cli.target import target
     from bitline.cost.choose_mapping import resolve
-    from bitline.evaluate import Settings
-    from bitline.evaluate import evaluate as evaluate_on
+    from bitline.evaluation import Settings
+    from bitline.evaluation import evaluate as evaluate_on
     from bitline.network.trace import matmuls
     from bitline.train.hardware import set_threads
 

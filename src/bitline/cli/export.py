@@ -70,8 +70,8 @@ def command(
     from bitline.cli.target import target
     from bitline.cost.choose_mapping import resolve
     from bitline.errors import DataError
-    from bitline.evaluate import Settings
-    from bitline.evaluate.run import put_on_chip
+    from bitline.evaluation import Settings
+    from bitline.evaluation.run import put_on_chip
     from bitline.files import MANIFEST, RECORD, write_json
     from bitline.lock import locked
     from bitline.models.files import ModelRecord

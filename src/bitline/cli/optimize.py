@@ -12,7 +12,7 @@ from typer.core import TyperGroup
 from bitline.errors import DataError
 
 if TYPE_CHECKING:
-    from bitline.evaluate import Evaluation
+    from bitline.evaluation import Evaluation
     from bitline.recipes import Recipe
     from bitline.train.rundir import IfExists
 
@@ -174,7 +174,7 @@ def _run(values: Mapping[str, Any], if_exists: "IfExists", json_file: str | None
     from bitline.cli.idle import refuse_idle_in_recipe
     from bitline.cli.output import check_outputs, write
     from bitline.cli.stop import stoppable
-    from bitline.evaluate import load
+    from bitline.evaluation import load
     from bitline.files import AFTER, BEFORE, UNTRAINED, json_text
     from bitline.recipes import checked
     from bitline.recipes.run import optimize

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Generator, Mapping
     from typing import Any
 
-    from bitline.evaluate import Evaluation
+    from bitline.evaluation import Evaluation
 
 
 def check_outputs(*files: Path | str | None) -> None:

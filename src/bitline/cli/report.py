@@ -21,7 +21,7 @@ bitline report --schema > evaluation.schema.json
 def _schema(wanted: bool) -> None:
     if not wanted:
         return
-    from bitline.evaluate import Evaluation
+    from bitline.evaluation import Evaluation
     from bitline.files import json_text
 
     typer.echo(json_text(Evaluation.model_json_schema()))
@@ -42,7 +42,7 @@ def command(
 ) -> None:
     """Show an evaluation that was made before: tables, or a page; nothing is measured again."""
     from bitline.cli.output import check_outputs
-    from bitline.evaluate import load
+    from bitline.evaluation import load
     from bitline.report.runs import evaluation_of
 
     check_outputs(html)

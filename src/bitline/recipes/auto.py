@@ -25,7 +25,7 @@ from bitline.cost.model import Cost
 from bitline.data import DataSet
 from bitline.differences import differences
 from bitline.errors import BitlineError, DataError
-from bitline.evaluate.run import CALIBRATION_BATCH, OnChip, Settings
+from bitline.evaluation.run import CALIBRATION_BATCH, OnChip, Settings
 from bitline.files import JOURNAL, TRIALS, write_json
 from bitline.models.files import Run
 from bitline.network.trace import matmuls

@@ -24,8 +24,8 @@ from bitline.compress.prune.kernel_group import KernelGroups
 from bitline.compress.result import UnchangedLayer
 from bitline.data import DataSet
 from bitline.errors import ChipError, ConversionError, DataError
-from bitline.evaluate import Settings
-from bitline.evaluate.run import calibration_batches
+from bitline.evaluation import Settings
+from bitline.evaluation.run import calibration_batches
 from bitline.files import LEFT, write_json
 from bitline.models.files import ModelRecord, Run
 from bitline.network.trace import MAPPED

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from optuna.trial import FrozenTrial
 
-from bitline.evaluate.files import load as load_evaluation
-from bitline.evaluate.record import Evaluation
+from bitline.evaluation.files import load as load_evaluation
+from bitline.evaluation.record import Evaluation
 from bitline.files import AFTER, BEFORE, FRONT, write_json
 from bitline.recipes.records.auto import Auto
 from bitline.recipes.records.base import Recipe

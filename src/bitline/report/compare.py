@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from bitline.evaluate.record import Layer
+from bitline.evaluation.record import Layer
 from bitline.files import write_text
 from bitline.report import bars, figures, page, plot, quantities, runs, sentences, text
 from bitline.report.plot import Figure, Json

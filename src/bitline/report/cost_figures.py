@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from bitline.evaluate.record import Cost, Evaluation
+from bitline.evaluation.record import Cost, Evaluation
 from bitline.report import plot, quantities, text
 from bitline.report.plot import Figure, Json
 

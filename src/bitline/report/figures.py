@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from bitline.evaluate.record import CAUSES, Evaluation, Variant
+from bitline.evaluation.record import CAUSES, Evaluation, Variant
 from bitline.report import plot, sweeps, text
 from bitline.report.plot import Figure, Json
 

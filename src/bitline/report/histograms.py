@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from bitline.evaluate.record import Evaluation, Layer, PartialSums
+from bitline.evaluation.record import Evaluation, Layer, PartialSums
 from bitline.report import tables, text
 
 WIDTH, HEIGHT = 280, 150

@@ -6,8 +6,8 @@ from typing import Any
 
 from bitline.chip.description import Chip
 from bitline.differences import flat
-from bitline.evaluate.environment import Environment
-from bitline.evaluate.record import Cost, Evaluation, Variant
+from bitline.evaluation.environment import Environment
+from bitline.evaluation.record import Cost, Evaluation, Variant
 from bitline.files import write_text
 from bitline.report import cost_figures, figures, histograms, page, sentences, tables, text
 from bitline.report.page import script_json

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from bitline.evaluate.record import Cost
+from bitline.evaluation.record import Cost
 from bitline.report import text
 
 

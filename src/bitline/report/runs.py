@@ -8,8 +8,8 @@ from typing import Any
 from bitline import manifest
 from bitline.differences import flat
 from bitline.errors import DataError
-from bitline.evaluate.files import load
-from bitline.evaluate.record import Evaluation
+from bitline.evaluation.files import load
+from bitline.evaluation.record import Evaluation
 from bitline.files import AFTER, BEFORE, RECIPE, read_json
 from bitline.report import text
 

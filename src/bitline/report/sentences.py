@@ -1,6 +1,6 @@
 """What an evaluation says in words, for the page and the terminal alike."""
 
-from bitline.evaluate.record import Data, Evaluation
+from bitline.evaluation.record import Data, Evaluation
 from bitline.report import text
 from bitline.report.quantities import parts, quantities
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from bitline.evaluate.record import Data
+from bitline.evaluation.record import Data
 from bitline.files import write_text
 from bitline.report import page, sentences, study_figures, study_tables, text
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from bitline.evaluate.record import Variant
+from bitline.evaluation.record import Variant
 from bitline.report import text
 
 _SHORT = 20  # characters of a label that fits beside a point

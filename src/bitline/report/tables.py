@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from bitline.cost.adc import MEANINGS
-from bitline.evaluate.record import Cost, Evaluation, Layer, Variant
+from bitline.evaluation.record import Cost, Evaluation, Layer, Variant
 from bitline.report import quantities, sweeps, text
 
 

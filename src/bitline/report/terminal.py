@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, TypeVar
 
-from bitline.evaluate.record import Cost, Evaluation, Variant
+from bitline.evaluation.record import Cost, Evaluation, Variant
 from bitline.report import sentences, tables, text
 from bitline.report.quantities import quantities
 from bitline.report.tables import Head, Sheet

@@ -8,7 +8,7 @@ from bitline.cost.adc import adc_cost
 from bitline.cost.events import Densities
 from bitline.cost.model import Cost, price
 from bitline.cost.table import load
-from bitline.evaluate.densities import measure as densities_of
+from bitline.evaluation.densities import measure as densities_of
 from bitline.mapping.place import place
 from bitline.network.trace import poolings
 from bitline.nn import placement

@@ -14,7 +14,7 @@ from typing import Any
 
 from bitline.chip.description import Chip
 from bitline.errors import DataError
-from bitline.evaluate.score import Tick
+from bitline.evaluation.score import Tick
 from bitline.lock import locked
 from bitline.nn import crossbar_layers
 from bitline.study import grid, layers, lesson_tiles, tiles, training

@@ -6,7 +6,7 @@ from typing import Any, cast, get_args
 
 from bitline.chip.description import Chip, check
 from bitline.errors import DataError
-from bitline.evaluate import Settings
+from bitline.evaluation import Settings
 from bitline.mvm.adc import Granularity
 
 RANGES: tuple[str, ...] = ("full", *get_args(Granularity))
@@ -61,7 +61,7 @@ class Plan:
 
     @property
     def settings(self) -> Settings:
-        """How `bitline.evaluate` measures under this plan."""
+        """How `bitline.evaluation` measures under this plan."""
         return Settings(
             chips=self.chips,
             seed=self.seed,

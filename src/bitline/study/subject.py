@@ -8,9 +8,9 @@ from torch import Tensor
 from bitline.chip.cell import Ideal
 from bitline.chip.description import Chip
 from bitline.chip.variants import ideal, with_cells
-from bitline.evaluate import OnChip, Spread, accuracy, put_on_chip
-from bitline.evaluate.each_layer import on_each_layer
-from bitline.evaluate.score import Tick
+from bitline.evaluation import OnChip, Spread, accuracy, put_on_chip
+from bitline.evaluation.each_layer import on_each_layer
+from bitline.evaluation.score import Tick
 from bitline.nn import IDEAL, crossbar_layers, on
 from bitline.study.plan import Plan
 from bitline.study.runs import Network

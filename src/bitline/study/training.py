@@ -4,8 +4,8 @@ from typing import Any
 
 from bitline.chip.description import Chip
 from bitline.chip.variants import ideal, with_cells
-from bitline.evaluate import accuracy, put_on_chip
-from bitline.evaluate.score import Tick
+from bitline.evaluation import accuracy, put_on_chip
+from bitline.evaluation.score import Tick
 from bitline.nn import IDEAL
 from bitline.study.plan import Plan
 from bitline.study.runs import Network, chip_for

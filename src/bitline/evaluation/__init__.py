@@ -7,13 +7,13 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from bitline.evaluate.causes import stages
-    from bitline.evaluate.files import load
-    from bitline.evaluate.record import Evaluation, Variant
-    from bitline.evaluate.run import OnChip, Settings, evaluate, put_on_chip
-    from bitline.evaluate.score import accuracy
-    from bitline.evaluate.spread import Spread
-    from bitline.evaluate.variants import cheapest, sweep
+    from bitline.evaluation.causes import stages
+    from bitline.evaluation.files import load
+    from bitline.evaluation.record import Evaluation, Variant
+    from bitline.evaluation.run import OnChip, Settings, evaluate, put_on_chip
+    from bitline.evaluation.score import accuracy
+    from bitline.evaluation.spread import Spread
+    from bitline.evaluation.variants import cheapest, sweep
 
 __all__ = [
     "Evaluation",
@@ -44,8 +44,8 @@ _HOME = {
 
 def __getattr__(name: str) -> object:
     if name not in __all__:
-        raise AttributeError(f"module 'bitline.evaluate' has no attribute {name!r}")
-    return getattr(import_module(f"bitline.evaluate.{_HOME.get(name, 'run')}"), name)
+        raise AttributeError(f"module 'bitline.evaluation' has no attribute {name!r}")
+    return getattr(import_module(f"bitline.evaluation.{_HOME.get(name, 'run')}"), name)
 
 
 def __dir__() -> list[str]:

@@ -10,8 +10,8 @@ import pytest
 from pydantic import ValidationError
 
 from bitline.errors import DataError
-from bitline.evaluate import Evaluation, load
-from bitline.evaluate.record import Accuracy
+from bitline.evaluation import Evaluation, load
+from bitline.evaluation.record import Accuracy
 from evaluation_files import check, check_file, problems
 from evaluation_samples import evaluation
 

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from bitline.evaluate.causes import Stage
-from bitline.evaluate.each_layer import on_each_layer
-from bitline.evaluate.record import Cause, NoSums, PartialSums
+from bitline.evaluation.causes import Stage
+from bitline.evaluation.each_layer import on_each_layer
+from bitline.evaluation.record import Cause, NoSums, PartialSums
 from bitline.mapping.encode import in_use
 from bitline.mvm.adc import AdcScale
 from bitline.nn import IDEAL

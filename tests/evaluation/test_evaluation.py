@@ -13,8 +13,8 @@ from torch import nn
 from bitline import chip as chips
 from bitline import data as datasets
 from bitline.errors import ChipError, DataError
-from bitline.evaluate import Evaluation, Settings, accuracy, cheapest, evaluate, load, put_on_chip, stages, sweep
-from bitline.evaluate.run import calibration_batches
+from bitline.evaluation import Evaluation, Settings, accuracy, cheapest, evaluate, load, put_on_chip, stages, sweep
+from bitline.evaluation.run import calibration_batches
 from bitline.report import html, print_evaluation
 from evaluation_files import check
 
@@ -124,7 +124,7 @@ def printed(evaluation: Evaluation) -> str:
 def test_a_figure_that_is_not_finite_is_refused_and_named(monkeypatch):
     import dataclasses
 
-    from bitline.evaluate import run
+    from bitline.evaluation import run
 
     price = run.price
     monkeypatch.setattr(run, "price", lambda *a, **k: dataclasses.replace(price(*a, **k), energy_J=math.inf))

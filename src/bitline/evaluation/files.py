@@ -8,7 +8,7 @@ from pydantic import ValidationError
 
 from bitline.chip.description import Chip, check
 from bitline.errors import ChipError, DataError, nearest
-from bitline.evaluate.record import FORMAT, Accuracy, Cost, Data, Evaluation, Layer, NoSums, PartialSums, Times
+from bitline.evaluation.record import FORMAT, Accuracy, Cost, Data, Evaluation, Layer, NoSums, PartialSums, Times
 from bitline.files import read_json
 
 _TELLING = ("accuracy", "cost", "layers")  # a file without all of them is something else

@@ -4,10 +4,10 @@ from collections.abc import Callable, Sequence
 
 from bitline.chip.description import Chip
 from bitline.chip.files import replace
-from bitline.evaluate.causes import stages
-from bitline.evaluate.record import Variant
-from bitline.evaluate.run import OnChip
-from bitline.evaluate.spread import Spread
+from bitline.evaluation.causes import stages
+from bitline.evaluation.record import Variant
+from bitline.evaluation.run import OnChip
+from bitline.evaluation.spread import Spread
 from bitline.nn import IDEAL
 
 

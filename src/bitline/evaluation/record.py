@@ -12,8 +12,8 @@ from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, mod
 
 from bitline.chip.description import Chip
 from bitline.chip.records import Record
-from bitline.evaluate.environment import Environment
-from bitline.evaluate.spread import Spread
+from bitline.evaluation.environment import Environment
+from bitline.evaluation.spread import Spread
 
 FORMAT = 2
 """of the files that this version writes; files of format 1 have no number"""

@@ -9,8 +9,8 @@ from torch import nn
 from bitline import data as datasets
 from bitline.chip import load, replace
 from bitline.errors import ConversionError
-from bitline.evaluate import Settings, evaluate, put_on_chip
-from bitline.evaluate.densities import measure
+from bitline.evaluation import Settings, evaluate, put_on_chip
+from bitline.evaluation.densities import measure
 from bitline.mapping.strategies import STRATEGIES
 from bitline.nn import crossbar_layers
 from bitline.report import html
@@ -75,7 +75,7 @@ def test_the_mean_level_of_a_slice_is_that_of_the_cells_that_are_read(strategy):
 
 def test_a_network_moves_over_chips_without_calibrating_a_digital_layer_again(monkeypatch):
     on_chip = put_on_chip(network(), digits(), CHIP, SETTINGS, mapping={"depthwise": "digital"})
-    monkeypatch.setattr("bitline.evaluate.run.calibrate", lambda *_, **__: pytest.fail("calibrated again"))
+    monkeypatch.setattr("bitline.evaluation.run.calibrate", lambda *_, **__: pytest.fail("calibrated again"))
     on_chip.placed_on(replace(CHIP, "adc.bits=4"))
     assert crossbar_layers(on_chip.model)["2"].strategy == "digital"
 

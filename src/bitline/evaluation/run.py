@@ -18,15 +18,15 @@ from bitline.cost.model import Cost, price
 from bitline.cost.result import LayerCost
 from bitline.data import DataSet
 from bitline.errors import DataError
-from bitline.evaluate import record
-from bitline.evaluate.causes import Stage, stages
-from bitline.evaluate.densities import measure
-from bitline.evaluate.diagnose import Diagnosis, diagnose
-from bitline.evaluate.environment import Environment
-from bitline.evaluate.record import CAUSES, FORMAT, Accuracy, Evaluation, Layer, Loss, Simulated, Times
-from bitline.evaluate.score import Tick, accuracy
-from bitline.evaluate.simulation import Simulations
-from bitline.evaluate.spread import Spread
+from bitline.evaluation import record
+from bitline.evaluation.causes import Stage, stages
+from bitline.evaluation.densities import measure
+from bitline.evaluation.diagnose import Diagnosis, diagnose
+from bitline.evaluation.environment import Environment
+from bitline.evaluation.record import CAUSES, FORMAT, Accuracy, Evaluation, Layer, Loss, Simulated, Times
+from bitline.evaluation.score import Tick, accuracy
+from bitline.evaluation.simulation import Simulations
+from bitline.evaluation.spread import Spread
 from bitline.integer.stored import store
 from bitline.network.copy import copied
 from bitline.network.trace import poolings

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from bitline.errors import ConversionError
-from bitline.evaluate.explain import LayerPath, explain, summary
+from bitline.evaluation.explain import LayerPath, explain, summary
 from bitline.mvm import native
 from bitline.nn import IDEAL, calibrate, crossbar_layers, program, to_crossbar
 

@@ -6,7 +6,7 @@ from torch import nn
 
 from bitline.chip import Chip, load, presets, replace
 from bitline.cost.model import price
-from bitline.evaluate.idle_keys import idle_keys, variants
+from bitline.evaluation.idle_keys import idle_keys, variants
 from bitline.mapping.lower import Matmul
 from bitline.mapping.place import place
 from bitline.nn import calibrate, program, to_crossbar

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from bitline import chip as chips
 from bitline import data as datasets
 from bitline.errors import ConversionError, DataError
-from bitline.evaluate import Settings, evaluate, put_on_chip, sweep
+from bitline.evaluation import Settings, evaluate, put_on_chip, sweep
 from bitline.nn import crossbar_layers, load_ranges, save_ranges, train_ranges
 
 CHIP = chips.load("example-128", ["adc.bits=4", "adc.policy=trained"])

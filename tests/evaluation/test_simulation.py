@@ -11,7 +11,7 @@ from torch import nn
 
 from bitline import chip as chips
 from bitline import data as datasets
-from bitline.evaluate import Evaluation, Settings, evaluate
+from bitline.evaluation import Evaluation, Settings, evaluate
 from bitline.nn import crossbar_layers
 from bitline.report import html, print_evaluation
 from bitline.surrogate import measure
@@ -90,7 +90,7 @@ def test_a_surrogate_is_measured_with_the_biases_that_a_chip_runs_with(monkeypat
         seen.append((seed, next(iter(crossbar_layers(model).values())).bias.detach().clone()))
         return measure(model, batches, seed=seed)
 
-    monkeypatch.setattr("bitline.evaluate.simulation.measure", watched)
+    monkeypatch.setattr("bitline.evaluation.simulation.measure", watched)
     chip = chips.load("example-128", ["adc.bits=4", "cell.programming.sigma=0.2"])
     evaluate(network(), digits(), chip, replace(SETTINGS, simulation="surrogate", bias_correction=True), name="small")
     own = network()[0].bias

@@ -5,7 +5,7 @@ import statistics
 import pytest
 
 from bitline.errors import DataError
-from bitline.evaluate import Spread
+from bitline.evaluation import Spread
 
 VALUES = [88.1, 90.25, 79.5, 88.1, 85.0]
 

@@ -8,8 +8,8 @@ from torch import Tensor, nn
 
 from bitline import chip as chips
 from bitline import data as datasets
-from bitline.evaluate import Settings, evaluate, put_on_chip
-from bitline.evaluate.run import calibration_batches
+from bitline.evaluation import Settings, evaluate, put_on_chip
+from bitline.evaluation.run import calibration_batches
 from bitline.nn import IDEAL, correct_biases, program
 
 SETTINGS = Settings(chips=5, images=64, calibration_images=128)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from bitline.chip.cell import Ideal, NoReadNoise
 from bitline.chip.description import Chip
 from bitline.chip.variants import ideal, with_cells
-from bitline.evaluate.record import Cause
+from bitline.evaluation.record import Cause
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from bitline.chip.description import Chip
 from bitline.chip.records import fingerprint
-from bitline.evaluate.record import Simulated, Simulation
+from bitline.evaluation.record import Simulated, Simulation
 from bitline.surrogate import Surrogate, answering, measure
 
 _BATCHES = 1

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from bitline.cost.events import Densities
-from bitline.evaluate.each_layer import on_each_layer
+from bitline.evaluation.each_layer import on_each_layer
 from bitline.mapping.lower import Lowerable, input_rows
 from bitline.mapping.place import LayerPlacement
 from bitline.mapping.quantize import digits
