@@ -68,8 +68,10 @@ def refusal(name: str, **options: int) -> str:
         ([0, -1], "int64", "x: train: labels from -1 to 0; allowed: 0 to 1"),
         ([0, None], "int64", "x: train: 1 of 2 labels are null"),
         ([None, None], "int64", "x: train: 2 of 2 labels are null"),
-        ([0.0, 1.0], "float32", "column 'label' holds float32; allowed: integer class numbers, or ClassLabel"),
-        (["0", "1"], "string", "column 'label' holds string; allowed: integer class numbers, or ClassLabel"),
+        ([0.0, 1.5], "float32", "x: train: a label is 1.5; allowed: whole numbers or texts"),
+        ([0.0, float("nan")], "float32", "x: train: a label is nan; allowed: whole numbers or texts"),
+        (["0", None], "string", "x: train: 1 of 2 labels are null"),
+        ([b"0", b"1"], "binary", "x: train: column 'label' holds binary; allowed: whole numbers, texts or ClassLabel"),
     ],
 )
 def test_labels_that_number_no_classes_are_refused(tmp_path, labels, kind, message):
@@ -120,12 +122,24 @@ def test_a_folder_of_linked_images_is_read_as_its_own_links_have_it(tmp_path):
 
 
 @pytest.mark.parametrize("depth", ["train", "train/dog"])
-def test_a_link_to_a_folder_of_images_is_named_rather_than_passed_over(tmp_path, depth):
+def test_a_link_to_a_folder_of_images_is_followed_wherever_it_leads(tmp_path, depth):
     folder = folder_of_images(tmp_path)
+    plain = load(str(folder))
     (folder / depth).rename(tmp_path / "elsewhere")
     (folder / depth).symlink_to(tmp_path / "elsewhere")
+    linked = load(str(folder))
+    assert linked.classes == ("cat", "dog")
+    assert linked.train_labels.tolist() == plain.train_labels.tolist() == [0, 1]
+    assert torch.equal(linked.train_images, plain.train_images)
+
+
+@pytest.mark.parametrize("target", ["train/dog", "train", "."])
+def test_a_link_that_leads_back_to_where_it_lies_is_refused(tmp_path, target):
+    folder = folder_of_images(tmp_path)
+    (folder / "train" / "dog" / "again").symlink_to(folder / target)
     line = refusal(str(folder))
-    assert line == f"{folder / depth} is a link to a folder, which is not followed; link the images in it one by one"
+    real = (folder / target).resolve()
+    assert line == f"{folder}/train/dog/again is a link to {real}, which it lies in: images there have no end"
 
 
 @pytest.mark.parametrize("path", ["/etc/passwd", "FOLDER/../secret.png", "0.png", "FOLDER/zero", "FOLDER"])

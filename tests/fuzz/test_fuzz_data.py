@@ -74,15 +74,16 @@ ROWS: dict[str, tuple[dict[str, Any], Outcome]] = {
     "lowest label": (rows(labels=[*TWO, -(2**63)]), Refused("labels from -9223372036854775808 to 1")),
     "null label": (rows(labels=[*TWO, None]), Refused("1 of 11 labels are null")),
     "null labels": (rows(labels=[None] * COUNT), Refused("column 'label' holds null")),
-    "text labels": (rows(labels=["cat", "dog"] * 5), Refused("column 'label' holds string")),
-    "real labels": (rows(labels=[0.5, 1.5] * 5), Refused("column 'label' holds float")),
+    "text labels": (rows(labels=["cat", "dog"] * 5), Accepted()),
+    "whole real labels": (rows(labels=[0.0, 1.0] * 5), Accepted()),
+    "real labels": (rows(labels=[0.5, 1.5] * 5), Refused("a label is 0.5; allowed: whole numbers or texts")),
     "true labels": (rows(labels=[True, False] * 5), Refused("column 'label' holds bool")),
-    "lists of labels": (rows(labels=[[0], [1]] * 5), Refused("expected one image column and one label column")),
-    "no labels": ({"image": rows()["image"]}, Refused("expected one image column and one label column")),
-    "no images": ({"label": TWO}, Refused("expected one image column and one label column")),
-    "two images": (rows(second=rows()["image"]), Refused("expected one image column and one label column")),
+    "lists of labels": (rows(labels=[[0], [1]] * 5), Refused("no column of labels; name it with --label-column")),
+    "no labels": ({"image": rows()["image"]}, Refused("no column of labels; name it with --label-column")),
+    "no images": ({"label": TWO}, Refused("no column of images; name it with --image-column")),
+    "two images": (rows(second=rows()["image"]), Refused("2 columns may be the images; name it with --image-column")),
     "nothing in an image": (rows({"bytes": None, "path": None}), Refused("has neither bytes nor a path")),
-    "null images": (rows([None] * COUNT), Refused("found images []")),
+    "null images": (rows([None] * COUNT), Refused("no column of images")),
     "endless file": (rows({"bytes": None, "path": "/dev/zero"}), Refused("only images within the data set are read")),
     "file elsewhere": (
         rows({"bytes": None, "path": "/etc/passwd"}),
@@ -156,7 +157,8 @@ def test_a_folder_without_images_of_both_splits(tmp_path: Path, place: str):
     folder = tmp_path / "set"
     (folder / place).mkdir(parents=True)
     (folder / place / "x.png").write_bytes(GOOD)
-    holds(Refused("; expected train and test"), *TRAIN, "--data", folder)
+    words = "is in no folder of a class; data may be: " if place == "." else "; expected train and test"
+    holds(Refused(words), *TRAIN, "--data", folder)
 
 
 @pytest.mark.parametrize("kind", ["link", "pipe", "folder"])
@@ -174,7 +176,7 @@ def test_what_is_no_file_among_images(tmp_path: Path, kind: str):
             os.mkfifo(odd)
         case _:
             odd.mkdir()
-    # The reader of folders passes over what is no file; nothing waits for it.
+    # What is no file is named and passed over; nothing waits for it.
     holds(Accepted(), *TRAIN, "--data", folder, "--batch-size", 2)
 
 

@@ -4,7 +4,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -22,9 +22,16 @@ ARRAYS = ("train_images", "train_labels", "test_images", "test_labels")
 
 @dataclass(frozen=True)
 class Meta:
-    """What is known of decoded images beside their pixels; the fields are those of `DataSet`."""
+    """What is known of decoded images beside their pixels.
 
-    title: str
+    Args:
+        encoding: that loses something, ``"JPEG q75"``; or empty.
+        classes: one name per label.
+        mean: of the training images per channel, in [0, 1].
+        std: as mean.
+    """
+
+    encoding: str
     classes: tuple[str, ...]
     mean: tuple[float, ...]
     std: tuple[float, ...]
@@ -32,10 +39,22 @@ class Meta:
 
 @dataclass(frozen=True)
 class Decoded:
-    """Arrays by name (see `ARRAYS`) and what is known of them."""
+    """Decoded images.
+
+    Args:
+        arrays: by name, see `ARRAYS`; there may be no test images yet.
+        meta: what is known of them.
+        native: whether they have the size that they came in.
+    """
 
     arrays: dict[str, np.ndarray]
     meta: Meta
+    native: bool = True
+
+    @property
+    def side(self) -> int:
+        """Height and width of an image, px."""
+        return self.arrays["train_images"].shape[2]
 
 
 def cache_dir() -> Path:
@@ -44,14 +63,24 @@ def cache_dir() -> Path:
     return (Path(base) if base else Path.home() / ".cache") / "bitline"
 
 
-def cached(key: str, decode: Callable[[], Decoded]) -> Decoded:
+def cached(
+    key: str,
+    image_size: int | None,
+    decode: Callable[[], Decoded],
+    *,
+    replaces: Callable[[int], Sequence[str]] | None = None,
+) -> Decoded:
     """Return decoded images from the cache, decoding them first if they are absent or damaged.
 
     An entry is one safetensors file, written beside its place and renamed, so a killed run leaves none half-written.
+    Images of the size that they came in have one entry, however that size was asked for.
 
     Args:
-        key: name, unique for the content of the source and the way it is decoded.
+        key: name, unique for the content of the source.
+        image_size: that images are resized to, px; None: the size that they came in.
         decode: reads the source; called only when the cache cannot answer.
+        replaces: gives the names of entries that an earlier way of decoding left of the same source, for a size; they
+            are removed.
 
     Returns:
         The arrays, memory-mapped copy-on-write: a write stays in memory and never reaches the file.
@@ -59,18 +88,25 @@ def cached(key: str, decode: Callable[[], Decoded]) -> Decoded:
     Raises:
         DataError: the cache folder cannot be written.
     """
-    place = cache_dir() / "decoded" / f"{key}.safetensors"
-    entry = _read(place)
+    folder = cache_dir() / "decoded"
+    native, resized = folder / f"{key}.safetensors", folder / f"{key}-{image_size}px.safetensors"
+    entry = _read(native)
+    if entry is not None and image_size in (None, entry.side):
+        return entry
+    entry = None if image_size is None else _read(resized)
     if entry is not None:
         return entry
     decoded = decode()
-    remove_parts(place.parent, [place.name])
+    place = native if decoded.native else resized
+    remove_parts(folder, [place.name])
     try:
         with new_file(place) as part:
             _write(part, decoded)
     except (ExportError, SafetensorError) as error:
         raise DataError(f"cannot write decoded images to {place} ({error}); set XDG_CACHE_HOME") from error
-    shutil.rmtree(place.with_suffix(""), ignore_errors=True)  # entries were folders once
+    for name in replaces(decoded.side) if replaces else ():
+        (folder / f"{name}.safetensors").unlink(missing_ok=True)
+        shutil.rmtree(folder / name, ignore_errors=True)  # entries were folders once
     entry = _read(place)
     if entry is None:
         raise DataError(f"the decoded images in {place} are damaged as soon as they are written; check the disk")
@@ -101,6 +137,6 @@ def _read(place: Path) -> Decoded | None:
             return None
         meta: Any = parse_json(metadata["meta"])
         arrays = {name: tensors[name].numpy() for name in ARRAYS}
-        return Decoded(arrays, Meta(meta["title"], tuple(meta["classes"]), tuple(meta["mean"]), tuple(meta["std"])))
+        return Decoded(arrays, Meta(meta["encoding"], tuple(meta["classes"]), tuple(meta["mean"]), tuple(meta["std"])))
     except (DataError, ValueError, KeyError, TypeError):
         return None

@@ -1,5 +1,7 @@
 """The record that every data source ends in: two memory-mapped image tensors, labels and statistics."""
 
+import math
+import textwrap
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -20,13 +22,17 @@ class DataSet:
     Args:
         name: what `load` was asked for.
         title: how to call the data beside a result, for example ``"CIFAR-10 (JPEG q75)"``.
-        train_images: uint8, (images, channels, height, width); may be memory-mapped, do not write to it.
-        train_labels: int64, (images,).
-        test_images: as train_images.
+        train_images: (images, channels, side, side), uint8, or floats in [0, 1]; may be memory-mapped: nothing here
+            writes to it.
+        train_labels: int64, (images,), each below the number of classes.
+        test_images: as train_images, of the same type and size.
         test_labels: as train_labels.
         classes: one name per label.
-        mean: of the training images per channel, in [0, 1].
+        mean: of the training images per channel, where 1 is white.
         std: as mean.
+
+    Raises:
+        DataError: something is of another kind; it is named.
     """
 
     name: str
@@ -39,9 +45,60 @@ class DataSet:
     mean: tuple[float, ...]
     std: tuple[float, ...]
 
+    def __post_init__(self) -> None:
+        for split in ("train", "test"):
+            self._check(split)
+        if (
+            self.train_images.shape[1:] != self.test_images.shape[1:]
+            or self.train_images.dtype != self.test_images.dtype
+        ):
+            kinds = (f"{tuple(t.shape[1:])} {t.dtype}" for t in (self.train_images, self.test_images))
+            raise DataError(f"{self.name}: training images are {', test images '.join(kinds)}; expected the same")
+        for key in ("mean", "std"):
+            values = getattr(self, key)
+            good = len(values) == self.channels and all(math.isfinite(v) and (v > 0 or key == "mean") for v in values)
+            if not good:
+                above = " above 0" if key == "std" else ""
+                raise DataError(f"{self.name}: {key} is {values}; expected {self.channels} numbers{above}")
+
+    def _check(self, split: Split) -> None:
+        """Refuse images and labels of a split that are none."""
+        images, labels = self.split(split)
+        where = f"{self.name}: {split}_images"
+        if images.ndim != 4 or images.shape[2] != images.shape[3] or not images.numel():
+            raise DataError(f"{where} have shape {tuple(images.shape)}; expected (images, channels, side, side)")
+        if images.dtype != torch.uint8:
+            if not images.is_floating_point():
+                raise DataError(f"{where} are {images.dtype}; allowed: torch.uint8, or floats in [0, 1]")
+            low, high = (float(each) for each in images.aminmax())
+            if not (low >= 0 and high <= 1):
+                raise DataError(
+                    f"{where} are floats from {low:.4g} to {high:.4g}; allowed: 0 to 1, since `mean` and `std` "
+                    "normalize them (bitline.evaluate takes batches of any numbers)"
+                )
+        where = f"{self.name}: {split}_labels"
+        if labels.dtype != torch.int64 or tuple(labels.shape) != (len(images),):
+            raise DataError(
+                f"{where} are {labels.dtype} of shape {tuple(labels.shape)}; expected torch.int64, ({len(images)},)"
+            )
+        low, high = (int(each) for each in labels.aminmax())
+        if low < 0 or high >= len(self.classes):
+            raise DataError(f"{where} are from {low} to {high}; allowed: 0 to {len(self.classes) - 1}")
+
+    def __repr__(self) -> str:
+        listed = ", ".join(self.classes[:10]) + (f" and {self.num_classes - 10} more" if self.num_classes > 10 else "")
+        kind = f"{self.channels} x {self.image_size} x {self.image_size}, {str(self.train_images.dtype)[6:]}"
+        mean, std = (" ".join(f"{value:.3f}" for value in values) for values in (self.mean, self.std))
+        lines = (
+            f"{self.title}: {len(self.train_images):,} training and {len(self.test_images):,} test images, {kind}",
+            f"{self.num_classes} classes: {listed}",
+            f"normalized by mean {mean}, std {std}",
+        )
+        return "\n".join(textwrap.shorten(line, 80, placeholder=" ...") for line in lines)
+
     @property
     def channels(self) -> int:
-        """Channels of an image: 1 or 3."""
+        """Channels of an image."""
         return self.train_images.shape[1]
 
     @property
@@ -55,14 +112,14 @@ class DataSet:
         return len(self.classes)
 
     def split(self, split: Split) -> tuple[Tensor, Tensor]:
-        """Return the images (uint8, NCHW) and labels (int64) of one split."""
+        """Return the images (NCHW) and labels (int64) of one split."""
         return (self.train_images, self.train_labels) if split == "train" else (self.test_images, self.test_labels)
 
     def normalize(self, images: Tensor) -> Tensor:
         """Scale images to zero mean and unit deviation over the training set, per channel.
 
         Args:
-            images: uint8 in [0, 255], (batch, channels, height, width).
+            images: uint8, or floats in [0, 1], (batch, channels, height, width); they are not changed.
 
         Returns:
             float32 of the same shape and memory format, on the same device.
@@ -113,17 +170,18 @@ def normalize(images: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -
     """Scale images to zero mean and unit deviation per channel.
 
     Args:
-        images: uint8 in [0, 255], (batch, channels, height, width).
+        images: uint8, or floats in [0, 1], (batch, channels, height, width); they are not changed.
         mean: per channel, in [0, 1].
         std: as mean.
 
     Returns:
         float32 of the same shape and memory format, on the same device.
     """
-    scale = [1 / (255 * s) for s in std]
+    white = 1 if images.is_floating_point() else 255
+    scale = [1 / (white * s) for s in std]
     shift = [-m / s for m, s in zip(mean, std, strict=True)]
     weight, bias = (torch.tensor(v, device=images.device).view(1, -1, 1, 1) for v in (scale, shift))
-    return images.float().mul_(weight).add_(bias)
+    return images.to(torch.float32, copy=True).mul_(weight).add_(bias)
 
 
 def statistics(images: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...]]:

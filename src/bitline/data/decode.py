@@ -1,10 +1,10 @@
-"""Encoded images (JPEG, PNG ... in a Hugging Face `Dataset`) to uint8 arrays."""
+"""Encoded images (JPEG, PNG ...) to uint8 arrays."""
 
 from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bitline.data.cache import Decoded, Meta
+from bitline.data.columns import Rows
 from bitline.data.dataset import statistics
 from bitline.data.images import check_memory, in_mode, open_image
-from bitline.errors import DataError
+from bitline.errors import DataError, shown
 
 log = logging.getLogger(__name__)
 
 if TYPE_CHECKING:
-    from datasets import Dataset
     from PIL.Image import Image
 
 # ITU-T T.81 (JPEG), table K.1: the luminance table that libjpeg scales by the quality asked for.
@@ -50,14 +50,14 @@ def _remark(labels: np.ndarray, classes: Sequence[str], name: str) -> None:
 
 
 def decode(
-    train: Dataset, test: Dataset, *, name: str, image_size: int | None, folders: Sequence[Path] = ()
+    train: Rows, test: Rows | None, *, name: str, image_size: int | None, folders: Sequence[Path] = ()
 ) -> Decoded:
     """Decode both splits to arrays of one size and one number of channels.
 
     Args:
-        train: rows with one image and one label column.
-        test: as train.
-        name: how to call the data; the encoding is added to it when it is lossy.
+        train: encoded images and labels.
+        test: as train; None: there are none yet.
+        name: of the data, for errors.
         image_size: resize every image to this many px, or None to require one size.
         folders: that images may be read from where rows name files; no file is read without them.
 
@@ -65,110 +65,117 @@ def decode(
         The arrays, class names and statistics of the training images.
 
     Raises:
-        DataError: no image or label column, labels that are null or out of range, images of several sizes, not square,
-            too large, of an unknown kind, or outside the folders.
+        DataError: labels that are null, broken or out of range, images of several sizes, not square, too large, of an
+            unknown kind, or outside the folders.
     """
-    columns = _columns(train)
-    if _columns(test) != columns:
-        raise DataError(f"{name}: train has {columns}, test has {_columns(test)}; expected the same")
-    image_column, label_column = columns.image, columns.label
-    classes, labels = columns.classes, {"train": train[label_column][:], "test": test[label_column][:]}
-    most = min(MOST_CLASSES, len(labels["train"])) if classes is None else len(classes)
-    arrays = {f"{split}_labels": _labels(each, most, f"{name}: {split}") for split, each in labels.items()}
-    if classes is None:
-        classes = tuple(str(n) for n in range(int(arrays["train_labels"].max()) + 1))
-        _labels(labels["test"], len(classes), f"{name}: test")
+    splits = {"train": train} if test is None else {"train": train, "test": test}
+    classes, arrays = _labels(splits, name)
     _remark(arrays["train_labels"], classes, name)
-    splits = {
-        split: _Images(rows, image_column, f"{name}: {split}", folders)
-        for split, rows in (("train", train), ("test", test))
-    }
-    side, channels, encoding = _survey(splits.values(), name, image_size)
-    check_memory(len(train) + len(test), channels, side, name)
-    for split, images in splits.items():
-        arrays[f"{split}_images"] = images.pixels(channels, side)
+    images = {split: _Images(rows, f"{name}: {split}", folders) for split, rows in splits.items()}
+    found = _survey(images.values(), name, image_size)
+    side, channels = found.side, found.channels
+    check_memory(sum(len(rows.labels) for rows in splits.values()), channels, side, name)
+    for split, encoded in images.items():
+        arrays[f"{split}_images"] = encoded.pixels(channels, side)
+    if test is None:
+        arrays["test_images"] = np.empty((0, channels, side, side), np.uint8)
+        arrays["test_labels"] = np.empty(0, np.int64)
     mean, std = statistics(arrays["train_images"])
-    return Decoded(arrays, Meta(f"{name} ({encoding})" if encoding else name, classes, mean, std))
+    return Decoded(arrays, Meta(found.encoding, classes, mean, std), native=found.native)
 
 
-@dataclass(frozen=True)
-class _Columns:
-    """The names of the image and the label column, and the class names if the file has them."""
-
-    image: str
-    label: str
-    classes: tuple[str, ...] | None
-
-
-def _columns(rows: Dataset) -> _Columns:
-    from datasets import ClassLabel, Image, Value
-
-    features: dict[str, Any] = dict(rows.features)
-    images = [
-        key
-        for key, kind in features.items()
-        if isinstance(kind, Image) or (isinstance(kind, dict) and set(kind) == {"bytes", "path"})  # pyright: ignore[reportUnknownArgumentType]
-    ]
-    labels = [key for key, kind in features.items() if isinstance(kind, ClassLabel)]
-    labels = labels or [key for key in ("label", "labels") if isinstance(features.get(key), Value)]
-    if len(images) != 1 or len(labels) != 1:
-        raise DataError(
-            f"expected one image column and one label column; found images {images}, labels {labels} "
-            f"among the columns {list(features)}"
-        )
-    kind = features[labels[0]]
-    if isinstance(kind, ClassLabel):
-        return _Columns(images[0], labels[0], tuple(str(n) for n in kind.names))
-    if not str(kind.dtype).startswith(("int", "uint")):
-        raise DataError(f"column {labels[0]!r} holds {kind.dtype}; allowed: integer class numbers, or ClassLabel")
-    return _Columns(images[0], labels[0], None)
+def _labels(splits: Mapping[str, Rows], name: str) -> tuple[tuple[str, ...], dict[str, np.ndarray]]:
+    """Return the class names, and the class numbers of each split as int64."""
+    for split, rows in splits.items():
+        _check_labels(rows.labels, f"{name}: {split}")
+    train = splits["train"]
+    if any(rows.classes != train.classes for rows in splits.values()):
+        listed = ", ".join(f"{split} {rows.classes}" for split, rows in splits.items())
+        raise DataError(f"{name}: classes differ: {shown(listed, 300)}")
+    if isinstance(train.labels[0], str):  # and so are all: a table has one kind of column
+        classes = tuple(sorted(set(train.labels)))
+        numbers = {text: number for number, text in enumerate(classes)}
+        unknown = sorted({text for rows in splits.values() for text in rows.labels if text not in numbers})
+        if unknown:
+            raise DataError(f"{name}: test: labels {shown(unknown)} are of no training image")
+        if len(classes) > MOST_CLASSES:
+            raise DataError(f"{name}: {len(classes)} different labels; allowed: {MOST_CLASSES}")
+        return classes, {
+            f"{split}_labels": np.asarray([numbers[text] for text in rows.labels], np.int64)
+            for split, rows in splits.items()
+        }
+    most = min(MOST_CLASSES, len(train.labels)) if train.classes is None else len(train.classes)
+    arrays = {split: _numbers(rows.labels, most, f"{name}: {split}") for split, rows in splits.items()}
+    classes = train.classes or tuple(str(n) for n in range(int(arrays["train"].max()) + 1))
+    for split, rows in splits.items():
+        _numbers(rows.labels, len(classes), f"{name}: {split}")
+    return classes, {f"{split}_labels": array for split, array in arrays.items()}
 
 
-def _labels(values: list[int | None], most: int, where: str) -> np.ndarray:
-    """Check class numbers, which are below `most`, and return them as int64."""
+def _check_labels(values: Sequence[Any], where: str) -> None:
     if not values:
         raise DataError(f"{where} has no rows; expected at least one image")
-    known = [value for value in values if value is not None]
-    if len(known) < len(values):
-        raise DataError(f"{where}: {len(values) - len(known)} of {len(values)} labels are null")
-    if min(known) < 0 or max(known) >= most:
-        raise DataError(f"{where}: labels from {min(known)} to {max(known)}; allowed: 0 to {most - 1}")
-    return np.asarray(known, np.int64)
+    null = sum(value is None for value in values)
+    if null:
+        raise DataError(f"{where}: {null} of {len(values)} labels are null")
+
+
+def _numbers(values: Sequence[float], most: int, where: str) -> np.ndarray:
+    """Check class numbers, which are whole and below `most`, and return them as int64."""
+    broken = next((value for value in values if isinstance(value, float) and not value.is_integer()), None)
+    if broken is not None:
+        raise DataError(f"{where}: a label is {broken}; allowed: whole numbers or texts")
+    if min(values) < 0 or max(values) >= most:
+        raise DataError(f"{where}: labels from {min(values)} to {max(values)}; allowed: 0 to {most - 1}")
+    return np.asarray([int(value) for value in values], np.int64)
 
 
 class _Images:
     """The encoded images of one split.
 
     Args:
-        rows: with a column of images.
-        column: its name.
+        rows: with encoded images.
         where: data and split, for errors.
         folders: that images may be read from.
     """
 
-    def __init__(self, rows: Dataset, column: str, where: str, folders: Sequence[Path]) -> None:
-        from datasets import Image as Encoded
-
-        self.column: Any = rows.cast_column(column, Encoded(decode=False))[column]
-        self.count, self.where, self.folders = len(rows), where, tuple(folders)
+    def __init__(self, rows: Rows, where: str, folders: Sequence[Path]) -> None:
+        self.rows, self.where, self.folders = rows, where, tuple(folders)
 
     def __iter__(self) -> Iterator[tuple[str, Image]]:
         """Give what to call each image, and the image with its pixels not yet decoded."""
-        for number, record in enumerate(self.column):
+        for number, record in enumerate(self.rows.images):
             name = f"{self.where} image {number}"
             yield name, open_image(record, name, self.folders)
 
     def pixels(self, channels: int, side: int) -> np.ndarray:
         """Decode all of them: uint8, (images, channels, side, side)."""
-        result = np.empty((self.count, channels, side, side), np.uint8)
+        result = np.empty((len(self.rows.labels), channels, side, side), np.uint8)
         for number, (name, image) in enumerate(self):
             decoded = in_mode(image, "L" if channels == 1 else "RGB", side, name)
             result[number] = np.asarray(decoded).reshape(side, side, channels).transpose(2, 0, 1)
         return result
 
 
-def _survey(splits: Iterable[_Images], name: str, image_size: int | None) -> tuple[int, int, str]:
-    """Read only the headers: return side, channels (1 if every image is grey, else 3), the lossy encoding or ''."""
+@dataclass(frozen=True)
+class _Survey:
+    """What images have in common.
+
+    Args:
+        side: height and width that they get, px.
+        channels: 1 if every image is grey, else 3.
+        encoding: that loses something, ``"JPEG q75"``; or empty.
+        native: whether all have that size already.
+    """
+
+    side: int
+    channels: int
+    encoding: str
+    native: bool
+
+
+def _survey(splits: Iterable[_Images], name: str, image_size: int | None) -> _Survey:
+    """Read only the headers."""
     sizes: Counter[tuple[int, int]] = Counter()
     modes: set[str] = set()
     encodings: set[str] = set()
@@ -187,7 +194,8 @@ def _survey(splits: Iterable[_Images], name: str, image_size: int | None) -> tup
             f"{name}: images must be square and of one size; found {listing}{more}; set image_size to resize"
         )
     side = next(iter(sizes))[0] if image_size is None else image_size
-    return side, (1 if modes <= {"1", "L", "LA"} else 3), encodings.pop() if len(encodings) == 1 else ""
+    channels = 1 if modes <= {"1", "L", "LA"} else 3
+    return _Survey(side, channels, encodings.pop() if len(encodings) == 1 else "", native=set(sizes) == {(side, side)})
 
 
 def _encoding(image: Image) -> str:
