@@ -9,7 +9,6 @@ import bitline
 HEAVY = (
     "lightning",
     "datasets",
-    "plotly",
     "sklearn",
     "tensorboard",
     "torchmetrics",

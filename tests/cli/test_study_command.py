@@ -123,7 +123,7 @@ def test_runs_are_compared_in_the_terminal_as_data_and_as_a_page(monkeypatch, ca
     assert json.loads(capsys.readouterr().out) == found
 
 
-def test_asking_for_help_loads_neither_torch_nor_plotly():
-    program = "import sys, bitline.cli; print([m for m in ('torch', 'plotly', 'jinja2') if m in sys.modules])"
+def test_asking_for_help_loads_neither_torch_nor_jinja():
+    program = "import sys, bitline.cli; print([m for m in ('torch', 'jinja2') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"

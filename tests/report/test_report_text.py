@@ -2,7 +2,8 @@ import math
 
 import pytest
 
-from bitline.report import text
+from bitline.chip import load
+from bitline.report import chip_sheets, text
 
 
 @pytest.mark.parametrize(
@@ -43,3 +44,9 @@ def test_a_decimal_has_no_minus_before_zero_and_no_place_for_what_is_no_number(v
 def test_a_key_is_written_in_the_unit_it_ends_with():
     assert (text.stem("evaluation_s"), text.by_suffix("evaluation_s", 212.4)) == ("evaluation", "212.4 s")
     assert (text.stem("chips"), text.by_suffix("chips", 3)) == ("chips", "3")
+
+
+def test_the_terminal_says_what_was_changed_of_a_preset():
+    changed = chip_sheets.changed_words(load("example-128", ["adc.bits=4"]))
+    assert changed == "changed of the preset example-128, whose value is in brackets: adc.bits 4 (6)"
+    assert chip_sheets.changed_words(load("example-128")) == ""

@@ -1,10 +1,11 @@
-"""Accuracies side by side, from the float network to the programmed chips."""
+"""Bars side by side: accuracies from the float network to the programmed chips, and others like them."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from bitline.report import plot, text
-from bitline.report.plot import Figure, Json
+from bitline.report.plot import Axis, Bar, Figure, Key, Mark, Panel, Whisker
 
 _STOPS = (
     ("float", "float", "--other"),
@@ -12,6 +13,50 @@ _STOPS = (
     ("adc", "chip of ideal cells", "--adc"),
     ("mean", "programmed chips", "--programming"),
 )
+
+
+@dataclass(frozen=True)
+class Series:
+    """Values under one colour, one a category; None has no bar.
+
+    Args:
+        name: in the legend.
+        color: of the bars.
+        values: of the axis.
+        words: shown where a pointer rests; one a value.
+        texts: in the bars; none where empty.
+        spread: whiskers; none where empty.
+    """
+
+    name: str
+    color: str
+    values: Sequence[float | None]
+    words: Sequence[str]
+    texts: Sequence[str] = ()
+    spread: Sequence[float] = ()
+
+
+def grouped(names: Sequence[str], series: Sequence[Series], y: Axis, height: int) -> Panel:
+    """Return a panel with a group of bars for each name."""
+    wide = 0.78 / max(1, len(series))
+    marks: list[Mark] = []
+    for j, one in enumerate(series):
+        for i, value in enumerate(one.values):
+            if value is None:
+                continue
+            left = i - 0.39 + j * wide
+            title = f"{names[i]}, {one.name}: {one.words[i]}"
+            words = one.texts[i] if one.texts else ""
+            marks.append(Bar(left, left + 0.92 * wide, 0.0, value, one.color, title, words, "base"))
+            if one.spread and one.spread[i]:
+                middle = left + 0.46 * wide
+                marks.append(Whisker(middle, value - one.spread[i], middle, value + one.spread[i]))
+    return Panel(plot.categories(names), y, marks, height)
+
+
+def legend(series: Sequence[Series]) -> list[Key]:
+    """Return the entries of the legend."""
+    return [Key(one.name, one.color) for one in series]
 
 
 def accuracies(key: str, names: Sequence[str], records: Sequence[Mapping[str, Any]], caption: str) -> Figure | None:
@@ -23,40 +68,14 @@ def accuracies(key: str, names: Sequence[str], records: Sequence[Mapping[str, An
         records: with ``float``, ``ideal_integer``, ``adc``, ``mean`` and ``std``, as far as they are known.
         caption: of the figure.
     """
-    labels = [plot.safe(name) for name in names]
-    data: list[Json] = []
+    series: list[Series] = []
     for stop, name, color in _STOPS:
         values = [text.finite(record.get(stop)) for record in records]
         if any(value is not None for value in values):
-            spread = [text.finite(record.get("std")) or 0.0 for record in records]
-            data.append(
-                {
-                    "type": "bar",
-                    "name": name,
-                    "x": labels,
-                    "y": values,
-                    "marker": {"color": color},
-                    "text": ["" if value is None else text.decimal(value, 1) for value in values],
-                    "textposition": "inside",
-                    "insidetextanchor": "end",
-                    "textangle": 0,
-                    **({"error_y": whiskers(spread)} if stop == "mean" else {}),
-                    "hovertemplate": f"%{{x}}: %{{y:.2f}} %<extra>{name}</extra>",
-                }
-            )
-    if not data:
+            spread = [text.finite(record.get("std")) or 0.0 for record in records] if stop == "mean" else ()
+            words = [f"{text.decimal(value)} %" for value in values]
+            series.append(Series(name, color, values, words, [text.decimal(value, 1) for value in values], spread))
+    if not series:
         return None
-    layout = plot.layout(
-        360,
-        showlegend=True,
-        barmode="group",
-        bargap=0.25,
-        xaxis=plot.axis(type="category", categoryorder="array", categoryarray=labels, showgrid=False),
-        yaxis=plot.axis("accuracy [%]", range=[0, 100], dtick=20),
-    )
-    return Figure(key, caption, data, layout)
-
-
-def whiskers(spread: Sequence[float]) -> Json:
-    """Return error bars of these lengths."""
-    return {"type": "data", "array": list(spread), "color": "--ink", "thickness": 1.3, "width": 4}
+    panel = grouped(names, series, Axis("accuracy [%]", 0.0, 104.0), 280)
+    return Figure(key, caption, [panel], legend(series))

@@ -1,18 +1,17 @@
 """Several runs on one page: accuracy, energy, area, and layer by layer."""
 
 from collections.abc import Mapping, Sequence
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
 from bitline.evaluation.record import Layer
 from bitline.files import write_text
-from bitline.report import bars, figures, page, plot, quantities, runs, sentences, text
-from bitline.report.plot import Figure, Json
+from bitline.report import bars, chip_sheets, figures, page, plot, quantities, runs, sentences, text
+from bitline.report.cost_figures import Slices, lying
+from bitline.report.plot import PARTS, Figure, Key, Mark, Panel
 from bitline.report.runs import Entry
 from bitline.report.tables import Cell, Columns, Head, Sheet, of
-
-_COLORS = 14  # of parts in the style sheet
-_SMALL = 0.02  # components below this share in every run are drawn as one
 
 
 def comparison(entries: Sequence[Entry]) -> dict[str, Any]:
@@ -63,18 +62,36 @@ def render(entries: Sequence[Entry]) -> str:
         "layers": _layers(entries),
     }
     sheets = {"runs": summary(compared), "recipes": recipes(compared), "layers": layers(entries)}
-    first = entries[0].evaluation
+    sheets["chips"] = chip_differences(entries)
     return page.render(
         "compare.html",
         drawings,
-        title=f"{len(entries)} runs compared",
-        about=[sentences.images(first.data), f"on {first.chip.name}"],
+        title=title(entries),
+        about=_about(entries),
         lead=lead(compared),
-        differences=compared["differences"],
+        conditions=runs.conditions(entries),
+        one_network=runs.same_network(entries),
         first=compared["first"],
         sheets={key: sheet if sheet.rows else None for key, sheet in sheets.items()},
         provenance=[(entry.name, _provenance(entry)) for entry in entries],
+        download=page.download(compared),
     )
+
+
+def title(entries: Sequence[Entry]) -> str:
+    """Say what is compared: chips where one network was evaluated on several, else runs."""
+    first = entries[0].evaluation
+    return f"{first.model} on {len(entries)} chips" if runs.same_network(entries) else f"{len(entries)} runs compared"
+
+
+def _about(entries: Sequence[Entry]) -> list[str]:
+    names = dict.fromkeys(entry.evaluation.chip.name for entry in entries)
+    return [sentences.images(entries[0].evaluation.data), f"on {', '.join(names)}"]
+
+
+def chip_differences(entries: Sequence[Entry]) -> Sheet:
+    """The keys in which the chips of the runs differ."""
+    return chip_sheets.difference_sheet([e.name for e in entries], [e.evaluation.chip for e in entries])
 
 
 def lead(compared: Mapping[str, Any]) -> list[str]:
@@ -145,7 +162,7 @@ def recipes(compared: Mapping[str, Any]) -> Sheet:
 
 def layers(entries: Sequence[Entry]) -> Sheet:
     """Every layer of every run, side by side."""
-    names, by_name = _by_layer(entries)
+    names, by_name = by_layer(entries)
     table = Columns()
     table.words(Head("layer", numeric=False), names)
     for entry, own in zip(entries, by_name, strict=True):
@@ -165,19 +182,29 @@ def _times(value: float | None) -> str:
     return text.ABSENT if value is None else text.number(value, 3)
 
 
-def _by_layer(entries: Sequence[Entry]) -> tuple[list[str], list[dict[str, Layer]]]:
-    """Names of the layers of all runs in the order of the network, and the layers of each run by name."""
-    by_name = [{layer.name: layer for layer in entry.evaluation.layers} for entry in entries]
+def by_layer(entries: Sequence[Entry]) -> tuple[list[str], list[dict[str, Layer]]]:
+    """Names of the layers of all runs in the order of the network, and the layers of each run by name.
+
+    A layer that only some runs have stands beside that of the others which it took the place of, by its name.
+    """
+    own = [{layer.name: layer for layer in entry.evaluation.layers} for entry in entries]
     names: list[str] = []
-    for own in by_name:
-        place = 0
-        for name in own:
-            if name in names:
-                place = names.index(name) + 1
-            else:
-                names.insert(place, name)
-                place += 1
-    return names, by_name
+    for layers_of_one in own:
+        before = ""
+        for name in layers_of_one:
+            if name not in names:
+                nearest = max((_shared(name, other) for other in names), default=0)
+                if nearest > _shared(name, before):
+                    before = next(other for other in reversed(names) if _shared(name, other) == nearest)
+                names.insert(names.index(before) + 1 if before else 0, name)
+            before = name
+    return names, own
+
+
+def _shared(name: str, other: str) -> int:
+    """How many parts two names begin with alike."""
+    pairs = zip(name.split("."), other.split("."), strict=False)
+    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
 
 
 def _energy(entries: Sequence[Entry]) -> Figure | None:
@@ -186,52 +213,15 @@ def _energy(entries: Sequence[Entry]) -> Figure | None:
     totals = [part.total for part in parts]
     if not any(totals):
         return None
-    shares = [part.shares for part in parts]
-    keys = list(dict.fromkeys(key for share in shares for key, value in share.items() if value))
-    small = [key for key in keys if max(share.get(key, 0.0) for share in shares) < _SMALL]
-    components = [
-        (text.label(key), f"--part-{i % _COLORS}", [key]) for i, key in enumerate(k for k in keys if k not in small)
-    ]
-    if small:
-        components.append((f"{len(small)} smaller", "--other", small))
-    names = [plot.safe(entry.name) for entry in entries]
+    slices = Slices.among([part.shares for part in parts])
     column = text.column(totals, "J")
-    data: list[Json] = []
-    for name, color, members in components:
-        values = [sum(part.values.get(key, 0.0) for key in members) for part in parts]
-        data.append(
-            {
-                "type": "bar",
-                "orientation": "h",
-                "name": plot.safe(name),
-                "y": names,
-                "x": [value / column.factor for value in values],
-                "customdata": [text.quantity(value, "J") for value in values],
-                "marker": {"color": color, "line": {"color": "--paper", "width": 1}},
-                "hovertemplate": f"%{{y}}: %{{customdata}}<extra>{plot.safe(name)}</extra>",
-            }
-        )
-    ticks = [f"<b>{name}</b><br>{text.quantity(total, 'J')}" for name, total in zip(names, totals, strict=True)]
-    layout = plot.layout(
-        120 + 56 * len(names) + 24 * (len(data) // 6),
-        barmode="stack",
-        bargap=0.3,
-        showlegend=True,
-        xaxis=plot.axis(f"energy per image [{column.unit}]", rangemode="tozero"),
-        yaxis=plot.axis(
-            tickvals=names,
-            ticktext=ticks,
-            categoryorder="array",
-            categoryarray=names,
-            autorange="reversed",
-            showgrid=False,
-            fixedrange=True,
-        ),
-    )
-    caption = "Energy of one image by component."
-    if small:
-        caption += f" Components below {100 * _SMALL:.0f} % in every run are drawn as one."
-    return Figure("energy", caption, data, layout)
+    marks: list[Mark] = []
+    for i, (entry, part) in enumerate(zip(entries, parts, strict=True)):
+        marks += lying(slices.of(part.values), i, entry.name, "J", column.factor)
+    names = [f"{entry.name}\n{text.quantity(total, 'J')}" for entry, total in zip(entries, totals, strict=True)]
+    x = plot.scale(f"energy per image [{column.unit}]", [total / column.factor for total in totals], zero=True)
+    panel = Panel(x, plot.categories(names, downwards=True), marks, 50 * len(names))
+    return Figure("energy", f"Energy of one image by component.{slices.remark}", [panel], slices.legend)
 
 
 def _scatter(entries: Sequence[Entry]) -> Figure | None:
@@ -249,56 +239,31 @@ def _scatter(entries: Sequence[Entry]) -> Figure | None:
 
 def _layers(entries: Sequence[Entry]) -> Figure:
     """Draw row tiles and energy of each layer, one colour a run."""
-    names, by_name = _by_layer(entries)
-    every = [[own.get(name) for name in names] for own in by_name]
-    panels = [
-        ("row tiles", "", [[None if layer is None else float(layer.row_tiles) for layer in run] for run in every]),
-        ("energy", "J", [[None if layer is None else layer.energy_J for layer in run] for run in every]),
-    ]
-    data: list[Json] = []
-    axes: Json = {}
-    safe = [plot.safe(name) for name in names]
-    for i, (title, unit, figures_of) in enumerate(panels):
-        suffix, top = str(i + 1) if i else "", 1 - i / len(panels)
-        column = text.column([value for values in figures_of for value in values], unit) if unit else None
-        factor = column.factor if column else 1.0
-        most = max((value for values in figures_of for value in values if value is not None), default=1.0)
-        whole = {} if unit else {"dtick": max(1, round(most / 4))}
-        axes[f"yaxis{suffix}"] = plot.axis(
-            f"{title} [{column.unit}]" if column else title,
-            domain=[max(0.0, top - 1 / len(panels) + (0.07 if i == 0 else 0)), top],
-            rangemode="tozero",
-            nticks=5,
-            fixedrange=True,
-            **whole,
-        )
-        for j, (entry, values) in enumerate(zip(entries, figures_of, strict=True)):
-            data.append(
-                {
-                    "type": "bar",
-                    "name": plot.safe(entry.name),
-                    "x": safe,
-                    "yaxis": f"y{suffix}",
-                    "y": [None if value is None else value / factor for value in values],
-                    "showlegend": i == 0,
-                    "offsetgroup": str(j),
-                    "legendgroup": str(j),
-                    "marker": {"color": f"--part-{j % _COLORS}"},
-                    "customdata": [text.quantity(v, unit) if unit else text.number(v) for v in values],
-                    "hovertemplate": f"%{{x}}: %{{customdata}}<extra>{plot.safe(entry.name)}</extra>",
-                }
+    names, own = by_layer(entries)
+    every = [[layers_of_one.get(name) for name in names] for layers_of_one in own]
+    tiles = [[None if layer is None else float(layer.row_tiles) for layer in run] for run in every]
+    energies = [[None if layer is None else layer.energy_J for layer in run] for run in every]
+    column = text.column([value for run in energies for value in run], "J")
+    panels: list[Panel] = []
+    legend: list[Key] = []
+    for title, runs_, unit, factor in (
+        ("row tiles", tiles, "", 1.0),
+        (f"energy [{column.unit}]", energies, "J", column.factor),
+    ):
+        series = [
+            bars.Series(
+                entry.name,
+                f"--part-{j % PARTS}",
+                [None if value is None else value / factor for value in values],
+                [text.quantity(value, unit) if unit else text.number(value) for value in values],
             )
-    anchor = f"y{len(panels)}"
-    layout = plot.layout(
-        140 + 150 * len(panels),
-        showlegend=True,
-        barmode="group",
-        bargap=0.25,
-        xaxis=plot.layer_axis(safe, anchor=anchor),
-        **axes,
-    )
+            for j, (entry, values) in enumerate(zip(entries, runs_, strict=True))
+        ]
+        y = plot.scale(title, [value for one in series for value in one.values], zero=True)
+        panels.append(bars.grouped(names, series, y, 130))
+        legend = bars.legend(series)
     caption = "Row tiles and energy of each layer, one colour a run; a layer that a run does not have has no bar."
-    return Figure("layers", caption, data, layout)
+    return Figure("layers", caption, plot.stacked(panels), legend)
 
 
 def _provenance(entry: Entry) -> str:

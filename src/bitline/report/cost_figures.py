@@ -1,88 +1,85 @@
 """Where energy, latency and area go: by component, and by layer."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from bitline.evaluation.record import Cost, Evaluation
 from bitline.report import plot, quantities, text
-from bitline.report.plot import Figure, Json
+from bitline.report.plot import PARTS, Axis, Bar, Figure, Key, Mark, Panel
 
-_PARTS = 14  # colours for components in the style sheet
-_SMALL = 0.02  # components below this share of everything are drawn as one
+SMALL = 0.02
+"""components below this share of everything are drawn as one"""
 
 
 @dataclass(frozen=True)
-class _Slices:
-    """Components of the cost with a colour each, the small ones together."""
+class Slices:
+    """Components of a cost with a colour each, the small ones together."""
 
     keys: list[str]
     small: list[str]
 
+    @classmethod
+    def among(cls, shares: Sequence[Mapping[str, float]]) -> "Slices":
+        """Choose the components that make up more than `SMALL` in any of these."""
+        keys = dict.fromkeys(key for one in shares for key, share in one.items() if share)
+        small = [key for key in keys if max(one.get(key, 0.0) for one in shares) < SMALL]
+        small = small if len(small) > 1 else []
+        return cls([key for key in keys if key not in small], small)
+
     def of(self, parts: Mapping[str, float]) -> list[tuple[str, str, float]]:
         """Name, colour and value of each slice of a quantity."""
-        pieces = [(text.label(key), f"--part-{i % _PARTS}", parts.get(key, 0.0)) for i, key in enumerate(self.keys)]
+        pieces = [(text.label(key), f"--part-{i % PARTS}", parts.get(key, 0.0)) for i, key in enumerate(self.keys)]
         rest = sum(parts.get(key, 0.0) for key in self.small)
         return [*pieces, (f"{len(self.small)} smaller", "--other", rest)] if self.small else pieces
 
+    @property
+    def legend(self) -> list[Key]:
+        """An entry for each slice."""
+        return [Key(name, color) for name, color, _ in self.of({})]
 
-def _slices(cost: Cost) -> _Slices:
-    shares = [part.shares for part in quantities.parts(cost).values()]
-    keys = dict.fromkeys(key for one in shares for key, share in one.items() if share)
-    small = [key for key in keys if max(one.get(key, 0.0) for one in shares) < _SMALL]
-    small = small if len(small) > 1 else []
-    return _Slices([key for key in keys if key not in small], small)
+    @property
+    def remark(self) -> str:
+        """Says that the small ones are drawn as one, where they are."""
+        return f" Components below {100 * SMALL:.0f} % of each are drawn as one." if self.small else ""
+
+
+def lying(slices: Sequence[tuple[str, str, float]], row: int, name: str, unit: str, factor: float) -> list[Mark]:
+    """Return one bar of slices, end to end.
+
+    Args:
+        slices: name, colour and value of each.
+        row: where the bar lies.
+        name: of the bar.
+        unit: SI, of the values.
+        factor: a value divided by it is in the unit of the axis.
+    """
+    total = sum(value for _, _, value in slices)
+    marks: list[Mark] = []
+    left = 0.0
+    for slice_, color, value in slices:
+        if value:
+            part = 100 * value / total
+            title = f"{name}, {slice_}: {text.quantity(value, unit)}, {part:.1f} %"
+            right = left + value / factor
+            words = f"{slice_} {part:.0f} %" if part >= 5 else ""
+            marks.append(Bar(left, right, row - 0.36, row + 0.36, color, title, words))
+            left = right
+    return marks
 
 
 def parts(cost: Cost) -> Figure | None:
     """Draw energy, latency and area as three bars of shares, one colour a component."""
-    slices = _slices(cost)
     totals = {name: part for name, part in quantities.parts(cost).items() if any(part.values.values())}
     if not totals:
         return None
-    names = list(totals)
-    pieces = {name: slices.of(part.values) for name, part in totals.items()}
-    data: list[Json] = []
-    for i, (component, color, _) in enumerate(pieces[names[0]]):
-        component = plot.safe(component)
-        values = {name: pieces[name][i][2] for name in names if pieces[name][i][2]}
-        shares = [100 * value / totals[name].total for name, value in values.items()]
-        data.append(
-            {
-                "type": "bar",
-                "orientation": "h",
-                "name": component,
-                "x": shares,
-                "y": list(values),
-                "text": [f"{component} {share:.0f} %" if share >= 5 else "" for share in shares],
-                "customdata": [text.quantity(value, totals[name].unit) for name, value in values.items()],
-                "textposition": "inside",
-                "insidetextanchor": "middle",
-                "textangle": 0,
-                "marker": {"color": color, "line": {"color": "--paper", "width": 1}},
-                "hovertemplate": f"%{{y}}: %{{customdata}}, %{{x:.1f}} %<extra>{component}</extra>",
-            }
-        )
-    ticks = [f"<b>{name}</b><br>{text.quantity(totals[name].total, totals[name].unit)}" for name in names]
-    layout = plot.layout(
-        110 + 62 * len(names) + 24 * (len(data) // 6),
-        barmode="stack",
-        bargap=0.25,
-        showlegend=True,
-        xaxis=plot.axis("share [%]", range=[0, 100], dtick=20),
-        yaxis=plot.axis(
-            tickvals=names,
-            ticktext=ticks,
-            categoryorder="array",
-            categoryarray=names,
-            autorange="reversed",
-            showgrid=False,
-            fixedrange=True,
-        ),
-    )
-    caption = "Where energy, latency and area go, by component."
-    if slices.small:
-        caption += f" Components below {100 * _SMALL:.0f} % of each are drawn as one."
-    return Figure("parts", caption, data, layout)
+    slices = Slices.among([part.shares for part in totals.values()])
+    marks: list[Mark] = []
+    for i, (name, part) in enumerate(totals.items()):
+        marks += lying(slices.of(part.values), i, name, part.unit, part.total / 100)
+    names = [f"{name}\n{text.quantity(part.total, part.unit)}" for name, part in totals.items()]
+    panel = Panel(Axis("share [%]", 0.0, 100.0), plot.categories(names, downwards=True), marks, 52 * len(names))
+    caption = f"Where energy, latency and area go, by component.{slices.remark}"
+    return Figure("parts", caption, [panel], slices.legend)
 
 
 def layer_cost(evaluation: Evaluation) -> Figure | None:
@@ -93,44 +90,27 @@ def layer_cost(evaluation: Evaluation) -> Figure | None:
         ("latency", "s", [layer.latency_s for layer in layers]),
         ("area", "m2", [layer.area_m2 for layer in layers]),
     )
-    panels = [(name, unit, values) for name, unit, values in figures if any(values)]
-    if not panels:
+    shown = [(name, unit, values) for name, unit, values in figures if any(values)]
+    if not shown:
         return None
-    slices = _slices(evaluation.cost)
-    split = slices.keys and all(layer.energy_parts for layer in layers)
-    names = [plot.safe(layer.name) for layer in layers]
-    gap, share = 0.07, 1 / len(panels)
-    data: list[Json] = []
-    axes: Json = {}
-    for i, (name, unit, values) in enumerate(panels):
+    slices = Slices.among([part.shares for part in quantities.parts(evaluation.cost).values()])
+    split = bool(slices.keys) and all(layer.energy_parts for layer in layers)
+    panels: list[Panel] = []
+    for name, unit, values in shown:
         column = text.column(values, unit)
-        suffix = str(i + 1) if i else ""
-        bottom = 1 - (i + 1) * share + (gap if i < len(panels) - 1 else 0)
-        axes[f"yaxis{suffix}"] = plot.axis(
-            f"{name} [{column.unit}]", domain=[bottom, 1 - i * share], rangemode="tozero", nticks=4, fixedrange=True
-        )
-        stacks = [(name, "--accent", values)]
-        if name == "energy" and split:
-            pieces = [slices.of(layer.energy_parts) for layer in layers]
-            stacks = [(kind, color, [one[j][2] for one in pieces]) for j, (kind, color, _) in enumerate(pieces[0])]
-        data += [
-            {
-                "type": "bar",
-                "x": names,
-                "y": [value / column.factor for value in stack],
-                "yaxis": f"y{suffix}",
-                "customdata": [text.quantity(value, unit) for value in stack],
-                "marker": {"color": color},
-                "hovertemplate": f"%{{x}}: %{{customdata}}<extra>{plot.safe(kind)}</extra>",
-            }
-            for kind, color, stack in stacks
-            if any(stack)
-        ]
-    anchor = f"y{len(panels)}" if len(panels) > 1 else "y"
-    layout = plot.layout(
-        120 + 120 * len(panels), barmode="stack", bargap=0.3, xaxis=plot.layer_axis(names, anchor=anchor), **axes
-    )
+        marks: list[Mark] = []
+        for i, (layer, value) in enumerate(zip(layers, values, strict=True)):
+            pieces = slices.of(layer.energy_parts) if name == "energy" and split else [(name, "--accent", value)]
+            low = 0.0
+            for kind, color, one in pieces:
+                if one:
+                    high = low + one / column.factor
+                    title = f"{layer.name}, {kind}: {text.quantity(one, unit)}"
+                    marks.append(Bar(i - 0.36, i + 0.36, low, high, color, title))
+                    low = high
+        y = plot.scale(f"{name} [{column.unit}]", [value / column.factor for value in values], zero=True)
+        panels.append(Panel(plot.categories([layer.name for layer in layers]), y, marks, 105))
     caption = "The same by layer, in the order of the network, for one input" + (
         "; energy in the colours of the components above." if split else "."
     )
-    return Figure("layer-cost", caption, data, layout)
+    return Figure("layer-cost", caption, plot.stacked(panels))

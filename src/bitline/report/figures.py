@@ -5,7 +5,10 @@ from dataclasses import dataclass
 
 from bitline.evaluation.record import CAUSES, Evaluation, Variant
 from bitline.report import plot, sweeps, text
-from bitline.report.plot import Figure, Json
+from bitline.report.plot import Axis, Bar, Dot, Figure, Key, Line, Mark, Panel, Whisker
+
+DOTTED = "1 3"
+_NAMED = 8  # more points than this are named on the frontier only
 
 
 def _color(cause: str) -> str:
@@ -21,139 +24,61 @@ def loss(evaluation: Evaluation) -> Figure | None:
     start, end = steps[0].before, steps[-1].after
     last = f"{count} chips, mean" if count > 1 else "chip"
     spread = text.spread(accuracy.mean, accuracy.std) if count else text.decimal(end)
-    ticks = [f"<b>float</b><br>{text.decimal(start)} %"]
+    names = [f"float\n{text.decimal(start)} %"]
     for step in steps:
         points = text.decimal(-step.points, sign=True) + (f" ± {text.decimal(step.std)}" if step.std else "")
-        ticks.append(f"<b>{plot.safe(text.cause(step.cause))}</b><br>{points}")
-    ticks.append(f"<b>{last}</b><br>{spread} %")
-    data: list[Json] = [
-        {
-            "type": "bar",
-            "orientation": "h",
-            "y": [i],
-            "base": [min(step.before, step.after)],
-            "x": [abs(step.points)],
-            "width": 0.56,
-            "marker": {
-                "color": _color(step.cause),
-                "pattern": {
-                    "shape": "/" if step.points < 0 else "",
-                    "fillmode": "overlay",
-                    "fgcolor": "--paper",
-                    "size": 6,
-                },
-            },
-            "hovertemplate": f"{text.decimal(step.before)} % → {text.decimal(step.after)} %"
-            f"<extra>{plot.safe(text.cause(step.cause))}</extra>",
-        }
-        for i, step in enumerate(steps, start=1)
+        names.append(f"{text.cause(step.cause)}\n{points}")
+    names.append(f"{last}\n{spread} %")
+    levels = [start, *(step.after for step in steps)]
+    marks: list[Mark] = [Line([(level, i), (level, i + 1)], "--muted", 1, DOTTED) for i, level in enumerate(levels)]
+    for i, step in enumerate(steps, start=1):
+        title = f"{text.cause(step.cause)}: {text.decimal(step.before)} % → {text.decimal(step.after)} %"
+        low, high = sorted((step.before, step.after))
+        marks.append(Bar(low, high, i - 0.28, i + 0.28, _color(step.cause), title, hatched=step.points < 0))
+        if step.std:
+            marks.append(Whisker(step.after - step.std, i, step.after + step.std, i))
+    for value, i in ((start, 0), (end, len(steps) + 1)):
+        marks.append(Dot(value, i, "--ink", f"{text.decimal(value)} %", shape="diamond"))
+    uncertain = any(step.std for step in steps)
+    ends = [
+        value for step in steps for each in (step.before, step.after) for value in (each - step.std, each + step.std)
     ]
-    levels, places = [start, *(step.after for step in steps)], list[float | None]()
-    lines: list[float | None] = []
-    for i, level in enumerate(levels):
-        lines += [level, level, None]
-        places += [i, i + 1, None]
-    data.append(plot.line(lines, places))
-    uncertain = [(i, step) for i, step in enumerate(steps, start=1) if step.std]
-    errors = {
-        "type": "data",
-        "array": [step.std for _, step in uncertain],
-        "color": "--ink",
-        "thickness": 1.4,
-        "width": 5,
-    }
-    data.append(
-        {
-            "type": "scatter",
-            "mode": "markers",
-            "x": [step.after for _, step in uncertain],
-            "y": [i for i, _ in uncertain],
-            "marker": {"size": 1, "color": "--ink"},
-            "error_x": errors,
-            "hoverinfo": "skip",
-        }
-    )
-    data.append(
-        {
-            "type": "scatter",
-            "mode": "markers",
-            "x": [start, end],
-            "y": [0, len(steps) + 1],
-            "marker": {"symbol": "diamond", "size": 12, "color": "--ink"},
-            "hovertemplate": "%{x:.2f} %<extra></extra>",
-        }
-    )
-    low = min(min(step.before, step.after) - step.std for step in steps)
-    high = max(max(step.before, step.after) + step.std for step in steps)
-    margin = 0.06 * (high - low) or 1.0
-    layout = plot.layout(
-        64 + 48 * len(ticks),
-        bargap=0.4,
-        barmode="overlay",
-        xaxis=plot.axis(title="accuracy [%]", range=[low - margin, high + margin]),
-        yaxis=plot.axis(
-            tickvals=list(range(len(ticks))),
-            ticktext=ticks,
-            range=[len(ticks) - 0.5, -0.5],
-            showgrid=False,
-            fixedrange=True,
-        ),
-    )
+    panel = Panel(plot.scale("accuracy [%]", ends), plot.categories(names, downwards=True), marks, 46 * len(names))
     caption = (
         "From the float network to the programmed chips: each bar is what one cause takes, applied in this order"
         + (f", whiskers are its standard deviation over {len(evaluation.cause_seeds)} chips" if uncertain else "")
         + (". Hatched: a gain" if any(step.points < 0 for step in steps) else "")
         + ". The axis does not start at zero."
     )
-    return Figure("loss", caption, data, layout)
+    return Figure("loss", caption, [panel])
 
 
 def chips(evaluation: Evaluation) -> Figure | None:
     """Draw one dot a chip, stacked where they meet, beside float, ideal and mean."""
     accuracy = evaluation.accuracy
-    accuracies = accuracy.chips
-    if not accuracies:
+    values = accuracy.chips
+    if not values:
         return None
-    lines = (accuracy.float, accuracy.ideal_integer)
-    low, high = min(*accuracies, *lines), max(*accuracies, *lines)
-    span = (high - low) or 1.0
-    heights = _apart(accuracies, 0.014 * span)
-    top = max(map(abs, heights)) + 1
-    data: list[Json] = []
+    every = [*values, accuracy.float, accuracy.ideal_integer]
+    x = plot.scale("accuracy [%]", every)
+    heights = _apart(values, 0.014 * (x.high - x.low))
+    top = max(map(abs, heights)) + 1.5
+    mean, std = accuracy.mean or 0.0, accuracy.std or 0.0
+    marks: list[Mark] = [Bar(mean - std, mean + std, -top, top, "--accent", faint=True)] if std else []
+    legend: list[Key] = []
     for value, name, color, dash in (
-        (accuracy.float, "float", "--ink", "dash"),
-        (accuracy.ideal_integer, "ideal integer", "--quantization", "dashdot"),
-        (accuracy.mean, "mean of the chips", "--accent", "solid"),
+        (accuracy.float, "float", "--ink", "6 4"),
+        (accuracy.ideal_integer, "ideal integer", "--quantization", "8 3 2 3"),
+        (accuracy.mean, "mean of the chips", "--accent", ""),
     ):
         if value is not None:
-            line = {"color": color, "width": 1.6, "dash": dash}
-            data.append(plot.line([value, value], [-top, top], name=f"{name} {text.decimal(value)} %", line=line))
-    data.append(
-        {
-            "type": "scatter",
-            "mode": "markers",
-            "name": "one chip",
-            "x": list(accuracies),
-            "y": heights,
-            "customdata": [plot.safe(seed) for seed in evaluation.seeds],
-            "marker": {"size": 10, "color": "--accent", "opacity": 0.75, "line": {"color": "--paper", "width": 1}},
-            "hovertemplate": "%{x:.2f} %<extra>seed %{customdata}</extra>",
-        }
-    )
-    mean, std = accuracy.mean, accuracy.std
-    shapes: list[Json] = []
-    if mean is not None and std:
-        box = {"type": "rect", "x0": mean - std, "x1": mean + std, "yref": "paper", "y0": 0, "y1": 1}
-        shapes.append({**box, "fillcolor": "--accent", "opacity": 0.12, "line": {"width": 0}, "layer": "below"})
-    layout = plot.layout(
-        210,
-        showlegend=True,
-        shapes=shapes,
-        xaxis=plot.axis("accuracy [%]", range=[low - 0.03 * span, high + 0.03 * span]),
-        yaxis={"visible": False, "range": [-top, top], "fixedrange": True},
-    )
+            marks.append(Line([(value, -top), (value, top)], color, 1.8, dash))
+            legend.append(Key(f"{name} {text.decimal(value)} %", color, "line", dash))
+    for seed, value, height in zip(evaluation.seeds, values, heights, strict=True):
+        marks.append(Dot(value, height, "--accent", f"seed {seed}: {text.decimal(value)} %"))
+    panel = Panel(x, Axis("", -top, top, hidden=True), marks, 110)
     caption = "Accuracy of each programmed chip, one dot a chip; the band is one standard deviation around the mean."
-    return Figure("chips", caption, data, layout)
+    return Figure("chips", caption, [panel], [*legend, Key("one chip", "--accent", "dot")])
 
 
 def _apart(values: Sequence[float], width: float) -> list[float]:
@@ -172,42 +97,24 @@ def _apart(values: Sequence[float], width: float) -> list[float]:
 def layer_error(evaluation: Evaluation) -> Figure | None:
     """Draw each layer's relative noise power by cause."""
     layers = evaluation.layers
-    names = [plot.safe(layer.name) for layer in layers]
-    data: list[Json] = []
+    marks: list[Mark] = []
     for cause in evaluation.active_causes:
-        values = [layer.error_parts.get(cause) for layer in layers]
-        data.append(
-            {
-                "type": "scatter",
-                "mode": "lines+markers",
-                "name": plot.safe(text.cause(cause)),
-                "x": names,
-                "y": [value or None for value in values],
-                "marker": {"size": 7, "color": _color(cause)},
-                "line": {"width": 1, "color": _color(cause)},
-                "hovertemplate": "%{x}: %{y:.3g}<extra>" + plot.safe(text.cause(cause)) + "</extra>",
-            }
-        )
-    if not data:
+        points = [(float(i), layer.error_parts.get(cause)) for i, layer in enumerate(layers)]
+        known = [(i, value) for i, value in points if value]
+        marks.append(Line(known, _color(cause), 1))
+        for i, value in known:
+            title = f"{layers[int(i)].name}, {text.cause(cause)}: {text.number(value, 3)}"
+            marks.append(Dot(i, value, _color(cause), title, size=3.5))
+    if not marks:
         return None
-    layout = plot.layout(
-        340,
-        showlegend=True,
-        xaxis=plot.layer_axis(names),
-        yaxis=plot.axis(
-            type="log",
-            title="noise / signal power",
-            exponentformat="power",
-            tickfont={"size": 11},
-            dtick=1,
-            fixedrange=True,
-        ),
-    )
+    y = plot.scale("noise / signal power", [mark.y for mark in marks if isinstance(mark, Dot)], log=True)
+    panel = Panel(plot.categories([layer.name for layer in layers]), y, marks, 240)
+    legend = [Key(text.cause(cause), _color(cause), "dot") for cause in evaluation.active_causes]
     caption = (
         "Where in the network the error enters: noise power over signal power at each layer's output, by cause. "
         "A cause without a point adds no error there."
     )
-    return Figure("layer-error", caption, data, layout)
+    return Figure("layer-error", caption, [panel], legend)
 
 
 @dataclass(frozen=True)
@@ -220,6 +127,7 @@ class Point:
         energy_J: of one image; None is drawn nowhere.
         mean: accuracy, %; None is drawn nowhere.
         std: of the accuracy over the chips, points.
+        color: of the point; by default that of the frontier, or of what others beat.
     """
 
     label: str
@@ -227,6 +135,7 @@ class Point:
     energy_J: float | None  # noqa: N815
     mean: float | None
     std: float
+    color: str = ""
 
 
 def sweep(variants: Sequence[Variant]) -> Figure | None:
@@ -240,62 +149,34 @@ def sweep(variants: Sequence[Variant]) -> Figure | None:
     return scatter("sweep", points, caption)
 
 
-def scatter(key: str, points: Sequence[Point], caption: str) -> Figure | None:
+def scatter(key: str, points: Sequence[Point], caption: str, legend: Sequence[Key] = ()) -> Figure | None:
     """Draw accuracy against energy, with the frontier of points that no other beats in both.
 
     Args:
         key: of the figure.
         points: to draw.
         caption: of the figure.
+        legend: of it.
     """
     places = [(point.energy_J, point.mean) for point in points]
     complete = [i for i, (energy, mean) in enumerate(places) if energy is not None and mean is not None]
     if not complete:
         return None
-    energies = [places[i][0] or 0.0 for i in complete]
-    column = text.column(energies, "J")
+    column = text.column([places[i][0] or 0.0 for i in complete], "J")
+    at = {i: ((places[i][0] or 0.0) / column.factor, places[i][1] or 0.0) for i in complete}
     best = sweeps.frontier(places)
-
-    def place(rows: Sequence[int]) -> Json:
-        return {"x": [(places[i][0] or 0.0) / column.factor for i in rows], "y": [places[i][1] for i in rows]}
-
-    labels = set(best) if len(complete) > 6 else set(complete)
-    middle = (min(energies) + max(energies)) / 2
-    data: list[Json] = [
-        {
-            "type": "scatter",
-            "mode": "lines",
-            **place(best),
-            "hoverinfo": "skip",
-            "line": {"color": "--accent", "width": 1.4, "shape": "hv"},
-        },
-        {
-            "type": "scatter",
-            "mode": "markers+text",
-            **place(complete),
-            "cliponaxis": False,
-            "text": [plot.safe(points[i].short) if i in labels else "" for i in complete],
-            "textposition": [f"bottom {'left' if energy > middle else 'right'}" for energy in energies],
-            "customdata": [plot.safe(points[i].label) for i in complete],
-            "error_y": {
-                "type": "data",
-                "array": [points[i].std for i in complete],
-                "color": "--muted",
-                "thickness": 1.2,
-                "width": 4,
-            },
-            "marker": {
-                "size": 10,
-                "color": ["--accent" if i in best else "--muted" for i in complete],
-                "line": {"color": "--paper", "width": 1},
-            },
-            "hovertemplate": f"%{{customdata}}<br>%{{y:.2f}} %, %{{x:.4g}} {column.unit}<extra></extra>",
-        },
-    ]
+    marks: list[Mark] = [Line(plot.step([at[i] for i in best]), "--accent", 1.4)]
+    for i in complete:
+        (x, y), point = at[i], points[i]
+        if point.std:
+            marks.append(Whisker(x, y - point.std, x, y + point.std, "--muted"))
+        title = f"{point.label}: {text.spread(y, point.std)} %, {text.quantity(point.energy_J, 'J')}"
+        label = point.short if len(complete) <= _NAMED or i in best else ""
+        color = point.color or ("--accent" if i in best else "--muted")
+        marks.append(Dot(x, y, color, title, label))
+    energies = [x for x, _ in at.values()]
     wide = min(energies) > 0 and max(energies) > 10 * min(energies)
-    layout = plot.layout(
-        380,
-        xaxis=plot.axis(title=f"energy per input [{column.unit}]", type="log" if wide else "linear"),
-        yaxis=plot.axis(title="accuracy [%]"),
-    )
-    return Figure(key, caption, data, layout)
+    reach = [value for i in complete for value in (at[i][1] - points[i].std, at[i][1] + points[i].std)]
+    title = f"energy per input [{column.unit}]"
+    panel = Panel(plot.scale(title, energies, log=wide), plot.scale("accuracy [%]", reach), marks, 320)
+    return Figure(key, caption, [panel], legend)

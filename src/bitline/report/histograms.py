@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from bitline.evaluation.record import Evaluation, Layer, PartialSums
 from bitline.report import tables, text
+from bitline.report.ticks import power_of_ten, round_numbers
 
 WIDTH, HEIGHT = 280, 150
 _LEFT, _RIGHT, _TOP, _BOTTOM = 34, 8, 10, 22
@@ -64,8 +65,8 @@ def picture(layer: Layer, sums: PartialSums) -> Picture:
         codes=_codes(sums, scale, x),
         range_left=x(low),
         range_right=x(high),
-        x_ticks=[(x(value), text.number(value)) for value in _round_numbers(first, last)],
-        y_ticks=[(y(10**power), f"10{_superscript(power)}" if power else "1") for power in range(0, decades + 1, step)],
+        x_ticks=[(x(value), text.number(value)) for value in round_numbers(first, last, 5)],
+        y_ticks=[(y(10**power), power_of_ten(10**power)) for power in range(0, decades + 1, step)],
         description=f"Histogram of partial sums from {text.number(edges[0])} to {text.number(edges[-1])} levels. "
         + "; ".join(_notes(layer, sums)),
     )
@@ -98,14 +99,3 @@ def _codes(sums: PartialSums, scale: float, x: Callable[[float], float]) -> str:
         return ""
     codes = round((sums.range_high - sums.range_low) / sums.lsb) + 1
     return "".join(f"M{x(sums.range_low + i * sums.lsb)} {_TOP}v4" for i in range(codes))
-
-
-def _round_numbers(low: float, high: float, most: int = 5) -> list[float]:
-    span = (high - low) or 1.0
-    magnitude = 10 ** math.floor(math.log10(span / most))
-    step = next(magnitude * factor for factor in (1, 2, 5, 10) if span / (magnitude * factor) <= most)
-    return [round(i * step, 12) for i in range(math.ceil(low / step), math.floor(high / step) + 1)]
-
-
-def _superscript(power: int) -> str:
-    return str(power).translate(str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹"))

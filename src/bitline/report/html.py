@@ -1,19 +1,13 @@
 """One evaluation as one HTML file that opens anywhere, without a network."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from bitline.chip.description import Chip
-from bitline.differences import flat
 from bitline.evaluation.environment import Environment
 from bitline.evaluation.record import Cost, Evaluation, Variant
 from bitline.files import write_text
-from bitline.report import cost_figures, figures, histograms, page, sentences, tables, text
-from bitline.report.page import script_json
+from bitline.report import chip_sheets, cost_figures, figures, floorplan, histograms, page, sentences, tables, text
 from bitline.report.quantities import quantities
-
-__all__ = ["OPEN_HISTOGRAMS", "chip_unit", "render", "script_json", "write"]
 
 OPEN_HISTOGRAMS = 24
 """more layers than this are folded away, so that a deep network's page stays readable"""
@@ -60,16 +54,19 @@ def render(evaluation: Evaluation, *, title: str | None = None, sweep: Sequence[
         cost=_more_cost(evaluation.cost),
         sheets=_sheets(evaluation, sweep or []),
         many_ranges=any(layer.sums is not None and layer.sums.ranges > 1 for layer in evaluation.layers),
+        plan=floorplan.plan(evaluation),
         pictures=pictures[:OPEN_HISTOGRAMS],
         more_pictures=pictures[OPEN_HISTOGRAMS:],
         size=(histograms.WIDTH, histograms.HEIGHT),
         chip=chip,
-        records=_chip(chip),
+        origin=chip_sheets.origin(chip),
+        records=chip_sheets.sheets(chip),
         doi=_doi(chip.doi),
         notes=evaluation.cost.notes,
         folds=evaluation.folded,
         provenance=_provenance(evaluation),
         absent=sentences.absent(evaluation),
+        download=page.download(evaluation.to_json()),
     )
 
 
@@ -82,15 +79,18 @@ def _sheets(evaluation: Evaluation, sweep: Sequence[Variant]) -> dict[str, table
         "layers": tables.layers(evaluation),
         "digital": tables.digital(evaluation),
         "sweep": tables.sweep(sweep),
+        "changes": chip_sheets.change_sheet(evaluation.chip),
     }
     return {key: sheet if sheet.rows else None for key, sheet in every.items()}
 
 
 def _about(evaluation: Evaluation) -> list[str]:
     chips = len(evaluation.accuracy.chips)
+    changed = len(chip_sheets.changes(evaluation.chip))
     return [
         sentences.images(evaluation.data),
         f"{chips} programmed chip{'s' if chips > 1 else ''}" if chips else "no chip programmed",
+        *([f"{changed} key{'s' if changed > 1 else ''} of the chip changed"] if changed else []),
         *([f"commit {evaluation.commit[:12]}"] if evaluation.commit else []),
         f"bitline {evaluation.bitline}",
     ]
@@ -114,43 +114,6 @@ def _doi(doi: object) -> str | None:
     registrant, _, suffix = name.partition("/")
     sound = registrant.startswith("10.") and registrant[3:].isdigit() and suffix and not set(suffix) & set(" <>\"'")
     return f"https://doi.org/{name}" if sound else None
-
-
-_UNITS = {
-    "node": "m",
-    "vdd": "V",
-    "cell.g_min": "S",
-    "cell.g_max": "S",
-    "cell.read_voltage": "V",
-    "cell.access_resistance": "ohm",
-    "adc.sample_rate": "Hz",
-    "adc.range.low": "A",
-    "adc.range.high": "A",
-    "timing.read": "s",
-    "timing.pulse": "s",
-    "timing.clock": "Hz",
-}
-
-
-def chip_unit(key: str, chip: Mapping[str, Any]) -> str | None:
-    """Return the unit of a chip key such as ``cell.g_min``, given all keys, flattened; None for a pure number."""
-    if key.endswith(".sigma") and "absolute" in str(chip.get(f"{key.removesuffix('sigma')}kind")):
-        return "S"
-    return _UNITS.get(key)
-
-
-def _chip(chip: Chip) -> list[tables.Sheet]:
-    """Return one table for each record of the chip, and a first one for the keys outside any."""
-    apart = {"name", "about", "doi", "deviations"}  # told in words above the tables
-    lines: dict[str, list[list[tables.Cell]]] = {}
-    keys = flat(chip.model_dump(mode="json", exclude=apart))
-    for key, value in keys.items():
-        record, _, name = key.rpartition(".") if key.count(".") == 0 else key.partition(".")
-        unit = chip_unit(key, keys)
-        words = text.quantity(value, unit) if unit and text.finite(value) is not None else text.plain(value)
-        lines.setdefault(record, []).append([tables.Cell(name), tables.Cell(words)])
-    heads = [tables.Head("key", numeric=False), tables.Head("value", numeric=False)]
-    return [tables.Sheet(record or "the whole chip", heads, rows) for record, rows in lines.items()]
 
 
 def _provenance(evaluation: Evaluation) -> list[tuple[str, str]]:

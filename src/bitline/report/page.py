@@ -1,15 +1,26 @@
 """What all pages share: one file that opens anywhere, without a network."""
 
+import base64
 import json
-import math
+import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from bitline.report import text
+from bitline.report import svg, text
 from bitline.report.plot import Figure
 
 if TYPE_CHECKING:
     from jinja2 import Environment
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """A figure on a page: SVG for each width, and the caption below."""
+
+    key: str
+    caption: str
+    svg: str
 
 
 def render(template: str, figures: Mapping[str, Figure | None], **content: Any) -> str:
@@ -20,12 +31,20 @@ def render(template: str, figures: Mapping[str, Figure | None], **content: Any) 
         figures: those that it draws, by the name it has for them; None is drawn nowhere.
         content: what else the template names.
     """
-    plots = {f.key: {"data": f.data, "layout": f.layout} for f in figures.values() if f is not None}
-    return (
-        _environment()
-        .get_template(template)
-        .render(figures=figures, figures_json=script_json(plots), plotly=_plotly() if plots else "", **content)
-    )
+    drawings = {name: None if figure is None else drawn(figure) for name, figure in figures.items()}
+    file = re.sub(r"[^\w.-]+", "-", str(content.get("title", "bitline"))).strip("-")
+    return _environment().get_template(template).render(figures=drawings, file=file, **content)
+
+
+def drawn(figure: Figure) -> Drawing:
+    """Draw a figure for every width of page."""
+    return Drawing(figure.key, figure.caption, "".join(svg.draw(figure, kind) for kind in svg.WIDTHS))
+
+
+def download(content: object) -> str:
+    """Return JSON as the address of a link, so that the page carries its numbers."""
+    written = json.dumps(content, ensure_ascii=False, separators=(",", ":"))
+    return "data:application/json;base64," + base64.b64encode(written.encode()).decode()
 
 
 def _environment() -> "Environment":
@@ -40,25 +59,3 @@ def _environment() -> "Environment":
     )
     environment.filters["decimal"] = text.decimal
     return environment
-
-
-def _plotly() -> str:
-    from plotly.offline import get_plotlyjs
-
-    return str(get_plotlyjs())
-
-
-def script_json(content: object) -> str:
-    """Write JSON that cannot end the script element it stands in, nor hold a number that JSON lacks."""
-    script = json.dumps(_drawable(content), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-    for sign in "<>&\u2028\u2029":
-        script = script.replace(sign, f"\\u{ord(sign):04x}")
-    return script
-
-
-def _drawable(content: Any) -> Any:
-    if isinstance(content, dict):
-        return {key: _drawable(value) for key, value in content.items()}
-    if isinstance(content, list):
-        return [_drawable(value) for value in content]
-    return None if isinstance(content, float) and not math.isfinite(content) else content

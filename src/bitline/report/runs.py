@@ -1,19 +1,16 @@
 """Evaluations of several runs, and what keeps them from being compared."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from bitline import manifest
-from bitline.differences import flat
 from bitline.errors import DataError
 from bitline.evaluation.files import load
 from bitline.evaluation.record import Evaluation
 from bitline.files import AFTER, BEFORE, RECIPE, read_json
-from bitline.report import text
-
-_WORDS = {"name", "about", "doi", "deviations"}
+from bitline.report import chip_sheets, text
 
 
 @dataclass(frozen=True)
@@ -96,24 +93,41 @@ def _names(paths: Sequence[Path]) -> list[str]:
 
 def differences(entries: Sequence[Entry]) -> list[str]:
     """Name everything but the network in which the evaluations differ; empty where they compare as they are."""
+    return conditions(entries) + [f"chip, {line}" for line in _lines(chips(entries), entries)]
+
+
+def conditions(entries: Sequence[Entry]) -> list[str]:
+    """Name what differs between the evaluations besides network and chip."""
     every = [_conditions(entry.evaluation) for entry in entries]
+    values = {key: tuple(text.plain(one[key]) for one in every) for key in every[0]}
+    return _lines({key: each for key, each in values.items() if len(set(each)) > 1}, entries)
+
+
+def chips(entries: Sequence[Entry]) -> dict[str, tuple[str, ...]]:
+    """Return the chip keys in which the evaluations differ, as written for each."""
+    return chip_sheets.differences([entry.evaluation.chip for entry in entries])
+
+
+def same_network(entries: Sequence[Entry]) -> bool:
+    """Tell whether one network was evaluated every time, so that its chips are what is compared."""
+    every = {(each.evaluation.model, each.evaluation.accuracy.float, each.recipe) for each in entries}
+    return len(every) == 1 and bool(chips(entries))
+
+
+def _lines(values: Mapping[str, Sequence[str]], entries: Sequence[Entry]) -> list[str]:
     lines: list[str] = []
-    for key in dict.fromkeys(key for conditions in every for key in conditions):
-        values = [text.plain(conditions.get(key)) for conditions in every]
-        if len(set(values)) > 1:
-            by_value: dict[str, list[str]] = {}
-            for value, entry in zip(values, entries, strict=True):
-                by_value.setdefault(value, []).append(entry.name)
-            lines.append(f"{key}: " + "; ".join(f"{value} in {', '.join(names)}" for value, names in by_value.items()))
+    for key, each in values.items():
+        by_value: dict[str, list[str]] = {}
+        for value, entry in zip(each, entries, strict=True):
+            by_value.setdefault(value, []).append(entry.name)
+        lines.append(f"{key}: " + "; ".join(f"{value} in {', '.join(names)}" for value, names in by_value.items()))
     return lines
 
 
 def _conditions(evaluation: Evaluation) -> dict[str, Any]:
-    chip = evaluation.chip.model_dump(mode="json", exclude=_WORDS)
     return {
         "images": evaluation.data.count,
         "seeds of the chips": _seeds(evaluation.seeds),
-        **{f"chip, {key}": value for key, value in flat(chip).items()},
         "bitline": evaluation.bitline,
     }
 

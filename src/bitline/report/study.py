@@ -53,6 +53,7 @@ def render(study: Study) -> str:
         sheets={key: sheet if sheet.rows else None for key, sheet in sheets.items()},
         not_measured=list(study.get("not_measured") or []),
         settings=_settings(study),
+        download=page.download(study),
     )
 
 

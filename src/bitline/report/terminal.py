@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, TypeVar
 
 from bitline.evaluation.record import Cost, Evaluation, Variant
-from bitline.report import sentences, tables, text
+from bitline.report import chip_sheets, sentences, tables, text
 from bitline.report.quantities import quantities
 from bitline.report.tables import Head, Sheet
 
@@ -28,6 +28,7 @@ def print_evaluation(evaluation: Evaluation, console: "Console | None" = None) -
     console = console or _console()
     _say(console, evaluation.title, "bold")
     _say(console, sentences.images(evaluation.data), "dim")
+    _say(console, chip_sheets.changed_words(evaluation.chip), "dim")
     _say(console, _headline(evaluation))
     for sentence in sentences.simulation(evaluation):
         _say(console, sentence, "dim" if evaluation.simulation.holds else "bold")

@@ -1,57 +1,19 @@
 "use strict";
 (() => {
-  const root = document.documentElement;
-  const source = document.getElementById("figures");
-  const figures = source ? JSON.parse(source.textContent) : {};
-  const mouse = matchMedia("(hover: hover) and (pointer: fine)").matches;
-  const printedWidth = 660; // px between the margins of a portrait page
+  // a table that is wider than its place says so
+  const sizes = new ResizeObserver((entries) => {
+    for (const { target } of entries) target.classList.toggle("overflows", target.scrollWidth > target.clientWidth + 1);
+  });
+  for (const place of document.querySelectorAll(".scroll")) sizes.observe(place);
 
-  // colours are named in the figures and defined in the style sheet, light and dark
-  const paint = (item, key, style) => {
-    if (Array.isArray(item)) return item.map((value) => paint(value, key, style));
-    if (item && typeof item === "object")
-      return Object.fromEntries(Object.entries(item).map(([name, value]) => [name, paint(value, name, style)]));
-    if (typeof item === "string" && item.startsWith("--") && /color/.test(key)) return style.getPropertyValue(item).trim();
-    return item;
-  };
-
-  const draw = (width) => {
-    const style = getComputedStyle(root);
-    for (const [key, figure] of Object.entries(figures)) {
-      const layout = paint(figure.layout, "", style);
-      layout.dragmode = mouse ? "zoom" : false;
-      if (layout.showlegend && root.clientWidth < 480) {
-        // a narrow page breaks the legend into more lines
-        const entries = figure.data.filter((trace) => trace.name).length;
-        layout.height += 10 * entries;
-        Object.assign(layout.legend, { font: { size: 11 }, maxheight: 0.6, entrywidth: entries > 5 ? 78 : 0 });
-      }
-      if (width) Object.assign(layout, { width, autosize: false });
-      Plotly.react("figure-" + key, paint(figure.data, "", style), layout, {
-        responsive: !width,
-        displaylogo: false,
-        displayModeBar: mouse ? "hover" : false,
-        modeBarButtons: [["toImage", "resetScale2d"]],
-        plotlyServerURL: "", // by default a button would send the figure away
-        toImageButtonOptions: { format: "svg", filename: key },
-      });
-    }
-  };
-  draw();
-  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => draw());
-
-  // paper is light, of its own width, and cannot unfold
+  // paper cannot unfold
   let folded = [];
   addEventListener("beforeprint", () => {
-    root.dataset.print = "";
     folded = [...document.querySelectorAll("details:not([open])")];
     for (const item of folded) item.open = true;
-    draw(printedWidth);
   });
   addEventListener("afterprint", () => {
-    delete root.dataset.print;
     for (const item of folded) item.open = false;
-    draw();
   });
 
   const value = (row, column) => {
