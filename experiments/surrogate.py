@@ -20,7 +20,7 @@ import torch
 from bitline import chip as chips
 from bitline import data as datasets
 from bitline.evaluation import Settings, Spread, put_on_chip
-from bitline.evaluation.run import OnChip
+from bitline.evaluation.on_chip import OnChip
 from bitline.files import read_json, write_json, write_text
 from bitline.models.files import load_run
 from bitline.nn import IDEAL, on

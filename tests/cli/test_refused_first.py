@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from bitline.evaluation import run as evaluate_run
+from bitline.evaluation import on_chip as evaluate_run
 from bitline.files import CONFIG, probe
 from bitline.models.files import load_run
 from bitline.recipes import stages
@@ -33,7 +33,7 @@ def nothing_measured(monkeypatch):
         raise AssertionError("something was measured before the refusal")
 
     monkeypatch.setattr(evaluate_run, "calibrate", measured)
-    monkeypatch.setattr(evaluate_run, "accuracy", measured)
+    monkeypatch.setattr(evaluate_run, "score", measured)
     monkeypatch.setattr(stages, "evaluate", measured)
     monkeypatch.setattr(Classifier, "training_step", measured)
 

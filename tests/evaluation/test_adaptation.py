@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from bitline import chip as chips
 from bitline import data as datasets
 from bitline.evaluation import Settings, evaluate, put_on_chip
-from bitline.evaluation.run import calibration_batches
+from bitline.evaluation.on_chip import calibration_batches
 from bitline.nn import IDEAL, correct_biases, program
 
 SETTINGS = Settings(chips=5, images=64, calibration_images=128)

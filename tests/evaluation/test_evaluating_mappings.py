@@ -75,7 +75,7 @@ def test_the_mean_level_of_a_slice_is_that_of_the_cells_that_are_read(strategy):
 
 def test_a_network_moves_over_chips_without_calibrating_a_digital_layer_again(monkeypatch):
     on_chip = put_on_chip(network(), digits(), CHIP, SETTINGS, mapping={"depthwise": "digital"})
-    monkeypatch.setattr("bitline.evaluation.run.calibrate", lambda *_, **__: pytest.fail("calibrated again"))
+    monkeypatch.setattr("bitline.evaluation.on_chip.calibrate", lambda *_, **__: pytest.fail("calibrated again"))
     on_chip.placed_on(replace(CHIP, "adc.bits=4"))
     assert crossbar_layers(on_chip.model)["2"].strategy == "digital"
 

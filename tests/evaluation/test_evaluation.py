@@ -14,7 +14,7 @@ from bitline import chip as chips
 from bitline import data as datasets
 from bitline.errors import ChipError, DataError
 from bitline.evaluation import Evaluation, Settings, accuracy, cheapest, evaluate, load, put_on_chip, stages, sweep
-from bitline.evaluation.run import calibration_batches
+from bitline.evaluation.on_chip import calibration_batches
 from bitline.report import html, print_evaluation
 from evaluation_files import check
 
@@ -124,10 +124,10 @@ def printed(evaluation: Evaluation) -> str:
 def test_a_figure_that_is_not_finite_is_refused_and_named(monkeypatch):
     import dataclasses
 
-    from bitline.evaluation import run
+    from bitline.evaluation import on_chip
 
-    price = run.price
-    monkeypatch.setattr(run, "price", lambda *a, **k: dataclasses.replace(price(*a, **k), energy_J=math.inf))
+    price = on_chip.price
+    monkeypatch.setattr(on_chip, "price", lambda *a, **k: dataclasses.replace(price(*a, **k), energy_J=math.inf))
     settings = dataclasses.replace(SETTINGS, chips=0, images=10)
     with pytest.raises(DataError, match="small on example-128: energy_J = inf: input should be a finite number"):
         evaluate(network(), digits(), CHIP, settings, name="small")

@@ -121,10 +121,16 @@ def test_a_bare_tensor_is_refused(make_chip):
     assert str(error.value) == "calibrate takes an iterable of batches; put a single tensor in a list: [images]"
 
 
-@pytest.mark.parametrize("batches", [[], [torch.zeros(2, 2, 6, 6)]])
-def test_no_data_but_zeros_are_refused_by_the_name_of_the_layer(make_chip, batches):
+def test_no_data_but_zeros_are_refused_by_the_name_of_the_layer(make_chip):
     model, _ = network(make_chip)
     with pytest.raises(ConversionError, match=r"^layer 0 saw no data but zeros; its input range is unknown$"):
+        calibrate(model, [torch.zeros(2, 2, 6, 6)])
+
+
+@pytest.mark.parametrize("batches", [[], [torch.zeros(0, 2, 6, 6)]])
+def test_no_data_are_refused_as_no_data(make_chip, batches):
+    model, _ = network(make_chip)
+    with pytest.raises(ConversionError, match=r"^calibrate has no data: `batches` gives none$"):
         calibrate(model, batches)
 
 

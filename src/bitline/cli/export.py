@@ -71,7 +71,7 @@ def command(
     from bitline.cost.choose_mapping import resolve
     from bitline.errors import DataError
     from bitline.evaluation import Settings
-    from bitline.evaluation.run import put_on_chip
+    from bitline.evaluation.on_chip import put_on_chip
     from bitline.files import MANIFEST, RECORD, write_json
     from bitline.lock import locked
     from bitline.models.files import ModelRecord

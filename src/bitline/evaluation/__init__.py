@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from bitline.evaluation.causes import stages
     from bitline.evaluation.files import load
+    from bitline.evaluation.on_chip import OnChip, put_on_chip
     from bitline.evaluation.record import Evaluation, Variant
-    from bitline.evaluation.run import OnChip, Settings, evaluate, put_on_chip
+    from bitline.evaluation.run import evaluate
     from bitline.evaluation.score import accuracy
+    from bitline.evaluation.settings import Settings
     from bitline.evaluation.spread import Spread
     from bitline.evaluation.variants import cheapest, sweep
 
@@ -32,11 +34,14 @@ __all__ = [
 
 _HOME = {
     "Evaluation": "record",
+    "OnChip": "on_chip",
+    "Settings": "settings",
     "Spread": "spread",
     "Variant": "record",
     "accuracy": "score",
     "cheapest": "variants",
     "load": "files",
+    "put_on_chip": "on_chip",
     "stages": "causes",
     "sweep": "variants",
 }

@@ -10,11 +10,12 @@ from bitline.evaluation.each_layer import on_each_layer
 from bitline.mapping.lower import Lowerable, input_rows
 from bitline.mapping.place import LayerPlacement
 from bitline.mapping.quantize import digits
+from bitline.network.inputs import Inputs
 from bitline.nn import IDEAL
 from bitline.nn.layer import CrossbarLayer
 
 
-def measure(model: nn.Module, images: Tensor) -> dict[str, Densities]:
+def measure(model: nn.Module, images: Inputs) -> dict[str, Densities]:
     """Measure the digits that enter every layer, and the levels its cells hold.
 
     Args:

@@ -13,6 +13,7 @@ from bitline.evaluation.each_layer import on_each_layer
 from bitline.evaluation.record import Cause, NoSums, PartialSums
 from bitline.mapping.encode import in_use
 from bitline.mvm.adc import AdcScale
+from bitline.network.inputs import Inputs
 from bitline.nn import IDEAL
 from bitline.nn.layer import CrossbarLayer
 
@@ -115,7 +116,7 @@ class Diagnosis:
     partial_sums: PartialSums | NoSums
 
 
-def diagnose(model: nn.Module, images: Tensor, stages: Sequence[Stage], seed: int) -> dict[str, Diagnosis]:
+def diagnose(model: nn.Module, images: Inputs, stages: Sequence[Stage], seed: int) -> dict[str, Diagnosis]:
     """Measure every layer alone: exact inputs, one cause after the other.
 
     Args:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from bitline.chip.variants import ideal
+from bitline.network.inputs import Inputs, call
 from bitline.nn import crossbar_layers, on
 from bitline.nn.layer import CrossbarLayer
 
@@ -15,7 +16,7 @@ T = TypeVar("T")
 
 
 @torch.no_grad()
-def on_each_layer(model: nn.Module, images: Tensor, look: Callable[[CrossbarLayer, Tensor], T]) -> dict[str, T]:
+def on_each_layer(model: nn.Module, images: Inputs, look: Callable[[CrossbarLayer, Tensor], T]) -> dict[str, T]:
     """Run a batch through exact integer products and call `look` with every layer and its input.
 
     Args:
@@ -29,19 +30,19 @@ def on_each_layer(model: nn.Module, images: Tensor, look: Callable[[CrossbarLaye
     layers = {layer: (name, layer.chip, int(layer.chip_seed)) for name, layer in crossbar_layers(model).items()}
     sights: dict[str, T] = {}
 
-    def enter(layer: nn.Module, args: tuple[Tensor, ...]) -> None:
+    def enter(layer: nn.Module, args: tuple[Tensor, ...], kwargs: dict[str, Tensor]) -> None:
         assert isinstance(layer, CrossbarLayer)
         name, chip, seed = layers[layer]
         if name not in sights:
             with on(layer, chip, seed):
-                sights[name] = look(layer, args[0])
+                sights[name] = look(layer, args[0] if args else kwargs["input"])
 
-    handles = [layer.register_forward_pre_hook(enter) for layer in layers]
+    handles = [layer.register_forward_pre_hook(enter, with_kwargs=True) for layer in layers]
     with ExitStack() as stack:
         for handle in handles:
             stack.callback(handle.remove)
         for layer, (_, chip, _) in layers.items():
             stack.enter_context(on(layer, ideal(chip)))
         model.eval()
-        model(images)
+        call(model, images)
     return sights

@@ -111,6 +111,6 @@ def _line(problem: Any) -> str:
             known = (_PARTS.get(place[0], Evaluation) if place[1:] else Evaluation).model_fields
             return f"unknown key {key}{nearest(place[-1], known)}"
         case "value_error":
-            return f"{key}: {problem['ctx']['error']}"
+            return f"{key}: {problem['ctx']['error']}" if key else str(problem["ctx"]["error"])
         case _:
             return f"{key} = {problem['input']!r}: {problem['msg'][0].lower()}{problem['msg'][1:]}"

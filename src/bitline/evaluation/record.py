@@ -3,17 +3,15 @@
 Keys that end with a unit (``energy_J``) are in that unit; accuracies are in percent, energies and counts for one image.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, Self, get_args
 
-import numpy as np
-from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
+from pydantic import Field, model_validator
 
 from bitline.chip.description import Chip
 from bitline.chip.records import Record
 from bitline.evaluation.environment import Environment
-from bitline.evaluation.spread import Spread
+from bitline.evaluation.figures import Accuracy, Amount, Metric, Statistics
 
 FORMAT = 2
 """of the files that this version writes; files of format 1 have no number"""
@@ -27,85 +25,19 @@ CAUSES: tuple[Cause, ...] = get_args(Cause)
 Simulated = Literal["exact", "surrogate"]
 """what answers for a chip: all of its conversions, or one plain product with noise"""
 
-Percent = Annotated[float, Field(ge=0, le=100)]
 Share = Annotated[float, Field(ge=0, le=1)]
-Amount = Annotated[float, Field(ge=0)]
 Count = Annotated[int, Field(ge=0)]
 
 _VISIBLE = 0.005  # points that two decimals show
 
 
 class Data(Record):
-    """The images that the accuracy is of."""
+    """The images, or other samples, that the accuracy is of."""
 
     name: str
     split: str
+    """empty where the samples are of no split"""
     count: Count
-
-
-class Statistics(Record):
-    """What follows from the accuracies of the chips."""
-
-    p5: Percent
-    """that 5 % of chips fall below, interpolated between two of them"""
-    standard_error: Amount
-    """of the mean, points"""
-
-
-class Accuracy(Record):
-    """Share of images that are classified correctly, %; no mean, std and worst where no chip was programmed."""
-
-    float: Percent
-    """of the network without a chip"""
-    ideal_integer: Percent
-    """of exact products of integers"""
-    chips: tuple[Percent, ...]
-    """of each programmed chip, in the order of the seeds"""
-    mean: Percent | None = None
-    std: Amount | None = None
-    """points"""
-    worst: Percent | None = None
-
-    @classmethod
-    def of(cls, plain: Percent, ideal_integer: Percent, chips: Sequence[Percent]) -> Self:
-        """Return the accuracies with the spread of the chips.
-
-        Args:
-            plain: of the network without a chip.
-            ideal_integer: of exact products of integers.
-            chips: of each programmed chip.
-        """
-        spread = Spread.of(chips).to_json() if chips else {}
-        return cls.model_validate({"float": plain, "ideal_integer": ideal_integer, "chips": chips, **spread})
-
-    @property
-    def spread(self) -> Spread | None:
-        """Of the chips; None where none was programmed."""
-        return Spread.of(self.chips) if self.chips else None
-
-    @property
-    def statistics(self) -> Statistics | None:
-        """Of the chips; None where none was programmed."""
-        if self.spread is None:
-            return None
-        p5 = float(np.percentile(self.chips, 5))
-        return Statistics(p5=p5, standard_error=self.spread.standard_error)
-
-    @property
-    def on_chip(self) -> Percent:
-        """Mean of the chips, or that of exact integers where none was programmed."""
-        return self.ideal_integer if self.mean is None else self.mean
-
-    @model_validator(mode="after")
-    def _spread_of_the_chips(self) -> Self:
-        for name in ("mean", "std", "worst"):
-            if (getattr(self, name) is None) == bool(self.chips):
-                raise ValueError(f"{name} is {getattr(self, name)} with {len(self.chips)} chips")
-        return self
-
-    @model_serializer(mode="wrap")
-    def _without_absent(self, to_json: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        return {key: value for key, value in to_json(self).items() if value is not None}
 
 
 class Loss(Record):
@@ -113,10 +45,10 @@ class Loss(Record):
 
     cause: Cause
     points: float
-    """mean over the chips; negative: a gain"""
+    """how much worse the figure became, mean over the chips; negative: a gain"""
     std: Amount
     """of the points over the chips"""
-    accuracy_after: Percent
+    accuracy_after: float
 
 
 @dataclass(frozen=True)
@@ -125,8 +57,8 @@ class Step:
 
     Args:
         cause: one of `CAUSES`; or ``other_chips``, which the loss was not split on, or ``not_attributed`` to any cause.
-        before: accuracy, %.
-        after: accuracy, %.
+        before: figure of the metric, %.
+        after: likewise.
         points: lost.
         std: of the points over the chips.
     """
@@ -301,6 +233,10 @@ class Evaluation(Record):
     """of the programmed chips"""
     bias_correction: bool
     """whether biases were set anew for each programmed chip"""
+    metric: Metric = Metric()
+    """what the figures under ``accuracy`` are; of right answers where it is left out"""
+    calibration: str | None = None
+    """what the ranges were set on, in words; none: they came from a file, or it is an earlier version's"""
     accuracy: Accuracy
     causes: tuple[Loss, ...]
     """in the order that they were added"""
@@ -322,15 +258,22 @@ class Evaluation(Record):
 
     def to_json(self) -> dict[str, Any]:
         """Return plain data: the content of the file."""
-        absent = {name for name in ("statistics", "environment") if getattr(self, name) is None}
+        absent = {name for name in ("statistics", "environment", "calibration") if getattr(self, name) is None}
+        absent |= {"metric"} if self.metric.is_accuracy else set()
         return self.model_dump(mode="json", exclude=absent)
 
     @model_validator(mode="after")
     def _one_seed_a_chip(self) -> Self:
         if len(self.seeds) != len(self.accuracy.chips):
             raise ValueError(f"{len(self.seeds)} seeds for {len(self.accuracy.chips)} chips")
-        if self.statistics is not None and self.accuracy.statistics != self.statistics:
-            raise ValueError(f"statistics are {self.statistics!r}; those of the chips are {self.accuracy.statistics!r}")
+        statistics = self.accuracy.statistics_of(self.metric.better)
+        if self.statistics is not None and statistics != self.statistics:
+            raise ValueError(f"statistics are {self.statistics!r}; those of the chips are {statistics!r}")
+        for key in ("float", "ideal_integer", "mean", "worst") if self.metric.unit == "%" else ():
+            value = getattr(self.accuracy, key)
+            if value is not None and not 0 <= value <= 100:
+                limit = "less than or equal to 100" if value > 0 else "greater than or equal to 0"
+                raise ValueError(f"accuracy.{key} = {value}: input should be {limit}")
         return self
 
     @property
@@ -348,7 +291,8 @@ class Evaluation(Record):
         mean = self.accuracy.mean
         if steps and mean is not None and abs(before - mean) >= _VISIBLE:
             whole = len(self.cause_seeds) == len(self.accuracy.chips)
-            steps.append(Step("not_attributed" if whole else "other_chips", before, mean, before - mean))
+            lost = self.metric.lost(before, mean)
+            steps.append(Step("not_attributed" if whole else "other_chips", before, mean, lost))
         return tuple(steps)
 
     @property
@@ -363,12 +307,12 @@ class Variant(Record):
     label: str
     overrides: tuple[str, ...]
     """what was changed of the chip, ``adc.bits=6`` and the like"""
-    chips: tuple[Percent, ...]
-    """accuracy of each programmed chip"""
-    mean: Percent
+    chips: tuple[float, ...]
+    """accuracy of each programmed chip, or what else the metric is"""
+    mean: float
     std: Amount
     """points"""
-    worst: Percent
+    worst: float
     energy_J: Amount  # noqa: N815
     latency_s: Amount
     area_m2: Amount

@@ -1,259 +1,32 @@
 """One network on many programmed chips: accuracy with spread, loss by cause, cost, layer by layer."""
 
-import logging
 import time
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
 from pydantic import ValidationError
-from torch import Tensor, nn
+from torch import nn
 
-from bitline import seeds
 from bitline.chip.description import Chip
-from bitline.cost.model import Cost, price
+from bitline.cost.model import price
 from bitline.cost.result import LayerCost
 from bitline.data import DataSet
 from bitline.errors import DataError
 from bitline.evaluation import record
 from bitline.evaluation.causes import Stage, stages
-from bitline.evaluation.densities import measure
 from bitline.evaluation.diagnose import Diagnosis, diagnose
 from bitline.evaluation.environment import Environment
-from bitline.evaluation.record import CAUSES, FORMAT, Accuracy, Evaluation, Layer, Loss, Simulated, Times
-from bitline.evaluation.score import Tick, accuracy
-from bitline.evaluation.simulation import Simulations
+from bitline.evaluation.on_chip import OnChip, calibrated, converted, on_device
+from bitline.evaluation.record import CAUSES, FORMAT, Accuracy, Evaluation, Layer, Loss, Times
+from bitline.evaluation.score import Tick, score
+from bitline.evaluation.settings import Settings
 from bitline.evaluation.spread import Spread
-from bitline.integer.stored import store
-from bitline.network.copy import copied
-from bitline.network.trace import poolings
-from bitline.nn import IDEAL, calibrate, crossbar_layers, on, placement, set_chip, to_crossbar
-from bitline.nn.bias_correction import correct_biases
-from bitline.nn.convert import ConversionReport
-from bitline.nn.range_training import load_ranges
+from bitline.evaluation.task import Task
+from bitline.evaluation.workers import Job, asking, together
+from bitline.nn import IDEAL, placement
 from bitline.train.hardware import git_commit
-
-log = logging.getLogger(__name__)
-CALIBRATION_BATCH = 64
-"""images at once; a constant, since which partial sums are counted depends on it"""
-
-
-CALIBRATION_IMAGES = 256
-"""by default; all where there are fewer"""
-
-
-@dataclass(frozen=True)
-class Settings:
-    """How thoroughly to evaluate.
-
-    Args:
-        chips: programmed chips.
-        seed: of the first chip; the others follow.
-        images: test images, from the first; all where absent.
-        batch_size: images at once; no influence on any result but that of the `batch_minmax` policy.
-        calibration_images: training images that set the input and ADC ranges; by default all where there are fewer.
-        in_turn: fit the ADC ranges of one layer after the other, see `bitline.nn.calibrate`.
-        bias_correction: set the biases of each programmed chip on these images, see `bitline.nn.bias_correction`.
-        diagnose_images: test images for the layer-by-layer statistics.
-        cause_chips: chips on which the loss is split by cause; at most `chips`.
-        simulation: ``"surrogate"``: accuracies are those of one plain product with noise, see `bitline.surrogate`,
-            whose statistics are measured on the first calibration images.
-        progress: show bars.
-    """
-
-    chips: int = 20
-    seed: int = 0
-    images: int | None = None
-    batch_size: int = 64
-    calibration_images: int = CALIBRATION_IMAGES
-    in_turn: bool = False
-    bias_correction: bool = False
-    diagnose_images: int = 16
-    cause_chips: int = 5
-    simulation: Simulated = "exact"
-    progress: bool = False
-
-    def __post_init__(self) -> None:
-        for name, least in (
-            ("chips", 0),
-            ("batch_size", 1),
-            ("calibration_images", 1),
-            ("diagnose_images", 1),
-            ("cause_chips", 1),
-        ):
-            if getattr(self, name) < least:
-                raise DataError(f"{name} is {getattr(self, name)}; allowed: {least} or more")
-        seeds.check(self.seed, count=self.chips)
-
-    def check(self, data: DataSet) -> None:
-        """Refuse more images than there are.
-
-        Raises:
-            DataError: there are not; or none are asked for.
-        """
-        for name, split, there in (
-            ("images", "test", len(data.test_images)),
-            ("calibration_images", "training", len(data.train_images)),
-        ):
-            count = getattr(self, name)
-            if (name, count) == ("calibration_images", CALIBRATION_IMAGES):
-                continue
-            if count is not None and not 1 <= count <= there:
-                raise DataError(f"{name} is {count}; allowed: 1 to {there}, the {split} images of {data.title}")
-
-    @property
-    def seeds(self) -> list[int]:
-        """Seeds of the programmed chips."""
-        return list(range(self.seed, self.seed + self.chips))
-
-
-@dataclass
-class OnChip:
-    """A network put on a chip and calibrated.
-
-    Args:
-        model: converted.
-        report: which layers are on crossbars, and what stays digital.
-        plain: the network as it was.
-        data: that it classifies.
-        settings: of the evaluation.
-    """
-
-    model: nn.Module
-    report: ConversionReport
-    plain: nn.Module
-    data: DataSet
-    settings: Settings
-    simulation: Simulations = field(init=False)
-
-    def __post_init__(self) -> None:
-        batches = partial(calibration_batches, self.data, self.settings)
-        self.simulation = Simulations(self.model, self.settings.simulation, batches)
-
-    def accuracy(self, chip: Chip, seed: int, tick: Tick | None = None) -> float:
-        """Percentage of test images that one programmed chip gets right; -1 is the seed of ideal cells."""
-        # Biases first: what corrects them, and what a surrogate is measured on, is what the chip answers.
-        with on(self.model, chip, seed), self._biases_corrected(seed), self.simulation(chip, seed):
-            return accuracy(
-                self.model, self.data, images=self.settings.images, batch_size=self.settings.batch_size, tick=tick
-            )
-
-    @contextmanager
-    def _biases_corrected(self, seed: int) -> Generator[None]:
-        """Keep the biases set for a programmed chip, where the settings say so; ideal cells need none."""
-        if not self.settings.bias_correction or seed == IDEAL:
-            yield
-            return
-        before = correct_biases(self.model, calibration_batches(self.data, self.settings))
-        try:
-            yield
-        finally:
-            before.restore()
-
-    def price(self) -> Cost:
-        """Price the network where it is placed, with bit densities measured on test images."""
-        images = next(self.data.batches("test", batch_size=self.settings.diagnose_images))[0]
-        where, densities = placement(self.model), measure(self.model, images)
-        return price(where, densities=densities, poolings=poolings(self.plain, images[:1], densities))
-
-    def placed_on(self, chip: Chip) -> None:
-        """Move to a chip with other ADCs, crossbars or cells, and calibrate where it asks for ranges not known."""
-        set_chip(self.model, chip)
-        self.simulation.forget()  # ranges may be others
-        if not all(layer.ranges.known(layer.chip) for layer in crossbar_layers(self.model).values()):
-            _calibrate(self.model, self.data, self.settings)
-
-
-def put_on_chip(
-    model: nn.Module,
-    data: DataSet,
-    chip: Chip,
-    settings: Settings,
-    *,
-    ranges: Path | None = None,
-    mapping: Mapping[str, str] | None = None,
-) -> OnChip:
-    """Convert a network, and calibrate it on training images or give it the ranges of a file.
-
-    Where biases are integers too, values that several operations read are stored as integers, see
-    `bitline.integer.stored`:
-    the answers are those of `bitline.integer.network` then.
-
-    Args:
-        model: trained; it is not changed.
-        data: that it classifies.
-        chip: to put it on.
-        settings: of the evaluation.
-        ranges: a file of `bitline.nn.range_training.save_ranges`.
-        mapping: how layers of several groups are laid out, see `bitline.nn.to_crossbar`.
-
-    Raises:
-        ConversionError: no layer that a chip could hold, the network does not take these images, an unknown key or
-            strategy in `mapping`, or the ranges are not for this network or chip.
-        MappingError: the chip has too few crossbars, or a layer does not fit as `mapping` says.
-        DataError: an absent or damaged file of ranges.
-    """
-    return _calibrated(_converted(model, data, chip, settings, mapping), ranges)
-
-
-def _converted(
-    model: nn.Module, data: DataSet, chip: Chip, settings: Settings, mapping: Mapping[str, str] | None
-) -> OnChip:
-    """Convert a network, whose ranges are not known yet."""
-    settings.check(data)
-    plain = copied(model).eval()
-    example = next(data.batches("test", batch_size=2, limit=2))[0]
-    model, report = to_crossbar(plain, chip, example=example, mapping=mapping)
-    return OnChip(model, report, plain, data, settings)
-
-
-def _calibrated(on_chip: OnChip, ranges: Path | None) -> OnChip:
-    """Set the ranges of a network that was converted, and return it."""
-    model, data, settings = on_chip.model, on_chip.data, on_chip.settings
-    if ranges is not None:
-        load_ranges(model, ranges)
-    else:
-        _calibrate(model, data, settings)
-    if placement(model).chip.weights.bias_bits is not None:
-        store(model, calibration_batches(data, settings)[0])
-    return on_chip
-
-
-def check_priced(
-    model: nn.Module, data: DataSet, chip: Chip, settings: Settings, mapping: Mapping[str, str] | None = None
-) -> None:
-    """Refuse a chip that the network does not fit on, or that has no price, before anything slow is done.
-
-    Args:
-        model: trained; it is not changed.
-        data: that it classifies.
-        chip: to put it on.
-        settings: of the evaluation.
-        mapping: how layers of several groups are laid out.
-
-    Raises:
-        ConversionError: no layer that a chip could hold, or an unknown key or strategy in `mapping`.
-        MappingError: the chip has too few crossbars.
-        ChipError: no such cost table, or one that does not hold for the chip.
-        DataError: more images asked for than there are.
-    """
-    price(placement(_converted(model, data, chip, settings, mapping).model))
-
-
-def _calibrate(model: nn.Module, data: DataSet, settings: Settings) -> None:
-    calibrate(model, calibration_batches(data, settings), in_turn=settings.in_turn, progress=settings.progress)
-
-
-def calibration_batches(data: DataSet, settings: Settings) -> list[Tensor]:
-    """First training images, normalized, in batches."""
-    settings.check(data)
-    count = min(settings.calibration_images, len(data.train_images))
-    if count < settings.calibration_images:
-        log.info("all %d training images set the ranges, not %d", count, settings.calibration_images)
-    return [x for x, _ in data.batches("train", batch_size=CALIBRATION_BATCH, limit=count)]
 
 
 def evaluate(
@@ -272,7 +45,7 @@ def evaluate(
 
     Args:
         model: trained; it is not changed.
-        data: calibration takes from its training images, accuracy from its test images.
+        data: calibration takes from its training images, accuracy from its test images; or another task.
         chip: to put the network on.
         settings: how thoroughly.
         name: of the model, for the record.
@@ -291,17 +64,18 @@ def evaluate(
     """
     settings = settings or Settings()
     began = time.perf_counter()
-    on_chip = _converted(model, data, chip, settings, mapping)
+    on_chip = converted(model, data, chip, settings, mapping)
     price(placement(on_chip.model))  # refuses what has no price before anything is measured
-    _calibrated(on_chip, ranges)
+    calibrated(on_chip, ranges)
     calibration_s = time.perf_counter() - began
     steps = stages(chip)
-    images = next(data.batches("test", batch_size=settings.diagnose_images))[0]
-    diagnoses = diagnose(on_chip.model, images, steps, settings.seed)
+    task = on_chip.task
+    inputs = on_device(task.first(settings.diagnose_images), on_chip.model)
+    diagnoses = diagnose(on_chip.model, inputs, steps, settings.seed)
     on_chip.placed_on(chip)
     cost = on_chip.price()
     rest_s = time.perf_counter() - began - calibration_s
-    with _ticking(settings, data, _runs(steps, settings)) as tick:
+    with _ticking(settings, task, _runs(steps, settings)) as tick:
         accuracies, causes = _accuracies(on_chip, steps, tick)
     accuracy_s = time.perf_counter() - began - calibration_s - rest_s
     name = name or type(model).__name__
@@ -314,18 +88,20 @@ def evaluate(
             chip=chip,
             model=name,
             ranges=None if ranges is None else ranges.name,
-            data=record.Data(name=data.title, split="test", count=settings.images or len(data.test_images)),
+            data=task.data,
+            metric=task.metric.record,
+            calibration=task.calibrated_on if ranges is None else None,
             seeds=tuple(settings.seeds),
             bias_correction=settings.bias_correction,
             accuracy=accuracies,
             causes=causes,
             cause_seeds=tuple(settings.seeds[: settings.cause_chips]),
-            simulation=on_chip.simulation.record(),
+            simulation=together(on_chip.simulations, on_chip.simulation.record()),
             cost=record.Cost.model_validate({k: v for k, v in cost.to_json().items() if k != "layers"}),
             layers=tuple(_layer(layer, diagnoses[layer.name]) for layer in cost.layers),
             digital=tuple(record.DigitalOperation(name=d.name, op=d.op, why=d.why) for d in on_chip.report.digital),
             folded=on_chip.report.folded,
-            statistics=accuracies.statistics,
+            statistics=accuracies.statistics_of(task.metric.better),
             environment=Environment.here(),
             timing=timing,
         )
@@ -336,30 +112,35 @@ def evaluate(
 
 
 def _accuracies(on_chip: OnChip, steps: Sequence[Stage], tick: Tick) -> tuple[Accuracy, tuple[Loss, ...]]:
-    """Accuracy of the float network, of ideal integers and of every chip; and the loss by cause."""
-    settings = on_chip.settings
-    plain = accuracy(on_chip.plain, on_chip.data, images=settings.images, batch_size=settings.batch_size, tick=tick)
-    fixed = {s.cause: on_chip.accuracy(s.chip, IDEAL, tick) for s in steps if not s.seeded}
+    """How well the float network, ideal integers and every chip answer; and the loss by cause."""
+    settings, better = on_chip.settings, on_chip.task.metric.better
+    plain = score(on_chip.plain, on_chip.task, tick)
     seeded = [s for s in steps if s.seeded]
-    by_cause = {cause: [value] for cause, value in fixed.items()}
-    chips: list[float] = []
+    jobs = [(s, Job(s.chip, IDEAL)) for s in steps if not s.seeded]
     for number, seed in enumerate(settings.seeds):
-        for stage in seeded:
-            if stage is seeded[-1] or number < settings.cause_chips:
-                value = on_chip.accuracy(stage.chip, seed, tick)
-                by_cause.setdefault(stage.cause, []).append(value)
-        chips.append(by_cause[steps[-1].cause][-1])
+        split = seeded if number < settings.cause_chips else seeded[-1:]
+        jobs += [(stage, Job(stage.chip, seed)) for stage in split]
+    by_cause: dict[record.Cause, list[float]] = {}
+    with asking(on_chip, settings.workers) as ask:
+        for (stage, _), value in zip(jobs, ask([job for _, job in jobs]), strict=True):
+            by_cause.setdefault(stage.cause, []).append(value)
+            tick(on_chip.task.data.count)
+    chips = by_cause.get(steps[-1].cause, [])
+    chips = chips if seeded else len(settings.seeds) * chips  # without any departure one chip is like another
     causes: list[Loss] = []
     before = [plain]
     for stage in steps:
         after = by_cause.get(stage.cause, [])[: max(1, settings.cause_chips)]
         if not after:
             continue
-        lost = [b - a for a, b in zip(after, before * len(after) if len(before) == 1 else before, strict=False)]
+        lost = [
+            b - a if better == "higher" else a - b
+            for a, b in zip(after, before * len(after) if len(before) == 1 else before, strict=False)
+        ]
         points, reached = Spread.of(lost), Spread.of(after)
         causes.append(Loss(cause=stage.cause, points=points.mean, std=points.std, accuracy_after=reached.mean))
         before = after
-    return Accuracy.of(plain, fixed["quantization"], chips), tuple(causes)
+    return Accuracy.of(plain, by_cause["quantization"][0], chips, better), tuple(causes)
 
 
 def _runs(steps: Sequence[Stage], settings: Settings) -> int:
@@ -370,7 +151,7 @@ def _runs(steps: Sequence[Stage], settings: Settings) -> int:
 
 
 @contextmanager
-def _ticking(settings: Settings, data: DataSet, runs: int) -> Generator[Tick]:
+def _ticking(settings: Settings, task: Task, runs: int) -> Generator[Tick]:
     if not settings.progress:
         yield lambda _: None
         return
@@ -383,8 +164,8 @@ def _ticking(settings: Settings, data: DataSet, runs: int) -> Generator[Tick]:
         TimeRemainingColumn(),
     )
     with Progress(*columns, transient=True) as progress:
-        task = progress.add_task("", total=runs * (settings.images or len(data.test_images)), runs=runs)
-        yield lambda count: progress.advance(task, count)
+        bar = progress.add_task("", total=runs * task.data.count, runs=runs)
+        yield lambda count: progress.advance(bar, count)
 
 
 def _layer(cost: LayerCost, diagnosis: Diagnosis) -> Layer:

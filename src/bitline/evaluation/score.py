@@ -1,17 +1,54 @@
-"""How many images of a data set a network gets right."""
+"""How well a network answers what it is asked."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import torch
 from torch import nn
 
 from bitline.data import DataSet
+from bitline.errors import ConversionError
+from bitline.evaluation import record
+from bitline.evaluation.metrics import accuracy as right_answers
+from bitline.evaluation.task import Task, TestImages
+from bitline.network.inputs import call, count, described, mapped
 
 Tick = Callable[[int], None]
-"""called with the number of images just done"""
+"""called with the number of samples just done"""
 
 
 @torch.no_grad()
+def score(model: nn.Module, task: Task, tick: Tick | None = None) -> float:
+    """Return how well a network answers, by the metric of a task.
+
+    Args:
+        model: plain or on a chip; it is put in eval mode.
+        task: what it is asked.
+        tick: told of progress.
+
+    Raises:
+        ConversionError: the network does not take the inputs.
+        DataError: the metric does not take the outputs and targets, or is not finite.
+    """
+    model.eval()
+    device = next(model.parameters()).device
+
+    def answers() -> Iterator[tuple[Any, Any]]:
+        for inputs, targets in task.batches:
+            try:
+                outputs = call(model, mapped(inputs, lambda x: x.to(device)))
+            except (RuntimeError, TypeError) as error:
+                problem = (str(error).splitlines() or [type(error).__name__])[0]
+                raise ConversionError(
+                    f"{type(model).__name__} does not run on inputs of shape {described(inputs)}: {problem[:300]}"
+                ) from error
+            yield outputs, targets
+            if tick is not None:
+                tick(count(inputs))
+
+    return task.metric(answers())
+
+
 def accuracy(
     model: nn.Module, data: DataSet, *, images: int | None = None, batch_size: int = 64, tick: Tick | None = None
 ) -> float:
@@ -24,12 +61,6 @@ def accuracy(
         batch_size: images at once; it has no influence on the result.
         tick: told of progress.
     """
-    model.eval()
-    device = next(model.parameters()).device
-    right = total = 0
-    for x, labels in data.batches("test", batch_size=batch_size, limit=images):
-        right += int((model(x.to(device)).argmax(1).cpu() == labels).sum())
-        total += len(labels)
-        if tick is not None:
-            tick(len(labels))
-    return 100 * right / total
+    some = TestImages(data, batch_size, images or len(data.test_images))
+    what = record.Data(name=data.title, split="test", count=some.images)
+    return score(model, Task(some, [], right_answers(), what, ""), tick)

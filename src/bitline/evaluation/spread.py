@@ -4,7 +4,7 @@ import math
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Self
+from typing import Literal, Self
 
 from bitline.errors import DataError
 
@@ -17,7 +17,7 @@ class Spread:
         n: chips.
         mean: of their figures.
         std: standard deviation of the population that they are a sample of (n - 1); 0 for one chip.
-        worst: lowest figure.
+        worst: lowest figure, or the highest where lower ones are better.
     """
 
     n: int
@@ -26,8 +26,12 @@ class Spread:
     worst: float
 
     @classmethod
-    def of(cls, values: Sequence[float]) -> Self:
+    def of(cls, values: Sequence[float], better: Literal["higher", "lower"] = "higher") -> Self:
         """Return the spread of these figures.
+
+        Args:
+            values: the figures.
+            better: which way they are better.
 
         Raises:
             DataError: no figure at all.
@@ -35,7 +39,7 @@ class Spread:
         if not values:
             raise DataError("a spread of 0 values; allowed: 1 or more")
         std = statistics.stdev(values) if len(values) > 1 else 0.0
-        return cls(len(values), statistics.fmean(values), std, min(values))
+        return cls(len(values), statistics.fmean(values), std, min(values) if better == "higher" else max(values))
 
     @property
     def standard_error(self) -> float:

@@ -5,9 +5,10 @@ from collections.abc import Callable, Sequence
 from bitline.chip.description import Chip
 from bitline.chip.files import replace
 from bitline.evaluation.causes import stages
+from bitline.evaluation.on_chip import OnChip
 from bitline.evaluation.record import Variant
-from bitline.evaluation.run import OnChip
 from bitline.evaluation.spread import Spread
+from bitline.evaluation.workers import Job, asking
 from bitline.nn import IDEAL
 
 
@@ -32,10 +33,11 @@ def sweep(
         on_chip.placed_on(changed)
         seeds = on_chip.settings.seeds
         if any(stage.seeded for stage in stages(changed)):
-            chips = [on_chip.accuracy(changed, seed) for seed in seeds]
+            with asking(on_chip, on_chip.settings.workers) as ask:
+                chips = list(ask([Job(changed, seed) for seed in seeds]))
         else:  # one chip is like another
             chips = len(seeds) * [on_chip.accuracy(changed, IDEAL)]
-        spread, cost = Spread.of(chips), on_chip.price()
+        spread, cost = Spread.of(chips, on_chip.task.metric.better), on_chip.price()
         variant = Variant(
             label=", ".join(keys),
             overrides=tuple(keys),

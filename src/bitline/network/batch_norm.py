@@ -12,12 +12,13 @@ from torch.utils._pytree import tree_leaves
 
 from bitline.mapping.lower import Lowerable
 from bitline.models.blocks import Block
+from bitline.network.inputs import Inputs, leaves
 from bitline.network.trace import modules, run_hooked
 
 BatchNorm = nn.BatchNorm1d | nn.BatchNorm2d
 
 
-def neighbours(model: nn.Module, layers: Mapping[str, Lowerable], example: Tensor | None) -> dict[str, str]:
+def neighbours(model: nn.Module, layers: Mapping[str, Lowerable], example: Inputs | None) -> dict[str, str]:
     """Find each batch norm that sees the result of one layer, and is alone in seeing it.
 
     An example shows which result goes where. Without one only nn.Sequential is looked at, whose order is known; there,
@@ -84,7 +85,7 @@ class _Readers(TorchFunctionMode):
         return [self.made[id(leaf)][0] for leaf in tree_leaves(tree) if id(leaf) in self.made]
 
 
-def _follow(model: nn.Module, layers: Mapping[str, Lowerable], example: Tensor) -> dict[str, str]:
+def _follow(model: nn.Module, layers: Mapping[str, Lowerable], example: Inputs) -> dict[str, str]:
     """Watch one batch: a layer and a batch norm that each run once, the second alone in reading the first's result."""
     readers = _Readers()
     seen: dict[str, str] = {}
@@ -123,7 +124,7 @@ def _calling(function: Callable[[str, Any], None], name: str) -> Callable[..., N
     return lambda *given: function(name, given[-1])
 
 
-def fold(model: nn.Module, pairs: Mapping[str, str], example: Tensor | None) -> dict[str, str]:
+def fold(model: nn.Module, pairs: Mapping[str, str], example: Inputs | None) -> dict[str, str]:
     """Fold batch norms into layers, in place; a fold that changes what the model answers is taken back.
 
     Args:
@@ -154,11 +155,11 @@ def fold(model: nn.Module, pairs: Mapping[str, str], example: Tensor | None) -> 
     return kept
 
 
-def _answer(model: nn.Module, example: Tensor) -> Tensor:
+def _answer(model: nn.Module, example: Inputs) -> Tensor:
     parts = _leaves(run_hooked(model, example, []))
     return torch.cat(
         [
-            torch.zeros(1, dtype=torch.float64, device=example.device),
+            torch.zeros(1, dtype=torch.float64, device=leaves(example)[0].device),
             *(p.flatten().double() for p in parts if isinstance(p, Tensor)),
         ]
     )

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from bitline.network.inputs import Inputs
 from bitline.network.trace import MAPPED, modules, run_hooked
 
 _WEIGHTED = {
@@ -51,7 +52,7 @@ _WEIGHTED = {
 }
 
 
-def functions(model: nn.Module, example: Tensor) -> list[tuple[str, str]]:
+def functions(model: nn.Module, example: Inputs) -> list[tuple[str, str]]:
     """Run a network and list the matrix products that are called as functions: (name of the module, function).
 
     Args:

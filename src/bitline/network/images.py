@@ -2,15 +2,15 @@
 
 import hashlib
 import math
-from collections.abc import Iterable, Iterator, Sequence
-from typing import NamedTuple
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
 
 from bitline.errors import ConversionError
+from bitline.network.inputs import Inputs, inputs_of, joined, leaves, mapped, samples
 
-Batches = Iterable[Tensor | Sequence[Tensor]]
+Batches = Iterable[Any]
 HELD_BYTES = 2**30
 """of images held in memory; more are walked again, a part at a time"""
 _RUN_IMAGES, _RUN_VALUES = 64, 2**22
@@ -25,8 +25,8 @@ class Images:
     Images that are drawn anew at every walk, as augmented ones are, must fit in memory: then they are walked once.
 
     Args:
-        batches: tensors, or (inputs, labels) as data loaders give, images along the first axis; walked once if they fit
-            in `HELD_BYTES`, else once for each walk of `runs` and part.
+        batches: inputs, or (inputs, labels) as data loaders give, see `bitline.network.inputs.inputs_of`; walked once
+            if they fit in `HELD_BYTES`, else once for each walk of `runs` and part.
 
     Attributes:
         count: of the images.
@@ -37,10 +37,10 @@ class Images:
         self.count, self._all, size = 0, 0, 0
         held: list[_Found] = []
         for x in _tensors(batches):
-            size += x.nbytes
-            x = x.clone()  # loaders may fill one tensor again and again
-            found = [_Found(*_kind(image), _digest(image), image) for image in x]
-            self.count += len(x)
+            size += sum(part.nbytes for part in leaves(x))
+            x = mapped(x, torch.clone)  # loaders may fill one tensor again and again
+            found = [_Found(*_kind(image), _digest(image), image) for image in samples(x)]
+            self.count += len(found)
             self._all += sum(image.digest for image in found)
             held += found
             if size > HELD_BYTES:
@@ -48,25 +48,27 @@ class Images:
         self._parts = max(1, math.ceil(size / HELD_BYTES))
         self._held = _sorted(held) if self._parts == 1 else None
 
-    def runs(self, device: torch.device) -> Iterator[Tensor]:
+    def runs(self, device: torch.device) -> Iterator[Inputs]:
         """Yield the images on a torch device, those of one shape together."""
         for part in range(self._parts):
             images = self._part(part)
             start = 0
             while start < len(images):
                 first = images[start]
-                stop = start + max(1, min(_RUN_IMAGES, _RUN_VALUES // max(1, first.numel())))
+                stop = start + max(
+                    1, min(_RUN_IMAGES, _RUN_VALUES // max(1, sum(part.numel() for part in leaves(first))))
+                )
                 run = [image for image in images[start:stop] if _kind(image) == _kind(first)]
                 start += len(run)
-                yield torch.stack(run).to(device)
+                yield mapped(joined(run, torch.stack), lambda x: x.to(device))
 
-    def together(self, most: int, device: torch.device) -> Tensor | None:
+    def together(self, most: int, device: torch.device) -> Inputs | None:
         """The first images in one tensor, at most so many; None where there are several shapes."""
         images = self._part(0)
         one = len({_kind(image) for image in images}) == 1
-        return torch.stack(images[:most]).to(device) if one else None
+        return mapped(joined(images[:most], torch.stack), lambda x: x.to(device)) if one else None
 
-    def _part(self, part: int) -> list[Tensor]:
+    def _part(self, part: int) -> list[Inputs]:
         """Images of one of the parts, in order.
 
         Raises:
@@ -77,11 +79,11 @@ class Images:
         found: list[_Found] = []
         everything = 0
         for x in _tensors(self._batches):
-            for image in x:
+            for image in samples(x):
                 digest = _digest(image)
                 everything += digest
                 if digest % self._parts == part:
-                    found.append(_Found(*_kind(image), digest, image.clone()))
+                    found.append(_Found(*_kind(image), digest, mapped(image, torch.clone)))
         if everything != self._all:
             raise ConversionError(
                 f"the batches give other images at every walk, as augmented ones are, and are more than the "
@@ -92,25 +94,30 @@ class Images:
 
 class _Found(NamedTuple):
     dtype: str
-    shape: tuple[int, ...]
+    shape: tuple[Any, ...]
     digest: int
-    image: Tensor
+    image: Inputs
 
 
-def _sorted(found: list[_Found]) -> list[Tensor]:
+def _sorted(found: list[_Found]) -> list[Inputs]:
     """Images by kind and digest."""
     return [entry.image for entry in sorted(found, key=lambda entry: entry[:-1])]
 
 
-def _kind(image: Tensor) -> tuple[str, tuple[int, ...]]:
-    return str(image.dtype), tuple(image.shape)
+def _kind(image: Inputs) -> tuple[str, tuple[Any, ...]]:
+    """Return what images must share to pass together: types and shapes, and names where there are several."""
+    parts = leaves(image)
+    names = ":".join(sorted(image)) if isinstance(image, Mapping) else ""
+    shapes = tuple(parts[0].shape) if len(parts) == 1 else tuple(tuple(part.shape) for part in parts)
+    return names + ",".join(str(part.dtype) for part in parts), shapes
 
 
-def _digest(image: Tensor) -> int:
-    content = image.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
-    return int.from_bytes(hashlib.blake2b(content, digest_size=8).digest(), "little")
+def _digest(image: Inputs) -> int:
+    digest = hashlib.blake2b(digest_size=8)
+    for part in leaves(image):
+        digest.update(part.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return int.from_bytes(digest.digest(), "little")
 
 
-def _tensors(batches: Batches) -> Iterator[Tensor]:
-    for batch in batches:
-        yield batch if isinstance(batch, Tensor) else batch[0]
+def _tensors(batches: Batches) -> Iterator[Inputs]:
+    return map(inputs_of, batches)

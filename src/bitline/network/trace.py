@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from bitline.errors import ConversionError
 from bitline.mapping.lower import Lowerable, Matmul, lower
 from bitline.network.copy import evaluating
+from bitline.network.inputs import Inputs, call, described
 
 MAPPED = (nn.Linear, nn.Conv1d, nn.Conv2d)
 """plain layers that crossbars can hold"""
@@ -47,7 +48,7 @@ def matmuls(model: nn.Module, input_shape: Sequence[int]) -> list[Matmul]:
         return trace(model, parameter.new_zeros(1, *input_shape), layers)
 
 
-def trace(model: nn.Module, example: Tensor, layers: dict[str, Lowerable]) -> list[Matmul]:
+def trace(model: nn.Module, example: Inputs, layers: dict[str, Lowerable]) -> list[Matmul]:
     """List what matrix products `layers` make while the model runs on one batch, in the order they run.
 
     A layer that runs several times has its positions added up; one that never runs is not listed.
@@ -76,7 +77,7 @@ def trace(model: nn.Module, example: Tensor, layers: dict[str, Lowerable]) -> li
     return list(products.values())
 
 
-def poolings(model: nn.Module, example: Tensor, layers: Collection[str]) -> dict[str, int]:
+def poolings(model: nn.Module, example: Inputs, layers: Collection[str]) -> dict[str, int]:
     """Count the activations per image that pooling modules read, by the layer on crossbars that ran before.
 
     Args:
@@ -104,14 +105,14 @@ def poolings(model: nn.Module, example: Tensor, layers: Collection[str]) -> dict
     return read
 
 
-def run_hooked(model: nn.Module, example: Tensor, handles: Iterable[torch.utils.hooks.RemovableHandle]) -> object:
+def run_hooked(model: nn.Module, example: Inputs, handles: Iterable[torch.utils.hooks.RemovableHandle]) -> object:
     """Run the model once on a batch without gradients, remove the hooks, and return its result."""
     try:
         with torch.no_grad():
-            return model(example)
+            return call(model, example)
     except (RuntimeError, ValueError, TypeError, IndexError, NotImplementedError) as error:
         raise ConversionError(
-            f"{type(model).__name__} does not run on a batch of shape {tuple(example.shape)}: {error}"
+            f"{type(model).__name__} does not run on a batch of shape {described(example)}: {error}"
         ) from error
     finally:
         for handle in handles:

@@ -5,14 +5,16 @@ channel. A bias is digital and can move it back. Our reconstruction of "self-com
 which this part is not public).
 """
 
-from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping
 from contextlib import ExitStack, contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from bitline.errors import ConversionError
 from bitline.network.copy import evaluating
+from bitline.network.inputs import call, inputs_of, mapped
 from bitline.nn.cells import IDEAL
 from bitline.nn.layer import CrossbarLayer
 from bitline.nn.on import crossbar_layers, on
@@ -62,7 +64,7 @@ class BatchBiasCorrection:
 
 
 @torch.no_grad()
-def correct_biases(model: nn.Module, batches: Iterable[Tensor | Sequence[Tensor]]) -> BiasCorrection:
+def correct_biases(model: nn.Module, batches: Iterable[Any]) -> BiasCorrection:
     """Let the bias of every layer take the difference of channel means between ideal cells and this chip.
 
     The batches pass twice, through ideal cells and through the chip. On the second way the output of every layer is
@@ -71,7 +73,7 @@ def correct_biases(model: nn.Module, batches: Iterable[Tensor | Sequence[Tensor]
 
     Args:
         model: converted, calibrated and programmed.
-        batches: tensors, or (inputs, labels) as data loaders give; no labels are used.
+        batches: inputs, or (inputs, targets) as data loaders give; no targets are used.
 
     Returns:
         What restores the biases.
@@ -93,7 +95,8 @@ def correct_biases(model: nn.Module, batches: Iterable[Tensor | Sequence[Tensor]
         moved[layer].append((by, len(y)))
         return y + _along(layer, by.to(y.dtype), y)
 
-    inputs = [(b if isinstance(b, Tensor) else b[0]).to(layers[0].weight.device) for b in batches]
+    device = layers[0].weight.device
+    inputs = [mapped(inputs_of(batch), lambda x: x.to(device)) for batch in batches]
     with evaluating(model):
         for see, seeds in ((look, ideal), (move, programmed)):
             with ExitStack() as stack:
@@ -101,7 +104,7 @@ def correct_biases(model: nn.Module, batches: Iterable[Tensor | Sequence[Tensor]
                     stack.enter_context(on(layer, seed=seed))
                 stack.enter_context(_outputs(layers, see))
                 for x in inputs:
-                    model(x)
+                    call(model, x)
     if not any(moved.values()):
         raise ConversionError("correct_biases has no data: no batch passed any layer on crossbars")
     return _take(moved)

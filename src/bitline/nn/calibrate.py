@@ -13,6 +13,7 @@ from bitline.mapping.lower import Lowerable, check_batch
 from bitline.mapping.quantize import RangeHistogram
 from bitline.network.copy import evaluating
 from bitline.network.images import Batches, Images
+from bitline.network.inputs import Inputs, call, count, described, leaves
 from bitline.nn.grid import Grid, grids
 from bitline.nn.layer import CrossbarLayer
 from bitline.nn.observe import in_mode, watching
@@ -34,8 +35,9 @@ def calibrate(model: nn.Module, batches: Batches, *, in_turn: bool = False, prog
 
     Args:
         model: from `to_crossbar`.
-        batches: tensors, or (inputs, labels) as data loaders give. Images are held in memory, up to 1 GiB; where there
-            are more, the batches are walked several times.
+        batches: inputs, or (inputs, targets) as data loaders give; inputs are a tensor, or for a network of several
+            inputs a tuple or dict of them. Of batches of more than two parts the last is the targets.
+            Inputs are held in memory, up to 1 GiB; where there are more, the batches are walked several times.
         in_turn: then fit the ADC ranges of one layer after the other again, on what the layers before it now answer
             on the chip with ideal cells. Where ADCs are coarse, their errors move the sums of the layers behind them.
             Images of one shape pass once more, together, as many as 1 GiB of activations holds; those of several
@@ -51,7 +53,10 @@ def calibrate(model: nn.Module, batches: Batches, *, in_turn: bool = False, prog
     if isinstance(batches, Tensor):
         raise ConversionError("calibrate takes an iterable of batches; put a single tensor in a list: [images]")
     layers, stored = crossbar_layers(model), grids(model)
-    walk = _Walk(model, Images(batches), progress)
+    images = Images(batches)
+    if not images.count:
+        raise ConversionError("calibrate has no data: `batches` gives none")
+    walk = _Walk(model, images, progress)
     with evaluating(model):
         vectors = _input_ranges(layers, stored, walk)
         _partial_sums(model, layers, vectors, walk)
@@ -69,25 +74,36 @@ class _Walk:
         """input and output of a layer, bytes an image"""
         self._passing = 1
 
-    def __call__(self, what: str, together: Tensor | None = None) -> None:
+    def __call__(self, what: str, together: Inputs | None = None) -> None:
         runs = self.images.runs(self.weight.device) if together is None else iter([together])
         for x in self._shown(runs, what):
-            numbers = x.is_floating_point() or x.is_complex()
-            if numbers and x.dtype != self.weight.dtype and not torch.is_autocast_enabled(x.device.type):
-                raise ConversionError(f"calibrating: images of {x.dtype}; expected {self.weight.dtype}, as the weights")
-            self._passing = len(x)
-            self.model(x)
+            for part in leaves(x):
+                numbers = part.is_floating_point() or part.is_complex()
+                if numbers and part.dtype != self.weight.dtype and not torch.is_autocast_enabled(part.device.type):
+                    raise ConversionError(
+                        f"calibrating: images of {part.dtype}; expected {self.weight.dtype}, as the weights"
+                    )
+            self._passing = count(x)
+            self._run(x)
+
+    def _run(self, x: Inputs) -> None:
+        try:
+            call(self.model, x)
+        except TypeError as error:  # another number of arguments than the network takes
+            raise ConversionError(
+                f"calibrating: the network does not take inputs of shape {described(x)}: {error}"
+            ) from error
 
     def measure(self, layer: CrossbarLayer, x: Tensor, vectors: int) -> None:
         """Note how large the activations of a layer are that see some vectors of an input."""
         outputs = vectors * layer.matmul.groups * layer.matmul.cols
         self.largest = max(self.largest, (x.numel() + outputs) * x.itemsize / self._passing)
 
-    def together(self) -> Tensor | None:
+    def together(self) -> Inputs | None:
         """As many images as may pass at once; None where they have several shapes."""
         return self.images.together(max(1, int(_ACTIVATION_BYTES / (_ALIVE * self.largest))), self.weight.device)
 
-    def _shown(self, runs: Iterator[Tensor], what: str) -> Iterator[Tensor]:
+    def _shown(self, runs: Iterator[Inputs], what: str) -> Iterator[Inputs]:
         if not self.progress:
             yield from runs
             return
@@ -97,7 +113,7 @@ class _Walk:
             task = bar.add_task(f"calibrating {what}", total=self.images.count)
             for x in runs:
                 yield x
-                bar.advance(task, len(x))
+                bar.advance(task, count(x))
 
 
 def _input_ranges(
@@ -127,6 +143,8 @@ def _input_ranges(
         walk("input ranges")
     for name, layer in layers.items():
         histogram, settings = inputs[layer], layer.chip.inputs
+        if not vectors[layer]:
+            raise ConversionError(f"layer {name} never ran on the data; its input range is unknown")
         if histogram.peak == 0:
             raise ConversionError(f"layer {name} saw no data but zeros; its input range is unknown")
         scale = histogram.scale(
@@ -167,10 +185,10 @@ def _fit_in_turn(model: nn.Module, vectors: Mapping[CrossbarLayer, int], walk: _
 
 
 def _fit_before_it_answers(
-    layers: list[CrossbarLayer], vectors: Mapping[CrossbarLayer, int], walk: _Walk, images: Tensor
+    layers: list[CrossbarLayer], vectors: Mapping[CrossbarLayer, int], walk: _Walk, images: Inputs
 ) -> None:
     """Fit each layer when the images reach it, so that what it then answers reaches the next one."""
-    share = len(images) / walk.images.count
+    share = count(images) / walk.images.count
     samples = {layer: layer.sample(round(vectors[layer] * share)) for layer in layers}
     drawn: dict[CrossbarLayer, list[Tensor]] = {layer: [] for layer in layers}
 

@@ -4,7 +4,7 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from torch import Tensor, nn
+from torch import nn
 
 from bitline.chip.description import Chip
 from bitline.chip.leak import leak_remark
@@ -16,6 +16,7 @@ from bitline.mapping.strategies import choose
 from bitline.models.weights import check_weights
 from bitline.network.batch_norm import fold, neighbours
 from bitline.network.copy import copied
+from bitline.network.inputs import Inputs, leaves, mapped
 from bitline.network.trace import MAPPED, modules, trace
 from bitline.nn import state
 from bitline.nn.layer import CrossbarLayer
@@ -66,7 +67,7 @@ def to_crossbar(
     model: nn.Module,
     chip: Chip,
     *,
-    example: Tensor | None = None,
+    example: Inputs | None = None,
     keep_digital: Collection[str] | Callable[[str, nn.Module], bool] = (),
     allow_digital: bool = True,
     mapping: Mapping[str, str] | None = None,
@@ -79,8 +80,9 @@ def to_crossbar(
     Args:
         model: any module.
         chip: to put it on.
-        example: one batch. With it, batch norms are found outside nn.Sequential too, positions per image are
-            known (cost needs them), and matrix products hidden in code are reported.
+        example: inputs of one batch: a tensor, or a tuple or dict of tensors for a network of several. With it, batch
+            norms are found outside nn.Sequential too, positions per image are known (cost needs them), and matrix
+            products hidden in code are reported.
         keep_digital: names of layers to leave alone, or a function of (name, module) that says so.
         allow_digital: if False, anything weighted that stays off the crossbars is an error.
         mapping: how layers of several groups are laid out: layer name, ``"depthwise"``, ``"group"`` or ``"*"`` ->
@@ -97,13 +99,14 @@ def to_crossbar(
         DataError: weights that are NaN or infinite.
     """
     check_weights(model, type(model).__name__)
-    if example is not None and example.dtype.is_floating_point and not example.is_meta:
-        check_numbers(example, "example", "numbers")
+    for part in [] if example is None else leaves(example):
+        if part.dtype.is_floating_point and not part.is_meta:
+            check_numbers(part, "example", "numbers")
     model = copied(model)
     training = {name: module.training for name, module in modules(model, everywhere=True)}
     model.eval()
     if example is not None and any(p.is_meta for p in model.parameters()):
-        example = example.to("meta")
+        example = mapped(example, lambda part: part.to("meta"))
     kept = _keep(model, keep_digital)
     why: dict[str, str] = {}
     layers: dict[str, Lowerable] = {}

@@ -2,11 +2,12 @@
 
 from dataclasses import dataclass
 
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.utils.parametrize import is_parametrized
 
 from bitline.mapping.lower import Lowerable
 from bitline.network.functions import functions
+from bitline.network.inputs import Inputs
 from bitline.network.trace import MAPPED, modules
 from bitline.nn.layer import CrossbarLayer
 
@@ -80,7 +81,7 @@ def digital_modules(model: nn.Module, layers: dict[str, Lowerable], why: dict[st
     return left
 
 
-def digital_functions(model: nn.Module, example: Tensor | None) -> list[DigitalOperation]:
+def digital_functions(model: nn.Module, example: Inputs | None) -> list[DigitalOperation]:
     """Find matrix products that the model's own code makes, outside of its layers."""
     why = "called as a function, outside of a layer"
     calls = [] if example is None else functions(model, example)

@@ -25,7 +25,9 @@ from bitline.cost.model import Cost
 from bitline.data import DataSet
 from bitline.differences import differences
 from bitline.errors import BitlineError, DataError
-from bitline.evaluation.run import CALIBRATION_BATCH, OnChip, Settings
+from bitline.evaluation.on_chip import OnChip
+from bitline.evaluation.settings import Settings
+from bitline.evaluation.task import CALIBRATION_BATCH
 from bitline.files import JOURNAL, TRIALS, write_json
 from bitline.models.files import Run
 from bitline.network.trace import matmuls

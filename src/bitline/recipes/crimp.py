@@ -25,7 +25,7 @@ from bitline.compress.result import UnchangedLayer
 from bitline.data import DataSet
 from bitline.errors import ChipError, ConversionError, DataError
 from bitline.evaluation import Settings
-from bitline.evaluation.run import calibration_batches
+from bitline.evaluation.on_chip import calibration_batches
 from bitline.files import LEFT, write_json
 from bitline.models.files import ModelRecord, Run
 from bitline.network.trace import MAPPED

@@ -10,7 +10,7 @@ from bitline.chip.variants import lossless, with_cells
 from bitline.compress import fold_norms
 from bitline.data import DataSet
 from bitline.evaluation import Settings
-from bitline.evaluation.run import calibration_batches
+from bitline.evaluation.on_chip import calibration_batches
 from bitline.files import CHIP, RANGES, write_json
 from bitline.models.files import ModelRecord, Run
 from bitline.nn import calibrate, crossbar_layers, to_crossbar

@@ -6,7 +6,7 @@ from pathlib import Path
 from bitline import manifest
 from bitline.data import DataSet, load
 from bitline.errors import DataError
-from bitline.evaluation.run import CALIBRATION_BATCH
+from bitline.evaluation.task import CALIBRATION_BATCH
 from bitline.files import BEFORE, FLOAT, START, UNTRAINED
 from bitline.lock import locked
 from bitline.models.files import Run, load_run

@@ -14,7 +14,7 @@ from bitline import manifest, seeds
 from bitline.chip.description import Chip
 from bitline.data import DataSet
 from bitline.evaluation import Settings, accuracy, evaluate
-from bitline.evaluation.run import check_priced
+from bitline.evaluation.on_chip import check_priced
 from bitline.files import AFTER, BEFORE, CHIP, CONFIG, METRICS, ON_CHIP, RANGES, RECORD, WEIGHTS, read_json, write_json
 from bitline.models.files import Run, load_run
 from bitline.recipes.files import Deployment, Say, copy

@@ -10,6 +10,7 @@ from bitline.cost.model import Cost, price
 from bitline.cost.table import load
 from bitline.evaluation.densities import measure as densities_of
 from bitline.mapping.place import place
+from bitline.network.inputs import mapped
 from bitline.network.trace import poolings
 from bitline.nn import placement
 from bitline.study.plan import Plan, variant
@@ -53,11 +54,11 @@ class Pricer:
     def cost(self, chip: Chip) -> Cost:
         """Price the network on a chip, where it is then placed."""
         on_chip = self.subject.on(chip)
-        images = next(on_chip.data.batches("test", batch_size=self.subject.plan.layer_images))[0]
+        images = on_chip.task.first(self.subject.plan.layer_images)
         if self._known is None or self._known[0] != chip.crossbar.rows:
             self._known = (chip.crossbar.rows, densities_of(on_chip.model, images))
         densities = self._known[1]
-        pools = poolings(on_chip.plain, images[:1], densities)
+        pools = poolings(on_chip.plain, mapped(images, lambda x: x[:1]), densities)
         return price(placement(on_chip.model), densities=densities, poolings=pools)
 
 

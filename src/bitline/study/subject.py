@@ -8,9 +8,9 @@ from torch import Tensor
 from bitline.chip.cell import Ideal
 from bitline.chip.description import Chip
 from bitline.chip.variants import ideal, with_cells
-from bitline.evaluation import OnChip, Spread, accuracy, put_on_chip
+from bitline.evaluation import OnChip, Spread, put_on_chip
 from bitline.evaluation.each_layer import on_each_layer
-from bitline.evaluation.score import Tick
+from bitline.evaluation.score import Tick, score
 from bitline.nn import IDEAL, crossbar_layers, on
 from bitline.study.plan import Plan
 from bitline.study.runs import Network
@@ -56,11 +56,9 @@ class Subject:
     def alone(self, name: str, chip: Chip, seed: int) -> float:
         """Accuracy with one layer on a variant of the chip and every other one exact, %."""
         on_chip = self.on(self.chip)
-        layer, settings = crossbar_layers(on_chip.model)[name], self.plan.settings
+        layer = crossbar_layers(on_chip.model)[name]
         with on(on_chip.model, ideal(self.chip)), on(layer, chip, seed):
-            return accuracy(
-                on_chip.model, on_chip.data, images=settings.images, batch_size=settings.batch_size, tick=self.tick
-            )
+            return score(on_chip.model, on_chip.task, self.tick)
 
     def accuracies(self, chip: Chip) -> dict[str, Any]:
         """Accuracy with ideal cells and on each programmed chip, %; where the network is placed already."""

@@ -4,8 +4,8 @@ from typing import Any
 
 from bitline.chip.description import Chip
 from bitline.chip.variants import ideal, with_cells
-from bitline.evaluation import accuracy, put_on_chip
-from bitline.evaluation.score import Tick
+from bitline.evaluation import put_on_chip
+from bitline.evaluation.score import Tick, score
 from bitline.nn import IDEAL
 from bitline.study.plan import Plan
 from bitline.study.runs import Network, chip_for
@@ -31,7 +31,7 @@ def measure(network: Network, chip: Chip, plan: Plan, tick: Tick) -> dict[str, A
     used, notes = chip_for(network, chip)
     settings = plan.settings
     on_chip = put_on_chip(network.model, network.data, used, settings, ranges=network.ranges)
-    plain = accuracy(on_chip.plain, on_chip.data, images=settings.images, batch_size=settings.batch_size, tick=tick)
+    plain = score(on_chip.plain, on_chip.task, tick)
     accuracies = {
         "float": plain,
         "ideal_integer": on_chip.accuracy(ideal(used), IDEAL, tick),

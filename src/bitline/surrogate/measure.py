@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from bitline.errors import ConversionError
 from bitline.mvm.effective import effective_weights
 from bitline.network.copy import evaluating
+from bitline.network.inputs import Inputs, call, count, mapped
 from bitline.nn import IDEAL, CrossbarLayer, crossbar_layers, on
 from bitline.nn.observe import in_mode
 from bitline.surrogate.statistics import CellErrors, Moments, Surrogate, of_layers
@@ -17,7 +18,7 @@ _AT_ONCE = 16
 
 
 @torch.no_grad()
-def measure(model: nn.Module, batches: Sequence[Tensor], *, seed: int | Sequence[int] = IDEAL) -> Surrogate:
+def measure(model: nn.Module, batches: Sequence[Inputs], *, seed: int | Sequence[int] = IDEAL) -> Surrogate:
     """Run some images through a network on its chip, exactly, and note what each layer adds to its plain product.
 
     Inputs of every layer are those that the chip's layers before it give, so that statistics belong to the network as
@@ -44,6 +45,7 @@ def measure(model: nn.Module, batches: Sequence[Tensor], *, seed: int | Sequence
             seen = moments.setdefault(names[layer], Moments())
             seen.add(_vectors(layer, product), _vectors(layer, answer - product))
 
+    device = next(iter(layers.values())).weight.device
     chips = [seed] if isinstance(seed, int) else seed
     cells: dict[str, CellErrors | None] = {}
     with evaluating(model), in_mode("chip", *layers.values()), ExitStack() as stack:
@@ -53,13 +55,13 @@ def measure(model: nn.Module, batches: Sequence[Tensor], *, seed: int | Sequence
         for number, chip in enumerate(chips):
             with on(model, seed=chip):
                 for images in batches[number :: len(chips)]:
-                    model(images.to(next(iter(layers.values())).weight.device))
+                    call(model, mapped(images, lambda x: x.to(device)))
                 cells = {name: cell_errors(layer) for layer, name in names.items()}  # of the last chip
-    if (not moments and names) or not sum(len(images) for images in batches):
+    if (not moments and names) or not sum(map(count, batches)):
         raise ConversionError("a surrogate is measured on images; there are none, or no layer runs")
     statistics = of_layers(list(moments.values()), [cells[name] for name in moments])
     measured = dict(zip(moments, statistics, strict=True))
-    return Surrogate(measured, apart, sum(len(images) for images in batches))
+    return Surrogate(measured, apart, sum(map(count, batches)))
 
 
 def cell_errors(layer: CrossbarLayer) -> CellErrors | None:

@@ -1,0 +1,196 @@
+"""A network put on a chip and calibrated, ready to be asked."""
+
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from bitline.chip.description import Chip
+from bitline.cost.model import Cost, price
+from bitline.data import DataSet
+from bitline.errors import ConversionError
+from bitline.evaluation import record
+from bitline.evaluation.densities import measure
+from bitline.evaluation.score import Tick, score
+from bitline.evaluation.settings import Settings
+from bitline.evaluation.simulation import Simulations
+from bitline.evaluation.task import CalibrationImages, Task, of_data
+from bitline.integer.stored import store
+from bitline.network.copy import copied
+from bitline.network.inputs import Inputs, mapped
+from bitline.network.trace import poolings
+from bitline.nn import IDEAL, calibrate, crossbar_layers, on, placement, set_chip, to_crossbar
+from bitline.nn.bias_correction import correct_biases
+from bitline.nn.convert import ConversionReport
+from bitline.nn.range_training import load_ranges
+
+
+@dataclass
+class OnChip:
+    """A network put on a chip and calibrated.
+
+    Args:
+        model: converted.
+        report: which layers are on crossbars, and what stays digital.
+        plain: the network as it was.
+        data: that it classifies, or what else it is asked.
+        settings: of the evaluation.
+    """
+
+    model: nn.Module
+    report: ConversionReport
+    plain: nn.Module
+    data: DataSet | Task
+    settings: Settings
+    task: Task = field(init=False)
+    simulation: Simulations = field(init=False)
+    simulations: list[record.Simulation] = field(init=False, default_factory=list[record.Simulation])
+    """of other processes"""
+
+    def __post_init__(self) -> None:
+        self.task = task_of(self.data, self.settings)
+        self.simulation = Simulations(self.model, self.settings.simulation, partial(list, self.task.calibration))
+
+    def accuracy(self, chip: Chip, seed: int, tick: Tick | None = None) -> float:
+        """How well one programmed chip answers, by the metric of the task; -1 is the seed of ideal cells."""
+        # Biases first: what corrects them, and what a surrogate is measured on, is what the chip answers.
+        with on(self.model, chip, seed), self._biases_corrected(seed), self.simulation(chip, seed):
+            return score(self.model, self.task, tick)
+
+    def __getstate__(self) -> dict[str, Any]:  # another process needs neither the plain network nor all images
+        return {**vars(self), "plain": self.model, "data": self.task, "simulations": []}
+
+    @contextmanager
+    def _biases_corrected(self, seed: int) -> Generator[None]:
+        """Keep the biases set for a programmed chip, where the settings say so; ideal cells need none."""
+        if not self.settings.bias_correction or seed == IDEAL:
+            yield
+            return
+        before = correct_biases(self.model, self.task.calibration)
+        try:
+            yield
+        finally:
+            before.restore()
+
+    def price(self) -> Cost:
+        """Price the network where it is placed, with bit densities measured on test images."""
+        inputs = on_device(self.task.first(self.settings.diagnose_images), self.model)
+        where, densities = placement(self.model), measure(self.model, inputs)
+        return price(
+            where, densities=densities, poolings=poolings(self.plain, mapped(inputs, lambda x: x[:1]), densities)
+        )
+
+    def placed_on(self, chip: Chip) -> None:
+        """Move to a chip with other ADCs, crossbars or cells, and calibrate where it asks for ranges not known."""
+        set_chip(self.model, chip)
+        self.simulation.forget()  # ranges may be others
+        if not all(layer.ranges.known(layer.chip) for layer in crossbar_layers(self.model).values()):
+            self.calibrate()
+
+    def calibrate(self) -> None:
+        """Set the ranges on the calibration inputs of the task."""
+        if isinstance(self.task.calibration, CalibrationImages):
+            self.task.calibration.remark()
+        settings = self.settings
+        calibrate(self.model, self.task.calibration, in_turn=settings.in_turn, progress=settings.progress)
+
+
+def put_on_chip(
+    model: nn.Module,
+    data: DataSet | Task,
+    chip: Chip,
+    settings: Settings,
+    *,
+    ranges: Path | None = None,
+    mapping: Mapping[str, str] | None = None,
+) -> OnChip:
+    """Convert a network, and calibrate it on training images or give it the ranges of a file.
+
+    Where biases are integers too, values that several operations read are stored as integers, see
+    `bitline.integer.stored`:
+    the answers are those of `bitline.integer.network` then.
+
+    Args:
+        model: trained; it is not changed.
+        data: that it classifies, or what else it is asked.
+        chip: to put it on.
+        settings: of the evaluation.
+        ranges: a file of `bitline.nn.range_training.save_ranges`.
+        mapping: how layers of several groups are laid out, see `bitline.nn.to_crossbar`.
+
+    Raises:
+        ConversionError: no layer that a chip could hold, the network does not take these images, an unknown key or
+            strategy in `mapping`, or the ranges are not for this network or chip.
+        MappingError: the chip has too few crossbars, or a layer does not fit as `mapping` says.
+        DataError: an absent or damaged file of ranges.
+    """
+    return calibrated(converted(model, data, chip, settings, mapping), ranges)
+
+
+def converted(
+    model: nn.Module, data: DataSet | Task, chip: Chip, settings: Settings, mapping: Mapping[str, str] | None
+) -> OnChip:
+    """Convert a network, whose ranges are not known yet."""
+    task = task_of(data, settings)
+    plain = copied(model).eval()
+    on_crossbars, report = to_crossbar(plain, chip, example=on_device(task.first(2), plain), mapping=mapping)
+    return OnChip(on_crossbars, report, plain, data if isinstance(data, DataSet) else task, settings)
+
+
+def calibrated(on_chip: OnChip, ranges: Path | None) -> OnChip:
+    """Set the ranges of a network that was converted, and return it."""
+    model = on_chip.model
+    if ranges is not None:
+        load_ranges(model, ranges)
+    else:
+        on_chip.calibrate()
+    if placement(model).chip.weights.bias_bits is not None:
+        first = on_device(on_chip.task.calibration[0], model)
+        if not isinstance(first, Tensor):
+            raise ConversionError("weights.bias_bits is set; networks of several inputs have no integer biases yet")
+        store(model, first)
+    return on_chip
+
+
+def check_priced(
+    model: nn.Module, data: DataSet | Task, chip: Chip, settings: Settings, mapping: Mapping[str, str] | None = None
+) -> None:
+    """Refuse a chip that the network does not fit on, or that has no price, before anything slow is done.
+
+    Args:
+        model: trained; it is not changed.
+        data: that it classifies, or what else it is asked.
+        chip: to put it on.
+        settings: of the evaluation.
+        mapping: how layers of several groups are laid out.
+
+    Raises:
+        ConversionError: no layer that a chip could hold, or an unknown key or strategy in `mapping`.
+        MappingError: the chip has too few crossbars.
+        ChipError: no such cost table, or one that does not hold for the chip.
+        DataError: more images asked for than there are.
+    """
+    price(placement(converted(model, data, chip, settings, mapping).model))
+
+
+def calibration_batches(data: DataSet, settings: Settings) -> list[Tensor]:
+    """First training images, normalized, in batches."""
+    settings.check(data)
+    images = CalibrationImages(data, settings)
+    images.remark()
+    return [images[number] for number in range(len(images))]
+
+
+def task_of(data: DataSet | Task, settings: Settings) -> Task:
+    """Return what a network is asked."""
+    return of_data(data, settings) if isinstance(data, DataSet) else data
+
+
+def on_device(inputs: Inputs, model: nn.Module) -> Inputs:
+    """Return inputs on the torch device of a network."""
+    device = next(model.parameters()).device
+    return mapped(inputs, lambda x: x.to(device))
