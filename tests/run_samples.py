@@ -47,10 +47,17 @@ def trained_from_file(folder: Path) -> None:
     trained(folder / "run", model=f"{folder / 'net.py'}:Net")
 
 
-def recipe(run: Path, out: Path, name: str = "conventional", if_exists: IfExists = "refuse", **other: Any) -> Path:
+def recipe(
+    run: Path,
+    out: Path,
+    name: str = "conventional",
+    if_exists: IfExists = "refuse",
+    trust_code: bool = False,
+    **other: Any,
+) -> Path:
     """A finished recipe that trains nothing."""
     values: dict[str, Any] = {"recipe": name, "chips": 1, "images": 32, "calibration_images": 64, "threads": 1}
-    return optimize(checked_recipe(run=run, out=out, **{**values, **other}), if_exists=if_exists)
+    return optimize(checked_recipe(run=run, out=out, **{**values, **other}), if_exists=if_exists, trust_code=trust_code)
 
 
 def copied(run: Path, to: Path) -> Path:

@@ -22,6 +22,8 @@ log = logging.getLogger(__name__)
 
 WEIGHTS, RECORD, CONFIG, METRICS = "model.safetensors", "model.json", "config.json", "metrics.json"
 """what training leaves: weights, what rebuilds and feeds the network, how it was trained, its accuracy and time"""
+CODE = "code"
+"""folder of the files that a network of a user's own is built from"""
 RUN_MANIFEST, LOCK = "run.json", ".lock"
 """what a run directory consists of, and which process writes in it"""
 CHECKPOINT, PREVIOUS, LOGS = Path("checkpoints") / "last.ckpt", "previous.ckpt", "logs"

@@ -110,8 +110,13 @@ def check(folder: Path) -> None:
                 else f"put back what was there, or take the files as they are with: bitline accept {folder}"
             )
         )
-    if edited := _read(folder).get("edited"):
-        _say(f"{folder} was edited after it was written, and accepted so: {', '.join(edited)}")
+    if found := edited(folder):
+        _say(f"{folder} was edited after it was written, and accepted so: {', '.join(found)}")
+
+
+def edited(folder: Path) -> tuple[str, ...]:
+    """Return the files of a run that were edited after it was written, and accepted."""
+    return tuple(_read(folder).get("edited", ())) if (folder / RUN_MANIFEST).is_file() else ()
 
 
 def changes(folder: Path) -> dict[str, str]:

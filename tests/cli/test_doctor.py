@@ -198,7 +198,8 @@ def test_a_run_directory_says_its_own_image_and_weights(tmp_path: Path):
     found = told("--explain", str(folder), "example-128")["explain"]
     assert [layer["name"] for layer in found["layers"]] == NAMES
     assert "1 x 8 x 8" in found["ranges"]
-    assert "says itself how to build its network" in str(refused("--explain", str(folder), "example-128", *SMALL))
+    error = str(refused("--explain", str(folder), "example-128", *SMALL))
+    assert "is a run directory, which has its own --in-channels, --image-size: leave it out" in error
 
 
 def test_a_network_of_the_users_own_is_explained_with_what_stays_digital(tmp_path: Path):

@@ -13,7 +13,7 @@ from bitline.cli import app
 from bitline.errors import ChipError, ExportError
 from bitline.integer.network import IntegerNetwork
 from bitline.models import build
-from bitline.models.files import ModelRecord
+from bitline.models.record import ModelRecord
 from bitline.recipes.files import write_run
 
 POWERS = ("--set", "weights.scale=power_of_two", "--set", "inputs.scale=power_of_two", "--set", "weights.bias_bits=8")

@@ -15,7 +15,7 @@ from bitline.chip import load
 from bitline.cli import cost, evaluate
 from bitline.errors import BitlineError
 from bitline.models import build
-from bitline.models.files import ModelRecord
+from bitline.models.record import ModelRecord
 from bitline.recipes.files import write_run
 
 NET = """

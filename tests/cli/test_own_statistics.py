@@ -10,7 +10,8 @@ from torch import nn
 from bitline import data as datasets
 from bitline.errors import DataError
 from bitline.files import CONFIG, RECORD, read_json, write_json
-from bitline.models.files import ModelRecord, load_run
+from bitline.models.files import load_run
+from bitline.models.record import ModelRecord
 from bitline.train.teacher import teacher_of
 from run_samples import bitline, copied, trained, trained_from_file
 

@@ -183,7 +183,7 @@ def test_a_recipe_file_without_settings_and_unknown_keys_of_a_configuration_are_
         ),
         (("evaluate", "RUN", "--chip", "rram-22nm", "--set", "adc.policy=full", "--in-turn"), "--in-turn does nothing"),
         (("evaluate", "--model", "NET", "--width", 2, "--weights", "w", "--data", "digits"), "takes no --width"),
-        (("cost", "NET", "--classes", 5), "takes no --width and no --classes"),
+        (("cost", "NET", "--classes", 5), "takes no --classes"),
         (("train", "lenet5", "--distill", 0.5), "--distill 0.5 does nothing here: there is no --teacher"),
         (("train", "lenet5", "--temperature", 2), "--temperature 2.0 does nothing here: there is no --teacher"),
         (("train", "lenet5", "--optimizer", "adam", "--momentum", 0.5), "--momentum 0.5 does nothing here"),

@@ -91,7 +91,7 @@ def test_fixed_energy_drives_every_wordline(run, network):
 
 
 def test_a_network_without_weights_and_a_stray_file_are_refused(run, network, tmp_path):
-    with pytest.raises(BitlineError, match="has no layer that a crossbar can hold"):
+    with pytest.raises(BitlineError, match="has no Linear, Conv1d or Conv2d layer that a chip could hold"):
         run(f"{network}:Bare")
     with pytest.raises(BitlineError, match="a file is written with --json only"):
         run(f"{network}:Net", str(tmp_path / "cost.json"))

@@ -1,3 +1,4 @@
+import hashlib
 import json
 import re
 from pathlib import Path
@@ -9,7 +10,10 @@ from torch import nn
 
 from bitline.errors import DataError
 from bitline.models import build
-from bitline.models.files import ModelRecord, load_model_file, load_run, make
+from bitline.models.files import load_run
+from bitline.models.record import ModelRecord
+from bitline.models.source import code_of, load_model_file
+from bitline.models.spec import make
 from bitline.models.weights import load_weights
 
 SOURCE = """
@@ -43,7 +47,7 @@ def source(tmp_path) -> Path:
 
 @pytest.mark.parametrize(("name", "inputs"), [("Net", 3), ("factory", 5), ("instance", 7)])
 def test_a_class_a_function_and_an_instance_all_give_the_network(source, name, inputs):
-    model = load_model_file(f"{source}:{name}")
+    model = load_model_file(source, name)
 
     assert isinstance(model, nn.Linear)
     assert model.in_features == inputs
@@ -55,19 +59,19 @@ def test_a_class_a_function_and_an_instance_all_give_the_network(source, name, i
         ("Nett", r"has no 'Nett'; it defines .*; did you mean 'Net'\?"),
         ("number", "is a int; expected an nn.Module"),
         ("wrong", "gave a int; expected an nn.Module"),
-        ("Needy", "cannot be called without arguments: TypeError"),
+        ("Needy", r"cannot be called without arguments \(--model-args gives it some\): TypeError"),
     ],
 )
 def test_a_name_that_is_no_network_is_an_error_that_says_what_it_is(source, name, message):
     with pytest.raises(DataError, match=message):
-        load_model_file(f"{source}:{name}")
+        load_model_file(source, name)
 
 
 def test_a_file_that_does_not_run_is_an_error_with_its_reason(tmp_path):
     (tmp_path / "bad.py").write_text("1 / 0\n")
 
     with pytest.raises(DataError, match=r"bad\.py does not run: ZeroDivisionError"):
-        load_model_file(f"{tmp_path}/bad.py:Net")
+        load_model_file(tmp_path / "bad.py", "Net")
 
 
 @pytest.mark.parametrize(
@@ -150,8 +154,8 @@ RECORD = {
     ("change", "message"),
     [
         ({"kwargs": {"cls": 1}}, "kwargs: unknown key 'cls'; allowed: num_classes, in_channels, image_size, width"),
-        ({"kwargs": {"width": "1"}}, r"kwargs.width.int = '1': Input should be a valid integer"),
-        ({"kwargs": {"width": True}}, r"kwargs.width.int = True: Input should be"),
+        ({"kwargs": {"width": "1"}}, "kwargs.width = '1'; allowed: a number"),
+        ({"kwargs": {"width": True}}, "kwargs.width = True; allowed: a number"),
         ({"kwargs": 3}, "kwargs = 3: Input should be a valid dictionary"),
         ({"colour": "red"}, "colour = 'red': Extra inputs are not permitted"),
         ({"std": [0]}, r"std.0 = 0: Input should be greater than 0"),
@@ -182,3 +186,80 @@ def test_the_record_of_a_network_is_read_as_it_was_written(tmp_path):
     record = ModelRecord.read(tmp_path / "model.json")
     assert record.kwargs == RECORD["kwargs"]
     assert record.model_dump(mode="json") == {**RECORD, "rewrites": []}
+
+
+def test_the_code_of_a_network_is_its_file_and_all_beside_it_that_it_imports(tmp_path, caplog):
+    files = {
+        "nets.py": "import os\nfrom layers.conv import Conv\n\ndef late():\n    import helper\n",
+        "layers/__init__.py": "",
+        "layers/conv.py": "from . import base\nfrom .deep.one import x\nclass Conv: ...\n",
+        "layers/base.py": "",
+        "layers/deep/one.py": "import os.path\nx = 1\n",
+        "helper.py": "import nets\n",
+        "unused.py": "",
+        "layers/unused.py": "",
+    }
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+
+    code = code_of(tmp_path / "nets.py")
+
+    assert sorted(code) == sorted(f"code/{name}" for name in files if "unused" not in name)
+    assert code["code/helper.py"] == hashlib.sha256(files["helper.py"].encode()).hexdigest()
+    assert not caplog.records
+
+
+def test_a_module_that_is_neither_beside_a_file_nor_installed_is_named(tmp_path, monkeypatch, caplog):
+    (tmp_path / "away").mkdir()
+    (tmp_path / "away" / "elsewhere_only.py").write_text("x = 1\n")
+    monkeypatch.syspath_prepend(str(tmp_path / "away"))
+    (tmp_path / "net.py").write_text("import elsewhere_only, torch, bitline, sys\n")
+
+    assert list(code_of(tmp_path / "net.py")) == ["code/net.py"]
+
+    (line,) = [record.getMessage() for record in caplog.records]
+    assert "imports elsewhere_only from" in line
+    assert "which is not copied" in line
+
+
+def test_two_files_may_have_neighbours_of_one_name(tmp_path):
+    for folder, width in (("a", 3), ("b", 5), ("a", 3)):
+        (tmp_path / folder).mkdir(exist_ok=True)
+        (tmp_path / folder / "neighbour.py").write_text(f"WIDTH = {width}\n")
+        (tmp_path / folder / "nets.py").write_text(SOURCE)
+        assert load_model_file(tmp_path / folder / "nets.py", "Net").in_features == width
+        assert not (tmp_path / folder / "__pycache__").exists()
+
+
+def test_a_class_and_a_function_take_arguments_and_a_network_takes_none(source):
+    assert make(f"{source}:Net", width=9).in_features == 9
+    with pytest.raises(DataError, match=r"Net cannot be called with wide: TypeError"):
+        make(f"{source}:Net", wide=9)
+    with pytest.raises(DataError, match=r"instance is a network already and takes no arguments; it got width"):
+        make(f"{source}:instance", width=9)
+
+
+def test_a_file_that_imports_as_a_package_is_told_how_not_to(tmp_path):
+    (tmp_path / "net.py").write_text("from .other import x\n")
+    with pytest.raises(DataError, match=r"ImportError: .*run on its own, not as part of a package: write `from NAME"):
+        load_model_file(tmp_path / "net.py", "Net")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"code": {"../x.py": "0" * 64}}, "code: '../x.py'; allowed: Python files and programs below code/"),
+        ({"code": {"code/../x.py": "0" * 64}}, "code: 'code/../x.py'; allowed"),
+        ({"code": {"/code/x.py": "0" * 64}}, "code: '/code/x.py'; allowed"),
+        ({"code": {"code/x.so": "0" * 64}}, "code: 'code/x.so'; allowed"),
+        ({"code": {"code/x.py": "0" * 64}}, "model 'lenet5' is not among its files of code, code/x.py"),
+        ({"code": {"code/x.py": "0"}}, r"code.code/x.py = '0': String should match"),
+        ({"source": {"colour": 3}}, "source.colour.*: Input should be 'split', 'image_column' or 'label_column'"),
+    ],
+)
+def test_code_and_source_of_a_record_are_such(tmp_path, change, message):
+    path = tmp_path / "model.json"
+    path.write_text(json.dumps({**RECORD, **change}))
+    with pytest.raises(DataError, match=re.escape(str(path)) + ": " + message.replace("..", r"\.\.")):
+        ModelRecord.read(path)

@@ -12,7 +12,8 @@ from torch import nn
 from bitline.errors import DataError
 from bitline.models import build
 from bitline.models.blocks import GroupConv2d, GroupLinear, SeparableConv2d
-from bitline.models.files import ModelRecord, load_run
+from bitline.models.files import load_run
+from bitline.models.record import ModelRecord
 from bitline.models.rewrite import Rewrite, apply
 
 SIZE = {"num_classes": 10, "in_channels": 1, "image_size": 16, "width": 0.0625}

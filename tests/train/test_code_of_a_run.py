@@ -1,15 +1,18 @@
 """A run knows the Python file that its network came from, whatever text tools do to ends of lines."""
 
+import shutil
 from pathlib import Path
 
 import pytest
+import torch
 
+from bitline import manifest
 from bitline.errors import DataError
 from bitline.files import RECORD, RUN_MANIFEST, read_json, write_json
 from bitline.models.files import load_run
 from bitline.train.module import Classifier
 from bitline.train.run import train
-from run_samples import bitline, settings, trained
+from run_samples import bitline, copied, recipe, settings, trained
 
 NET = """
 from torch import nn
@@ -37,31 +40,81 @@ def run(tmp_path, net) -> Path:
     return trained(tmp_path / "run", model=f"{net}:Net")
 
 
-def test_a_python_file_that_was_changed_is_named_refused_unrun_and_accepted_on_purpose(tmp_path, net, run):
-    net.write_text(
+@pytest.fixture
+def earlier(tmp_path, net, run) -> Path:
+    """A run as earlier versions wrote one: its file lies elsewhere."""
+    old = copied(run, tmp_path / "earlier")
+    (old / "code" / "net.py").unlink()
+    record = read_json(old / RECORD)
+    (digest,) = record.pop("code").values()
+    write_json(old / RECORD, {**record, "model": f"{net}:Net", "code_sha256": digest})
+    manifest.write(old)
+    return old
+
+
+@pytest.mark.parametrize("version", ["run", "earlier"])
+def test_a_python_file_that_was_changed_is_named_refused_unrun_and_accepted_on_purpose(tmp_path, net, request, version):
+    folder = request.getfixturevalue(version)
+    file, name = (net, str(net)) if version == "earlier" else (folder / "code" / "net.py", "code/net.py")
+    file.write_text(
         NET.replace("nn.ReLU", "nn.Tanh") + f"import pathlib\npathlib.Path({str(tmp_path / 'ran')!r}).touch()\n"
     )
 
-    _, error = bitline("evaluate", run, "--trust-code", status=1)
-    assert f"{net} is not as it was when {run} was trained from it" in error
-    assert f"bitline accept {run}" in error
+    _, error = bitline("evaluate", folder, "--trust-code", status=1)
+    assert f"the code of {folder} is not as it was written: {name} was changed" in error
+    assert f"bitline accept {folder}" in error
     assert not (tmp_path / "ran").exists()
 
-    told, _ = bitline("accept", run)
-    assert told.splitlines() == [f"{net} was changed", f"{run}: accepted"]
-    load_run(run, trust_code=True)
+    told, _ = bitline("accept", folder)
+    assert told.splitlines() == [f"{name} was changed", f"{folder}: accepted"]
+    load_run(folder, trust_code=True)
     assert (tmp_path / "ran").exists()
-    assert read_json(run / RUN_MANIFEST)["edited"] == [RECORD]
+    assert read_json(folder / RUN_MANIFEST)["edited"] == [RECORD]
 
 
-def test_ends_of_lines_are_no_change(net, run):
-    net.write_bytes(net.read_bytes().replace(b"\n", b"\r\n"))
-    for path in run.glob("*.json"):
-        path.write_bytes(path.read_bytes().replace(b"\n", b"\r\n") + b"\r\n")
+def test_a_file_beside_the_code_of_a_run_is_refused_since_the_code_could_import_it(run):
+    (run / "code" / "more.py").write_text("")
+    with pytest.raises(DataError, match=r"code/more\.py was added"):
+        load_run(run, trust_code=True)
+    (run / "code" / "more.py").unlink()
+    (run / "code" / "net.py").unlink()
+    with pytest.raises(DataError, match=r"code/net\.py is missing"):
+        load_run(run, trust_code=True)
 
-    load_run(run, trust_code=True)
 
-    assert bitline("accept", run)[0] == f"{run} is as it was written\n"
+@pytest.mark.parametrize("version", ["run", "earlier"])
+def test_ends_of_lines_are_no_change(net, request, version):
+    folder = request.getfixturevalue(version)
+    for path in [net, *folder.glob("*.json"), *folder.glob("code/*")]:
+        path.write_bytes(path.read_bytes().replace(b"\n", b"\r\n") + b"\r\n" * (path.suffix == ".json"))
+
+    load_run(folder, trust_code=True)
+
+    assert bitline("accept", folder)[0] == f"{folder} is as it was written\n"
+
+
+def test_a_run_needs_its_folder_alone_and_so_does_what_a_recipe_makes_of_it(tmp_path, net, run):
+    before = load_run(run, trust_code=True)
+    moved = tmp_path / "elsewhere" / "run"
+    moved.parent.mkdir()
+    run.rename(moved)
+    net.unlink()
+
+    after = load_run(moved, trust_code=True)
+    assert before.record.model_dump() == after.record.model_dump()
+    for name, tensor in before.model.state_dict().items():
+        assert torch.equal(tensor, after.model.state_dict()[name])
+
+    made = recipe(moved, tmp_path / "made", trust_code=True)
+    shutil.rmtree(moved)
+    assert (made / "code" / "net.py").read_text() == NET
+    load_run(made, trust_code=True)
+
+
+def test_a_run_of_an_earlier_version_makes_runs_that_need_their_folder_alone(tmp_path, net, earlier):
+    made = recipe(earlier, tmp_path / "made", trust_code=True)
+    net.unlink()
+    assert load_run(made, trust_code=True).record.model == "code/net.py:Net"
 
 
 def test_another_number_in_a_json_file_is_a_change(run):
@@ -71,7 +124,8 @@ def test_another_number_in_a_json_file_is_a_change(run):
         load_run(run, trust_code=True)
 
 
-def test_a_run_that_does_not_know_its_file_is_read_and_said_to_be_unchecked(net, run):
+def test_a_run_that_does_not_know_its_file_is_read_and_said_to_be_unchecked(net, earlier):
+    run = earlier
     record = read_json(run / RECORD)
     del record["code_sha256"]
     write_json(run / RECORD, record)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from bitline import data as datasets
 from bitline import load_chip
 from bitline.data import DataSet
-from bitline.models.files import ModelRecord
+from bitline.models.record import ModelRecord
 from bitline.nn import calibrate, crossbar_layers, to_crossbar
 from bitline.nn.range_training import train_ranges
 from bitline.train import TrainConfig, checked

@@ -5,7 +5,21 @@ import sys
 
 import typer
 
-from bitline.cli import accept, chips, compare, cost, demo, doctor, evaluate, export, optimize, report, study, train
+from bitline.cli import (
+    accept,
+    chips,
+    compare,
+    cost,
+    demo,
+    doctor,
+    evaluate,
+    export,
+    import_,
+    optimize,
+    report,
+    study,
+    train,
+)
 from bitline.cli.stop import terminable
 from bitline.errors import BitlineError
 
@@ -27,6 +41,7 @@ def _options(  # pyright: ignore[reportUnusedFunction]
 
 
 app.command(name="train")(train.command)
+app.command(name="import")(import_.command)
 app.command(name="evaluate")(evaluate.command)
 app.command(name="cost")(cost.command)
 app.add_typer(optimize.app, name="optimize")

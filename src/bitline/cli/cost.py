@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
+
+from bitline.cli.given import SPECS, Given, takes
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -13,9 +15,11 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from bitline.chip import Chip
+    from bitline.cli.subject import Bare
     from bitline.cost.computing import ComputingCost
     from bitline.cost.model import Cost
     from bitline.mapping.place import Placement
+    from bitline.nn.stays_digital import DigitalOperation
 
 EXAMPLES = """
 [bold]Examples[/]
@@ -28,10 +32,12 @@ bitline cost nets/mine.py:Net --in-channels 1 --image-size 28 --chip my-chip.tom
 """
 
 
+@takes(Given)
 def command(
-    model: Annotated[
-        str, typer.Argument(help="vgg8, vgg16, resnet20, resnet56, lenet5, FILE.py:NAME, or a run directory.")
-    ],
+    given: Given,
+    name: Annotated[
+        str | None, typer.Argument(metavar="[MODEL]", help=f"A run directory, or what --model takes: {SPECS}.")
+    ] = None,
     file: Annotated[Path | None, typer.Argument(help="With --json: write there instead of printing.")] = None,
     chip: Annotated[
         str | None,
@@ -46,53 +52,51 @@ def command(
         list[str] | None,
         typer.Option(help="LAYER or KIND=STRATEGY, for example depthwise=strip, repeatable; or auto[=OBJECTIVE]."),
     ] = None,
-    width: Annotated[
-        float | None, typer.Option(help="Multiplies the hidden channels of a named model; default: 1.")
+    in_channels: Annotated[
+        int | None, typer.Option(help="Channels of an image; default: 3, or those of the run or --data.")
     ] = None,
-    image_size: Annotated[
-        int | None, typer.Option(help="Height and width of an image, px; default: 32, or the run's.")
+    classes: Annotated[
+        int | None, typer.Option(help="Outputs of a model that is told; default: 10, or those of --data.")
     ] = None,
-    in_channels: Annotated[int | None, typer.Option(help="Channels of an image; default: 3, or the run's.")] = None,
-    classes: Annotated[int | None, typer.Option(help="Outputs of a named model; default: 10.")] = None,
     fixed: Annotated[bool, typer.Option("--fixed", help="All wordlines driven, instead of half of the bits.")] = False,
     computing: Annotated[
         bool, typer.Option("--computing", help="Also power and area of crossbars, tables and multipliers alone.")
     ] = False,
-    trust_code: Annotated[bool, typer.Option(help="Run the Python file that the run directory names.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Price one image of a network on a chip: energy, latency, area; no training, no data."""
+    """Price one image of a network on a chip: energy, latency, area; no training, no data needed.
+
+    Images are 32 px unless --image-size or --data says else. Weights are random unless there are some: only crossbars
+    that are all zero depend on them.
+    """
+    from dataclasses import asdict
+
     from bitline.cli.output import check_outputs
-    from bitline.cli.target import refuse_beside_run, target
+    from bitline.cli.subject import bare, is_run
+    from bitline.cli.target import target
     from bitline.cost.computing import computing as compute
     from bitline.cost.computing import multiplies
     from bitline.cost.model import price
     from bitline.errors import ConversionError, DataError
-    from bitline.models.files import is_file_spec
 
     if file is not None and not as_json:
         raise DataError(f"{file}: a file is written with --json only")
     check_outputs(file)
-    on = target(Path(model), chip, overrides, mapping)
-    if _is_run(model):
-        given = {"--width": width, "--image-size": image_size, "--in-channels": in_channels, "--classes": classes}
-        refuse_beside_run(Path(model), given)
-    elif is_file_spec(model) and (width is not None or classes is not None):
-        raise DataError(f"{model} takes no --width and no --classes; these are for named models")
-    size = 32 if image_size is None else image_size
-    image = (3 if in_channels is None else in_channels, size, size)
-    width, classes = 1.0 if width is None else width, 10 if classes is None else classes
+    on = target(None if name is None else Path(name), chip, overrides, mapping)
+    of = bare(name, given, in_channels=in_channels, classes=classes)
     try:
-        where, pooled = placed_network(
-            model, on.chip, image, width=width, classes=classes, mapping=on.mapping, trust_code=trust_code
-        )
+        placed = placed_network(of, on.chip, on.mapping)
     except ConversionError as error:
-        if _is_run(model) or None not in (image_size, in_channels):
+        known = given.data is not None or None not in (given.image_size, in_channels)
+        if known or (name is not None and is_run(name)):
             raise
         raise ConversionError(f"{error}; --in-channels and --image-size say what an image is") from error
-    cost = price(where, fixed=fixed, poolings=pooled)
+    where, digital = placed.placement, placed.digital
+    cost = price(where, fixed=fixed, poolings=placed.poolings)
     alone = compute(where, fp_multipliers=multiplies(on.chip)) if computing else None
-    content = {"model": model, **cost.to_json()} | ({} if alone is None else {"computing": alone.to_json()})
+    content = {"model": of.name, **cost.to_json(), "digital": [asdict(each) for each in digital]} | (
+        {} if alone is None else {"computing": alone.to_json()}
+    )
     if file is not None:
         from bitline.files import write_json
 
@@ -103,7 +107,8 @@ def command(
 
         typer.echo(json_text(content))
     else:
-        show(model, cost)
+        show(of.name, cost)
+        _show_digital(placed)
         if alone is not None:
             _show_computing(alone)
 
@@ -111,64 +116,67 @@ def command(
 command.__doc__ = f"{command.__doc__}\n{EXAMPLES}"
 
 
-def _is_run(model: str) -> bool:
-    """Whether a run directory is meant, be it damaged, rather than a name or a file."""
-    from bitline.files import RECORD
-    from bitline.models import names
-
-    return (Path(model) / RECORD).is_file() or (model not in names() and Path(model).is_dir())
-
-
-def placed_network(
-    model: str,
-    chip: Chip,
-    image: tuple[int, int, int],
-    *,
-    width: float = 1.0,
-    classes: int = 10,
-    mapping: Sequence[str] = (),
-    trust_code: bool = False,
-) -> tuple[Placement, dict[str, int]]:
-    """Build a network and place it.
+class Placed(NamedTuple):
+    """A network on a chip.
 
     Args:
-        model: a name, ``FILE.py:NAME``, or a run directory, whose removed crossbars are left out.
-        chip: to place it on.
-        image: (channels, height, width).
-        width: of a named model.
-        classes: of a named model.
-        mapping: as on the command line.
-        trust_code: run the Python file that a run directory names.
+        placement: of its layers.
+        poolings: activations that pooling units read, by layer.
+        digital: operations with weights, and products, that stay off the crossbars.
+        macs: of one image in all, on crossbars and off them.
+    """
 
-    Returns:
-        The placement, and the activations that pooling units read, by layer.
+    placement: Placement
+    poolings: dict[str, int]
+    digital: tuple[DigitalOperation, ...]
+    macs: int
+
+
+def placed_network(of: Bare, chip: Chip, mapping: Sequence[str] = ()) -> Placed:
+    """Place a network as `bitline.evaluation` does, without its data.
+
+    Args:
+        of: the network; of one that was trained, crossbars that are all zero are left out.
+        chip: to place it on.
+        mapping: as on the command line.
+
+    Raises:
+        ConversionError: no layer that a crossbar can hold, or an image that the network does not take.
     """
     import torch
 
     from bitline.cost.choose_mapping import resolve
-    from bitline.errors import ConversionError
-    from bitline.mapping.place import place
-    from bitline.mapping.strategies import choose
-    from bitline.models.files import is_file_spec, load_run, make
-    from bitline.network.trace import matmuls, poolings
-    from bitline.programming.cells import absent_blocks
+    from bitline.network.trace import MAPPED, macs, matmuls, poolings
+    from bitline.nn import placement, to_crossbar
 
-    trained = _is_run(model)
-    if trained:
-        run = load_run(Path(model), trust_code=trust_code)
-        network, image = run.model, (run.record.channels, run.record.image_size, run.record.image_size)
-    else:
-        options = {"width": width, "in_channels": image[0], "image_size": image[1], "num_classes": classes}
-        network = make(model, **({} if is_file_spec(model) else options)).eval()
-    products = matmuls(network, image)
-    if not products:
-        raise ConversionError(f"{model} has no layer that a crossbar can hold")
-    pooled = poolings(network, torch.zeros(1, *image), [matmul.name for matmul in products])
-    layout = resolve(mapping, lambda: products, chip)
-    chosen = choose(products, layout or {})
-    layers = dict(network.named_modules())
-    absent = {m.name: absent_blocks(layers[m.name], m, chip, chosen[m.name]) for m in products} if trained else {}  # pyright: ignore[reportArgumentType]
-    return place(products, chip, layout, absent), pooled
+    layout = resolve(mapping, lambda: matmuls(of.model, of.image), chip)
+    example = torch.zeros(1, *of.image)
+    if not of.trained:  # a weight that begins at zero will not stay there
+        for layer in of.model.modules():
+            if isinstance(layer, MAPPED):
+                layer.weight.data[layer.weight == 0] = 1.0
+    model, report = to_crossbar(of.model, chip, example=example, mapping=layout)
+    layers = [layer.matmul.name for layer in report.layers]
+    return Placed(placement(model), poolings(of.model, example, layers), report.digital, macs(of.model, example))
+
+
+def _show_digital(placed: Placed) -> None:
+    """Say what the numbers are without."""
+    from rich.console import Console
+    from rich.markup import escape
+
+    console = Console(highlight=False)
+    for each in placed.digital:
+        line = f"{each.name}: {each.op} stays digital: {each.why}"
+        console.print(f"[dim]- {escape(line)}[/]", soft_wrap=True)
+    mapped = sum(layer.matmul.macs for layer in placed.placement.layers)
+    if placed.macs > mapped:
+        share = (placed.macs - mapped) / placed.macs
+        console.print(
+            f"- {placed.macs - mapped:,} of {placed.macs:,} MACs ({share:.1%}) stay digital: they are in none of these "
+            "numbers",
+            soft_wrap=True,
+        )
 
 
 def _show_computing(alone: ComputingCost) -> None:

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from bitline.cli.given import Given, takes
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -28,31 +30,27 @@ BITLINE_PATH=portable bitline doctor --explain lenet5 rram-22nm
 """
 SEED = 0
 IMAGES = 2
-_IN_CHANNELS, _IMAGE_SIZE = 3, 32
 
 
+@takes(Given)
 def command(
-    subject: Annotated[
+    given: Given,
+    explain: Annotated[
         tuple[str, str] | None,
         typer.Option(
             "--explain",
             metavar="MODEL CHIP",
-            help="Say how each layer of a network is computed on a chip. MODEL: vgg8, resnet20 ..., a run directory "
-            "or FILE.py:NAME. CHIP: a preset (see bitline chips) or a TOML file.",
+            help="Say how each layer of a network is computed on a chip. MODEL: a run directory, or what --model "
+            "takes. CHIP: a preset (see bitline chips) or a TOML file.",
         ),
     ] = None,
     overrides: Annotated[
         list[str] | None, typer.Option("--set", help="KEY=VALUE for any key of CHIP; repeatable.")
     ] = None,
-    width: Annotated[float | None, typer.Option(help="Multiplies the hidden channels of a named MODEL.")] = None,
-    image_size: Annotated[
-        int | None, typer.Option(help=f"Height and width of an image, px; default: {_IMAGE_SIZE}, or the run's.")
-    ] = None,
     in_channels: Annotated[
-        int | None, typer.Option(help=f"Channels of an image; default: {_IN_CHANNELS}, or the run's.")
+        int | None, typer.Option(help="Channels of an image; default: 3, or those of the run or --data.")
     ] = None,
     classes: Annotated[int | None, typer.Option(help="Outputs of a named MODEL; default: 10.")] = None,
-    trust_code: Annotated[bool, typer.Option(help="Run the Python file that the run directory names.")] = False,
     json_file: Annotated[str | None, typer.Option("--json", help="Write it here as JSON; - prints it.")] = None,
 ) -> None:
     """Say which path products of crossbars take on this machine, and why no faster one."""
@@ -63,18 +61,20 @@ def command(
     from bitline.errors import DataError
     from bitline.mvm.machine import machine
 
-    options = {"width": width, "image_size": image_size, "in_channels": in_channels, "num_classes": classes}
-    given = {name: value for name, value in options.items() if value is not None}
-    if subject is None and (given or overrides or trust_code):
+    sizes = {"--in-channels": in_channels, "--classes": classes}
+    if given.model is not None:
+        raise DataError(f"--model {given.model}: give it as --explain {given.model} CHIP")
+    if explain is None and (overrides or given != Given() or any(each is not None for each in sizes.values())):
         raise DataError("options of a network and a chip need --explain MODEL CHIP")
     check_outputs(json_file)
     facts: dict[str, Any] = {"bitline": __version__, **asdict(machine())}
-    if subject is not None:
+    if explain is not None:
         from bitline.chip import load
+        from bitline.cli.subject import bare
 
-        network, image = _network(subject[0], given, trust_code=trust_code)
-        target = load(subject[1], overrides or ())
-        facts["explain"] = {"model": subject[0], **explained(network, image, target)}
+        target = load(explain[1], overrides or ())
+        of = bare(explain[0], given, in_channels=in_channels, classes=classes)
+        facts["explain"] = {"model": explain[0], **explained(of.model, of.image, target)}
     if json_file == "-":
         from bitline.files import json_text
 
@@ -129,35 +129,6 @@ def _ranges(chip: Chip, image: tuple[int, int, int]) -> str:
     follow = "; ADC ranges follow each batch, here a random one" if chip.adc.policy == "batch_minmax" else ""
     shape = " x ".join(map(str, image))
     return f"{what} come from {IMAGES} random images of {shape}{follow}; with other ranges a path may be another"
-
-
-def _network(model: str, given: Mapping[str, Any], *, trust_code: bool) -> tuple[nn.Module, tuple[int, int, int]]:
-    """Build what MODEL names; return it and the shape of an image.
-
-    Raises:
-        DataError: nothing of that name, or options that do not apply to it.
-    """
-    import os
-    from pathlib import Path
-
-    import torch
-
-    from bitline.errors import DataError
-    from bitline.models import files
-
-    if Path(model).is_dir() or (os.sep in model and ".py" not in model):
-        if given:
-            raise DataError(f"{model} is a run directory, which says itself how to build its network")
-        run = files.load_run(model, trust_code=trust_code)
-        return run.model, (run.record.channels, run.record.image_size, run.record.image_size)
-    files.check_spec(model)
-    if files.is_file_spec(model) and given.keys() & {"width", "num_classes"}:
-        raise DataError(f"{model} takes no --width and no --classes; these are for named models")
-    image = {"in_channels": _IN_CHANNELS, "image_size": _IMAGE_SIZE, **given}
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(SEED)
-        network = files.make(model, **image)
-    return network, (image["in_channels"], image["image_size"], image["image_size"])
 
 
 def show(facts: Mapping[str, Any]) -> None:

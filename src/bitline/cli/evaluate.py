@@ -5,6 +5,8 @@ from typing import Annotated, Literal
 
 import typer
 
+from bitline.cli.given import Given, takes
+
 EXAMPLES = """
 [bold]Examples[/]
 
@@ -20,17 +22,11 @@ bitline evaluate --model nets/mine.py:Net --weights mine.safetensors --data cifa
 """
 
 
+@takes(Given)
 def command(
     ctx: typer.Context,
-    run: Annotated[Path | None, typer.Argument(help="Run directory of bitline train.")] = None,
-    model: Annotated[str | None, typer.Option(help="Instead of a run: FILE.py:NAME, or vgg8, resnet20 ...")] = None,
-    weights: Annotated[Path | None, typer.Option(help="Weights of --model, .safetensors.")] = None,
-    width: Annotated[float | None, typer.Option(help="Width of a named --model; default: 1.")] = None,
-    data: Annotated[
-        str | None, typer.Option(help="cifar10, digits, a path, or a hub name; default: the run's.")
-    ] = None,
-    data_dir: Annotated[Path | None, typer.Option(help="Where cifar10 lies.")] = None,
-    image_size: Annotated[int | None, typer.Option(help="Resize images to this many px.")] = None,
+    given: Given,
+    run: Annotated[Path | None, typer.Argument(help="Run directory of bitline train, import or optimize.")] = None,
     chip: Annotated[
         str | None, typer.Option(help="A preset (see bitline chips) or a file; default: the run's, else rram-22nm.")
     ] = None,
@@ -59,7 +55,6 @@ def command(
     ] = "exact",
     cause_chips: Annotated[int, typer.Option(help="Chips on which the loss is split by cause.")] = 5,
     threads: Annotated[int | None, typer.Option(help="CPU threads.")] = None,
-    trust_code: Annotated[bool, typer.Option(help="Run the Python file that the run directory names.")] = False,
     json_file: Annotated[str | None, typer.Option("--json", help="Write the evaluation here; - prints it.")] = None,
     html: Annotated[Path | None, typer.Option(help="Write a page here.")] = None,
 ) -> None:
@@ -102,10 +97,9 @@ def command(
     )
     set_threads(threads)
     with outputs(json_file, html), stoppable("nothing was written; run the same command again"):
-        network, dataset, name = subject(run, model, weights, width, data, data_dir, image_size, trust_code=trust_code)
-        image = (dataset.channels, dataset.image_size, dataset.image_size)
-        chosen = resolve(on.mapping, lambda: matmuls(network, image), on.chip)
-        evaluation = evaluate_on(network, dataset, on.chip, settings, name=name, mapping=chosen, ranges=on.ranges)
+        of = subject(run, given)
+        chosen = resolve(on.mapping, lambda: matmuls(of.model, of.image), on.chip)
+        evaluation = evaluate_on(of.model, of.data, on.chip, settings, name=of.name, mapping=chosen, ranges=on.ranges)
         emit(evaluation, json_file=json_file, html=html)
 
 

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from bitline.cli.given import Given, takes
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -27,10 +29,12 @@ bitline export runs/vgg8-cifar10 --to conductances --chip rram-22nm --seed 3
 """  # noqa: E501
 
 
+@takes(Given)
 def command(
     ctx: typer.Context,
-    run: Annotated[Path, typer.Argument(help="Run directory of bitline train or of a recipe.")],
+    given: Given,
     to: Annotated[str, typer.Option(help="onnx, integer or conductances.")],
+    run: Annotated[Path | None, typer.Argument(help="Run directory of bitline train, import or optimize.")] = None,
     out: Annotated[Path | None, typer.Option(help="Directory to write; default: export-... in the run.")] = None,
     chip: Annotated[
         str | None, typer.Option(help="A preset (see bitline chips) or a file; default: the run's, else rram-22nm.")
@@ -51,9 +55,6 @@ def command(
     ] = None,
     accumulator_bits: Annotated[int, typer.Option(help="Widest sum of an integer network, bits.")] = 32,
     calibration_images: Annotated[int, typer.Option(help="Training images that set the ranges.")] = 256,
-    data: Annotated[str | None, typer.Option(help="Instead of the run's data.")] = None,
-    data_dir: Annotated[Path | None, typer.Option(help="Where cifar10 lies.")] = None,
-    trust_code: Annotated[bool, typer.Option(help="Run the Python file that the run directory names.")] = False,
 ) -> None:
     """Write a trained network for elsewhere: integer operators, or what goes into the crossbars."""
     from bitline.errors import ExportError, nearest
@@ -64,6 +65,7 @@ def command(
     if seed is not None and to != "conductances":
         raise ExportError(f"--seed {seed} belongs to --to conductances; integers have no cells")
     from bitline.cli.idle import refuse_idle
+    from bitline.cli.imported import run_of
     from bitline.cli.output import check_outputs
     from bitline.cli.stop import stoppable
     from bitline.cli.subject import subject
@@ -74,9 +76,9 @@ def command(
     from bitline.evaluation.on_chip import put_on_chip
     from bitline.files import MANIFEST, RECORD, write_json
     from bitline.lock import locked
-    from bitline.models.files import ModelRecord
     from bitline.network.trace import matmuls
 
+    run, given = run_of(run, given)
     on = target(run, chip, overrides, mapping)
     cells = "--to conductances writes cells, no sums" if to == "conductances" else None
     trained = to == "conductances" and on.ranges is not None and on.chip.weights.bias_bits is None
@@ -90,24 +92,21 @@ def command(
     )
     if to != "conductances":
         _check_powers(on.chip)
-    if not run.is_dir():
-        raise DataError(f"no such run directory: {run}")
     folder = out or run / f"export-{to}"
     if (folder / RECORD).is_file():
         raise ExportError(f"{folder} is a run directory; choose another --out")
     check_outputs(folder / MANIFEST)
     with locked(folder), stoppable(f"{folder} is not complete; run the same command again"):
-        network, dataset, _ = subject(run, None, None, None, data, data_dir, None, trust_code=trust_code)
+        of = subject(run, given)
+        network, dataset = of.model, of.data
         images = len(dataset.test_images)
         check = min(1000, images) if check is None else check
         if not 0 <= check <= images:
             raise DataError(f"--check is {check}; allowed: 0 to {images}, the test images of {dataset.title}")
-        image = (dataset.channels, dataset.image_size, dataset.image_size)
-        chosen = resolve(on.mapping, lambda: matmuls(network, image), on.chip)
+        chosen = resolve(on.mapping, lambda: matmuls(network, of.image), on.chip)
         settings = Settings(calibration_images=calibration_images)
         on_chip = put_on_chip(network, dataset, on.chip, settings, ranges=on.ranges, mapping=chosen)
-        record = ModelRecord.read(run / RECORD)
-        manifest: dict[str, Any] = {"format": to, "run": str(run), "model": record.model_dump(mode="json")}
+        manifest: dict[str, Any] = {"format": to, "run": str(run), "model": of.record.model_dump(mode="json")}
         if to == "conductances":
             from bitline.integer import conductances
 

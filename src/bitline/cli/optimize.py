@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from bitline.cli.given import Given
+from bitline.cli.given import options as given_options
 from bitline.errors import DataError
 
 if TYPE_CHECKING:
@@ -21,6 +23,7 @@ EXAMPLES = (
     "psum-aware runs/vgg8-cifar10 --set adc.bits=4 --granularity column --chip-epochs 3",
     "psum-aware runs/vgg8-cifar10 --set adc.bits=4 --resume   [dim]# the same command after a kill[/]",
     "group runs/vgg8-cifar10 --chip rram-22nm --set adc.bits=4",
+    "psum-aware --model nets/mine.py:Net --weights mine.safetensors --data photos   [dim]# imports it first[/]",
     "separable runs/vgg8-cifar10 --mapping depthwise=strip --chip strip-22nm",
     "mixed runs/vgg8-cifar10 --layer features.conv6.0=group:2 --layer features.conv5.0=separable:1",
     "auto runs/vgg8-cifar10 --objective accuracy --objective energy --trials 60 --front 5",
@@ -84,7 +87,7 @@ def _examples(start: str = "") -> str:
 
 app = typer.Typer(
     cls=Recipes,
-    help=f"{HELP}\n\nRUN is its run directory, as bitline train and recipes leave one.\n\n{_examples()}",
+    help=f"{HELP}\n\nRUN is its run directory, as bitline train, import and recipes leave one.\n\n{_examples()}",
     short_help=HELP,
     no_args_is_help=True,
     subcommand_metavar="RECIPE RUN [OPTIONS]",
@@ -114,17 +117,16 @@ def _function(record: "type[Recipe]") -> Callable[..., None]:
         ] = None,
         resume: Annotated[bool, _option("--resume", "Go on with the recipe in the run directory.")] = False,
         overwrite: Annotated[bool, _option("--overwrite", "Start again in the run directory.")] = False,
-        trust_code: Annotated[
-            bool, _option("--trust-code", "Run the Python file that the run directory names.")
-        ] = False,
         json_file: Annotated[str | None, _option("--json", "Write the evaluations here; - prints them.")] = None,
         **fields: Any,
     ) -> None:
         if resume and overwrite:
             raise DataError("--resume and --overwrite exclude each other")
         recipe = record.name()
+        said = {key: fields.pop(key) for key in subject}
         values = {**_read(settings), **on_command_line(ctx, fields), "recipe": recipe}
         if_exists = "resume" if resume else "overwrite" if overwrite else "refuse"
+        trust_code = _imported(values, said)
         _run(values, if_exists, json_file, trust_code=trust_code)
 
     fixed = list(inspect.signature(command).parameters.values())[:-1]
@@ -140,12 +142,34 @@ def _function(record: "type[Recipe]") -> Callable[..., None]:
         for key, field in other.model_fields.items()
         if key not in record.model_fields and key != "recipe"
     }
-    every = [*own, *fixed, *others.values()]
+    subject = given_options(Given, without=("data", "data_dir"))
+    every = [*own, *subject.values(), *fixed, *others.values()]
     every = [each.replace(kind=inspect.Parameter.KEYWORD_ONLY) for each in every]
     options: Any = command
     options.__signature__ = inspect.Signature(every)
     options.__annotations__ = {each.name: each.annotation for each in every}
     return command
+
+
+def _imported(values: dict[str, Any], said: Mapping[str, Any]) -> bool:
+    """Import a model that the command line gives in the place of a run; return whether the run's code may be run.
+
+    Raises:
+        DataError: both or neither of a run and a model, or a model that cannot be used.
+    """
+    given = Given(**said, data=values.get("data"), data_dir=values.get("data_dir"))
+    if given.model is None:
+        from bitline.cli.subject import of_run
+
+        if values.get("run") is None:
+            raise DataError("give a run directory, or --model (with --weights and --data)")
+        of_run(Path(str(values["run"])), given)
+        return given.trust_code
+    from bitline.cli.imported import run_of
+
+    values["run"], given = run_of(values.get("run"), given)
+    values.pop("data", None)
+    return given.trust_code
 
 
 def _option(name: str, text: str) -> Any:

@@ -17,7 +17,7 @@ KINDS = (bool, int, float, Path)
 
 
 def parameter(key: str, field: FieldInfo, heading: str, *, hidden: bool = False) -> inspect.Parameter:
-    """Return the parameter that typer makes an argument, where the field is required, or an option of.
+    """Return the parameter that typer makes an argument, where the record needs the field, or an option of.
 
     Args:
         key: name of the field.
@@ -29,8 +29,11 @@ def parameter(key: str, field: FieldInfo, heading: str, *, hidden: bool = False)
     kind, words, repeated = _kind(field.annotation)
     help_text = _sentence(field.description or "")
     if field.is_required():
-        info: Any = typer.Argument(help=help_text, metavar=key.upper())
-        return inspect.Parameter(key, inspect.Parameter.KEYWORD_ONLY, annotation=Annotated[kind, info])
+        info: Any = typer.Argument(help=help_text, metavar=f"[{key.upper()}]")
+        annotation: Any = kind | None
+        return inspect.Parameter(
+            key, inspect.Parameter.KEYWORD_ONLY, annotation=Annotated[annotation, info], default=None
+        )
     default = field.get_default(call_default_factory=True)
     name = flag.name or f"--{key.replace('_', '-')}"
     info = typer.Option(
@@ -40,7 +43,7 @@ def parameter(key: str, field: FieldInfo, heading: str, *, hidden: bool = False)
         rich_help_panel=heading,
         hidden=hidden,
     )
-    annotation: Any = list[kind] if repeated else kind
+    annotation = list[kind] if repeated else kind
     return inspect.Parameter(
         key,
         inspect.Parameter.KEYWORD_ONLY,

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from bitline.cli.given import Given, takes
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -31,9 +33,11 @@ def _group() -> None:  # pyright: ignore[reportUnusedFunction]
 
 
 @app.command(name="partial-sums", help=f"Measure what partial sums cost a trained network: three lessons.\n{EXAMPLES}")
+@takes(Given)
 def partial_sums(
-    run: Annotated[Path, typer.Argument(help="Run directory of bitline train.")],
+    given: Given,
     out: Annotated[Path, typer.Option(help="Where study.json and study.html are written.")],
+    run: Annotated[Path | None, typer.Argument(help="Run directory of bitline train, import or optimize.")] = None,
     chip: Annotated[str, typer.Option(help="A preset (see bitline chips) or a TOML file.")] = "rram-22nm",
     overrides: Annotated[
         list[str] | None, typer.Option("--set", help="KEY=VALUE for any chip key; repeatable.")
@@ -58,14 +62,13 @@ def partial_sums(
     ranges: Annotated[
         str, typer.Option(help="ADC range policies of the grid: full, or calibrated for each of the others.")
     ] = "full,layer,slice,slice_digit,column",
-    data_dir: Annotated[Path | None, typer.Option(help="Where cifar10 lies.")] = None,
     threads: Annotated[int | None, typer.Option(help="CPU threads.")] = None,
-    trust_code: Annotated[bool, typer.Option(help="Run the Python file that the run directory names.")] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the study in --out.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print study.json instead of the findings.")] = False,
 ) -> None:
     """Measure what partial sums cost a trained network."""
     from bitline.chip import files
+    from bitline.cli.imported import run_of
     from bitline.cli.output import check_outputs
     from bitline.cli.stop import stoppable
     from bitline.report import study as page
@@ -89,7 +92,7 @@ def partial_sums(
     )
     set_threads(threads)
     check_outputs(out / "study.json", out / "study.html")
-    runs = Runs(*_networks(run, quantization_aware, psum_aware, data_dir, trust_code=trust_code))
+    runs = Runs(*_networks(*run_of(run, given), quantization_aware, psum_aware))
     with stoppable("the same command with --resume goes on from the last point"):
         result = measure(runs, target, plan, out / "study.json", resume=resume)
     place = page.write(result, out / "study.html")
@@ -151,9 +154,7 @@ def _show_rounding(result: Mapping[str, Any]) -> None:
     console.print(f"\n{escape(result['statement'])}", soft_wrap=True)
 
 
-def _networks(
-    run: Path, quantization_aware: Path | None, psum_aware: Path | None, data_dir: Path | None, *, trust_code: bool
-) -> list[Any]:
+def _networks(run: Path, given: Given, quantization_aware: Path | None, psum_aware: Path | None) -> list[Any]:
     """Load the run under study and those it is compared with, None where none is given; all on the same data.
 
     Raises:
@@ -163,19 +164,19 @@ def _networks(
     from bitline.errors import DataError
     from bitline.study.runs import network
 
-    _, data, title = subject(run, None, None, None, None, data_dir, None, trust_code=trust_code)
-    networks: list[Any] = [network(run, data, title, trust_code=trust_code)]
+    of = subject(run, given)
+    networks: list[Any] = [network(run, of.data, of.name, trust_code=given.trust_code)]
     for path in (quantization_aware, psum_aware):
         if path is None:
             networks.append(None)
             continue
-        _, other, name = subject(path, None, None, None, None, data_dir, None, trust_code=trust_code)
-        if (other.title, other.image_size) != (data.title, data.image_size):
+        other = subject(path, given)
+        if (other.data.title, other.data.image_size) != (of.data.title, of.data.image_size):
             raise DataError(
-                f"{path} was trained on {other.title} at {other.image_size} px; {run} on {data.title} at "
-                f"{data.image_size} px: give runs of the same data"
+                f"{path} was trained on {other.data.title} at {other.data.image_size} px; {run} on {of.data.title} at "
+                f"{of.data.image_size} px: give runs of the same data"
             )
-        networks.append(network(path, data, name, trust_code=trust_code))
+        networks.append(network(path, of.data, other.name, trust_code=given.trust_code))
     return networks
 
 

@@ -65,3 +65,10 @@ def refuse_beside_run(run: Path, options: Mapping[str, object]) -> None:
     given = [name for name, value in options.items() if value is not None]
     if given:
         raise DataError(f"{run} is a run directory, which has its own {', '.join(given)}: leave it out")
+
+
+def refuse_beside(what: str, options: Mapping[str, object]) -> None:
+    """Raise DataError where options were given that do nothing beside `what`; None was not given."""
+    given = [name for name, value in options.items() if value is not None]
+    if given:
+        raise DataError(f"{', '.join(given)} does nothing here, beside {what}: leave it out")

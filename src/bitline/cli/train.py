@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from bitline.cli.given import LAYOUT_LINES, SPECS, arguments
+
 EXAMPLES = """
 [bold]Examples[/]
 
@@ -22,12 +24,20 @@ bitline train nets/mine.py:Net --data path/to/folder --image-size 64
 
 def command(
     ctx: typer.Context,
-    model: Annotated[str, typer.Argument(help="vgg8, vgg16, resnet20, resnet56, lenet5, or FILE.py:NAME.")],
+    model: Annotated[str, typer.Argument(help=f"{SPECS}.")],
+    model_args: Annotated[
+        list[str] | None, typer.Option(help="Arguments of MODEL: KEY=VALUE, repeatable, or one JSON object.")
+    ] = None,
     data: Annotated[str, typer.Option(help="cifar10, digits, a path, or a Hugging Face hub name.")] = "cifar10",
     data_dir: Annotated[
         Path | None, typer.Option(help="Where cifar10 lies; default: BITLINE_DATA, else the cache folder.")
     ] = None,
     image_size: Annotated[int | None, typer.Option(help="Resize images to this many px.")] = None,
+    split: Annotated[
+        float | None, typer.Option(help="Share of the images to test on, of --data that has no test images of its own.")
+    ] = None,
+    image_column: Annotated[str | None, typer.Option(help="Column of the images, of --data in tables.")] = None,
+    label_column: Annotated[str | None, typer.Option(help="Column of the labels, of --data in tables.")] = None,
     width: Annotated[float, typer.Option(help="Multiplies the hidden channels.")] = 1.0,
     epochs: Annotated[int, typer.Option(help="Passes over the training images.")] = 18,
     epoch_images: Annotated[
@@ -64,7 +74,7 @@ def command(
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Run directory; default: runs/MODEL-DATA.")] = None,
     trust_code: Annotated[
-        bool, typer.Option(help="Run the Python file that the run directory of the teacher names.")
+        bool, typer.Option(help="Run the Python file that the run directory of the teacher has.")
     ] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in the run directory.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Start again in the run directory.")] = False,
@@ -90,9 +100,13 @@ def command(
     )
     config = checked(
         model=model,
+        model_args=arguments(model_args),
         data=data,
         data_dir=data_dir,
         image_size=image_size,
+        split=split,
+        image_column=image_column,
+        label_column=label_column,
         width=width,
         epochs=epochs,
         epoch_images=epoch_images,
@@ -130,4 +144,4 @@ def command(
     )
 
 
-command.__doc__ = f"{command.__doc__}\n{EXAMPLES}"
+command.__doc__ = f"{command.__doc__}\n{LAYOUT_LINES}\n{EXAMPLES}"

@@ -77,6 +77,23 @@ def trace(model: nn.Module, example: Inputs, layers: dict[str, Lowerable]) -> li
     return list(products.values())
 
 
+def macs(model: nn.Module, example: Inputs) -> int:
+    """Count the multiplications of one batch in layers and matrix products, wherever the network makes them.
+
+    Args:
+        model: plain, in evaluation mode.
+        example: one batch.
+
+    Raises:
+        ConversionError: the network does not accept the batch.
+    """
+    from torch.utils.flop_counter import FlopCounterMode  # with triton
+
+    with FlopCounterMode(display=False) as counter, torch.enable_grad():  # attention has a way of its own without
+        run(model, example)
+    return counter.get_total_flops() // 2
+
+
 def poolings(model: nn.Module, example: Inputs, layers: Collection[str]) -> dict[str, int]:
     """Count the activations per image that pooling modules read, by the layer on crossbars that ran before.
 
@@ -109,11 +126,21 @@ def run_hooked(model: nn.Module, example: Inputs, handles: Iterable[torch.utils.
     """Run the model once on a batch without gradients, remove the hooks, and return its result."""
     try:
         with torch.no_grad():
-            return call(model, example)
+            return run(model, example)
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def run(model: nn.Module, example: Inputs) -> object:
+    """Run the model on a batch, and return its result.
+
+    Raises:
+        ConversionError: the network does not accept the batch.
+    """
+    try:
+        return call(model, example)
     except (RuntimeError, ValueError, TypeError, IndexError, NotImplementedError) as error:
         raise ConversionError(
             f"{type(model).__name__} does not run on a batch of shape {described(example)}: {error}"
         ) from error
-    finally:
-        for handle in handles:
-            handle.remove()

@@ -27,7 +27,8 @@ from bitline.errors import ChipError, ConversionError, DataError
 from bitline.evaluation import Settings
 from bitline.evaluation.on_chip import calibration_batches
 from bitline.files import LEFT, write_json
-from bitline.models.files import ModelRecord, Run
+from bitline.models.files import Run
+from bitline.models.record import ModelRecord
 from bitline.network.trace import MAPPED
 from bitline.recipes.records.crimp import Crimp
 from bitline.train import TrainConfig

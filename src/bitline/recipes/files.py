@@ -16,6 +16,7 @@ from bitline.files import (
     AFTER,
     BEFORE,
     CHIP,
+    CODE,
     CONFIG,
     CROSSBARS,
     FLOAT,
@@ -40,7 +41,7 @@ from bitline.files import (
     write_json,
     write_network,
 )
-from bitline.models.files import ModelRecord
+from bitline.models.record import ModelRecord
 from bitline.models.weights import check_weights
 from bitline.recipes import recipe_file
 from bitline.recipes.records.base import Recipe
@@ -77,7 +78,7 @@ def prepare(out: Path, config: Recipe, if_exists: IfExists) -> bool:
     saved, asked = recipe_file.read(out).model_dump(), config.model_dump()
     if saved["recipe"] != asked["recipe"]:
         saved, asked = ({"recipe": each["recipe"]} for each in (saved, asked))
-    other = differences(asked, saved, free=("out", "data_dir", "threads", "checkpoint_every"))
+    other = differences(asked, saved, free=("out", "data", "data_dir", "threads", "checkpoint_every"))
     if other:
         listed = ", ".join(map(str, other))
         raise DataError(f"cannot resume {out} with another configuration: {listed}; or start again with --overwrite")
@@ -92,7 +93,7 @@ def finished(out: Path) -> bool:
 def clear(out: Path) -> None:
     """Take away what an earlier recipe left, if there was one; after everything that can be refused has been."""
     stages = (START, FLOAT, ON_CHIP, KERNELS, PACKED, CROSSBARS)
-    for folder in (*stages, *(path.name for path in out.glob("trial[0-9]*"))):
+    for folder in (CODE, *stages, *(path.name for path in out.glob("trial[0-9]*"))):
         shutil.rmtree(out / folder, ignore_errors=True)
     (out / RUN_MANIFEST).unlink(missing_ok=True)
     for name in (BEFORE, UNTRAINED, *RESULT, TRIALS, JOURNAL, FRONT, PRUNING, RECIPE):
@@ -100,9 +101,11 @@ def clear(out: Path) -> None:
 
 
 def copy(source: Path, target: Path, names: tuple[str, ...]) -> None:
-    """Copy those of some files that there are, each whole or not at all."""
+    """Copy those of some files that there are, each whole or not at all, and the code that a record names."""
     for name in names:
         if (source / name).is_file():
+            if name == RECORD:
+                ModelRecord.read(source / name).copy_code(target)
             with new_file(target / name) as part:
                 shutil.copyfile(source / name, part)
 
@@ -115,7 +118,7 @@ def write_run(
     check_weights(network, f"{folder}: the network that was made")
     write_json(folder / CONFIG, {**config, **manifest.MARK})
     write_network(folder / WEIGHTS, network)
-    write_json(folder / RECORD, record.model_dump(mode="json"))
+    record.write(folder)
     write_json(folder / METRICS, {**metrics, "hardware": describe()})
     manifest.write(folder)
 

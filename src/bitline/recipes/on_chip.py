@@ -12,7 +12,8 @@ from bitline.data import DataSet
 from bitline.evaluation import Settings
 from bitline.evaluation.on_chip import calibration_batches
 from bitline.files import CHIP, RANGES, write_json
-from bitline.models.files import ModelRecord, Run
+from bitline.models.files import Run
+from bitline.models.record import ModelRecord
 from bitline.nn import calibrate, crossbar_layers, to_crossbar
 from bitline.nn.range_training import keep_ranges, save_ranges, train_ranges
 from bitline.recipes.records.on_chip import RangeTraining

@@ -4,7 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from bitline import manifest
-from bitline.data import DataSet, load
+from bitline.data import DataSet
 from bitline.errors import DataError
 from bitline.evaluation.task import CALIBRATION_BATCH
 from bitline.files import BEFORE, FLOAT, START, UNTRAINED
@@ -86,8 +86,7 @@ def _optimize(config: Recipe, if_exists: IfExists, say: Say, *, progress: bool, 
         example = (origin.record.channels, origin.record.image_size, origin.record.image_size)
         check_layers(matmuls(origin.model, example), config.layers)
     resumed = prepare(out, config, if_exists)
-    data = load(origin.record.data, data_dir=config.data_dir, image_size=origin.record.image_size)
-    data = origin.record.fed(data)
+    data = origin.record.load(data=config.data, data_dir=config.data_dir)
     if config.teacher is None or config.teacher == config.run:
         teacher = replace(origin, model=copied(origin.model))  # its own, since training freezes and moves it
     else:

@@ -135,7 +135,7 @@ class Stages:
         if name == BEFORE:
             settings = replace(settings, chips=min(settings.chips, config.chips_before or settings.chips))
         evaluation = evaluate(
-            run.model, self.data, chip, settings, name=run.record.model, mapping=mapping or None, ranges=ranges
+            run.model, self.data, chip, settings, name=run.record.label, mapping=mapping or None, ranges=ranges
         )
         write_json(path, evaluation.to_json())
         a = evaluation.accuracy

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
 
 from bitline.errors import DataError, nearest
 
@@ -55,10 +55,14 @@ class TrainConfig(StrictConfig):
     """One training run; None means chosen by a rule, and the value chosen is written to ``config.json``.
 
     Args:
-        model: a name that `bitline.models.build` knows, or ``FILE.py:NAME``.
+        model: what the network is built from, see `bitline.models.spec.make`.
+        model_args: keyword arguments of a network that is none of bitline's own.
         data: as `bitline.data.load` takes it.
         data_dir: as `bitline.data.load` takes it.
         image_size: resize images to this many px.
+        split: as `bitline.data.load` takes it, and the two after it.
+        image_column: see `split`.
+        label_column: see `split`.
         width: multiplies the hidden channels of a named model.
         epochs: passes over the training images.
         epoch_images: how many of them a pass has, others in every epoch; None: all.
@@ -85,9 +89,13 @@ class TrainConfig(StrictConfig):
     """
 
     model: str
+    model_args: dict[str, JsonValue] = Field(default_factory=dict[str, JsonValue])
     data: str = "cifar10"
     data_dir: Path | None = None
     image_size: Annotated[int, Field(ge=1)] | None = None
+    split: Annotated[float, Field(gt=0, lt=1)] | None = None
+    image_column: str | None = None
+    label_column: str | None = None
     width: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
     epochs: Annotated[int, Field(ge=1)] = 18
     epoch_images: Annotated[int, Field(ge=1)] | None = None
@@ -118,18 +126,24 @@ class TrainConfig(StrictConfig):
         return self
 
     @property
+    def source(self) -> dict[str, Any]:
+        """What `bitline.data.load` is told beside name, place and size; only what is given."""
+        told = {key: getattr(self, key) for key in ("split", "image_column", "label_column")}
+        return {key: value for key, value in told.items() if value is not None}
+
+    @property
     def run_dir(self) -> Path:
         """Where the run is written."""
         if self.out is not None:
             return self.out
-        model, data = (_plain(text) for text in (self.model.rpartition(":")[2], self.data))
+        model, data = (plain(text) for text in (self.model.rpartition(":")[2], self.data))
         return Path("runs") / f"{model}-{data}"
 
 
 checked = TrainConfig.checked
 
 
-def _plain(text: str) -> str:
+def plain(text: str) -> str:
     """Return the last part of a path or hub name as a folder name."""
     name = Path(text).stem or "run"
     return "".join(c if c.isalnum() or c in "-_." else "-" for c in name)

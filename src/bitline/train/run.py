@@ -21,7 +21,9 @@ from bitline.data import DataSet, load
 from bitline.errors import DataError
 from bitline.files import CHECKPOINT, CONFIG, LOGS, METRICS, RECORD, WEIGHTS, read_json, write_json, write_network
 from bitline.lock import locked
-from bitline.models.files import ModelRecord, Run, check_spec, code_sha256, is_file_spec, load_run, make
+from bitline.models.files import Run, load_run
+from bitline.models.record import ModelRecord
+from bitline.models.spec import arguments, check_spec, make
 from bitline.models.weights import check_weights, load_weights
 from bitline.train.checkpoint import AtomicCheckpointIO, WithinEpoch, to_resume
 from bitline.train.config import TrainConfig
@@ -60,21 +62,15 @@ def train(config: TrainConfig, *, if_exists: IfExists = "refuse", trust_code: bo
         if _done(out, config, if_exists):  # by a process that held the lock
             return out
         check_spec(config.model)
-        data = load(config.data, data_dir=config.data_dir, image_size=config.image_size)
+        data = load(config.data, data_dir=config.data_dir, image_size=config.image_size, **config.source)
         config = saved or config
         teacher = None if config.teacher is None else load_run(config.teacher, trust_code=trust_code)
         with torch.random.fork_rng():
             torch.manual_seed(config.seed)
             record = _record(config, data)
-            if (
-                saved is not None
-                and read_json(out / CONFIG).get("code_sha256", record.code_sha256) != record.code_sha256
-            ):
-                raise DataError(
-                    f"{config.model} is not as it was when the training in {out} began; put back what was there, or "
-                    "start again with --overwrite"
-                )
-            network = make(record.model, **record.kwargs)
+            if saved is not None:
+                _check_code(out, config, record)
+            network = make(record.spec, **record.kwargs)
             if config.init is not None:
                 record = _initialized(network, record, config.init)
             train_network(network, record, config, data, resumed=saved is not None, teacher=teacher)
@@ -134,6 +130,7 @@ def train_network(
             clear(out)
             out.mkdir(parents=True, exist_ok=True)
             origin = {"commit": git_commit(), "version": _version(), **manifest.MARK, **_code(record)}
+            record.copy_code(out)
             write_json(out / CONFIG, {**config.model_dump(mode="json"), **origin})
         module = _fit(
             network,
@@ -151,37 +148,33 @@ def train_network(
         torch.set_num_threads(threads)
 
 
-def _code(record: ModelRecord) -> dict[str, str]:
-    """What a configuration says of the Python file of a network, if there is one."""
-    return {} if record.code_sha256 is None else {"code_sha256": record.code_sha256}
+def _code(record: ModelRecord) -> dict[str, Any]:
+    """What a configuration says of the files of a network, if there are any."""
+    return {"code": record.code} if record.code else {}
+
+
+def _check_code(out: Path, config: TrainConfig, record: ModelRecord) -> None:
+    """Refuse to go on with a network from other files than a training began with."""
+    begun = read_json(out / CONFIG)
+    now = record.code.get(record.model.rpartition(":")[0])
+    if begun.get("code", record.code) != record.code or begun.get("code_sha256", now) != now:
+        raise DataError(
+            f"{config.model} is not as it was when the training in {out} began; put back what was there, or "
+            "start again with --overwrite"
+        )
 
 
 def _record(config: TrainConfig, data: DataSet) -> ModelRecord:
     """Return what rebuilds the network."""
-    kwargs: dict[str, Any] = {}
-    if not is_file_spec(config.model):
-        kwargs = {
-            "num_classes": data.num_classes,
-            "in_channels": data.channels,
-            "image_size": data.image_size,
-            "width": config.width,
-        }
-    elif config.width != 1.0:
-        raise DataError(f"width is {config.width}; a network from a file has its own width, so only 1.0 is allowed")
-    file, _, name = config.model.rpartition(":")
-    model = f"{Path(file).expanduser().resolve()}:{name}" if is_file_spec(config.model) else config.model
-    return ModelRecord(
-        model=model,
-        code_sha256=code_sha256(model),
-        kwargs=kwargs,
-        data=config.data,
-        title=data.title,
-        classes=data.classes,
-        channels=data.channels,
+    kwargs = arguments(
+        config.model,
+        config.model_args,
+        num_classes=data.num_classes,
+        in_channels=data.channels,
         image_size=data.image_size,
-        mean=data.mean,
-        std=data.std,
+        width=None if config.width == 1 else config.width,
     )
+    return ModelRecord.of(config.model, kwargs, data, source=config.source)
 
 
 def _initialized(network: nn.Module, record: ModelRecord, run: Path) -> ModelRecord:
@@ -335,7 +328,7 @@ def _finish(module: Classifier, network: nn.Module, config: TrainConfig, data: D
     network = network.eval().to(memory_format=torch.contiguous_format)  # pyright: ignore[reportCallIssue]
     check_weights(network, f"{out}: the training ended without a network")
     write_network(out / WEIGHTS, network)
-    write_json(out / RECORD, record.model_dump(mode="json"))
+    record.write(out)
     correct = 0
     with torch.inference_mode():
         for images, labels in data.batches("test", batch_size=256):

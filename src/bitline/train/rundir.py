@@ -11,6 +11,7 @@ from bitline.files import (
     AFTER,
     CHECKPOINT,
     CHIP,
+    CODE,
     CONFIG,
     LEFT,
     LOCK,
@@ -54,6 +55,10 @@ def prepare(out: Path, config: TrainConfig, if_exists: IfExists) -> TrainConfig 
         raise DataError(f"{out} is the run directory of a recipe; choose another --out")
     if not (out / CONFIG).is_file():
         raise DataError(f"{out} exists and is not a run directory (no {CONFIG}); choose another --out")
+    if "imported" in read_json(out / CONFIG):
+        raise DataError(
+            f"{out} holds an imported network, which `train --init {out}` starts from; choose another --out"
+        )
     if if_exists == "refuse":
         state = "a finished run" if finished(out) else "an unfinished run"
         raise DataError(f"{out} holds {state}; add --resume to go on with it, or --overwrite to start again")
@@ -91,7 +96,7 @@ def clear(out: Path) -> None:
     """Take away what an earlier run left, if there was one; after everything that can be refused has been."""
     for name in (RUN_MANIFEST, METRICS, WEIGHTS, RECORD, CHIP, RANGES, LEFT, AFTER):
         (out / name).unlink(missing_ok=True)
-    for name in (CHECKPOINT.parent, LOGS):
+    for name in (CHECKPOINT.parent, LOGS, CODE):
         shutil.rmtree(out / name, ignore_errors=True)
     (out / CONFIG).unlink(missing_ok=True)
 
@@ -99,7 +104,7 @@ def clear(out: Path) -> None:
 def _saved(out: Path, config: TrainConfig) -> TrainConfig:
     """Return the configuration of a run, unless another one is asked for."""
     content = read_json(out / CONFIG)
-    for key in ("commit", "version", "code_sha256", *manifest.MARK):
+    for key in ("commit", "version", "code", "code_sha256", *manifest.MARK):
         content.pop(key, None)
     try:
         saved = checked(**content)

@@ -17,7 +17,8 @@ from bitline.compress.prune.kernel_group import KernelGroups
 from bitline.compress.prune.repack import repack
 from bitline.compress.prune.sparsity import crossbars, sparsity
 from bitline.errors import ConversionError
-from bitline.models.files import ModelRecord, load_run
+from bitline.models.files import load_run
+from bitline.models.record import ModelRecord
 from bitline.models.rewrite import apply
 from bitline.nn import to_crossbar
 

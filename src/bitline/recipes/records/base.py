@@ -131,6 +131,8 @@ class Directory(_Options):
     """of the CPU"""
     checkpoint_every: Count | None = None
     """steps between checkpoints, beside the one after each epoch"""
+    data: str | None = None
+    """where the run's images lie now, if elsewhere; of a --model, its data"""
     data_dir: Path | None = None
     """where cifar10 lies; default: BITLINE_DATA, else the cache folder"""
     out: Path | None = None
