@@ -11,7 +11,7 @@ from bitline.mapping.encode import decode, encode
 from bitline.mvm import torch_fast
 from bitline.mvm.crossbars import Crossbars
 from bitline.mvm.torch_fast import crossbar_mvm
-from bitline.physics.program import RESOLUTION
+from bitline.physics.steps import RESOLUTION
 
 
 @given(st.data(), st.integers(1, 5000))

@@ -27,7 +27,8 @@ from bitline.mvm import adc, reference, torch_fast, triton, triton_kernel
 from bitline.mvm.adc import AdcScale
 from bitline.mvm.crossbars import Crossbars
 from bitline.mvm.product import Product
-from bitline.physics.program import RESOLUTION, effective_levels
+from bitline.physics.program import effective_levels
+from bitline.physics.steps import RESOLUTION
 
 HERE = Path(__file__)
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"

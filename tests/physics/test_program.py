@@ -9,7 +9,8 @@ from torch import Tensor
 from bitline import seeds
 from bitline.chip.cell import Cell
 from bitline.physics.faults import stuck_levels
-from bitline.physics.program import RESOLUTION, conductances, effective_levels, mean_levels
+from bitline.physics.program import conductances, effective_levels, mean_levels
+from bitline.physics.steps import RESOLUTION
 
 pytestmark = pytest.mark.usefixtures("way")
 N = 200_000

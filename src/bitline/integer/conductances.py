@@ -65,6 +65,7 @@ def blocks(layer: CrossbarLayer, seed: int = IDEAL) -> Iterator[Block]:
     merged, absent = placement.merged, placement.absent
     cell = (with_cells(chip) if seed == IDEAL else chip).cell
     cells = program_cells(layer.integer_weights().cpu(), placement, cell, seed)
+    both = cells.asked, cells.reached
     kernels, flipped = _on_chip(cells, merged.matmul.groups, merged.matmul.cols)
     for group in range(merged.matmul.groups):
         for row in range(merged.row_tiles):
@@ -76,7 +77,7 @@ def blocks(layer: CrossbarLayer, seed: int = IDEAL) -> Iterator[Block]:
                 mine = (kernels[group, columns], flipped[group, columns])
                 if chip.reference_columns:
                     columns.append(merged.matmul.cols + column)
-                levels, reached = (_cells(t[group, :, :, rows][..., columns]) for t in (cells.asked, cells.reached))
+                levels, reached = (_cells(t[group, :, :, rows][..., columns]) for t in both)
                 conductances = siemens(reached.double(), chip.cell).float()
                 yield Block(
                     layer.matmul.name,

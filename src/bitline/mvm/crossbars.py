@@ -15,7 +15,7 @@ from bitline.mvm.product import Product
 from bitline.physics import noise as noises
 from bitline.physics.noise import ReadNoise
 from bitline.physics.normal import MOST
-from bitline.physics.program import RESOLUTION
+from bitline.physics.steps import RESOLUTION, in_levels
 
 _EXACT_IN_FLOAT = 2**24
 
@@ -30,8 +30,8 @@ class Crossbars:
 
     Args:
         product: the layer.
-        levels: what each cell adds to its bitline, (groups, sides, slices, rows, stored columns), uint8, or float32
-            in whole multiples of `bitline.physics.program.RESOLUTION`.
+        cells: what each adds to its bitline, (groups, sides, slices, rows, stored columns): levels, uint8, or float32
+            in whole multiples of `bitline.physics.steps.RESOLUTION`; or these multiples, int16.
         correction: what a layer subtracts after the product, see `bitline.programming.mean_error`; no product
             does.
         flipped: columns that hold their weights with the other sign, (groups, cols) bool, whose results a layer turns
@@ -39,9 +39,14 @@ class Crossbars:
     """
 
     product: Product
-    levels: Tensor
+    cells: Tensor
     correction: Tensor | None = None
     flipped: Tensor | None = None
+
+    @property
+    def levels(self) -> Tensor:
+        """What each cell adds to its bitline, levels, uint8 or float32."""
+        return in_levels(self.cells)
 
     @property
     def adapted(self) -> bool:
@@ -51,7 +56,7 @@ class Crossbars:
     @property
     def integral(self) -> bool:
         """Whether every cell sits exactly on a level."""
-        return self.levels.dtype == torch.uint8
+        return self.cells.dtype == torch.uint8
 
     @cached_property
     def plans(self) -> dict[Any, Any]:
@@ -68,7 +73,7 @@ class Crossbars:
     @cached_property
     def most(self) -> float:
         """No analog sum exceeds this, level units, nor does any part of it."""
-        if self.integral or not self.levels.numel():
+        if self.integral or not self.cells.numel():
             return self.product.max_sum
         reach = self.levels.abs().sum(1)
         most = max(float(reach[:, :, a:b].sum(2).max()) for a, b in pairwise(self.product.placement.row_bounds))
@@ -87,7 +92,7 @@ class Crossbars:
         """What no analog sum exceeds, nor its negative, and what all are whole multiples of; level units."""
         if noise is None:
             return self.most, 1 if self.integral else RESOLUTION
-        variance = float(noise.cell_variance(self.levels.max())) if self.levels.numel() else 0.0
+        variance = float(noise.cell_variance(in_levels(self.cells.max()))) if self.cells.numel() else 0.0
         sides = 2 if self.product.subtracts else 1
         power = self.product.max_rows * self.product.max_digit**2 * sides * variance
         farthest = noises.levels(torch.tensor(MOST), noises.steps(torch.tensor(power, dtype=torch.float64)))
@@ -107,7 +112,7 @@ class Crossbars:
         if self.product.built is None:
             return [None] * self.product.placement.row_tiles
         some = self.product.built.any(1)
-        return [None if bool(tile.all()) else tile.nonzero().flatten().to(self.levels.device) for tile in some]
+        return [None if bool(tile.all()) else tile.nonzero().flatten().to(self.cells.device) for tile in some]
 
     @cached_property
     def built_tiles(self) -> list[Tensor]:
@@ -123,7 +128,7 @@ class Crossbars:
         """Which of these columns a group lacks that another has, bool, (groups, columns); None: no group does."""
         masks: list[Tensor | None] = []
         for tile, at in enumerate(self.columns):
-            gone = None if self.product.built is None else ~self.product.built[tile].to(self.levels.device)
+            gone = None if self.product.built is None else ~self.product.built[tile].to(self.cells.device)
             gone = gone if gone is None or at is None else gone[:, at]
             masks.append(gone if gone is not None and bool(gone.any()) else None)
         return masks
@@ -145,12 +150,12 @@ class Crossbars:
         return w.to(torch.int8) if w.numel() and w.min() >= -128 and w.max() <= 127 else w
 
 
-def check(x: Tensor, levels: Tensor, product: Product) -> None:
-    """Raise MappingError where inputs or levels do not fit the layer."""
+def check(x: Tensor, cells: Tensor, product: Product) -> None:
+    """Raise MappingError where inputs or cells do not fit the layer."""
     matmul, placement = product.placement.matmul, product.placement
     wanted = (matmul.groups, placement.chip.sides, placement.chip.slices, matmul.rows, placement.stored_columns)
-    if tuple(levels.shape) != wanted:
-        raise MappingError(f"layer {matmul.name}: levels have shape {tuple(levels.shape)}; expected {wanted}")
+    if tuple(cells.shape) != wanted:
+        raise MappingError(f"layer {matmul.name}: levels have shape {tuple(cells.shape)}; expected {wanted}")
     if x.dim() != 4 or tuple(x.shape[2:]) != (matmul.groups, matmul.rows):
         raise MappingError(
             f"layer {matmul.name}: inputs have shape {tuple(x.shape)}; "

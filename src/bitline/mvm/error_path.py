@@ -24,7 +24,7 @@ def error(x: Tensor, crossbars: Crossbars, targets: Tensor) -> Tensor:
     Args:
         x: integers within the input format, (images, positions, groups, rows).
         crossbars: the programmed layer.
-        targets: the level that each cell was given, the shape of `crossbars.levels`, integers.
+        targets: the level that each cell was given, the shape of `crossbars.cells`, integers.
 
     Returns:
         weight x activation units, float64, (images, positions, groups, cols).
@@ -88,8 +88,8 @@ def _check(crossbars: Crossbars, targets: Tensor) -> None:
             f"layer {placement.matmul.name}: adc.policy = {policy!r}; the error path holds for an ADC that rounds to "
             "whole levels and never clips: 'lossless'"
         )
-    if targets.shape != crossbars.levels.shape:
+    if targets.shape != crossbars.cells.shape:
         raise MappingError(
             f"layer {placement.matmul.name}: targets have shape {tuple(targets.shape)}; "
-            f"expected {tuple(crossbars.levels.shape)}"
+            f"expected {tuple(crossbars.cells.shape)}"
         )

@@ -1,7 +1,7 @@
 """The product of a crossbar in plain loops: the specification, slow and obvious.
 
 Every other path gives these numbers, bit for bit. Levels, and what noise adds to their sums, are whole multiples of
-`bitline.physics.program.RESOLUTION`, so sums are exact in any order, and whether one lies on a middle between two codes
+`bitline.physics.steps.RESOLUTION`, so sums are exact in any order, and whether one lies on a middle between two codes
 is decided exactly: such ties go to the even code.
 """
 

@@ -215,7 +215,7 @@ def minmax(batch: Iterable[Tensor], crossbars: Crossbars, used: Tensor | None = 
     """
     product = crossbars.product
     shape = ranges.shape(product.placement.chip.adc.granularity, product)
-    device = crossbars.levels.device
+    device = crossbars.cells.device
     low, high = torch.full(shape, math.inf, device=device), torch.full(shape, -math.inf, device=device)
     axes = [2, 4, *(axis for axis, size in zip((0, 1, 3, 5), shape, strict=True) if size == 1)]
     for rows in batch:

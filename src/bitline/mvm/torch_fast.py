@@ -54,7 +54,7 @@ def crossbar_mvm(
         MappingError: x and levels disagree with the layer.
     """
     product = crossbars.product
-    check(x, crossbars.levels, product)
+    check(x, crossbars.cells, product)
     if shortcut and observer is None and noise is None and exact(crossbars, scale):
         return integer_product(x, crossbars)
     images, positions, groups, rows = x.shape
@@ -157,7 +157,7 @@ def analog_sums(x: Tensor, crossbars: Crossbars) -> Iterator[Tensor]:
     Yields:
         level units, exact, (groups, digits, vectors, slices, converted sides, stored columns).
     """
-    check(x, crossbars.levels, crossbars.product)
+    check(x, crossbars.cells, crossbars.product)
     flat = x.reshape(-1, *x.shape[2:])
     for start, stop in _runs(len(flat), crossbars.product):
         for _, a in _sums(flat[start:stop], crossbars, whole=True):
@@ -189,7 +189,7 @@ def _sums(x: Tensor, crossbars: Crossbars, *, whole: bool) -> Iterator[tuple[int
 def _gone(crossbars: Crossbars, tile: int) -> Tensor | None:
     """Which stored columns of a row tile there are not, (groups, stored columns); None: all are there."""
     built = crossbars.product.built
-    return None if built is None else ~built[tile].to(crossbars.levels.device)
+    return None if built is None else ~built[tile].to(crossbars.cells.device)
 
 
 def _matmul(rows: Tensor, matrix: Tensor, real: torch.dtype) -> Tensor:

@@ -22,7 +22,7 @@ from bitline.mvm.adc import AdcScale
 from bitline.mvm.crossbars import Crossbars, check
 from bitline.mvm.torch_fast import digital_sum, exact, integer_product
 from bitline.mvm.triton_kernel import available, interpreted, product_kernel, tuned
-from bitline.physics.program import RESOLUTION
+from bitline.physics.steps import RESOLUTION
 
 _ZERO, _ZERO_BITS = 1.5 * 2**23, 0x4B400000
 """a float32, and the integer of the same bits; from one float around it to the next, both grow by one"""
@@ -54,7 +54,7 @@ def crossbar_mvm(x: Tensor, crossbars: Crossbars, scale: AdcScale, *, shortcut: 
         BitlineError: not `available`, or inputs on no GPU.
     """
     if shortcut and exact(crossbars, scale):
-        check(x, crossbars.levels, crossbars.product)
+        check(x, crossbars.cells, crossbars.product)
         return integer_product(x, crossbars)
     return Layout(crossbars, scale).multiply(x)
 
@@ -190,7 +190,7 @@ class Layout:
         width = torch.int32 if most < 2**31 else torch.int64
 
         def ready(x: Tensor, dtype: torch.dtype) -> Tensor:
-            return x.to(dtype).contiguous().to(self.crossbars.levels.device)
+            return x.to(dtype).contiguous().to(self.crossbars.cells.device)
 
         return Ranges(
             inverse=ready(1 / (lsb * self.grain), torch.float32),

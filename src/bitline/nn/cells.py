@@ -161,8 +161,8 @@ class CellWeights:
         cell = (with_cells(chip) if seed == IDEAL else chip).cell
         with torch.autocast("cpu", enabled=False):  # cells are the same whatever precision their network has
             cells = program_cells(q.cpu(), placement, cell, seed)
-            mean = correction(cells.levels, cells.targets, placement, cell)
-        return Crossbars(Product(placement.merged), cells.levels.to(self.source.device), mean, cells.flipped)
+            mean = correction(cells.cells, cells.targets, placement, cell)
+        return Crossbars(Product(placement.merged), cells.cells.to(self.source.device), mean, cells.flipped)
 
     def _placed(self, q: Tensor, chip: Chip, signed: bool) -> LayerPlacement:
         matmul = replace(self.matmul, signed=signed)

@@ -155,7 +155,7 @@ class Ranges(nn.Module):
         Raises:
             ConversionError: a calibrated range is asked for before calibration.
         """
-        product, device = crossbars.product, crossbars.levels.device
+        product, device = crossbars.product, crossbars.cells.device
         chip_adc = product.placement.chip.adc
         match chip_adc.policy:
             case "lossless":

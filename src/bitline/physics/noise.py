@@ -9,7 +9,7 @@ from torch import Tensor
 from bitline.chip.cell import AbsoluteReadNoise, Cell, ProportionalReadNoise
 from bitline.errors import MappingError
 from bitline.physics.normal import MOST, MOST_CONVERSIONS, SIGMA, normals
-from bitline.physics.program import RESOLUTION
+from bitline.physics.steps import RESOLUTION
 from bitline.seeds import read_keys
 
 _VARIANCE_BITS = 24

@@ -1,5 +1,7 @@
 """Target levels to the conductances that cells really take, once per write."""
 
+from functools import lru_cache
+
 import torch
 from torch import Tensor
 
@@ -8,11 +10,7 @@ from bitline.physics import kernels
 from bitline.physics import luck as lucks
 from bitline.physics.levels import effective, target
 from bitline.physics.luck import luck
-
-RESOLUTION = 2**-7
-"""of effective levels: an order below the error of any cell worth adapting to, and coarse enough that the sums of a
-row tile are exact in 16 bits and in any order, so that a result does not depend on batch size, threads or torch
-device"""
+from bitline.physics.steps import RESOLUTION, in_levels, keep
 
 
 def conductances(levels: Tensor, z: Tensor, cell: Cell) -> Tensor:
@@ -58,16 +56,29 @@ def effective_levels(levels: Tensor, stuck: Tensor | None, cell: Cell, *, genera
     Returns:
         uint8 where every cell sits exactly on a level, else float32, whole multiples of `RESOLUTION`.
     """
+    return in_levels(written_levels(levels, stuck, cell, generator=generator))
+
+
+def written_levels(levels: Tensor, stuck: Tensor | None, cell: Cell, *, generator: torch.Generator) -> Tensor:
+    """Return the same as `effective_levels`, as `bitline.physics.steps.keep` keeps it."""
     if always_exact(cell):
         return (levels if stuck is None else torch.where(stuck >= 0, stuck, levels.to(stuck.dtype))).to(torch.uint8)
-    chance = luck(levels.shape, generator=generator)
+    chance, (table, exact) = luck(levels.shape, generator=generator), _kept_tables(cell)
     if kernels.native and levels.dtype == torch.uint8:
-        real = torch.empty(levels.shape)
+        real = torch.empty(levels.shape, dtype=table.dtype)
         cells = (levels.contiguous(), stuck if stuck is None else stuck.contiguous(), chance)
-        kernels.native.written(*cells, exact_levels(cell), outcomes(cell), real)
+        kernels.native.written(*cells, exact, table, real)
         return real
-    real = outcome(levels, chance, outcomes(cell))
-    return real if stuck is None else torch.where(stuck >= 0, stuck_at(stuck, cell), real)
+    real = outcome(levels, chance, table)
+    return real if stuck is None else torch.where(stuck >= 0, exact[stuck.clamp(min=0).int()], real)
+
+
+@lru_cache(maxsize=1)
+def _kept_tables(cell: Cell) -> tuple[Tensor, Tensor]:
+    """Return `outcomes` and `exact_levels`, both as memory keeps them."""
+    table, exact = outcomes(cell), exact_levels(cell)
+    both = keep(torch.cat([table.flatten(), exact]))
+    return both[: table.numel()].view(table.shape), both[table.numel() :]
 
 
 def always_exact(cell: Cell) -> bool:
@@ -77,7 +88,7 @@ def always_exact(cell: Cell) -> bool:
 
 
 def outcome(levels: Tensor, chance: Tensor, table: Tensor) -> Tensor:
-    """Return the effective levels of cells, float32.
+    """Return the effective levels of cells, of the type of `table`.
 
     Args:
         levels: that they are given, integers, any shape.

@@ -16,8 +16,9 @@ from bitline.mapping.lower import Lowerable, Matmul, weight_matrix
 from bitline.mapping.place import LayerPlacement, Strategy, placed
 from bitline.mapping.quantize import quantize, weight_limits, weight_scale, widen
 from bitline.physics.faults import stuck_levels
-from bitline.physics.program import effective_levels
+from bitline.physics.program import written_levels
 from bitline.physics.readback import write_in_turn
+from bitline.physics.steps import in_levels, keep
 from bitline.physics.verify import most_sensitive, verify
 from bitline.programming.nearest import nearest_levels
 from bitline.programming.remap import arrange, flip
@@ -28,7 +29,8 @@ class ProgrammedCells:
     """The cells of one layer on one chip, column by column in the order of the kernels.
 
     Args:
-        levels: what each cell adds to its bitline, level units, as `bitline.mapping.encode.encode` lays them out.
+        cells: what each adds to its bitline, laid out by `bitline.mapping.encode.encode` and kept as
+            `bitline.physics.steps.keep` does.
         targets: the level that each was given, integers, the same shape.
         flipped: columns that hold their weights with the other sign, to be turned after the conversion, (groups, cols)
             bool; None: none.
@@ -36,16 +38,27 @@ class ProgrammedCells:
         turned: columns whose kernels are held with the other sign, those of pairs included, (groups, cols) bool, in the
             order of the kernels; None: none.
         asked: levels that the cells were asked to take, stuck ones included, column by column as they lie on the chip.
-        reached: what they add to their bitlines, in that order; ``levels`` but for the order and removed crossbars.
+        reached_cells: what they add to their bitlines, in that order, kept alike; ``cells`` but for the order and
+            removed crossbars.
     """
 
-    levels: Tensor
+    cells: Tensor
     targets: Tensor
     asked: Tensor
-    reached: Tensor
+    reached_cells: Tensor
     flipped: Tensor | None = None
     order: Tensor | None = None
     turned: Tensor | None = None
+
+    @property
+    def levels(self) -> Tensor:
+        """What each cell adds to its bitline, levels, uint8 or float32."""
+        return in_levels(self.cells)
+
+    @property
+    def reached(self) -> Tensor:
+        """The same, column by column as they lie on the chip."""
+        return in_levels(self.reached_cells)
 
 
 def program_cells(q: Tensor, placement: LayerPlacement, cell: Cell, seed: int) -> ProgrammedCells:
@@ -76,16 +89,16 @@ def program_cells(q: Tensor, placement: LayerPlacement, cell: Cell, seed: int) -
 def _programmed(
     levels: Tensor, stuck: Tensor | None, placement: LayerPlacement, cell: Cell, seed: int
 ) -> tuple[Tensor, Tensor]:
-    """Return the levels that cells are asked to take, and what they then add to their bitlines, level units."""
+    """Return the levels that cells are asked to take, and what they then add to their bitlines, as `keep` does."""
     name, chip, mitigation = placement.matmul.name, placement.chip, placement.chip.mitigation
     generator = seeds.generator(seed, name, "programming")
     if mitigation.readback and cell.errs:
         rewrites = mitigation.rewrites
         outcome = write_in_turn(levels, stuck, worth(chip), cell, generator=generator, rewrites=rewrites)
-        return outcome.asked, outcome.real
+        return outcome.asked, keep(outcome.real)
     if mitigation.nearest and stuck is not None:
         levels = nearest_levels(levels, stuck, slice_weights(chip), chip.cell.max_level)
-    real = effective_levels(levels, stuck, cell, generator=generator)
+    real = written_levels(levels, stuck, cell, generator=generator)
     if not mitigation.verify or real.dtype == torch.uint8:
         return levels, real
     generator = seeds.generator(seed, name, "write-verify")
@@ -94,7 +107,7 @@ def _programmed(
     if stuck is not None:
         working &= stuck < 0
     chosen = most_sensitive(levels, working, count, slice_weights(chip), cell, generator=generator)
-    return levels, verify(real, levels, chosen, cell, mitigation.tolerance, generator=generator)
+    return levels, keep(verify(in_levels(real), levels, chosen, cell, mitigation.tolerance, generator=generator))
 
 
 def absent_blocks(layer: Lowerable, matmul: Matmul, chip: Chip, strategy: Strategy) -> frozenset[tuple[int, int, int]]:

@@ -16,6 +16,7 @@ from bitline.mapping.empty import built
 from bitline.mapping.encode import slice_weights
 from bitline.mapping.place import LayerPlacement
 from bitline.physics.program import mean_levels
+from bitline.physics.steps import in_levels
 
 STEP = 2.0**-Offset.CORRECTION_BITS
 """of a correction, weight units: a fixed-point number, so that corrections add up in doubles without rounding"""
@@ -30,7 +31,8 @@ def correction(effective: Tensor, levels: Tensor, placement: LayerPlacement, cel
     column and row tile, over the number of wordlines.
 
     Args:
-        effective: what each cell adds to its bitline, level units, (groups, 1, slices, rows, cols) of merged groups.
+        effective: what each cell adds to its bitline, (groups, 1, slices, rows, cols) of merged groups, as
+            `bitline.physics.steps.keep` does.
         levels: that the cells were given, integers, the same shape.
         placement: of the layer.
         cell: the memory element as it was written.
@@ -73,7 +75,7 @@ def _measured(effective: Tensor, levels: Tensor, placement: LayerPlacement) -> T
     weights = torch.tensor(slice_weights(placement.chip), dtype=torch.float64)
     tiles: list[Tensor] = []
     for a, b in pairwise(placement.merged.row_bounds):
-        read = effective[:, 0, :, a:b].sum(2, dtype=torch.float64).round()
+        read = in_levels(effective[:, 0, :, a:b]).sum(2, dtype=torch.float64).round()
         wanted = levels[:, 0, :, a:b].sum(2, dtype=torch.float64)
         tiles.append(torch.einsum("gsc,s->gc", read - wanted, weights) / (b - a))
     return torch.stack(tiles)

@@ -68,7 +68,7 @@ def moved(cells: Tensor, column: Tensor, other: Tensor, placement: LayerPlacemen
         placement: of the layer.
     """
     pair, highest = isinstance(placement.chip.weights.encoding, Pair), tops(placement)
-    if loops.native and cells.dtype in (torch.uint8, torch.float32):
+    if loops.native and cells.dtype in (torch.uint8, torch.int16, torch.float32):
         to = torch.empty(cells.shape, dtype=cells.dtype)
         places = column.contiguous(), other.contiguous(), None if pair else highest.tolist()
         loops.native.move(cells.contiguous(), to, *places)

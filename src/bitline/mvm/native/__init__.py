@@ -90,7 +90,7 @@ class Plan:
     def __init__(
         self, crossbars: Crossbars, scale: AdcScale, path: str, *, count: bool = False, noise: ReadNoise | None = None
     ) -> None:
-        reason = why_not(crossbars, crossbars.levels.device, noise)
+        reason = why_not(crossbars, crossbars.cells.device, noise)
         if reason:
             raise MappingError(reason)
         product, form = crossbars.product, crossbars.product.form
@@ -101,12 +101,11 @@ class Plan:
         if form.signed:
             shifts, masks = [*shifts, form.bits - 1], [*masks, 1]
         self.product, self.count = product, count
-        levels = crossbars.levels
         low, high = _ends(scale, crossbars, noise)
         try:
             self._plan = _native.compile(
                 path,
-                levels.contiguous() if crossbars.integral else levels.float().contiguous(),
+                _ready(crossbars.cells),
                 bounds=list(product.placement.row_bounds),
                 digit_shift=shifts,
                 digit_mask=masks,
@@ -242,6 +241,10 @@ def plan(
         made = str(error)
     crossbars.plans[key] = (scale.copy(), made)
     return made
+
+
+def _ready(cells: Tensor) -> Tensor:
+    return (cells if cells.dtype in (torch.uint8, torch.int16) else cells.float()).contiguous()
 
 
 def _ends(scale: AdcScale, crossbars: Crossbars, noise: ReadNoise | None) -> tuple[int | None, int | None]:

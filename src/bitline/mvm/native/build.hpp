@@ -18,7 +18,8 @@ struct Layer {
     int groups, sides, slices, rows, stored;
     bool integral, subtracts;
     const uint8_t* bytes;   // levels where integral, (groups, sides, slices, rows, stored)
-    const float* reals;     // else
+    const int16_t* steps;   // else whole multiples of RESOLUTION, or null
+    const float* reals;     // else levels
     std::vector<uint8_t> built;  // which columns there are, (groups, tiles, stored); empty: all
     std::vector<int> bounds, digit_shift, digit_mask;
     std::vector<double> digit_weight, slice_weight, side_weight;

@@ -9,10 +9,11 @@ namespace bitline {
 struct Levels {
     const Layer& l;
     double unit;                  // 1, or RESOLUTION
-    std::vector<int16_t> whole;   // (groups, planes, rows, stored), units
+    std::vector<int16_t> whole;   // (groups, planes, rows, stored), units; empty where they are the layer's
     bool fits = true;             // all levels are whole units of 16 bits
 
     explicit Levels(const Layer& l) : l(l), unit(l.integral ? 1 : RESOLUTION) {
+        if (l.steps && !l.subtracts) return;
         const size_t matrix = size_t(l.rows) * l.stored, converted = l.side_weight.size();
         whole.resize(matrix * l.groups * l.slices * converted);
         int16_t* to = whole.data();
@@ -22,13 +23,15 @@ struct Levels {
                     const size_t at = ((size_t(g) * l.sides + side) * l.slices + slice) * matrix;
                     const size_t other = l.subtracts ? size_t(l.slices) * matrix : 0;
                     if (l.integral)
-                        fill(l.bytes + at, other, matrix, to);
+                        fill(l.bytes + at, other, matrix, 1, to);
+                    else if (l.steps)
+                        fill(l.steps + at, other, matrix, 1, to);
                     else
-                        fill(l.reals + at, other, matrix, to);
+                        fill(l.reals + at, other, matrix, float(1 / RESOLUTION), to);
                 }
     }
     const int16_t* row(int g, int plane, int r) const {
-        return whole.data() + ((size_t(g) * l.slices * l.side_weight.size() + plane) * l.rows + r) * l.stored;
+        return (whole.empty() ? l.steps : whole.data()) + ((size_t(g) * l.slices * l.side_weight.size() + plane) * l.rows + r) * l.stored;
     }
     int units(int g, int plane, int r, int c) const { return row(g, plane, r)[c]; }
     // Exact also where it does not fit.
@@ -40,8 +43,7 @@ struct Levels {
 
    private:
     template <class T>
-    void fill(const T* from, size_t other, size_t n, int16_t* to) {
-        const float scale = float(1 / unit);
+    void fill(const T* from, size_t other, size_t n, float scale, int16_t* to) {
         bool right = true;
         for (size_t i = 0; i < n; i++) {
             float v = float(from[i]);
@@ -55,7 +57,7 @@ struct Levels {
     }
     double at(int g, int side, int slice, int r, int c) const {
         const size_t i = (((size_t(g) * l.sides + side) * l.slices + slice) * l.rows + r) * l.stored + c;
-        return l.integral ? l.bytes[i] : l.reals[i];
+        return l.integral ? l.bytes[i] : l.steps ? l.steps[i] * RESOLUTION : l.reals[i];
     }
 };
 

@@ -178,10 +178,13 @@ Compiled compile(const std::string& path, nb::object levels, std::vector<int> bo
         return array.data();
     };
     Array<uint8_t> bytes;
+    Array<int16_t> steps;
     Array<float> reals;
     if (nb::try_cast(levels, bytes, false)) {
         l.integral = true;
         l.bytes = take(bytes);
+    } else if (nb::try_cast(levels, steps, false)) {
+        l.steps = take(steps);
     } else {
         reals = nb::cast<Array<float>>(levels);
         l.reals = take(reals);

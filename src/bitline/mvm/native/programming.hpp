@@ -68,7 +68,8 @@ void draw_faults(uint8_t* state, int64_t size, int16_t* out, int64_t n, float of
 void draw_luck(uint8_t* state, int64_t size, int16_t* out, int64_t n, int low, int high, const int64_t* edges, int count,
                int64_t most);
 
-void reach(const uint8_t* levels, const int16_t* stuck, const int16_t* luck, int64_t n, const float* exact,
-           const float* outcomes, float* real);
+template <class T>
+void reach(const uint8_t* levels, const int16_t* stuck, const int16_t* luck, int64_t n, const T* exact,
+           const T* outcomes, T* real);
 
 }  // namespace bitline

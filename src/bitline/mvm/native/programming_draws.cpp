@@ -172,8 +172,9 @@ void draw_luck(uint8_t* state, int64_t size, int16_t* out, int64_t n, int low, i
     luck(m, out, n, low, high, edges, count, most);
 }
 
-void reach(const uint8_t* levels, const int16_t* stuck, const int16_t* luck, int64_t n, const float* exact,
-           const float* outcomes, float* real) {
+template <class T>
+void reach(const uint8_t* levels, const int16_t* stuck, const int16_t* luck, int64_t n, const T* exact,
+           const T* outcomes, T* real) {
     if (!stuck) {
         for (int64_t i = 0; i < n; i++) real[i] = outcomes[levels[i] * 65536 + luck[i] + 32768];
         return;
@@ -181,5 +182,7 @@ void reach(const uint8_t* levels, const int16_t* stuck, const int16_t* luck, int
     for (int64_t i = 0; i < n; i++)
         real[i] = stuck[i] >= 0 ? exact[stuck[i]] : outcomes[levels[i] * 65536 + luck[i] + 32768];
 }
+template void reach(const uint8_t*, const int16_t*, const int16_t*, int64_t, const float*, const float*, float*);
+template void reach(const uint8_t*, const int16_t*, const int16_t*, int64_t, const int16_t*, const int16_t*, int16_t*);
 
 }  // namespace bitline

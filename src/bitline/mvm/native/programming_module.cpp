@@ -128,8 +128,9 @@ void luck(Array<uint8_t> state, Array<int16_t> out, int64_t n, int low, int high
     draw_luck(state.data(), int64_t(state.size()), out.data(), n, low, high, edges.data(), int(edges.size()), most);
 }
 
-void written(Array<const uint8_t> levels, Cells stuck, Array<const int16_t> luck, Array<const float> exact,
-             Array<const float> outcomes, Array<float> real) {
+template <class T>
+void written(Array<const uint8_t> levels, Cells stuck, Array<const int16_t> luck, Array<const T> exact,
+             Array<const T> outcomes, Array<T> real) {
     same(luck.size() == levels.size() && real.size() == levels.size());
     const int16_t* at = data(stuck, levels.size());
     nb::gil_scoped_release release;
@@ -147,11 +148,13 @@ void define_programming(nb::module_& m) {
     m.def("write_in_turn", &in_turn, nb::arg(), nb::arg().none(), nb::arg(), nb::arg(), nb::arg(), nb::arg(),
           nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg());
     m.def("move", &move<uint8_t>, nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg().none());
+    m.def("move", &move<int16_t>, nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg().none());
     m.def("move", &move<float>, nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg().none());
     m.def("numbers", &numbers);
     m.def("faults", &faults);
     m.def("luck", &luck);
-    m.def("written", &written, nb::arg(), nb::arg().none(), nb::arg(), nb::arg(), nb::arg(), nb::arg());
+    m.def("written", &written<int16_t>, nb::arg(), nb::arg().none(), nb::arg(), nb::arg(), nb::arg(), nb::arg());
+    m.def("written", &written<float>, nb::arg(), nb::arg().none(), nb::arg(), nb::arg(), nb::arg(), nb::arg());
 }
 
 }  // namespace bitline

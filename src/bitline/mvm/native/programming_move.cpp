@@ -27,6 +27,7 @@ void move_columns(const Move& m, const T* from, T* to) {
         }
 }
 template void move_columns(const Move&, const uint8_t*, uint8_t*);
+template void move_columns(const Move&, const int16_t*, int16_t*);
 template void move_columns(const Move&, const float*, float*);
 
 }  // namespace bitline
