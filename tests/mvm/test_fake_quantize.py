@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bitline.mvm.gradient import fake_quantize
+from bitline.mvm.gradient import Quantized
 
 
 @given(st.integers(-12, 6), st.booleans(), st.integers(2, 8), st.integers(0, 2**32))
@@ -15,7 +15,7 @@ def test_scales_of_powers_of_two_give_what_pytorch_gives(exponent, signed, bits,
     ties = (torch.randint(2 * low - 5, 2 * high + 5, (200,), generator=generator) + 0.5) * scale
     x = torch.cat([torch.randn(200, generator=generator) * scale * high, ties])
 
-    ours = fake_quantize(x, scale, low, high).value
+    ours = Quantized(x, scale, low, high).value
 
     assert torch.equal(ours, torch.fake_quantize_per_tensor_affine(x, scale, 0, low, high))
 
@@ -25,4 +25,4 @@ def test_other_scales_divide(whole):
     scale = 0.3
     x = torch.tensor([whole + 0.5], dtype=torch.float64) * scale
 
-    assert fake_quantize(x, scale, -8, 7).value.item() == pytest.approx(round(float(x) / scale) * scale)
+    assert Quantized(x, scale, -8, 7).value.item() == pytest.approx(round(float(x) / scale) * scale)

@@ -1,5 +1,6 @@
 """Straight-through estimators: the forward value of one thing, the gradient of another."""
 
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -10,59 +11,80 @@ from bitline.mapping.quantize import widen
 from bitline.mvm.adc import AdcScale
 from bitline.mvm.crossbars import Crossbars
 from bitline.mvm.torch_fast import analog_sums
+from bitline.physics import kernels
 
 
-class Quantized(NamedTuple):
-    """Real numbers rounded to integers times a scale.
+@dataclass(frozen=True)
+class Quantized:
+    """Real numbers rounded to integers times a scale, as little of it at once as is asked for.
+
+    What `torch.fake_quantize_per_tensor_affine` gives where scales are powers of two. For others that one multiplies by
+    1 / scale, which takes ties to other integers than the division that the chip's inputs and weights go through.
 
     Args:
-        value: the numbers after rounding and clipping.
-        whole: the integers before they were clipped.
+        source: real, any shape; without a gradient.
+        scale: positive; one, or one for each of the first axis, (..., 1, 1) as it broadcasts against `source`.
         low: lowest integer.
         high: highest integer.
     """
 
-    value: Tensor
-    whole: Tensor
+    source: Tensor
+    scale: Tensor | float
     low: int
     high: int
 
     @property
+    def whole(self) -> Tensor:
+        """The integers before they are clipped."""
+        return (widen(self.source) / self.scale).round_()
+
+    @property
+    def value(self) -> Tensor:
+        """The numbers after rounding and clipping."""
+        return self.of_type(self.source.dtype)
+
+    @property
     def inside(self) -> Tensor:
-        """Where nothing clipped, bool."""
+        """Where nothing clips, bool."""
         # Judged by the integer: x / scale may exceed the highest one by a rounding error and still not clip.
-        return (self.whole >= self.low) & (self.whole <= self.high)
+        whole = self.whole
+        return (whole >= self.low) & (whole <= self.high)
+
+    def of_type(self, dtype: torch.dtype) -> Tensor:
+        """The value, rounded once more to a type."""
+        if (loop := self._loop(dtype)) is None:
+            return self.whole.clamp_(self.low, self.high).mul_(self.scale).to(dtype)
+        out = torch.empty_like(self.source, dtype=dtype)
+        kernels.native.quantized(*loop, _flat(out), torch.get_num_threads())
+        return out
 
     def passed(self, grad: Tensor) -> Tensor:
-        """Let a gradient of the value through where nothing clipped."""
-        same = self.to(grad.dtype).whole
-        if same.dtype != grad.dtype:
-            return grad * self.inside
-        # one pass, where a product with bools takes several
-        return torch.ops.aten.hardtanh_backward(grad, same, self.low - 0.5, self.high + 0.5)
+        """Let a gradient of the value through where nothing clipped; of the type of `source`."""
+        if grad.stride() == self.source.stride() and (loop := self._loop(grad.dtype)) is not None:
+            out = torch.empty_like(self.source)
+            kernels.native.passed(*loop, _flat(grad), _flat(out), torch.get_num_threads())
+            return out
+        return grad.to(self.source.dtype).masked_fill(~self.inside, 0)
 
-    def to(self, dtype: torch.dtype) -> "Quantized":
-        """The same with tensors of another type; integers too large for it keep theirs."""
-        exact = dtype in (torch.float32, torch.float64) or max(-self.low, self.high) < 2 / torch.finfo(dtype).eps
-        whole = self.whole.to(dtype) if exact else self.whole
-        return Quantized(self.value.to(dtype), whole, self.low, self.high)
+    def _loop(self, dtype: torch.dtype) -> tuple[Tensor, Tensor, int, int] | None:
+        """What loops in C++ take, where they can: numbers in the order of memory and the scales of equal shares."""
+        x = self.source
+        fits = kernels.native and x.dtype == torch.float32 and dtype in _LOOPS and x.device.type == "cpu"
+        if not fits or not torch.ops.aten.is_non_overlapping_and_dense(x) or not x.numel():
+            return None
+        scale = torch.as_tensor(self.scale, dtype=torch.float32).reshape(-1)
+        first = x.dim() > 0 and len(scale) == x.shape[0] and x.stride(0) == x[0].numel()
+        each = isinstance(self.scale, Tensor) and self.scale.dim() == x.dim() and self.scale.shape[0] == len(scale)
+        return (_flat(x), scale.contiguous(), self.low, self.high) if len(scale) == 1 or (first and each) else None
 
 
-def fake_quantize(x: Tensor, scale: Tensor | float, low: int, high: int) -> Quantized:
-    """Round to integers times scale.
+_LOOPS = (torch.float32, torch.bfloat16)
 
-    What `torch.fake_quantize_per_tensor_affine` gives where scales are powers of two. For others that one multiplies by
-    1 / scale, which takes ties to other integers than the division that the chip's inputs and weights go through; and
-    it keeps no integers for what multiplies them.
 
-    Args:
-        x: real, any shape.
-        scale: positive, broadcasts against `x`.
-        low: lowest integer.
-        high: highest integer.
-    """
-    whole = (widen(x.detach()) / scale).round_()
-    return Quantized(whole.clamp(low, high).mul_(scale).to(x.dtype), whole, low, high)
+def _flat(x: Tensor) -> Tensor:
+    """Numbers in the order of memory; those of bf16 as 16-bit integers."""
+    flat = x.as_strided((x.numel(),), (1,))
+    return flat.view(torch.int16) if x.dtype == torch.bfloat16 else flat
 
 
 class RangeGradient(NamedTuple):

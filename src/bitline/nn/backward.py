@@ -86,11 +86,8 @@ class Answer(torch.autograd.Function):
         # Where plain layers multiply in fewer bits, so does the gradient. The chip answers the same all the while.
         ctx.multiply = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
         if layer.mode == "linear":
-            inputs = layer.fake_input(x)
-            out = layer.linear_answer(x, inputs)
-            inputs = inputs.to(out.dtype)
-            ctx.save_for_backward(x[:0], weight, inputs.value, inputs.whole)
-            return out
+            ctx.save_for_backward(x, weight)
+            return layer.linear_answer(x, layer.fake_input(x))
         some = layer.tiles_a_step if layer.training else None
         out, read = layer.answer(x) if some is None else drawn_tiles.answer(layer, x, some)
         ctx.save_for_backward(x, weight)
@@ -101,14 +98,19 @@ class Answer(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         """Return the gradients of x, weight, bias and the trained ranges."""
-        x, weight, *quantized = ctx.saved_tensors
+        x, weight = ctx.saved_tensors
         needed = ctx.needs_input_grad
         layer: Layer = ctx.layer
-        inputs = Quantized(quantized[0], quantized[1], *layer.input_format.limits) if quantized else layer.fake_input(x)
         plain_layer, dtypes = cast("nn.Module", layer), (x.dtype, weight.dtype)
         with torch.autocast(x.device.type, enabled=False):
             plain = gradients(
-                plain_layer, inputs, layer.fake_weight(), grads[0], needed[1:4], dtypes, multiply=ctx.multiply
+                plain_layer,
+                layer.fake_input(x),
+                layer.fake_weight(),
+                grads[0],
+                needed[1:4],
+                dtypes,
+                multiply=ctx.multiply,
             )
         ranges = (None, None) if ctx.read is None else range_gradients(layer, ctx.read, x, grads[0], needed[5])
         return None, *plain, *ranges
@@ -181,11 +183,11 @@ def gradients(
     axes = [axis for axis in range(grad.dim()) if axis != _channels(layer, grad)]
     bias = grad.sum(axes).to(dtypes[1]) if needed[2] else None
     grad = grad.to(multiply or grad.dtype)
-    q, w = inputs.value.to(grad.dtype), weights.value.to(grad.dtype)
+    q, w = inputs.of_type(grad.dtype), weights.of_type(grad.dtype)
     grad_x, grad_w = _product_gradients(layer, q, w, grad, needed)
     return (
         None if grad_x is None else inputs.passed(grad_x).to(dtypes[0]),
-        None if grad_w is None else weights.passed(grad_w.to(dtypes[1])),
+        None if grad_w is None else weights.passed(grad_w).to(dtypes[1]),
         bias,
     )
 

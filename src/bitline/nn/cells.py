@@ -18,7 +18,7 @@ from bitline.mapping.place import LayerPlacement, Strategy, placed
 from bitline.mapping.quantize import quantize, weight_limits, weight_scale, widen
 from bitline.mvm.crossbars import Crossbars
 from bitline.mvm.effective import effective_weights
-from bitline.mvm.gradient import Quantized, fake_quantize
+from bitline.mvm.gradient import Quantized
 from bitline.mvm.product import Product
 from bitline.programming.cells import program_cells
 from bitline.programming.mean_error import correction
@@ -125,7 +125,7 @@ class CellWeights:
     def fake(self, weights: Weights) -> Quantized:
         """The weights as the cells hold them without error, shaped as the layer's."""
         scale = self.scale(weights).transpose(1, 2).reshape(-1, *[1] * (self.source.dim() - 1))
-        return fake_quantize(self.source, scale, *weight_limits(weights))
+        return Quantized(self.source, scale, *weight_limits(weights))
 
     def placement(self, chip: Chip, *, signed: bool) -> LayerPlacement:
         """Where the weights are; a crossbar whose weights are all zero is not built.

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from bitline.chip.formats import Inputs
 from bitline.errors import ConversionError
 from bitline.mapping.quantize import InputFormat, RangeHistogram
-from bitline.mvm.gradient import Quantized, fake_quantize
+from bitline.mvm.gradient import Quantized
 from bitline.nn.read import Mode
 
 NAME = "stored"
@@ -21,15 +21,14 @@ class _OnGrid(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, scale: float, low: int, high: int) -> Tensor:
-        rounded = fake_quantize(x, scale, low, high)
-        ctx.save_for_backward(rounded.to(x.dtype).whole)
-        ctx.limits = low, high
-        return rounded.value
+        ctx.save_for_backward(x)
+        ctx.grid = scale, low, high
+        return Quantized(x, scale, low, high).value
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        (whole,) = ctx.saved_tensors
-        return Quantized(whole, whole, *ctx.limits).passed(grads[0]), None, None, None
+        (x,) = ctx.saved_tensors
+        return Quantized(x, *ctx.grid).passed(grads[0]), None, None, None
 
 
 class Grid(nn.Module):

@@ -19,7 +19,7 @@ from bitline.mapping.place import LayerPlacement, Strategy
 from bitline.mapping.quantize import InputFormat, check_numbers
 from bitline.mvm.adc import AdcScale
 from bitline.mvm.crossbars import Crossbars, Observer
-from bitline.mvm.gradient import Quantized, fake_quantize
+from bitline.mvm.gradient import Quantized
 from bitline.mvm.paths import crossbar_mvm, native_plan
 from bitline.mvm.results import sort_results
 from bitline.mvm.sum_histogram import VectorSample, minmax
@@ -135,7 +135,7 @@ class IntegerLayer(nn.Module):
 
     def fake_input(self, x: Tensor) -> Quantized:
         """The inputs as the DACs see them."""
-        return fake_quantize(x, float(self.ranges.input_scale), *self.input_format.limits)
+        return Quantized(x.detach(), float(self.ranges.input_scale), *self.input_format.limits)
 
     def input_vectors(self, q: Tensor) -> Tensor:
         """Every input vector that the crossbars read, (images, positions, groups that share bitlines, rows)."""

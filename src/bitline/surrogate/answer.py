@@ -79,14 +79,15 @@ class LayerSurrogate:
     def _drawn(self, layer: CrossbarLayer, fake: Quantized) -> Tensor:
         """As cells with errors of the same statistics hold them."""
         own, seed = self.statistics, int(layer.chip_seed)
-        gain = _across(1 + own.gain.to(fake.value), fake.value)
+        gain = _across(1 + own.gain.to(fake.source), fake.source)
         if own.cells is None or seed == IDEAL:
             return fake.value * gain
         weights = layer.cells.weights(cast("Lowerable", layer))
-        units = _across(weights.unit(layer.chip.weights).transpose(1, 2).flatten(), fake.value)
+        units = _across(weights.unit(layer.chip.weights).transpose(1, 2).flatten(), fake.source)
         name = layer.cells.matmul.name
-        errors = draw(own.cells, fake.whole, seeds.derive(seed, name, "cells of the surrogate"))
-        return errors.add_(fake.whole.clamp(fake.low, fake.high)).mul_(units * gain).to(fake.value.dtype)
+        whole = fake.whole
+        errors = draw(own.cells, whole, seeds.derive(seed, name, "cells of the surrogate"))
+        return errors.add_(whole.clamp_(fake.low, fake.high)).mul_(units * gain).to(fake.source.dtype)
 
 
 def draw(cells: CellErrors, whole: Tensor, seed: int) -> Tensor:
@@ -161,15 +162,14 @@ class _PassedOn(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, weight: Tensor, effective: Tensor, fake: Quantized, gain: Tensor) -> Tensor:
-        ctx.save_for_backward(fake.whole, gain)
-        ctx.limits = fake.low, fake.high
+        ctx.save_for_backward(gain)
+        ctx.fake = fake
         return effective.view_as(effective)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        whole, gain = ctx.saved_tensors
-        grad = grads[0] * gain.to(grads[0].dtype)
-        return Quantized(whole, whole, *ctx.limits).passed(grad), None, None, None
+        (gain,) = ctx.saved_tensors
+        return ctx.fake.passed(grads[0] * gain.to(grads[0].dtype)), None, None, None
 
 
 def _along(layer: CrossbarLayer, channels: Tensor, y: Tensor) -> Tensor:

@@ -26,6 +26,7 @@ namespace nb = nanobind;
 namespace bitline {
 
 void define_programming(nb::module_&);
+void define_straight_through(nb::module_&);
 void run_portable(const Plan&, const View&, const Output&, Tasks&, bool);
 #ifdef BITLINE_X86
 void run_avx2(const Plan&, const View&, const Output&, Tasks&, bool);
@@ -343,6 +344,7 @@ NB_MODULE(_native, m) {
           nb::kw_only(), nb::arg("channels_first"), nb::arg("factor"), nb::arg("bias").none(), nb::arg("threads"),
           nb::arg("shortcuts"), nb::arg("reads").none());
     define_programming(m);
+    define_straight_through(m);
 }
 
 }  // namespace bitline
