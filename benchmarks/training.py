@@ -4,7 +4,7 @@ CPU time of one optimizer step of VGG-8 (forward, loss, backward, SGD) on one th
 bf16 (autocast), channels last; and on the chip rram-22nm (full range, 5-bit ADC): with ideal cells; with programming
 error, drawn anew at every step or every eighth; two row tiles of each layer converted; error with read noise. The
 chip's forward is bit-serial and tile-exact; its gradient is that of the quantized network, in the precision that
-recipes train in here.
+recipes train in here. Freed memory is kept for the next step in all of them, as bitline does when it trains.
 
     python benchmarks/training.py [--json [FILE]] [--batch 64] [--width 1.0]
 """
@@ -23,7 +23,7 @@ from bitline import chip as chips
 from bitline import nn as on_chip
 from bitline.models import build
 from bitline.mvm import native
-from bitline.train.hardware import best_precision, describe
+from bitline.train.hardware import best_precision, describe, keep_freed_memory
 
 FULL = "adc.policy=full"
 SETTINGS = {
@@ -66,6 +66,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=2)
     options = parser.parse_args()
     torch.set_num_threads(1)
+    keep_freed_memory()
     torch.manual_seed(0)
     x, y = torch.randn(options.batch, 3, 32, 32), torch.randint(0, 10, (options.batch,))
     last = x.to(memory_format=torch.channels_last)

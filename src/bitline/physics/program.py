@@ -63,22 +63,27 @@ def written_levels(levels: Tensor, stuck: Tensor | None, cell: Cell, *, generato
     """Return the same as `effective_levels`, as `bitline.physics.steps.keep` keeps it."""
     if always_exact(cell):
         return (levels if stuck is None else torch.where(stuck >= 0, stuck, levels.to(stuck.dtype))).to(torch.uint8)
-    chance, (table, exact) = luck(levels.shape, generator=generator), _kept_tables(cell)
+    chance, tables = luck(levels.shape, generator=generator), _tables(cell)
     if kernels.native and levels.dtype == torch.uint8:
-        real = torch.empty(levels.shape, dtype=table.dtype)
+        real = torch.empty(levels.shape, dtype=tables.outcomes.dtype)
         cells = (levels.contiguous(), stuck if stuck is None else stuck.contiguous(), chance)
-        kernels.native.written(*cells, exact, table, real)
+        kernels.native.written(*cells, tables.exact, tables.outcomes, real)
         return real
-    real = outcome(levels, chance, table)
-    return real if stuck is None else torch.where(stuck >= 0, exact[stuck.clamp(min=0).int()], real)
+    real = outcome(levels, chance, tables.outcomes)
+    return real if stuck is None else torch.where(stuck >= 0, tables.exact[stuck.clamp(min=0).int()], real)
 
 
-@lru_cache(maxsize=1)
-def _kept_tables(cell: Cell) -> tuple[Tensor, Tensor]:
-    """Return `outcomes` and `exact_levels`, both as memory keeps them."""
-    table, exact = outcomes(cell), exact_levels(cell)
-    both = keep(torch.cat([table.flatten(), exact]))
-    return both[: table.numel()].view(table.shape), both[table.numel() :]
+class _Tables:
+    """`outcomes` and `exact_levels` of a cell, both as memory keeps them."""
+
+    def __init__(self, cell: Cell) -> None:
+        table, exact = outcomes(cell), exact_levels(cell)
+        both = keep(torch.cat([table.flatten(), exact]))
+        self.outcomes: Tensor = both[: table.numel()].view(table.shape)
+        self.exact: Tensor = both[table.numel() :]
+
+
+_tables = lru_cache(maxsize=1)(_Tables)
 
 
 def always_exact(cell: Cell) -> bool:

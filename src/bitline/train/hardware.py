@@ -1,5 +1,6 @@
 """What the machine can do, and what to write down about it."""
 
+import ctypes
 import logging
 import os
 import platform
@@ -43,6 +44,21 @@ def threads_here(threads: int) -> int:
     if fewer < threads:
         log.warning("threads is %d: %d are used, four for each core of this machine", threads, fewer)
     return fewer
+
+
+def keep_freed_memory() -> None:
+    """Let this process keep what it frees for what it asks for next, with glibc; elsewhere nothing is changed.
+
+    A step of training frees and asks for the same hundreds of megabytes. Given back to the system in between, they come
+    again page by page, which takes a tenth of a step. Peak memory grows by about a quarter.
+    """
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (OSError, AttributeError, TypeError):  # another C library
+        return
+    no_maps, trim, at_once = (-4, 0), (-1, 2**31 - 1), (-2, 2**26)  # M_MMAP_MAX, M_TRIM_THRESHOLD, M_TOP_PAD
+    for key, value in (no_maps, trim, at_once):
+        mallopt(key, value)
 
 
 def best_precision() -> Precision:

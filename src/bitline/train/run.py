@@ -27,7 +27,7 @@ from bitline.models.spec import arguments, check_spec, make
 from bitline.models.weights import check_weights, load_weights
 from bitline.train.checkpoint import AtomicCheckpointIO, WithinEpoch, to_resume
 from bitline.train.config import TrainConfig
-from bitline.train.hardware import best_precision, describe, git_commit, threads_here
+from bitline.train.hardware import best_precision, describe, git_commit, keep_freed_memory, threads_here
 from bitline.train.loader import TestBatches, TrainBatches
 from bitline.train.module import Classifier
 from bitline.train.rundir import IfExists, check_finished, clear, finished, prepare
@@ -121,6 +121,7 @@ def train_network(
     out, threads = config.run_dir, torch.get_num_threads()
     try:
         torch.set_num_threads(threads_here(config.threads) if config.threads else threads)
+        keep_freed_memory()
         network = network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
         data = record.fed(data)
         _check(network, config, data)
