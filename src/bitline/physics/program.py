@@ -63,7 +63,8 @@ def written_levels(levels: Tensor, stuck: Tensor | None, cell: Cell, *, generato
     """Return the same as `effective_levels`, as `bitline.physics.steps.keep` keeps it."""
     if always_exact(cell):
         return (levels if stuck is None else torch.where(stuck >= 0, stuck, levels.to(stuck.dtype))).to(torch.uint8)
-    chance, tables = luck(levels.shape, generator=generator), _tables(cell)
+    chance = luck(levels.shape, generator=generator)
+    tables = _tables(cell)  # pyright: ignore[reportArgumentType]  frozen, so it hashes
     if kernels.native and levels.dtype == torch.uint8:
         real = torch.empty(levels.shape, dtype=tables.outcomes.dtype)
         cells = (levels.contiguous(), stuck if stuck is None else stuck.contiguous(), chance)
