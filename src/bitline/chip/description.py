@@ -16,6 +16,7 @@ from bitline.chip.formats import Inputs, Offset, Pair, TwosComplement, Weights
 from bitline.chip.mitigation import Mitigation
 from bitline.chip.records import Metre, Record, Volt
 from bitline.chip.system import DEFAULT_CLOCK, System, Timing, default_clock
+from bitline.chip.words import words
 from bitline.errors import ChipError
 
 
@@ -46,6 +47,9 @@ class Chip(Record):
     mitigation: Mitigation = Mitigation()
 
     newer: ClassVar[frozenset[str]] = frozenset({"mitigation"})
+
+    def __str__(self) -> str:
+        return words(self)
 
     @property
     def slices(self) -> int:

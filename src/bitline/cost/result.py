@@ -1,10 +1,12 @@
 """What pricing returns: totals, breakdowns that sum to them, and the span of the ADC models."""
 
+import textwrap
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from bitline.cost.adc import Model
 from bitline.cost.events import Events
+from bitline.units import pretty
 
 
 @dataclass(frozen=True)
@@ -131,6 +133,24 @@ class Cost:
     adc_model: Model
     adc_range: dict[Model, AdcEstimate]
     notes: tuple[str, ...]
+
+    def __str__(self) -> str:
+        parts = sorted(self.energy_parts.items(), key=lambda item: -item[1])
+        shares = ", ".join(f"{k.replace('_', ' ')} {v / self.energy_J:.0%}" for k, v in parts[:5] if self.energy_J)
+        low, high = (pretty(energy, "J") for energy in self.energy_span)
+        lines = [
+            f"an inference on {self.chip}: {pretty(self.energy_J, 'J')} ({low} to {high} across ADC models)",
+            f"energy: {shares}",
+            f"latency {pretty(self.latency_s, 's')}, one every {pretty(self.interval_s, 's')} in a pipeline",
+            f"area {pretty(self.area_m2, 'm2')}, {self.crossbars:,} of {self.crossbars_built:,} crossbars in use",
+            f"{self.tops:.3g} TOPS, {self.tops_per_watt:.3g} TOPS/W; "
+            f"{self.macs:,} MACs, {self.conversions:,} conversions",
+            *(f"note: {note}" for note in self.notes),
+        ]
+        return "\n".join(part for line in lines for part in textwrap.wrap(line, 80, subsequent_indent="    "))
+
+    def __repr__(self) -> str:
+        return f"<cost of an inference on {self.chip}: {pretty(self.energy_J, 'J')}, {pretty(self.latency_s, 's')}>"
 
     @property
     def energy_span(self) -> tuple[float, float]:

@@ -70,7 +70,7 @@ class OnChip:
         if not self.settings.bias_correction or seed == IDEAL:
             yield
             return
-        before = correct_biases(self.model, self.task.calibration)
+        before = correct_biases(self.model, self._calibration())
         try:
             yield
         finally:
@@ -91,12 +91,16 @@ class OnChip:
         if not all(layer.ranges.known(layer.chip) for layer in crossbar_layers(self.model).values()):
             self.calibrate()
 
+    def _calibration(self) -> list[tuple[Inputs]]:
+        """Calibration inputs as batches without targets."""
+        return [(self.task.calibration[number],) for number in range(len(self.task.calibration))]
+
     def calibrate(self) -> None:
         """Set the ranges on the calibration inputs of the task."""
         if isinstance(self.task.calibration, CalibrationImages):
             self.task.calibration.remark()
         settings = self.settings
-        calibrate(self.model, self.task.calibration, in_turn=settings.in_turn, progress=settings.progress)
+        calibrate(self.model, self._calibration(), in_turn=settings.in_turn, progress=settings.progress)
 
 
 def put_on_chip(

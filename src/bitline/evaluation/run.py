@@ -31,7 +31,7 @@ from bitline.train.hardware import git_commit
 
 def evaluate(
     model: nn.Module,
-    data: DataSet,
+    data: DataSet | Task,
     chip: Chip,
     settings: Settings | None = None,
     *,
@@ -66,17 +66,19 @@ def evaluate(
     began = time.perf_counter()
     on_chip = converted(model, data, chip, settings, mapping)
     price(placement(on_chip.model))  # refuses what has no price before anything is measured
+    plain = score(on_chip.plain, on_chip.task)  # refuses a metric that does not take the answers
+    plain_s = time.perf_counter() - began
     calibrated(on_chip, ranges)
-    calibration_s = time.perf_counter() - began
+    calibration_s = time.perf_counter() - began - plain_s
     steps = stages(chip)
     task = on_chip.task
     inputs = on_device(task.first(settings.diagnose_images), on_chip.model)
     diagnoses = diagnose(on_chip.model, inputs, steps, settings.seed)
     on_chip.placed_on(chip)
     cost = on_chip.price()
-    rest_s = time.perf_counter() - began - calibration_s
+    rest_s = time.perf_counter() - began - calibration_s - plain_s
     with _ticking(settings, task, _runs(steps, settings)) as tick:
-        accuracies, causes = _accuracies(on_chip, steps, tick)
+        accuracies, causes = _accuracies(on_chip, plain, steps, tick)
     accuracy_s = time.perf_counter() - began - calibration_s - rest_s
     name = name or type(model).__name__
     try:
@@ -111,10 +113,9 @@ def evaluate(
         raise DataError(f"{name} on {chip.name}: {key} = {problem['input']!r}: {problem['msg'].lower()}") from error
 
 
-def _accuracies(on_chip: OnChip, steps: Sequence[Stage], tick: Tick) -> tuple[Accuracy, tuple[Loss, ...]]:
+def _accuracies(on_chip: OnChip, plain: float, steps: Sequence[Stage], tick: Tick) -> tuple[Accuracy, tuple[Loss, ...]]:
     """How well the float network, ideal integers and every chip answer; and the loss by cause."""
     settings, better = on_chip.settings, on_chip.task.metric.better
-    plain = score(on_chip.plain, on_chip.task, tick)
     seeded = [s for s in steps if s.seeded]
     jobs = [(s, Job(s.chip, IDEAL)) for s in steps if not s.seeded]
     for number, seed in enumerate(settings.seeds):
@@ -147,7 +148,7 @@ def _runs(steps: Sequence[Stage], settings: Settings) -> int:
     """Passes over the test images that an evaluation takes."""
     seeded = sum(s.seeded for s in steps)
     split = min(settings.cause_chips, settings.chips)
-    return 1 + len(steps) - seeded + (settings.chips + split * (seeded - 1) if seeded else 0)
+    return len(steps) - seeded + (settings.chips + split * (seeded - 1) if seeded else 0)
 
 
 @contextmanager

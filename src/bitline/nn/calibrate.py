@@ -91,7 +91,8 @@ class _Walk:
             call(self.model, x)
         except TypeError as error:  # another number of arguments than the network takes
             raise ConversionError(
-                f"calibrating: the network does not take inputs of shape {described(x)}: {error}"
+                f"calibrating: the network does not take inputs of shape {described(x)}: {error}; a batch of two "
+                "parts is (inputs, targets), where several inputs are a tuple: ((a, b), targets)"
             ) from error
 
     def measure(self, layer: CrossbarLayer, x: Tensor, vectors: int) -> None:

@@ -1,5 +1,6 @@
 """Any network to the same network on a chip."""
 
+import textwrap
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -25,6 +26,8 @@ from bitline.nn.read import Pass
 from bitline.nn.stays_digital import DigitalOperation, digital_functions, digital_modules, plain_class, why_not
 from bitline.programming.cells import absent_blocks
 
+_WIDTH = 80
+"""of a screen, characters"""
 _CLASSES = {nn.Linear: CrossbarLinear, nn.Conv1d: CrossbarConv1d, nn.Conv2d: CrossbarConv2d}
 
 
@@ -53,7 +56,13 @@ class ConversionReport:
         ]
         lines += [f"{norm}: folded into {layer}" for norm, layer in self.folded.items()]
         lines += [f"{d.name}: {d.op} stays digital: {d.why}" for d in self.digital]
-        return "\n".join(lines + ([leak] if self.layers and (leak := leak_remark(self.layers[0].chip)) else []))
+        lines += [leak] if self.layers and (leak := leak_remark(self.layers[0].chip)) else []
+        return "\n".join(part for line in lines for part in textwrap.wrap(line, _WIDTH, subsequent_indent="    "))
+
+    def __repr__(self) -> str:
+        layers, digital = len(self.layers), len(self.digital)
+        crossbars = sum(placed.crossbars for placed in self.layers)
+        return f"<{layers} layers on {crossbars} crossbars, {len(self.folded)} batch norms folded, {digital} digital>"
 
 
 class Conversion(NamedTuple):

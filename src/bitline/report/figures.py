@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from bitline.evaluation.record import CAUSES, Evaluation, Variant
 from bitline.report import plot, sweeps, text
+from bitline.report.measure import ACCURACY, Measure
 from bitline.report.plot import Axis, Bar, Dot, Figure, Key, Line, Mark, Panel, Whisker
 
 DOTTED = "1 3"
@@ -20,30 +21,33 @@ def loss(evaluation: Evaluation) -> Figure | None:
     steps = evaluation.steps
     if not steps:
         return None
-    accuracy, count = evaluation.accuracy, len(evaluation.accuracy.chips)
+    measure, accuracy, count = Measure(evaluation.metric), evaluation.accuracy, len(evaluation.accuracy.chips)
     start, end = steps[0].before, steps[-1].after
     last = f"{count} chips, mean" if count > 1 else "chip"
-    spread = text.spread(accuracy.mean, accuracy.std) if count else text.decimal(end)
-    names = [f"float\n{text.decimal(start)} %"]
+    spread = measure.spread(accuracy.mean, accuracy.std) if count else measure.number(end)
+    names = [f"float\n{measure.figure(start)}"]
     for step in steps:
-        points = text.decimal(-step.points, sign=True) + (f" ± {text.decimal(step.std)}" if step.std else "")
+        change = -step.points if evaluation.metric.better == "higher" else step.points
+        points = measure.number(change, sign=True) + (f" ± {measure.number(step.std)}" if step.std else "")
         names.append(f"{text.cause(step.cause)}\n{points}")
-    names.append(f"{last}\n{spread} %")
+    names.append(f"{last}\n{spread}{measure.unit}")
     levels = [start, *(step.after for step in steps)]
     marks: list[Mark] = [Line([(level, i), (level, i + 1)], "--muted", 1, DOTTED) for i, level in enumerate(levels)]
     for i, step in enumerate(steps, start=1):
-        title = f"{text.cause(step.cause)}: {text.decimal(step.before)} % → {text.decimal(step.after)} %"
+        title = f"{text.cause(step.cause)}: {measure.figure(step.before)} → {measure.figure(step.after)}"
         low, high = sorted((step.before, step.after))
         marks.append(Bar(low, high, i - 0.28, i + 0.28, _color(step.cause), title, hatched=step.points < 0))
         if step.std:
             marks.append(Whisker(step.after - step.std, i, step.after + step.std, i))
     for value, i in ((start, 0), (end, len(steps) + 1)):
-        marks.append(Dot(value, i, "--ink", f"{text.decimal(value)} %", shape="diamond"))
+        marks.append(Dot(value, i, "--ink", measure.figure(value), shape="diamond"))
     uncertain = any(step.std for step in steps)
     ends = [
         value for step in steps for each in (step.before, step.after) for value in (each - step.std, each + step.std)
     ]
-    panel = Panel(plot.scale("accuracy [%]", ends), plot.categories(names, downwards=True), marks, 46 * len(names))
+    panel = Panel(
+        plot.scale(measure.metric.label, ends), plot.categories(names, downwards=True), marks, 46 * len(names)
+    )
     caption = (
         "From the float network to the programmed chips: each bar is what one cause takes, applied in this order"
         + (f", whiskers are its standard deviation over {len(evaluation.cause_seeds)} chips" if uncertain else "")
@@ -55,12 +59,12 @@ def loss(evaluation: Evaluation) -> Figure | None:
 
 def chips(evaluation: Evaluation) -> Figure | None:
     """Draw one dot a chip, stacked where they meet, beside float, ideal and mean."""
-    accuracy = evaluation.accuracy
+    measure, accuracy = Measure(evaluation.metric), evaluation.accuracy
     values = accuracy.chips
     if not values:
         return None
     every = [*values, accuracy.float, accuracy.ideal_integer]
-    x = plot.scale("accuracy [%]", every)
+    x = plot.scale(measure.metric.label, every)
     heights = _apart(values, 0.014 * (x.high - x.low))
     top = max(map(abs, heights)) + 1.5
     mean, std = accuracy.mean or 0.0, accuracy.std or 0.0
@@ -73,11 +77,13 @@ def chips(evaluation: Evaluation) -> Figure | None:
     ):
         if value is not None:
             marks.append(Line([(value, -top), (value, top)], color, 1.8, dash))
-            legend.append(Key(f"{name} {text.decimal(value)} %", color, "line", dash))
+            legend.append(Key(f"{name} {measure.figure(value)}", color, "line", dash))
     for seed, value, height in zip(evaluation.seeds, values, heights, strict=True):
-        marks.append(Dot(value, height, "--accent", f"seed {seed}: {text.decimal(value)} %"))
+        marks.append(Dot(value, height, "--accent", f"seed {seed}: {measure.figure(value)}"))
     panel = Panel(x, Axis("", -top, top, hidden=True), marks, 110)
-    caption = "Accuracy of each programmed chip, one dot a chip; the band is one standard deviation around the mean."
+    caption = (
+        f"{measure.title} of each programmed chip, one dot a chip; the band is one standard deviation around the mean."
+    )
     return Figure("chips", caption, [panel], [*legend, Key("one chip", "--accent", "dot")])
 
 
@@ -138,18 +144,20 @@ class Point:
     color: str = ""
 
 
-def sweep(variants: Sequence[Variant]) -> Figure | None:
-    """Draw accuracy against energy of the chips of a sweep."""
+def sweep(variants: Sequence[Variant], measure: Measure = ACCURACY) -> Figure | None:
+    """Draw accuracy, or what else was measured, against energy of the chips of a sweep."""
     short = sweeps.short_labels(variants)
     points = [Point(v.label, name, v.energy_J, v.mean, v.std) for v, name in zip(variants, short, strict=True)]
     caption = (
-        "Accuracy against energy of the chips tried; whiskers are one standard deviation over the programmed chips. "
-        "The line joins those that no other chip beats in both."
+        f"{measure.title} against energy of the chips tried; whiskers are one standard deviation over the programmed "
+        "chips. The line joins those that no other chip beats in both."
     )
-    return scatter("sweep", points, caption)
+    return scatter("sweep", points, caption, measure=measure)
 
 
-def scatter(key: str, points: Sequence[Point], caption: str, legend: Sequence[Key] = ()) -> Figure | None:
+def scatter(
+    key: str, points: Sequence[Point], caption: str, legend: Sequence[Key] = (), measure: Measure = ACCURACY
+) -> Figure | None:
     """Draw accuracy against energy, with the frontier of points that no other beats in both.
 
     Args:
@@ -157,6 +165,7 @@ def scatter(key: str, points: Sequence[Point], caption: str, legend: Sequence[Ke
         points: to draw.
         caption: of the figure.
         legend: of it.
+        measure: what is drawn against energy.
     """
     places = [(point.energy_J, point.mean) for point in points]
     complete = [i for i, (energy, mean) in enumerate(places) if energy is not None and mean is not None]
@@ -164,13 +173,13 @@ def scatter(key: str, points: Sequence[Point], caption: str, legend: Sequence[Ke
         return None
     column = text.column([places[i][0] or 0.0 for i in complete], "J")
     at = {i: ((places[i][0] or 0.0) / column.factor, places[i][1] or 0.0) for i in complete}
-    best = sweeps.frontier(places)
+    best = sweeps.frontier(places, measure.metric.better)
     marks: list[Mark] = [Line(plot.step([at[i] for i in best]), "--accent", 1.4)]
     for i in complete:
         (x, y), point = at[i], points[i]
         if point.std:
             marks.append(Whisker(x, y - point.std, x, y + point.std, "--muted"))
-        title = f"{point.label}: {text.spread(y, point.std)} %, {text.quantity(point.energy_J, 'J')}"
+        title = f"{point.label}: {measure.spread(y, point.std)}{measure.unit}, {text.quantity(point.energy_J, 'J')}"
         label = point.short if len(complete) <= _NAMED or i in best else ""
         color = point.color or ("--accent" if i in best else "--muted")
         marks.append(Dot(x, y, color, title, label))
@@ -178,5 +187,5 @@ def scatter(key: str, points: Sequence[Point], caption: str, legend: Sequence[Ke
     wide = min(energies) > 0 and max(energies) > 10 * min(energies)
     reach = [value for i in complete for value in (at[i][1] - points[i].std, at[i][1] + points[i].std)]
     title = f"energy per input [{column.unit}]"
-    panel = Panel(plot.scale(title, energies, log=wide), plot.scale("accuracy [%]", reach), marks, 320)
+    panel = Panel(plot.scale(title, energies, log=wide), plot.scale(measure.metric.label, reach), marks, 320)
     return Figure(key, caption, [panel], legend)

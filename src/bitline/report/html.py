@@ -7,6 +7,7 @@ from bitline.evaluation.environment import Environment
 from bitline.evaluation.record import Cost, Evaluation, Variant
 from bitline.files import write_text
 from bitline.report import chip_sheets, cost_figures, figures, floorplan, histograms, page, sentences, tables, text
+from bitline.report.measure import Measure
 from bitline.report.quantities import quantities
 
 OPEN_HISTOGRAMS = 24
@@ -50,6 +51,7 @@ def render(evaluation: Evaluation, *, title: str | None = None, sweep: Sequence[
         about=_about(evaluation),
         lead=sentences.lead(evaluation),
         accuracy=evaluation.accuracy,
+        measure=Measure(evaluation.metric),
         quantities=quantities(evaluation.cost),
         cost=_more_cost(evaluation.cost),
         sheets=_sheets(evaluation, sweep or []),
@@ -125,6 +127,7 @@ def _provenance(evaluation: Evaluation) -> list[tuple[str, str]]:
         ("bitline", evaluation.bitline),
         *_environment(evaluation.environment),
         ("calibration", text.quantity(evaluation.timing.calibration_s, "s")),
+        ("ranges from", text.plain(evaluation.calibration or evaluation.ranges)),
         ("accuracy", text.quantity(evaluation.timing.accuracy_s, "s")),
         ("evaluation", text.quantity(evaluation.timing.evaluation_s, "s")),
     ]

@@ -2,17 +2,26 @@
 
 from bitline.evaluation.record import Data, Evaluation
 from bitline.report import text
+from bitline.report.measure import Measure
 from bitline.report.quantities import parts, quantities
 
 
 def images(data: Data) -> str:
     """Name the images: ``cifar10 test, 500 images``."""
+    if not data.split:
+        return f"{data.name}, {text.number(data.count)} samples"
     return f"{data.name} {data.split}, {text.number(data.count)} images"
 
 
 def lead(evaluation: Evaluation) -> list[str]:
     """Say the result in two sentences."""
-    return [f"{_accuracy(evaluation)}.", f"{_cost(evaluation)}.", *simulation(evaluation)]
+    return [f"{_accuracy(evaluation)}.", f"{_cost(evaluation)}.", *ranges(evaluation), *simulation(evaluation)]
+
+
+def ranges(evaluation: Evaluation) -> list[str]:
+    """Say that ranges were set on what is evaluated, where they were."""
+    same = evaluation.calibration is not None and "evaluated" in evaluation.calibration
+    return [f"Ranges were set on {evaluation.calibration}: the chip has seen them before."] if same else []
 
 
 def simulation(evaluation: Evaluation) -> list[str]:
@@ -35,17 +44,21 @@ def simulation(evaluation: Evaluation) -> list[str]:
 
 
 def _accuracy(evaluation: Evaluation) -> str:
-    accuracy = evaluation.accuracy
+    accuracy, measure = evaluation.accuracy, Measure(evaluation.metric)
     sentence = f"The float network answers {text.decimal(accuracy.float)} % of the images right"
+    if not evaluation.metric.is_accuracy:
+        sentence = f"{measure.title} of the float network is {measure.figure(accuracy.float)}"
     if accuracy.chips:
         some = "one programmed chip" if len(accuracy.chips) == 1 else f"{len(accuracy.chips)} programmed chips"
-        sentence += f", {some} {text.spread(accuracy.mean, accuracy.std)} %"
+        sentence += f", {some} {measure.spread(accuracy.mean, accuracy.std)}{measure.unit}"
     else:
-        sentence += f", an ideal chip in integers {text.decimal(accuracy.ideal_integer)} %"
+        sentence += f", an ideal chip in integers {measure.figure(accuracy.ideal_integer)}"
+    if not evaluation.metric.is_accuracy:
+        sentence += f" ({evaluation.metric.better} is better)"
     worst = max(evaluation.causes, key=lambda loss: loss.points, default=None)
     if worst is not None and worst.points > 0:
         cause = f"{'the ' if worst.cause == 'adc' else ''}{text.cause(worst.cause)}"
-        sentence += f". Most is lost to {cause}: {text.decimal(worst.points)} points"
+        sentence += f". Most is lost to {cause}: {measure.number(worst.points)} {measure.points}".rstrip()
     return sentence
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from bitline.evaluation.figures import Better
 from bitline.evaluation.record import Variant
 from bitline.report import text
 
@@ -37,14 +38,16 @@ def short_labels(variants: Sequence[Variant]) -> list[str]:
     return [", ".join(f"{name} {values[i]}" for values, name in apart.items()) for i in range(len(variants))]
 
 
-def frontier(points: Sequence[tuple[float | None, float | None]]) -> list[int]:
+def frontier(points: Sequence[tuple[float | None, float | None]], better: Better = "higher") -> list[int]:
     """Return the points that no other beats in both energy and accuracy, by rising energy.
 
     Args:
         points: energy and accuracy of each; one that lacks either beats none.
+        better: which way the figures beside energy are better.
     """
+    sign = -1 if better == "higher" else 1
     complete = [
-        (energy, -mean, i) for i, (energy, mean) in enumerate(points) if energy is not None and mean is not None
+        (energy, sign * mean, i) for i, (energy, mean) in enumerate(points) if energy is not None and mean is not None
     ]
     best, unbeaten = float("inf"), list[int]()
     for _, loss, i in sorted(complete):

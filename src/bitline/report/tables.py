@@ -7,6 +7,7 @@ from typing import Any
 from bitline.cost.adc import MEANINGS
 from bitline.evaluation.record import Cost, Evaluation, Layer, Variant
 from bitline.report import quantities, sweeps, text
+from bitline.report.measure import ACCURACY, Measure
 
 
 @dataclass(frozen=True)
@@ -166,33 +167,35 @@ def _percent(fraction: object, places: int = 2) -> str:
 
 
 def causes(evaluation: Evaluation) -> Sheet:
-    """Accuracy lost to each cause, in the order applied."""
+    """What is lost to each cause, in the order applied."""
+    measure = Measure(evaluation.metric)
     heads = [
         Head("cause", numeric=False),
-        Head("loss", "points"),
-        Head("std over chips", "points", rank=1),
-        Head("accuracy after", "%"),
+        Head("loss", measure.points),
+        Head("std over chips", measure.points, rank=1),
+        Head(f"{measure.metric.name} after", measure.metric.unit),
         Head("what it does", numeric=False, rank=2, prose=True),
     ]
     lines: list[list[Cell]] = []
     if evaluation.causes:
-        start = text.decimal(evaluation.accuracy.float)
+        start = measure.number(evaluation.accuracy.float)
         lines.append([Cell("float network"), Cell(text.ABSENT), Cell(text.ABSENT), Cell(start), Cell("")])
     for step in evaluation.steps:
-        spread = text.decimal(step.std) if step.std else text.ABSENT
-        figures = [Cell(text.decimal(step.points)), Cell(spread), Cell(text.decimal(step.after))]
+        spread = measure.number(step.std) if step.std else text.ABSENT
+        figures = [Cell(measure.number(step.points)), Cell(spread), Cell(measure.number(step.after))]
         lines.append([Cell(text.cause(step.cause)), *figures, Cell(text.cause_meaning(step.cause))])
-    return Sheet("Accuracy lost to each cause, in the order applied", heads, lines)
+    return Sheet(f"{measure.title} lost to each cause, in the order applied", heads, lines)
 
 
 def chips(evaluation: Evaluation) -> Sheet:
-    """Accuracy of each programmed chip with its seed."""
+    """Figure of each programmed chip with its seed."""
+    measure = Measure(evaluation.metric)
     lines = [
-        [Cell(text.plain(seed)), Cell(text.decimal(value), value)]
+        [Cell(text.plain(seed)), Cell(measure.number(value), value)]
         for seed, value in zip(evaluation.seeds, evaluation.accuracy.chips, strict=True)
     ]
-    heads = [Head("seed"), Head("accuracy", "%")]
-    return Sheet("Accuracy of each programmed chip", heads, lines)
+    heads = [Head("seed"), Head(measure.metric.name, measure.metric.unit)]
+    return Sheet(f"{measure.title} of each programmed chip", heads, lines)
 
 
 def parts(cost: Cost) -> Sheet:
@@ -223,7 +226,7 @@ def adc_models(cost: Cost) -> Sheet:
     return table.sheet("The chip under each published ADC model")
 
 
-def sweep(variants: Sequence[Variant]) -> Sheet:
+def sweep(variants: Sequence[Variant], measure: Measure = ACCURACY) -> Sheet:
     """The chips of a sweep; a dot marks those that no other beats in both accuracy and energy."""
     table, changes = Columns(), [sweeps.overrides(variant) for variant in variants]
     settings = [", ".join(f"{key}={text.plain(value)}" for key, value in change.items()) for change in changes]
@@ -236,12 +239,13 @@ def sweep(variants: Sequence[Variant]) -> Sheet:
         values = [change.get(key) for change in changes]
         cells = [Cell(text.plain(value), _order(value)) for value in values]
         table.add(Head(key, numeric=all(text.finite(value) is not None for value in values), rank=rank), cells)
-    table.add(Head("accuracy", "%"), [Cell(text.spread(v.mean, v.std), v.mean) for v in variants])
-    table.figures(Head("worst", "%", rank=4), [v.worst for v in variants], text.decimal)
+    name, unit = measure.metric.name, measure.metric.unit
+    table.add(Head(name, unit), [Cell(measure.spread(v.mean, v.std), v.mean) for v in variants])
+    table.figures(Head("worst", unit, rank=4), [v.worst for v in variants], measure.number)
     table.physical(Head("energy"), [v.energy_J for v in variants], "J")
-    best = set(sweeps.frontier([(v.energy_J, v.mean) for v in variants]))
+    best = set(sweeps.frontier([(v.energy_J, v.mean) for v in variants], measure.metric.better))
     cells = [Cell("●" if i in best else "", float(i in best)) for i in range(len(variants))]
-    table.add(Head("best", numeric=False, meaning="no other chip beats it in both accuracy and energy"), cells)
+    table.add(Head("best", numeric=False, meaning=f"no other chip beats it in both {name} and energy"), cells)
     table.physical(Head("latency", rank=3), [v.latency_s for v in variants], "s")
     table.physical(Head("area", rank=2), [v.area_m2 for v in variants], "m2")
     table.ratio(Head("efficiency", "TOPS/W", rank=1), [v.tops_per_watt for v in variants])

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from bitline.evaluation.record import Cost, Evaluation, Variant
 from bitline.report import chip_sheets, sentences, tables, text
+from bitline.report.measure import ACCURACY, Measure
 from bitline.report.quantities import quantities
 from bitline.report.tables import Head, Sheet
 
@@ -30,6 +31,8 @@ def print_evaluation(evaluation: Evaluation, console: "Console | None" = None) -
     _say(console, sentences.images(evaluation.data), "dim")
     _say(console, chip_sheets.changed_words(evaluation.chip), "dim")
     _say(console, _headline(evaluation))
+    for sentence in sentences.ranges(evaluation):
+        _say(console, sentence, "dim")
     for sentence in sentences.simulation(evaluation):
         _say(console, sentence, "dim" if evaluation.simulation.holds else "bold")
     for sheet in (
@@ -46,14 +49,15 @@ def print_evaluation(evaluation: Evaluation, console: "Console | None" = None) -
         _say(console, f"not in this evaluation: {missing}", "dim")
 
 
-def print_sweep(variants: Sequence[Variant], console: "Console | None" = None) -> None:
+def print_sweep(variants: Sequence[Variant], console: "Console | None" = None, measure: Measure = ACCURACY) -> None:
     """Print the chips of a sweep; a dot marks those that no other beats in both accuracy and energy.
 
     Args:
         variants: of one chip.
         console: where to print; standard output where absent.
+        measure: what was measured.
     """
-    _show(console or _console(), tables.sweep(variants))
+    _show(console or _console(), tables.sweep(variants, measure))
 
 
 def print_sheet(sheet: Sheet, console: "Console | None" = None) -> None:
@@ -78,13 +82,16 @@ def _say(console: "Console", words: str, style: str = "") -> None:
 
 
 def _headline(evaluation: Evaluation) -> str:
-    accuracy = evaluation.accuracy
-    stops = [f"float {text.decimal(accuracy.float)} %", f"ideal integer {text.decimal(accuracy.ideal_integer)} %"]
+    accuracy, measure = evaluation.accuracy, Measure(evaluation.metric)
+    named = "" if evaluation.metric.is_accuracy else f"{evaluation.metric.name}: "
+    stops = [f"{named}float {measure.figure(accuracy.float)}"]
+    stops.append(f"ideal integer {measure.figure(accuracy.ideal_integer)}")
     if len(accuracy.chips) == 1:
-        stops.append(f"one chip {text.decimal(accuracy.mean)} %")
+        stops.append(f"one chip {measure.figure(accuracy.mean)}")
     elif accuracy.chips:
-        spread = text.spread(accuracy.mean, accuracy.std)
-        stops.append(f"{len(accuracy.chips)} chips {spread} %, worst {text.decimal(accuracy.worst)} %")
+        spread = measure.spread(accuracy.mean, accuracy.std)
+        worst = measure.figure(accuracy.worst)
+        stops.append(f"{len(accuracy.chips)} chips {spread}{measure.unit}, worst {worst}")
     return " → ".join(stops)
 
 
