@@ -1,6 +1,8 @@
+from collections.abc import Callable
+
 import pytest
 
-from bitline.chip import load, presets, replace
+from bitline.chip import Chip, load, presets, replace
 from bitline.chip.files import source
 from bitline.errors import ChipError
 
@@ -106,3 +108,27 @@ def test_a_file_of_ones_own_reads_as_a_preset_does(tmp_path):
     file.write_text(source("rram-22nm"))
     assert load(file) == load("rram-22nm")
     assert load(str(file)) == load("rram-22nm")
+
+
+def loaded(keys: list[str]) -> Chip:
+    return load("example-128", keys)
+
+
+def replaced(keys: list[str]) -> Chip:
+    return replace(load("example-128"), *keys)
+
+
+@pytest.mark.parametrize("change", [loaded, replaced])
+def test_another_kind_leaves_the_keys_of_the_kind_before_behind(change: Callable[[list[str]], Chip]):
+    chip = change(["cell.read_noise.kind=none", "weights.encoding.kind=pair"])
+    assert chip == change(["cell.read_noise={kind='none'}", "weights.encoding={kind='pair'}"])
+    assert change(["cell.read_noise.kind=absolute"]) == load("example-128"), "the kind that it has already"
+    with pytest.raises(ChipError, match=r"read_noise.sigma is missing"):  # 0.3 uS is no share of a conductance
+        change(["cell.read_noise.kind=proportional"])
+    keys = ["cell.read_noise.sigma=0.01", "cell.read_noise.kind=proportional"]
+    assert change(keys) == change(keys[::-1]) == change(["cell.read_noise={kind='proportional', sigma=0.01}"])
+
+
+def test_a_kind_that_there_is_not_is_refused_with_those_there_are():
+    with pytest.raises(ChipError, match=r"read_noise.kind = 'nothing'.*: 'none', 'absolute', 'proportional'"):
+        load("example-128", ["cell.read_noise.kind=nothing"])

@@ -37,7 +37,7 @@ def load(name_or_file: str | Path, overrides: Iterable[str] = ()) -> Chip:
     """
     text, where = _read(str(name_or_file))
     data = _toml(text, where)
-    for override in overrides:
+    for override in _kinds_first(overrides):
         _apply(data, override)
     _check_units(data, where)
     chip = check(data, where)
@@ -55,7 +55,7 @@ def replace(chip: Chip, *overrides: str) -> Chip:
         # That of the node: so it stays for another node.
         del data["timing"]["clock"]
     where = f"chip {chip.name}"
-    for override in overrides:
+    for override in _kinds_first(overrides):
         _check_units(_apply(data, override), where)
     new = check(data, where)
     _remark(where, new, chip)
@@ -114,9 +114,22 @@ def _apply(data: dict[str, Any], override: str) -> dict[str, Any]:
         deeper: dict[str, Any] = {"kind": data["kind"]} if "kind" in data else {}
         alone[part] = deeper
         alone = deeper
+    if path[-1] == "kind" and value != data.get("kind"):
+        data.clear()  # the keys of another kind may mean something else
     data[path[-1]] = value
     alone[path[-1]] = value
     return own
+
+
+def _kinds_first(overrides: Iterable[str]) -> list[str]:
+    """Put a kind before the keys beside it, whose meaning it decides."""
+    ordered: list[str] = []
+    for override in overrides:
+        path = override.partition("=")[0].strip()
+        beside = path.removesuffix("kind") if path.endswith(".kind") else None
+        first = next((i for i, one in enumerate(ordered) if beside and one.strip().startswith(beside)), len(ordered))
+        ordered.insert(first, override)
+    return ordered
 
 
 def _check_units(data: dict[str, Any], where: str) -> None:

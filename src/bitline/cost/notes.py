@@ -41,7 +41,7 @@ def notes(placement: Placement, table: CostTable, data: Data, lacking: Sequence[
         inside = ", inside its conversions" if table.cell_energy.within == "adc_energy" else ""
         lines.append(f"cells are priced by table {table.name}{inside}: conductances do not move the energy")
     if chip.weights.scale == "any":
-        lines.append("real scales need a multiplication for each output, which is not priced")
+        lines.append("the scale of each output is a real number: multiplying by it is digital and not priced")
     lines += [leak] if (leak := leak_remark(chip)) else []
     silent = [layer.matmul.name for layer in placement.layers if not layer.matmul.inputs]
     if silent:

@@ -15,7 +15,20 @@ from bitline.chip.description import Chip
 from bitline.data import DataSet
 from bitline.evaluation import Settings, accuracy, evaluate
 from bitline.evaluation.on_chip import check_priced
-from bitline.files import AFTER, BEFORE, CHIP, CONFIG, METRICS, ON_CHIP, RANGES, RECORD, WEIGHTS, read_json, write_json
+from bitline.files import (
+    AFTER,
+    BEFORE,
+    CHIP,
+    CONFIG,
+    METRICS,
+    ON_CHIP,
+    RANGES,
+    RECORD,
+    UNTRAINED,
+    WEIGHTS,
+    read_json,
+    write_json,
+)
 from bitline.models.files import Run, load_run
 from bitline.recipes.files import Deployment, Say, copy
 from bitline.recipes.records.base import Recipe
@@ -24,6 +37,9 @@ from bitline.train import TrainConfig
 from bitline.train import checked as checked_training
 from bitline.train.rundir import finished as finished_training
 from bitline.train.rundir import prepare as prepare_training
+from bitline.units import pretty
+
+_SAID = {BEFORE: "before", UNTRAINED: "new structure, untrained", AFTER: "after"}
 
 
 @dataclass(frozen=True)
@@ -140,8 +156,8 @@ class Stages:
         write_json(path, evaluation.to_json())
         a = evaluation.accuracy
         self.say(
-            f"{name}: float {a.float:.2f} %, on the chip {a.mean:.2f} ± {a.std:.2f} %, "
-            f"{evaluation.cost.energy_J * 1e6:.3g} uJ"
+            f"{_SAID[name]}: float {a.float:.2f} %, on the chip {a.mean:.2f} ± {a.std:.2f} %, "
+            f"{pretty(evaluation.cost.energy_J, 'J')} an image"
         )
 
     def check_priced(self, model: nn.Module, chip: Chip, name: str = AFTER) -> None:

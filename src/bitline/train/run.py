@@ -30,6 +30,7 @@ from bitline.train.config import TrainConfig
 from bitline.train.hardware import best_precision, describe, git_commit, keep_freed_memory, threads_here
 from bitline.train.loader import TestBatches, TrainBatches
 from bitline.train.module import Classifier
+from bitline.train.progress import ProgressLine
 from bitline.train.rundir import IfExists, check_finished, clear, finished, prepare
 from bitline.train.teacher import teacher_of
 
@@ -263,8 +264,8 @@ def _fit(
         hole=config.cutout,
         limit=config.epoch_images,
     )
-    bar = sys.stderr.isatty()  # in a log or a pipe, one line an epoch
-    say = None if bar else functools.partial(print, flush=True)
+    say = functools.partial(print, flush=True)  # one line an epoch
+    bar = [ProgressLine()] if sys.stderr.isatty() else []
     steps = config.epochs * len(batches)
     module = Classifier(network, config, steps=steps, teacher=teacher, rates=rates, penalty=penalty, say=say)
     checkpoint = out / CHECKPOINT
@@ -276,7 +277,7 @@ def _fit(
             devices=1,
             precision=config.precision,
             max_epochs=config.epochs,
-            callbacks=[*callbacks, *_checkpoints(checkpoint, config.checkpoint_every)],
+            callbacks=[*callbacks, *bar, *_checkpoints(checkpoint, config.checkpoint_every)],
             plugins=[AtomicCheckpointIO()],
             logger=[
                 CSVLogger(out / LOGS, name="csv", version=f"part_{part}"),
@@ -286,7 +287,7 @@ def _fit(
             num_sanity_val_steps=0,
             limit_val_batches=1.0 if config.test_every else 0,
             check_val_every_n_epoch=max(1, config.test_every),
-            enable_progress_bar=bar,
+            enable_progress_bar=False,
             enable_model_summary=False,
         )
         on_interrupt = signal.getsignal(signal.SIGINT)
