@@ -22,6 +22,8 @@ CROSSBARS = ("crossbar.rows=64", "crossbar.active_rows=64", "cell.read_noise={ki
 CONVENTIONAL = (*CROSSBARS, "adc.bits=4", "adc.granularity=layer")
 PAIRS = "weights.encoding=pair"
 FEWER_BITS = 2
+THREADS = 1
+"""so that figures do not hang on how many there are"""
 RECIPE: dict[str, Any] = {"recipe": "psum-aware", "epochs": 0, "chip_epochs": 3, "chip_lr": 3e-4}
 
 
@@ -45,8 +47,10 @@ def command(
     from bitline.lock import locked
     from bitline.recipes import checked as checked_recipe
     from bitline.train import checked
+    from bitline.train.hardware import set_threads
 
-    training = checked(model="vgg8", data="digits", width=0.125, epochs=epochs, seed=seed, out=out / "network")
+    network: dict[str, Any] = {"model": "vgg8", "data": "digits", "width": 0.125, "epochs": epochs}
+    training = checked(**network, seed=seed, threads=THREADS, out=out / "network")
     recipe = checked_recipe(
         **RECIPE,
         run=training.run_dir,
@@ -57,8 +61,10 @@ def command(
         batch_size=32,
         test_images=100,
         seed=seed,
+        threads=THREADS,
         out=out / RECIPE["recipe"],
     )
+    set_threads(THREADS)
     check_outputs(json_file, out / "demo.json", out / "conventional.html", out / "compare.html")
     with locked(out), stoppable("run the same command again"):
         with contextlib.redirect_stdout(sys.stderr if json_file == "-" else sys.stdout):

@@ -168,11 +168,12 @@ def outcome(steps: Sequence[Step], recipe: str, bits: int) -> list[str]:
         if won.shows
         else f"wins nothing that so many images and chips could show: {won} points over the best setting without it"
     )
+    pairs = "" if paired.gain is None or paired.gain.shows else " (within its error)"
     best = max(steps, key=lambda step: step.evaluation.accuracy.on_chip)
     return [
         f"Lost at first: {lost} points of {text.decimal(accuracy.float)} %.",
         f"Better ranges alone: {ranged.gain} points, at {_ratio(ranged.evaluation, found.evaluation)}.",
-        f"Pairs of cells: {paired.gain} points, at {_ratio(paired.evaluation, ranged.evaluation)}.",
+        f"Pairs of cells: {paired.gain} points{pairs}, at {_ratio(paired.evaluation, ranged.evaluation)}.",
         f"{bits}-bit ADCs need {_ratio(few.evaluation, paired.evaluation)} of those pairs.",
         f"There {recipe} training {said}.",
         f"Most accurate: {best.name}.",
