@@ -336,3 +336,14 @@ def test_a_data_set_prints_in_a_few_lines():
     many = in_memory(IMAGES, classes=tuple(f"class number {n}" for n in range(500)))
     assert len(str(many).splitlines()) == 3
     assert all(len(line) <= 80 for line in str(many).splitlines())
+
+
+@pytest.mark.parametrize("name", ["mine", "./mine", "../here/mine", "."])
+def test_a_folder_may_be_named_from_where_one_stands(tmp_path, monkeypatch, name):
+    folder = by_class(tmp_path / "here" / "mine", COUNTS)
+    monkeypatch.chdir(folder if name == "." else folder.parent)
+
+    data = load(name, split=0.2)
+
+    assert len(data.train_images) + len(data.test_images) == sum(COUNTS.values())
+    assert set(data.classes) == set(COUNTS)

@@ -98,8 +98,9 @@ def _content(record: Mapping[str, Any], name: str, folders: Sequence[Path]) -> b
             raise DataError(f"{name} has neither bytes nor a path")
         place = Path(path)
         try:
-            homes = [home for folder in folders for home in (folder.absolute(), folder.resolve())]
-            inside = any(map(place.is_relative_to, homes)) and ".." not in place.parts
+            homes = [home for folder in folders for home in (folder, folder.absolute(), folder.resolve())]
+            below = [place.relative_to(home) for home in homes if place.is_relative_to(home)]
+            inside = any(".." not in path.parts for path in below)
             if not inside or not place.is_file():
                 raise DataError(f"{name} is a file, {shown(path)}; only images within the data set are read")
             size = place.stat().st_size
