@@ -507,3 +507,23 @@ def test_an_image_without_its_batch_axis_is_refused_by_its_shape(make_chip):
     model = to_crossbar(nn.Sequential(nn.Conv2d(3, 4, 3)), make_chip(), example=x).model
     with pytest.raises(MappingError, match=r"input of shape \(3, 8, 8\); expected \(batch, channels, height, width\)"):
         calibrate(model, [x[0]])
+
+
+def test_a_layer_behind_neurons_that_never_fire_is_named_and_answers_its_bias(make_chip, caplog):
+    class Dead(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.second = nn.Linear(4, 6), nn.Linear(6, 3)
+
+        def forward(self, x):
+            return self.second(torch.relu(self.first(x) - 100))
+
+    x = torch.rand(5, 4)
+    model, _ = to_crossbar(Dead(), make_chip(adc={"policy": "calibrated"}), example=x)
+
+    with caplog.at_level("WARNING"):
+        calibrate(model, [x])
+
+    assert "layer second saw no data but zeros" in caplog.text
+    assert torch.equal(model(x), model.second.bias.expand(5, 3))
+    assert float(model.second.ranges.input_scale) == pytest.approx(1 / model.second.input_format.limits[1])

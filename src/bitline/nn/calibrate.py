@@ -1,5 +1,6 @@
 """Input and ADC ranges from data: the same for the same images, in whatever order and batches they come."""
 
+import logging
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from typing import cast
@@ -18,6 +19,8 @@ from bitline.nn.grid import Grid, grids
 from bitline.nn.layer import CrossbarLayer
 from bitline.nn.observe import in_mode, watching
 from bitline.nn.on import crossbar_layers, on
+
+log = logging.getLogger(__name__)
 
 _OUTLIERS = 0.01
 """share of input vectors that has no say in ranges fitted in turn"""
@@ -127,13 +130,15 @@ def _input_ranges(
     """
     inputs = {layer: RangeHistogram() for layer in layers.values()}
     values = {grid: RangeHistogram() for grid in stored.values()}
-    vectors = dict.fromkeys(layers.values(), 0)
+    vectors, ran = dict.fromkeys(layers.values(), 0), list[CrossbarLayer]()
 
     def see_input(layer: CrossbarLayer, x: Tensor) -> None:
         check_batch(cast("Lowerable", layer), layer.cells.matmul.name, x.shape)
         layer.check(x)
         inputs[layer].add(x)
         count = layer.vectors(x)
+        if not vectors[layer]:
+            ran.append(layer)
         vectors[layer] += count
         walk.measure(layer, x, count)
 
@@ -142,18 +147,28 @@ def _input_ranges(
 
     with in_mode("float", *inputs, *values), watching(inputs, see_input), watching(values, see_value):
         walk("input ranges")
+    silent: list[str] = []
     for name, layer in layers.items():
         histogram, settings = inputs[layer], layer.chip.inputs
         if not vectors[layer]:
             raise ConversionError(f"layer {name} never ran on the data; its input range is unknown")
         if histogram.peak == 0:
-            raise ConversionError(f"layer {name} saw no data but zeros; its input range is unknown")
+            if layer is ran[0]:
+                raise ConversionError(f"layer {name} saw no data but zeros; its input range is unknown")
+            silent.append(name)
+            histogram.add(torch.ones(1))
         scale = histogram.scale(
             settings.bits, settings.calibration, settings.percentile, settings.scale, settings.rounding
         )
         layer.ranges.input_scale.fill_(scale)
         layer.ranges.input_signed.fill_(histogram.negative)
         layer.ranges.sums = None
+    if silent:
+        log.warning(
+            "%s saw no data but zeros: behind neurons that never fire, or too few images; ranges are set for inputs up "
+            "to 1",
+            f"layer {silent[0]}" if len(silent) == 1 else f"layers {', '.join(silent)}",
+        )
     for grid, histogram in values.items():
         grid.fit(histogram)
     return vectors
