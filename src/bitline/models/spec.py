@@ -152,10 +152,16 @@ def _known(library: str, name: str) -> Any:
     try:
         module: Any = importlib.import_module(library)
         listed: list[str] = list((module.models if library == "torchvision" else module).list_models())
-    except ImportError as error:
+    except ModuleNotFoundError as error:
         raise DataError(
             f"model is '{library}:{name}', which needs the package {library}: pip install {library} "
             f"(or pip install 'bitline[models]'); {error}"
+        ) from error
+    except Exception as error:  # another build than that of torch
+        reason = (str(error).splitlines() or [""])[0][:200]
+        raise DataError(
+            f"model is '{library}:{name}', but {library} does not import: {type(error).__name__}: {reason}; torch and "
+            "torchvision have to be of one version and build (CPU or CUDA)"
         ) from error
     if name.partition(".")[0] not in listed:
         raise DataError(f"{library} has no model {name!r}{nearest(name, listed)}; it has {len(listed)}")
