@@ -114,6 +114,7 @@ def command(
             write_json(folder / MANIFEST, manifest)
             typer.echo(f"{len(manifest['crossbars'])} blocks of cells: {folder}")
             return
+        on_chip.model.cpu()  # integers are computed there
         example = next(dataset.batches("train", batch_size=min(64, calibration_images)))[0]
         manifest |= _integers(on_chip.model, example, dataset, folder, to, check, accumulator_bits)
         manifest["chip"] = on.chip.model_dump(mode="json")

@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Annotated, Any, cast, get_type_hints
+from typing import Annotated, Any, Literal, cast, get_type_hints
 
 import typer
 
@@ -62,6 +62,9 @@ class Given:
     no_normalize: Annotated[
         bool, _option("--no-normalize", help="--model takes images in [0, 1] as they are: mean 0, std 1.")
     ] = False
+    device: Annotated[
+        Literal["auto", "cpu", "cuda"], _option(help="That the network runs on; auto: a GPU where there is one.")
+    ] = "auto"
     trust_code: Annotated[
         bool, _option("--trust-code", help="Run the Python file that a run directory has; --model runs its own anyway.")
     ] = False

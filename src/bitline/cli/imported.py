@@ -18,7 +18,7 @@ from bitline.lock import locked
 from bitline.models.files import load_run
 from bitline.models.record import ModelRecord
 from bitline.recipes.files import write_run
-from bitline.train.config import plain
+from bitline.train.config import run_name
 from bitline.train.hardware import git_commit
 from bitline.train.rundir import empty
 
@@ -41,7 +41,7 @@ def import_run(given: Given, out: Path | None = None, *, overwrite: bool = False
         ExportError: it cannot be written.
     """
     found = subject(None, given)
-    folder = out or Path("runs") / f"{plain(found.record.label)}-{plain(given.data or found.data.name)}"
+    folder = out or Path("runs") / run_name(given.model or "", given.data or "")
     if out is None and not overwrite and _is_there(folder, found):
         return folder
     if not empty(folder):
@@ -66,7 +66,7 @@ def _is_there(folder: Path, found: Subject) -> bool:
         return False
     there = load_run(folder, trust_code=True).model.state_dict()  # the code is that of --model, by its hash
     now = found.model.state_dict()
-    return there.keys() == now.keys() and all(torch.equal(there[key], now[key]) for key in now)
+    return there.keys() == now.keys() and all(torch.equal(there[key], now[key].cpu()) for key in now)
 
 
 def _write(folder: Path, found: Subject, given: Given) -> None:
@@ -84,6 +84,7 @@ def _write(folder: Path, found: Subject, given: Given) -> None:
         "test_images": count,
         "parameters": sum(p.numel() for p in found.model.parameters()),
     }
+    found.model.cpu()
     write_run(folder, found.model, found.record, {"imported": origin, "commit": git_commit()}, metrics)
     try:
         _check_copy(folder, found)
@@ -131,4 +132,4 @@ def run_of(run: Path | None, given: Given) -> tuple[Path, Given]:
         return run, given
     run = import_run(given)
     log.info("%s with its weights is imported: %s", given.model, run)
-    return run, Given(data_dir=given.data_dir, trust_code=True)
+    return run, Given(data_dir=given.data_dir, device=given.device, trust_code=True)

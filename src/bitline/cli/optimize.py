@@ -142,7 +142,7 @@ def _function(record: "type[Recipe]") -> Callable[..., None]:
         for key, field in other.model_fields.items()
         if key not in record.model_fields and key != "recipe"
     }
-    subject = given_options(Given, without=("data", "data_dir"))
+    subject = given_options(Given, without=("data", "data_dir", "device"))
     every = [*own, *subject.values(), *fixed, *others.values()]
     every = [each.replace(kind=inspect.Parameter.KEYWORD_ONLY) for each in every]
     options: Any = command

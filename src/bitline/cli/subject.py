@@ -23,6 +23,7 @@ from bitline.models.program import load_program
 from bitline.models.record import ModelRecord
 from bitline.models.spec import arguments, check_spec, is_file_spec, is_program, make
 from bitline.models.weights import load_weights
+from bitline.train.hardware import torch_device
 
 log = logging.getLogger(__name__)
 
@@ -65,7 +66,10 @@ def subject(run: Path | None, given: Given) -> Subject:
     """
     if (run is None) == (given.model is None):
         raise DataError("give either a run directory or --model (with --weights and --data), not both or neither")
-    return _of_model(given) if run is None else _of_run(run, given)
+    device = torch_device(given.device)
+    found = _of_model(given) if run is None else _of_run(run, given)
+    found.model.to(device)
+    return found
 
 
 def of_run(run: Path, given: Given) -> Given:

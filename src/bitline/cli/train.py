@@ -1,7 +1,7 @@
 """``bitline train``."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -65,6 +65,9 @@ def command(
     precision: Annotated[
         str | None, typer.Option(help="bf16-mixed or 32-true; default: bf16 where the hardware has it.")
     ] = None,
+    device: Annotated[
+        Literal["auto", "cpu", "cuda"], typer.Option(help="That the network runs on; auto: a GPU where there is one.")
+    ] = "auto",
     threads: Annotated[int | None, typer.Option(help="CPU threads.")] = None,
     test_every: Annotated[
         int, typer.Option(help="Epochs between looks at the test images; 0: only when the run ends.")
@@ -126,6 +129,7 @@ def command(
         init=init,
         seed=seed,
         precision=precision,
+        device=device,
         threads=threads,
         test_every=test_every,
         checkpoint_every=checkpoint_every,

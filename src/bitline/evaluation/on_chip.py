@@ -20,6 +20,7 @@ from bitline.evaluation.settings import Settings
 from bitline.evaluation.simulation import Simulations
 from bitline.evaluation.task import CalibrationImages, Task, of_data
 from bitline.integer.stored import store
+from bitline.integer.trace import trace
 from bitline.network.copy import copied
 from bitline.network.inputs import Inputs, mapped
 from bitline.network.trace import poolings
@@ -142,6 +143,8 @@ def converted(
     task = task_of(data, settings)
     plain = copied(model).eval()
     on_crossbars, report = to_crossbar(plain, chip, example=on_device(task.first(2), plain), mapping=mapping)
+    if chip.weights.bias_bits is not None:
+        trace(on_crossbars, _one(on_device(task.first(2), plain)))  # refuses what has no integer form
     return OnChip(on_crossbars, report, plain, data if isinstance(data, DataSet) else task, settings)
 
 
@@ -153,11 +156,15 @@ def calibrated(on_chip: OnChip, ranges: Path | None) -> OnChip:
     else:
         on_chip.calibrate()
     if placement(model).chip.weights.bias_bits is not None:
-        first = on_device(on_chip.task.calibration[0], model)
-        if not isinstance(first, Tensor):
-            raise ConversionError("weights.bias_bits is set; networks of several inputs have no integer biases yet")
-        store(model, first)
+        store(model, _one(on_device(on_chip.task.calibration[0], model)))
     return on_chip
+
+
+def _one(inputs: Inputs) -> Tensor:
+    """Refuse several inputs where integers need one."""
+    if not isinstance(inputs, Tensor):
+        raise ConversionError("weights.bias_bits is set; networks of several inputs have no integer biases yet")
+    return inputs
 
 
 def check_priced(

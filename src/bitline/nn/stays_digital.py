@@ -73,9 +73,11 @@ def digital_modules(model: nn.Module, layers: dict[str, Lowerable], why: dict[st
     for name, module in modules(model):
         if name in layers or not (name in why or list(module.parameters(recurse=False))):
             continue
+        names = [] if type(module).__module__.startswith("torch.") else dict(module.named_parameters(recurse=False))
+        own = f"has parameters of its own, {', '.join(names)}; " if names else ""
         reason = why.get(name) or next(
             (text for cls, text in _REASONS.items() if isinstance(module, cls)),
-            "only Linear, Conv1d and Conv2d are mapped to crossbars",
+            f"{own}only Linear, Conv1d and Conv2d are mapped to crossbars",
         )
         left.append(DigitalOperation(name or "(model)", type(module).__name__, reason))
     return left

@@ -78,7 +78,7 @@ def prepare(out: Path, config: Recipe, if_exists: IfExists) -> bool:
     saved, asked = recipe_file.read(out).model_dump(), config.model_dump()
     if saved["recipe"] != asked["recipe"]:
         saved, asked = ({"recipe": each["recipe"]} for each in (saved, asked))
-    other = differences(asked, saved, free=("out", "data", "data_dir", "threads", "checkpoint_every"))
+    other = differences(asked, saved, free=("out", "data", "data_dir", "device", "threads", "checkpoint_every"))
     if other:
         listed = ", ".join(map(str, other))
         raise DataError(f"cannot resume {out} with another configuration: {listed}; or start again with --overwrite")

@@ -4,8 +4,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from bitline import manifest
+from bitline.chip.description import Chip
 from bitline.data import DataSet
-from bitline.errors import DataError
+from bitline.errors import ConversionError, DataError
+from bitline.evaluation.sanity import check_recorded
 from bitline.evaluation.task import CALIBRATION_BATCH
 from bitline.files import BEFORE, FLOAT, START, UNTRAINED
 from bitline.lock import locked
@@ -27,6 +29,7 @@ from bitline.recipes.records.on_chip import RangeTraining
 from bitline.recipes.records.structure import NewStructure
 from bitline.recipes.stages import Stages
 from bitline.recipes.structure import check_layers, restructure
+from bitline.train.hardware import torch_device
 from bitline.train.run import check_counts, train_network
 from bitline.train.rundir import IfExists
 from bitline.train.rundir import finished as finished_training
@@ -79,6 +82,7 @@ def _optimize(config: Recipe, if_exists: IfExists, say: Say, *, progress: bool, 
     """Run a recipe in a directory that no other process uses."""
     if _done(config, if_exists):  # by a process that held the lock
         return config.run_dir
+    torch_device(config.device)
     chip, out = config.load_chip(), config.run_dir
     target = chip_of(chip, config) if isinstance(config, Crimp) else chip
     origin = load_run(config.run, trust_code=trust_code)
@@ -94,9 +98,10 @@ def _optimize(config: Recipe, if_exists: IfExists, say: Say, *, progress: bool, 
     stages = Stages(config, target, data, out, say, progress, teacher, trust_code)
     if not resumed:
         _check_settings(config, data)
+        check_recorded(origin.model, data, origin.record, origin.metrics, config.run, other=_other(config))
         stages.check_priced(origin.model, chip, BEFORE)
         if not isinstance(config, NewStructure | Auto):  # whose networks are others, and are checked when they are made
-            stages.check_priced(origin.model, target)
+            _check_fits(stages, origin, target)
         clear(out)
     recipe_file.write(out, config)
     stages.measure(BEFORE, origin, chip)
@@ -112,6 +117,26 @@ def _optimize(config: Recipe, if_exists: IfExists, say: Say, *, progress: bool, 
         return out
     stages.keep(Pruning(stages, config).run(origin) if isinstance(config, Crimp) else _train(stages, origin))
     return out
+
+
+def _other(config: Recipe) -> str:
+    """What images the recipe is given instead of those of the run."""
+    given = {"--data": config.data, "--data-dir": config.data_dir}
+    return ", ".join(f"{key} {value}" for key, value in given.items() if value is not None)
+
+
+def _check_fits(stages: Stages, origin: Run, target: Chip) -> None:
+    """Refuse a network that the recipe would fail with after hours.
+
+    Raises:
+        ConversionError: it does not fit on the chip, or, where the recipe wants integers, has no integer form.
+    """
+    try:
+        stages.check_priced(origin.model, target)
+    except ConversionError as error:
+        if isinstance(stages.config, Crimp) and stages.config.integer and "integer" in str(error):
+            raise ConversionError(f"{error}; --no-integer does without") from error
+        raise
 
 
 def _check_settings(config: Recipe, data: DataSet) -> None:
@@ -154,7 +179,8 @@ def _restructure(stages: Stages, config: NewStructure, origin: Run) -> Path:
         count = min(config.structure_images, len(data.train_images))
         batches = [x for x, _ in data.batches("train", batch_size=CALIBRATION_BATCH, limit=count)]
         new = restructure(origin.model, batches, stages.chip, config)
-        stages.say(str(new.report))
+        nothing = "changes no layer: each fits its crossbar, or is none that it can change; training alone is left"
+        stages.say(str(new.report) or f"{config.name()} {nothing}")
         record = origin.record.model_copy(update={"rewrites": (*origin.record.rewrites, *new.rewrites)})
         write_run(folder, new.model, record, {"seed": config.seed}, stages.score(new.model))
     stages.measure(UNTRAINED, stages.load(folder), stages.chip)

@@ -30,11 +30,13 @@ from bitline.files import (
     write_json,
 )
 from bitline.models.files import Run, load_run
+from bitline.network.copy import copied
 from bitline.recipes.files import Deployment, Say, copy
 from bitline.recipes.records.base import Recipe
 from bitline.recipes.records.on_chip import OnChip
 from bitline.train import TrainConfig
 from bitline.train import checked as checked_training
+from bitline.train.hardware import torch_device
 from bitline.train.rundir import finished as finished_training
 from bitline.train.rundir import prepare as prepare_training
 from bitline.units import pretty
@@ -91,6 +93,7 @@ class Stages:
             "temperature": config.temperature,
             "label_smoothing": 0.0,
             "seed": seeds.derive(config.seed, stage),
+            "device": config.device,
             "threads": config.threads,
             "precision": config.precision,
             "checkpoint_every": config.checkpoint_every,
@@ -150,8 +153,10 @@ class Stages:
         settings = replace(self.settings, bias_correction=name == AFTER and config.corrects_biases)
         if name == BEFORE:
             settings = replace(settings, chips=min(settings.chips, config.chips_before or settings.chips))
+        device = torch_device(config.device)
+        model = run.model if device.type == "cpu" else copied(run.model).to(device)
         evaluation = evaluate(
-            run.model, self.data, chip, settings, name=run.record.label, mapping=mapping or None, ranges=ranges
+            model, self.data, chip, settings, name=run.record.label, mapping=mapping or None, ranges=ranges
         )
         write_json(path, evaluation.to_json())
         a = evaluation.accuracy

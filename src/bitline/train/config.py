@@ -14,6 +14,7 @@ MOST_THREADS = 512
 
 Threads = Annotated[int, Field(strict=True, ge=1, le=MOST_THREADS)]
 Precision = Literal["bf16-mixed", "32-true"]
+Device = Literal["auto", "cpu", "cuda"]
 
 
 class StrictConfig(BaseModel):
@@ -82,6 +83,7 @@ class TrainConfig(StrictConfig):
         init: start from the trained weights of this run directory; None: from random ones.
         seed: of the weights, the shuffle and the augmentation.
         precision: None: ``bf16-mixed`` where the processor computes in bf16, else ``32-true``.
+        device: the torch device; ``"auto"``: a GPU where there is one.
         threads: of the CPU; None: as PyTorch finds them.
         test_every: epochs from one look at the test images to the next; 0: only when the run ends.
         checkpoint_every: steps between checkpoints, beside the one at the end of each epoch.
@@ -115,6 +117,7 @@ class TrainConfig(StrictConfig):
     init: Path | None = None
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     precision: Precision | None = None
+    device: Device = "auto"
     threads: Threads | None = None
     test_every: Annotated[int, Field(ge=0)] = 1
     checkpoint_every: Annotated[int, Field(ge=1)] | None = None
@@ -136,14 +139,18 @@ class TrainConfig(StrictConfig):
         """Where the run is written."""
         if self.out is not None:
             return self.out
-        model, data = (plain(text) for text in (self.model.rpartition(":")[2], self.data))
-        return Path("runs") / f"{model}-{data}"
+        return Path("runs") / run_name(self.model, self.data)
 
 
 checked = TrainConfig.checked
 
 
-def plain(text: str) -> str:
+def run_name(model: str, data: str) -> str:
+    """Return what to call the run of a model and its data."""
+    return f"{_plain(model.rpartition(':')[2])}-{_plain(data)}"
+
+
+def _plain(text: str) -> str:
     """Return the last part of a path or hub name as a folder name."""
     name = Path(text).stem or "run"
     return "".join(c if c.isalnum() or c in "-_." else "-" for c in name)

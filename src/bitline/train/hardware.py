@@ -11,7 +11,7 @@ import torch
 
 from bitline.errors import DataError
 from bitline.mvm.machine import cpu_flags, processor
-from bitline.train.config import MOST_THREADS, Precision
+from bitline.train.config import MOST_THREADS, Device, Precision
 
 log = logging.getLogger(__name__)
 
@@ -46,6 +46,19 @@ def threads_here(threads: int) -> int:
     return fewer
 
 
+def torch_device(name: Device) -> torch.device:
+    """Return the torch device that networks run on; ``"auto"``: a GPU where PyTorch sees one.
+
+    Raises:
+        DataError: ``"cuda"`` where it sees none.
+    """
+    here = torch.cuda.is_available()
+    if name == "cuda" and not here:
+        build = "is built without CUDA" if torch.version.cuda is None else "sees none"
+        raise DataError(f"device is 'cuda', a GPU, but PyTorch {torch.__version__} {build} here; allowed: auto, cpu")
+    return torch.device("cuda" if here and name != "cpu" else "cpu")
+
+
 def keep_freed_memory() -> None:
     """Let this process keep what it frees for what it asks for next, with glibc; elsewhere nothing is changed.
 
@@ -61,9 +74,9 @@ def keep_freed_memory() -> None:
         mallopt(key, value)
 
 
-def best_precision() -> Precision:
+def best_precision(device: torch.device) -> Precision:
     """Return ``bf16-mixed`` where a GPU or the CPU multiplies bf16 natively, else ``32-true``."""
-    if torch.cuda.is_available():
+    if device.type == "cuda":
         return "bf16-mixed" if torch.cuda.is_bf16_supported(including_emulation=False) else "32-true"
     return "bf16-mixed" if cpu_flags() & {"avx512_bf16", "amx_bf16"} else "32-true"
 

@@ -27,7 +27,7 @@ from bitline.models.spec import arguments, check_spec, make
 from bitline.models.weights import check_weights, load_weights
 from bitline.train.checkpoint import AtomicCheckpointIO, WithinEpoch, to_resume
 from bitline.train.config import TrainConfig
-from bitline.train.hardware import best_precision, describe, git_commit, keep_freed_memory, threads_here
+from bitline.train.hardware import best_precision, describe, git_commit, keep_freed_memory, threads_here, torch_device
 from bitline.train.loader import TestBatches, TrainBatches
 from bitline.train.module import Classifier
 from bitline.train.progress import ProgressLine
@@ -56,6 +56,7 @@ def train(config: TrainConfig, *, if_exists: IfExists = "refuse", trust_code: bo
         ExportError: the run directory cannot be written.
     """
     out = config.run_dir
+    torch_device(config.device)
     if _done(out, config, if_exists):  # of which nothing is written, perhaps because nothing can be
         return out
     with locked(out):
@@ -233,7 +234,7 @@ def _resolved(config: TrainConfig, network: nn.Module, data: DataSet) -> TrainCo
             "lr": config.lr or (0.001 if config.optimizer == "adam" else 0.1 if normalized else 0.02),
             "flip": data.channels == 3 if config.flip is None else config.flip,
             "crop": crop,
-            "precision": config.precision or best_precision(),
+            "precision": config.precision or best_precision(torch_device(config.device)),
             "threads": config.threads or torch.get_num_threads(),
         }
     )
@@ -273,7 +274,7 @@ def _fit(
     part = len(list((out / LOGS).glob("csv/part_*")))  # a resumed run writes its own table beside the earlier ones
     with _quiet():
         trainer = Trainer(
-            accelerator="gpu" if torch.cuda.is_available() else "cpu",
+            accelerator="gpu" if torch_device(config.device).type == "cuda" else "cpu",
             devices=1,
             precision=config.precision,
             max_epochs=config.epochs,

@@ -111,7 +111,7 @@ def _saved(out: Path, config: TrainConfig) -> TrainConfig:
     except DataError as error:
         raise DataError(f"{out / CONFIG}: {error}") from error
     asked = config.model_dump()
-    free = {"out", "data_dir", "threads", "test_every", "checkpoint_every"}  # not what is trained
+    free = {"out", "data_dir", "device", "threads", "test_every", "checkpoint_every"}  # not what is trained
     rules = {key for key, value in asked.items() if value is None} - {"epoch_images"}  # whose value was chosen then
     other = differences(asked, saved.model_dump(), free=free | rules)
     if other:

@@ -105,9 +105,12 @@ class Layers:
             settings[key] = value if isinstance(value, str | int) else tuple(value)
         channels = weight.shape[1] * groups
         size: Any = tuple(weight.shape[2:])
-        key = (cls, _name(arguments["weight"]), bias, groups, tuple(settings.values()))
+        name, x = _name(arguments["weight"]), _name(arguments["input"])
+        key = (cls, name, bias, groups, tuple(settings.values()))
         layer: Any = cls(channels, len(weight), size, groups=groups, bias=bias is not None, device="meta", **settings)
-        return Layer(self._put(key, layer, arguments["weight"], {"weight": 0, "bias": bias}), _name(arguments["input"]))
+        return Layer(
+            self._put(key, layer, {"weight": _name(arguments["weight"]), "bias": bias}), _name(arguments["input"])
+        )
 
     def _linear(self, x: Mapping[str, Any], weight: Mapping[str, Any], bias: Mapping[str, Any] | None) -> Layer | None:
         if not self._is_parameter(_name(weight)) or self._ranks[_name(weight)] != 2:
@@ -118,7 +121,7 @@ class Layers:
             return None
         layer = nn.Linear(numbers.shape[1], len(numbers), bias=other is not None, device="meta")
         key = (nn.Linear, _name(weight), other)
-        return Layer(self._put(key, layer, weight, {"weight": 0, "bias": other}), _name(x))
+        return Layer(self._put(key, layer, {"weight": _name(weight), "bias": other}), _name(x))
 
     def _batch_norm(self, node: Mapping[str, Any], arguments: Mapping[str, Any]) -> Layer | None:
         x = _name(arguments["input"])
@@ -134,19 +137,15 @@ class Layers:
         count = len(self._program.tensors[self._names[names["running_mean"]]])
         eps, momentum = (arguments[key]["as_float"] for key in ("eps", "momentum"))
         layer = cls(count, eps=eps, momentum=momentum, affine=affine == {True}, device="meta")
-        first = arguments["weight"] if names["weight"] else arguments["running_mean"]
         key = (cls, *names.values(), eps)
-        return Layer(self._put(key, layer, first, names), x)
+        return Layer(self._put(key, layer, names), x)
 
-    def _put(self, key: tuple[Any, ...], layer: nn.Module, first: Mapping[str, Any], names: Mapping[str, Any]) -> str:
+    def _put(self, key: tuple[Any, ...], layer: nn.Module, names: Mapping[str, str | None]) -> str:
         """Give a layer its numbers, put it into the network, and return its path; the same layer is one module."""
         if key in self._made:
             return self._made[key]
-        values = {part: name for part, name in names.items() if name}
-        if "weight" in names:
-            values["weight"] = _name(first)
-        mine = {part: self._names[name] for part, name in values.items()}
-        path = self._path(self._names[_name(first)], mine)
+        mine = {part: self._names[name] for part, name in names.items() if name}
+        path = self._path(next(iter(mine.values())), mine)
         for part, name in mine.items():
             if part.startswith("running"):
                 setattr(layer, part, self._program.tensors[name].clone())

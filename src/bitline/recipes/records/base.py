@@ -9,7 +9,7 @@ from pydantic import BeforeValidator, ConfigDict, Field, model_validator
 
 from bitline.chip.description import Chip
 from bitline.chip.files import load as load_chip
-from bitline.train.config import Precision, Schedule, StrictConfig, Threads, check_epoch
+from bitline.train.config import Device, Precision, Schedule, StrictConfig, Threads, check_epoch
 
 Whole = Annotated[int, Field(ge=0)]
 Count = Annotated[int, Field(ge=1)]
@@ -127,6 +127,8 @@ class Directory(_Options):
 
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     """of shuffle, augmentation and chips in training"""
+    device: Device = "auto"
+    """that networks run on; auto: a GPU where there is one"""
     threads: Threads | None = None
     """of the CPU"""
     checkpoint_every: Count | None = None
