@@ -111,24 +111,13 @@ def test_every_command_takes_the_run_wherever_it_is(run, tmp_path, monkeypatch):
 @pytest.mark.slow
 def test_recipes_change_it_and_what_they_leave_needs_no_other_folder(run):
     small = ("--trust-code", *SMALL, "--batch-size", 64, "--epoch-images", 64)
-    rows = ("--set", "crossbar.rows=16", "--set", "crossbar.active_rows=16")
+    rows = ("--set", "crossbar.rows=9", "--set", "crossbar.active_rows=9")
     bitline("optimize", "psum-aware", run, *small, "--chip-epochs", 1, "--out", "psum")
     bitline("optimize", "quantization-aware", run, *small, "--chip-epochs", 1, "--out", "quantization")
     bitline("optimize", "group", run, *small, *rows, "--epochs", 1, "--aware", "none", "--mix", "--out", "group")
     bitline("optimize", "separable", run, *small, *rows, "--epochs", 1, "--aware", "none", "--out", "separable")
-    pruned = (
-        "--sparsity",
-        0.2,
-        "--epochs",
-        2,
-        "--chip-epochs",
-        0,
-        "--settle-epochs",
-        0,
-        "--no-integer",
-        "--simulation",
-        "direct",
-    )
+    short = ("--epochs", 2, "--chip-epochs", 0, "--settle-epochs", 0)
+    pruned = (*short, "--sparsity", 0.2, "--no-integer", "--simulation", "direct")
     bitline("optimize", "crimp", run, *small, *pruned, "--out", "crimp")
     shutil.rmtree(run)
     for name in ("psum", "quantization", "group", "separable", "crimp"):
@@ -142,6 +131,13 @@ def test_a_recipe_of_integers_names_what_has_no_integer_form_before_any_work(run
     assert "(Hardswish) has no integer form; allowed: layers on crossbars, ReLU" in error
     assert "; --no-integer does without" in error
     assert not Path("crimp").exists()
+
+
+def test_a_kernel_of_more_rows_than_a_group_may_have_is_named_before_any_work(run):
+    rows = ("--set", "crossbar.rows=8", "--set", "crossbar.active_rows=8")
+    _, error = bitline("optimize", "group", run, "--trust-code", *SMALL, *rows, "--out", "group", status=1)
+    assert "layer stem: one channel of its 3 x 3 kernel takes 9 rows; allowed: 8 rows x 1 row tiles = 8" in error
+    assert not Path("group").exists()
 
 
 def test_a_recipe_that_finds_nothing_to_change_says_so(run):

@@ -11,7 +11,21 @@ from torch import Tensor, nn
 
 from bitline.chip.description import Chip
 from bitline.compress import RewriteResult, regroup
+from bitline.compress.reconstruct.choose import Dense, Limit, candidates
 from bitline.recipes.records.group import Group
+
+
+def check(model: nn.Module, chip: Chip, config: Group) -> None:
+    """Refuse a network with a kernel of more rows than a group may have, before anything slow is done.
+
+    Raises:
+        ConversionError: names the layer and the rows allowed.
+    """
+    limit, layers = Limit(chip.crossbar.active_rows, config.row_tiles), dict(model.named_modules())
+    for name in candidates(model, limit.inputs, ()).names:
+        layer = layers[name]
+        if isinstance(layer, Dense):
+            limit.check(name, layer)
 
 
 def restructure(

@@ -14,7 +14,7 @@ from bitline.lock import locked
 from bitline.models.files import Run, load_run
 from bitline.network.copy import copied
 from bitline.network.trace import matmuls
-from bitline.recipes import recipe_file
+from bitline.recipes import group, recipe_file
 from bitline.recipes.auto import Search
 from bitline.recipes.crimp import chip_of
 from bitline.recipes.files import RESULT, Say, clear, copy, finished, prepare, write_run
@@ -24,6 +24,7 @@ from bitline.recipes.pruning import Pruning
 from bitline.recipes.records.auto import Auto
 from bitline.recipes.records.base import Recipe
 from bitline.recipes.records.crimp import Crimp
+from bitline.recipes.records.group import Group
 from bitline.recipes.records.mixed import Mixed
 from bitline.recipes.records.on_chip import RangeTraining
 from bitline.recipes.records.structure import NewStructure
@@ -100,6 +101,8 @@ def _optimize(config: Recipe, if_exists: IfExists, say: Say, *, progress: bool, 
         _check_settings(config, data)
         check_recorded(origin.model, data, origin.record, origin.metrics, config.run, other=_other(config))
         stages.check_priced(origin.model, chip, BEFORE)
+        if isinstance(config, Group):
+            group.check(origin.model, chip, config)
         if not isinstance(config, NewStructure | Auto):  # whose networks are others, and are checked when they are made
             _check_fits(stages, origin, target)
         clear(out)

@@ -105,12 +105,10 @@ class Layers:
             settings[key] = value if isinstance(value, str | int) else tuple(value)
         channels = weight.shape[1] * groups
         size: Any = tuple(weight.shape[2:])
-        name, x = _name(arguments["weight"]), _name(arguments["input"])
+        name = _name(arguments["weight"])
         key = (cls, name, bias, groups, tuple(settings.values()))
         layer: Any = cls(channels, len(weight), size, groups=groups, bias=bias is not None, device="meta", **settings)
-        return Layer(
-            self._put(key, layer, {"weight": _name(arguments["weight"]), "bias": bias}), _name(arguments["input"])
-        )
+        return Layer(self._put(key, layer, {"weight": name, "bias": bias}), _name(arguments["input"]))
 
     def _linear(self, x: Mapping[str, Any], weight: Mapping[str, Any], bias: Mapping[str, Any] | None) -> Layer | None:
         if not self._is_parameter(_name(weight)) or self._ranks[_name(weight)] != 2:
