@@ -18,6 +18,7 @@ from bitline.cli import (
     optimize,
     report,
     study,
+    sweep,
     train,
 )
 from bitline.cli.stop import terminable
@@ -45,6 +46,7 @@ app.command(name="import")(import_.command)
 app.command(name="evaluate")(evaluate.command)
 app.command(name="cost")(cost.command)
 app.add_typer(optimize.app, name="optimize")
+app.command(name="sweep")(sweep.command)
 app.command(name="compare")(compare.command)
 app.command(name="report")(report.command)
 app.command(name="demo")(demo.command)

@@ -54,7 +54,8 @@ def command(
         typer.Option(help="Of accuracies: every conversion, or one plain product with noise that stands for them."),
     ] = "exact",
     cause_chips: Annotated[int, typer.Option(help="Chips on which the loss is split by cause.")] = 5,
-    threads: Annotated[int | None, typer.Option(help="CPU threads.")] = None,
+    workers: Annotated[int, typer.Option(help="Processes that ask chips at once; the figures are the same.")] = 1,
+    threads: Annotated[int | None, typer.Option(help="CPU threads of each process.")] = None,
     json_file: Annotated[str | None, typer.Option("--json", help="Write the evaluation here; - prints it.")] = None,
     html: Annotated[Path | None, typer.Option(help="Write a page here.")] = None,
 ) -> None:
@@ -93,6 +94,7 @@ def command(
         bias_correction=corrects,
         cause_chips=cause_chips,
         simulation=simulation,
+        workers=workers,
         progress=json_file != "-",
     )
     set_threads(threads)

@@ -56,8 +56,8 @@ def evaluate(
             ``"cross_entropy"``, ``"perplexity"``, or a `Metric` of your own.
         chips: programmed chips.
         seed: of the first chip; the others follow.
-        workers: processes that ask chips at once. The figures are the same bit for bit. A script needs
-            ``if __name__ == "__main__":`` around what it runs.
+        workers: processes that ask chips at once, each with as many threads as this one
+            (``torch.set_num_threads``). The figures are the same bit for bit.
         mapping: how layers of several groups are laid out, see `bitline.to_crossbar`.
         simulation: ``"surrogate"``: one plain product with noise stands for all conversions.
         calibration_samples: most samples to calibrate on.

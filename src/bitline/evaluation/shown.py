@@ -30,22 +30,21 @@ def _report() -> Any:
     return import_module("bitline.report.notebook")
 
 
-def figure(value: float, unit: str) -> str:
-    """Write a figure of a metric."""
-    text = f"{value:.2f}" if unit == "%" else f"{value:.4g}"
-    return f"{text} {unit}".rstrip()
+def number(value: float, unit: str) -> str:
+    """Write a figure of a metric without its unit: two places of percents, else four digits."""
+    return f"{value:.2f}" if unit == "%" else f"{value:.4g}"
 
 
 def evaluation(result: Any) -> str:
     """Write an evaluation in a few lines."""
     own, unit, cost = result.accuracy, result.metric.unit, result.cost
     lines = [result.title, f"{result.data.name} {result.data.split}".rstrip() + f", {result.data.count:,} samples"]
-    spread = f" ± {figure(own.std or 0, '')}" if len(own.chips) > 1 else ""
-    on_chips = "" if own.mean is None else f", {len(own.chips)} chips {figure(own.mean, '')}{spread} {unit}".rstrip()
-    exact = f"float {figure(own.float, '')}, ideal integers {figure(own.ideal_integer, '')}"
-    lines.append(f"{result.metric.name}: {exact}{on_chips}")
-    if own.worst is not None and len(own.chips) > 1:
-        lines[-1] += f", worst {figure(own.worst, '')}"
+    exact = f"float {number(own.float, unit)}, ideal integers {number(own.ideal_integer, unit)}"
+    lines.append(f"{result.metric.label}: {exact}")
+    if own.mean is not None:
+        many = len(own.chips)
+        spread = f" ± {number(own.std or 0, unit)}, worst {number(own.worst or 0, unit)}" if many > 1 else ""
+        lines.append(f"{many} programmed chip{'s' if many > 1 else ''}: {number(own.mean, unit)}{spread}")
     lost = ", ".join(f"{loss.cause.replace('_', ' ')} {loss.points:.3g}" for loss in result.causes)
     lines.append(f"lost to: {lost}")
     lines.append(
@@ -59,17 +58,17 @@ def evaluation(result: Any) -> str:
 
 def words(result: Any) -> str:
     """Write a sweep as a table; a dot marks the points that no other beats in both figure and energy."""
-    best, rows = result.best, result.variants[:_ROWS]
+    best, rows, unit = result.best, result.variants[:_ROWS], result.metric.unit
     table = [["", *result.vary, result.metric.label, "energy"]]
     for variant in rows:
         values = [setting.partition("=")[2] for setting in variant.overrides]
-        spread = f" ± {figure(variant.std, '')}" if len(variant.chips) > 1 and variant.std else ""
+        spread = f" ± {number(variant.std, unit)}" if len(variant.chips) > 1 and variant.std else ""
         mark = "●" if variant in best else ""
-        table.append([mark, *values, f"{figure(variant.mean, '')}{spread}", pretty(variant.energy_J, "J")])
+        table.append([mark, *values, f"{number(variant.mean, unit)}{spread}", pretty(variant.energy_J, "J")])
     widths = [max(len(row[column]) for row in table) for column in range(len(table[0]))]
     body = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in table]
     head = f"{result.model} on {result.chip.name}: {result.data.name}, {result.data.count:,} samples"
-    exact = f"float {figure(result.float, result.metric.unit)}; {len(result.seeds)} chips a point"
+    exact = f"float {number(result.float, unit)} {unit}".rstrip() + f"; {len(result.seeds)} chips a point"
     rest = [f"and {len(result.variants) - _ROWS} more"] if len(result.variants) > _ROWS else []
     return "\n".join(map(short, [head, exact, *body, *rest]))
 

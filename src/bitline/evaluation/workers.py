@@ -72,20 +72,32 @@ def asking(on_chip: OnChip, workers: int) -> Generator[Ask]:
     told = (_pickled(on_chip), threads)
     pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _begin, told)
     try:
+        with _without_main():
 
-        def ask(jobs: Sequence[Job]) -> Iterator[float]:
-            for figure, simulation in pool.map(_work, jobs):
-                on_chip.simulations.append(simulation)
-                yield figure
+            def ask(jobs: Sequence[Job]) -> Iterator[float]:
+                for figure, simulation in pool.map(_work, jobs):
+                    on_chip.simulations.append(simulation)
+                    yield figure
 
-        yield ask
+            yield ask
     except BrokenProcessPool as error:
-        raise DataError(
-            "a worker process ended before its time: too little memory, or a script without "
-            "`if __name__ == '__main__':` around what it runs, which every process runs again"
-        ) from error
+        raise DataError("a worker process ended before its time, perhaps for want of memory; try fewer") from error
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
+
+
+@contextmanager
+def _without_main() -> Generator[None]:
+    """Keep new processes from running the script again that began this one: what is needed of it is sent to them."""
+    main = sys.modules["__main__"]
+    known = {key: getattr(main, key) for key in ("__spec__", "__file__") if hasattr(main, key)}
+    try:
+        for key in known:
+            setattr(main, key, None)
+        yield
+    finally:
+        for key, value in known.items():
+            setattr(main, key, value)
 
 
 def _pickled(on_chip: OnChip) -> bytes:
