@@ -24,5 +24,17 @@ def test_the_python_example_runs_as_printed():
 def test_every_command_of_the_readme_exists():
     shown = set(re.findall(r"^    bitline (\w+)", README, flags=re.MULTILINE))
     helped = subprocess.run([sys.executable, "-m", "bitline", "--help"], capture_output=True, text=True, check=True)
-    assert shown == {"train", "evaluate", "optimize", "report", "compare", "study", "export", "cost", "chips", "doctor"}
+    assert shown == {
+        "train",
+        "evaluate",
+        "sweep",
+        "optimize",
+        "report",
+        "compare",
+        "study",
+        "export",
+        "cost",
+        "chips",
+        "doctor",
+    }
     assert all(re.search(rf"\b{name}\b", helped.stdout) for name in shown | {"demo"})
