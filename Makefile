@@ -42,7 +42,8 @@ NATIVE := CMakeLists.txt $(wildcard src/bitline/mvm/native/*.?pp)
 
 $(STAMP): pyproject.toml constraints.txt $(NATIVE)
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	@echo "installing into .venv: 2 GB, some minutes; pip says what it does"
+	$(BIN)/python -m pip install --constraint constraints.txt --editable '.[dev]'
 	touch $@
 
 clean:

@@ -30,7 +30,7 @@ def test_show_prints_the_file_with_its_comments():
 
 def test_show_as_json_is_the_whole_chip_with_overrides():
     text = run(
-        app, ["chips", "show", "crimp-32nm", "--json", "--set", "adc.bits=3", "--set", "crossbar.rows=64"]
+        app, ["chips", "show", "crimp-32nm", "--json", "-", "--set", "adc.bits=3", "--set", "crossbar.rows=64"]
     ).stdout
     chip = Chip.model_validate(json.loads(text))
     assert chip == load("crimp-32nm", ["adc.bits=3", "crossbar.rows=64"])

@@ -62,8 +62,8 @@ def priced(files: Path, *more: object) -> str:
 
 
 def test_cost_prices_layers_as_they_are_mapped(files):
-    assert strategies(priced(files, "--json")) == ["dense", "dense", "dense"]
-    assert strategies(priced(files, "--json", "--mapping", "depthwise=strip", "--mapping", "0=digital")) == [
+    assert strategies(priced(files, "--json", "-")) == ["dense", "dense", "dense"]
+    assert strategies(priced(files, "--json", "-", "--mapping", "depthwise=strip", "--mapping", "0=digital")) == [
         "digital",
         "strip",
         "dense",
@@ -75,9 +75,10 @@ def test_cost_prices_layers_as_they_are_mapped(files):
 
 def test_auto_takes_what_costs_least(files):
     energies = {
-        s: json.loads(priced(files, "--json", "--mapping", f"2={s}"))["energy_J"] for s in ("dense", "strip", "digital")
+        s: json.loads(priced(files, "--json", "-", "--mapping", f"2={s}"))["energy_J"]
+        for s in ("dense", "strip", "digital")
     }
-    assert json.loads(priced(files, "--json", "--mapping", "auto"))["energy_J"] <= min(energies.values())
+    assert json.loads(priced(files, "--json", "-", "--mapping", "auto"))["energy_J"] <= min(energies.values())
 
 
 def test_a_mapping_that_there_is_not_is_refused(files):
@@ -108,6 +109,7 @@ def test_evaluate_maps_a_trained_network(files):
         "depthwise=packed",
         "--json",
         "-",
+        "-",
     )
     assert strategies(out) == ["dense", "packed", "dense"]
 
@@ -127,11 +129,11 @@ def test_cost_takes_chip_and_mapping_of_a_run_that_a_recipe_wrote(tmp_path):
     write_run(tmp_path, build("lenet5", in_channels=1, image_size=8), record, {}, {})
     (tmp_path / "chip.json").write_text(load("strip-22nm").model_dump_json())
     manifest.write(tmp_path)
-    first = json.loads(run(cost.command, tmp_path, "--json"))["layers"][0]["name"]
-    assert strategies(run(cost.command, tmp_path, "--json"))[0] == "dense"
+    first = json.loads(run(cost.command, tmp_path, "--json", "-"))["layers"][0]["name"]
+    assert strategies(run(cost.command, tmp_path, "--json", "-"))[0] == "dense"
     settings = {"run": "any", "mapping": {first: "digital"}}
     (tmp_path / "recipe.json").write_text(json.dumps({"recipe": "psum-aware", "settings": settings}))
     manifest.write(tmp_path)
 
-    assert strategies(run(cost.command, tmp_path, "--json"))[0] == "digital"
-    assert strategies(run(cost.command, tmp_path, "--json", "--mapping", f"{first}=dense"))[0] == "dense"
+    assert strategies(run(cost.command, tmp_path, "--json", "-"))[0] == "digital"
+    assert strategies(run(cost.command, tmp_path, "--json", "-", "--mapping", f"{first}=dense"))[0] == "dense"

@@ -56,7 +56,7 @@ def test_a_study_writes_numbers_and_a_page_and_says_what_it_found(monkeypatch, c
 
     assert run(monkeypatch, "study", "partial-sums", network, "--out", out, *SMALL) == 1
     assert "add --resume" in capsys.readouterr().err
-    again = ("study", "partial-sums", network, "--out", out, *SMALL, "--resume", "--json", "--batch-size", 7)
+    again = ("study", "partial-sums", network, "--out", out, *SMALL, "--resume", "--json", "-", "--batch-size", 7)
     assert run(monkeypatch, *again) == 0
     assert json.loads(capsys.readouterr().out) == found
     assert run(monkeypatch, *again, "--seed", 5) == 1
@@ -65,7 +65,7 @@ def test_a_study_writes_numbers_and_a_page_and_says_what_it_found(monkeypatch, c
 
 def test_the_same_run_twice_is_a_study_of_training_too(monkeypatch, capsys, network, tmp_path):
     arguments = ("--rows", "none", "--tile-rows", "none", "--quantization-aware", network, "--psum-aware", network)
-    command = ("study", "partial-sums", network, "--out", tmp_path, *SMALL, *arguments, "--json")
+    command = ("study", "partial-sums", network, "--out", tmp_path, *SMALL, *arguments, "--json", "-")
     assert run(monkeypatch, *command) == 0
     found = json.loads(capsys.readouterr().out)
     assert [point["training"] for point in found["training"]] == ["unaware", "quantization-aware", "partial-sum-aware"]

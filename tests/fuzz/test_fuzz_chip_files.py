@@ -169,7 +169,7 @@ def test_there_are_some_hundred_cases():
 
 @pytest.mark.parametrize(("override", "expected"), [*OVERRIDES, *NUMBERS], ids=label)
 def test_a_changed_key(override: str, expected: Outcome):
-    holds(expected, "chips", "show", "example-128", "--json", "--set", override)
+    holds(expected, "chips", "show", "example-128", "--json", "-", "--set", override)
 
 
 @pytest.mark.parametrize("name", TEXTS)
@@ -177,7 +177,7 @@ def test_a_chip_file(tmp_path: Path, name: str):
     content, expected = TEXTS[name]
     file = tmp_path / "mine.toml"
     file.write_bytes(content.encode() if isinstance(content, str) else content)
-    holds(expected, "chips", "show", file, "--json")
+    holds(expected, "chips", "show", file, "--json", "-")
 
 
 @pytest.mark.parametrize("place", ["/dev/null", "/", "/proc/self/mem", "x" * 5000, "nowhere.toml", "", "a\nb"])
@@ -193,6 +193,6 @@ def test_any_byte_of_a_chip_file_may_be_wrong(tmp_path: Path):
         for _ in range(draw.randint(1, 3)):
             content[draw.randrange(len(content))] = draw.randrange(256)
         file.write_bytes(content)
-        done = bitline("chips", "show", file, "--json")
+        done = bitline("chips", "show", file, "--json", "-")
         assert done.status in (0, 1), content
         assert len(done.err.splitlines()) <= 21

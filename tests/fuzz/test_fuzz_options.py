@@ -63,7 +63,7 @@ OPTIONS: list[tuple[tuple[str, ...], Outcome]] = [
     ((*COST, "--set", "adc.bits=13"), Refused("13")),
     ((*COST, "--set", "cost_table=none"), Refused("none")),
     ((*COST, "--set", "name=[red]x[/red]"), Accepted()),
-    ((*COST, "--json"), Accepted(lambda content: content["energy_J"] > 0)),
+    ((*COST, "--json", "-"), Accepted(lambda content: content["energy_J"] > 0)),
     ((*COST, "--json", "/dev/full/x.json"), Refused("cannot write")),
     ((*COST, "--json", "."), Refused("it is a folder")),
     ((*COST, "--json", "x" * 300), Refused("File name too long")),

@@ -107,7 +107,7 @@ def test_what_is_left_is_integers_only(folder):
 
 
 def test_cost_prices_the_crossbars_that_are_left_on_the_chip_of_the_run(folder):
-    printed = CliRunner().invoke(app, ["cost", str(folder), "--json"])
+    printed = CliRunner().invoke(app, ["cost", str(folder), "--json", "-"])
 
     assert printed.exit_code == 0
     assert json.loads(printed.output)["chip"] == "crimp-32nm"

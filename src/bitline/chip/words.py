@@ -1,4 +1,4 @@
-"""A chip in a few lines of text, for people; every key of it is in ``bitline chips show NAME --json``."""
+"""A chip in a few lines of text, for people; every key of it is in ``bitline chips show NAME --json -``."""
 
 import textwrap
 from typing import Any

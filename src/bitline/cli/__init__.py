@@ -28,14 +28,23 @@ app = typer.Typer(
     name="bitline",
     help="Co-optimize neural networks and the crossbars that run them.",
     no_args_is_help=True,
-    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
 )
 
 
+def _version(wanted: bool) -> None:
+    if wanted:
+        from bitline import __version__
+
+        typer.echo(f"bitline {__version__}")
+        raise typer.Exit
+
+
 @app.callback()
 def _options(  # pyright: ignore[reportUnusedFunction]
+    version: bool = typer.Option(False, "--version", "-V", is_eager=True, callback=_version, help="Print it, and end."),
     debug: bool = typer.Option(False, "--debug", help="Show the traceback of an error."),
 ) -> None:
     """Co-optimize neural networks and the crossbars that run them."""

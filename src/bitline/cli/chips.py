@@ -6,6 +6,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from bitline.cli.output import Json, check_outputs, give
+from bitline.errors import DataError
+
 if TYPE_CHECKING:
     from bitline.chip import Chip
 
@@ -26,10 +29,13 @@ Overrides = Annotated[list[str] | None, typer.Option("--set", help="KEY=VALUE fo
 
 
 @app.callback(invoke_without_command=True)
-def table(context: typer.Context) -> None:
+def table(context: typer.Context, json_file: Json = None) -> None:
     """List the chips that ship with bitline."""
     if context.invoked_subcommand is not None:
+        if json_file is not None:
+            raise DataError(f"--json {json_file} stands behind {context.invoked_subcommand}: it is of that command")
         return
+    check_outputs(json_file)
     from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
@@ -38,6 +44,8 @@ def table(context: typer.Context) -> None:
     from bitline.cost.adc import MEANINGS
     from bitline.units import pretty
 
+    if give({name: load(name).model_dump(mode="json") for name in presets()}, json_file, "chips"):
+        return
     rows = Table(box=None, pad_edge=False)
     for head in ("chip", "crossbar", "cell", "ADC", "node"):
         rows.add_column(head, no_wrap=True)
@@ -59,18 +67,15 @@ def table(context: typer.Context) -> None:
 
 
 @app.command()
-def show(
-    chip: Name,
-    as_json: Annotated[bool, typer.Option("--json", help="All keys, with defaults filled in, as JSON.")] = False,
-    overrides: Overrides = None,
-) -> None:
-    """Print a chip: its file with comments, or every key as JSON."""
+def show(chip: Name, json_file: Json = None, overrides: Overrides = None) -> None:
+    """Print a chip: its file with comments; --json: every key, with defaults filled in."""
     from bitline.chip import load
     from bitline.chip.files import source
     from bitline.errors import ChipError
 
-    if as_json:
-        typer.echo(load(chip, overrides or ()).model_dump_json(indent=1))
+    if json_file is not None:
+        check_outputs(json_file)
+        give(load(chip, overrides or ()).model_dump(mode="json"), json_file, "chip")
     elif overrides:
         raise ChipError("--set changes what a chip is, not its file; add --json")
     else:
@@ -78,16 +83,20 @@ def show(
 
 
 @app.command()
-def check(chip: Name, overrides: Overrides = None) -> None:
+def check(chip: Name, overrides: Overrides = None, json_file: Json = None) -> None:
     """Say what a chip offers and which keys do nothing, or everything that is wrong with it."""
     from bitline.chip import load
 
+    check_outputs(json_file)
     described = load(chip, overrides or ())
     from bitline.evaluation.idle_keys import check_priced, idle_keys
 
     check_priced(described)
-    typer.echo("\n".join(offers(described)))
-    if idle := idle_keys(described):
+    lines, idle = offers(described), idle_keys(described)
+    if give({"chip": described.model_dump(mode="json"), "offers": lines, "idle": idle}, json_file, "check"):
+        return
+    typer.echo("\n".join(lines))
+    if idle:
         typer.echo(f"  no effect {', '.join(idle)}")
         typer.echo(
             "            (other values of one of these change neither what a small network answers nor its cost)"

@@ -1,9 +1,16 @@
 """``bitline compare``."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from bitline.cli.output import Json
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from bitline.report.runs import Entry
 
 EXAMPLES = """
 [bold]Examples[/]
@@ -20,29 +27,22 @@ def command(
         typer.Argument(help="Run directories with an evaluation.json, or such files; the first is the unit."),
     ],
     html: Annotated[Path | None, typer.Option(help="Write a page here.")] = None,
-    json_file: Annotated[str | None, typer.Option("--json", help="Write the comparison here; - prints it.")] = None,
+    json_file: Json = None,
 ) -> None:
     """Compare runs: accuracy on the chip, row tiles, conversions, energy at equal work, area, latency."""
-    from bitline.cli.output import check_outputs
+    from bitline.cli.output import check_outputs, give
     from bitline.report import compare
-    from bitline.report.runs import read
+    from bitline.report.runs import chips, conditions, read, same_network
 
     check_outputs(json_file, html)
     entries = read(runs)
     compared = compare.comparison(entries)
-    if json_file == "-":
-        from bitline.files import json_text
-
-        typer.echo(json_text(compared))
-    else:
-        _show(compared)
-        if json_file is not None:
-            from bitline.files import write_json
-
-            write_json(Path(json_file), compared)
-            typer.echo(f"comparison: {json_file}")
-    for difference in compared["differences"]:
+    if not give(compared, json_file, "comparison"):
+        _show(entries, compared)
+    for difference in conditions(entries):
         typer.echo(f"warning: not the same conditions: {difference}", err=True)
+    if chips(entries) and not same_network(entries):
+        typer.echo(f"warning: not the same chip: {len(chips(entries))} keys differ", err=True)
     if html is not None:
         typer.echo(f"page: {compare.write(entries, html)}", err=json_file == "-")
 
@@ -50,13 +50,14 @@ def command(
 command.__doc__ = f"{command.__doc__}\n{EXAMPLES}"
 
 
-def _show(compared: dict[str, object]) -> None:
+def _show(entries: "Sequence[Entry]", compared: dict[str, object]) -> None:
     from rich.console import Console
 
     from bitline.report import compare, terminal
 
     console = Console(highlight=False)
-    for sheet in (compare.summary(compared), compare.recipes(compared)):
-        terminal.print_sheet(sheet, console)
+    console.print(compare.title(entries), style="bold", markup=False)
+    for sheet in (compare.summary(compared), compare.recipes(compared), compare.chip_differences(entries)):
+        terminal.print_sheet(terminal.turned(sheet, console), console)
     for line in compare.lead(compared):
         console.print(line, markup=False)

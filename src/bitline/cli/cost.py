@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple
 import typer
 
 from bitline.cli.given import SPECS, Given, takes
+from bitline.cli.output import Json
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -38,7 +39,6 @@ def command(
     name: Annotated[
         str | None, typer.Argument(metavar="[MODEL]", help=f"A run directory, or what --model takes: {SPECS}.")
     ] = None,
-    file: Annotated[Path | None, typer.Argument(help="With --json: write there instead of printing.")] = None,
     chip: Annotated[
         str | None,
         typer.Option(
@@ -62,7 +62,7 @@ def command(
     computing: Annotated[
         bool, typer.Option("--computing", help="Also power and area of crossbars, tables and multipliers alone.")
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    json_file: Json = None,
 ) -> None:
     """Price one image of a network on a chip: energy, latency, area; no training, no data needed.
 
@@ -71,17 +71,15 @@ def command(
     """
     from dataclasses import asdict
 
-    from bitline.cli.output import check_outputs
+    from bitline.cli.output import check_outputs, give
     from bitline.cli.subject import bare, is_run
     from bitline.cli.target import target
     from bitline.cost.computing import computing as compute
     from bitline.cost.computing import multiplies
     from bitline.cost.model import price
-    from bitline.errors import ConversionError, DataError
+    from bitline.errors import ConversionError
 
-    if file is not None and not as_json:
-        raise DataError(f"{file}: a file is written with --json only")
-    check_outputs(file)
+    check_outputs(json_file)
     on = target(None if name is None else Path(name), chip, overrides, mapping)
     of = bare(name, given, in_channels=in_channels, classes=classes)
     try:
@@ -97,20 +95,12 @@ def command(
     content = {"model": of.name, **cost.to_json(), "digital": [asdict(each) for each in digital]} | (
         {} if alone is None else {"computing": alone.to_json()}
     )
-    if file is not None:
-        from bitline.files import write_json
-
-        write_json(file, content)
-        typer.echo(f"cost: {file}")
-    elif as_json:
-        from bitline.files import json_text
-
-        typer.echo(json_text(content))
-    else:
-        show(of.name, cost)
-        _show_digital(placed)
-        if alone is not None:
-            _show_computing(alone)
+    if give(content, json_file, "cost"):
+        return
+    show(of.name, cost)
+    _show_digital(placed)
+    if alone is not None:
+        _show_computing(alone)
 
 
 command.__doc__ = f"{command.__doc__}\n{EXAMPLES}"
@@ -199,48 +189,51 @@ def show(model: str, cost: Cost) -> None:
     from rich.markup import escape
 
     from bitline.cost.adc import MEANINGS
-    from bitline.units import pretty
+    from bitline.report.text import quantity
 
     console = Console()
     spread = sorted(cost.adc_range, key=lambda name: cost.adc_range[name].energy_J)
-    models = [f"{pretty(cost.adc_range[name].energy_J, 'J')} {name} ({MEANINGS[name]})" for name in spread]
-    energy, latency, interval = pretty(cost.energy_J, "J"), pretty(cost.latency_s, "s"), pretty(cost.interval_s, "s")
+    models = [f"{quantity(cost.adc_range[name].energy_J, 'J')} {name} ({MEANINGS[name]})" for name in spread]
+    energy, latency, interval = (
+        quantity(cost.energy_J, "J"),
+        quantity(cost.latency_s, "s"),
+        quantity(cost.interval_s, "s"),
+    )
     for line in (
         f"\n[bold]{escape(model)}[/] on [bold]{escape(cost.chip)}[/], one image",
         f"  energy      [bold]{energy}[/] with ADC model {cost.adc_model} ({MEANINGS[cost.adc_model]}); among all",
         f"              {', '.join(models)}",
         f"  latency     [bold]{latency}[/]; pipelined, one image every {interval}",
-        f"  area        [bold]{cost.area_m2 * 1e6:.4g} mm2[/]; {cost.crossbars} crossbars in use, "
+        f"  area        [bold]{quantity(cost.area_m2, 'm2')}[/]; {cost.crossbars} crossbars in use, "
         f"{cost.crossbars_built} built, in {cost.tiles} tiles",
         f"  efficiency  [bold]{cost.tops_per_watt:.3g} TOPS/W[/]; pipelined, {cost.tops:.3g} TOPS",
         f"  work        {cost.macs:,} MACs of two operations, {cost.conversions:,} conversions\n",
     ):
         console.print(line, soft_wrap=True)
-    parts = (
-        ("energy [uJ]", 1e6, cost.energy_parts),
-        ("area [mm2]", 1e6, cost.area_parts),
-        ("latency [us]", 1e6, cost.latency_parts),
-    )
-    console.print(Columns([_shares(title, factor, values) for title, factor, values in parts], padding=(0, 4)))
+    parts = (("energy", "J", cost.energy_parts), ("area", "m2", cost.area_parts), ("latency", "s", cost.latency_parts))
+    console.print(Columns([_shares(*part) for part in parts], padding=(0, 4)))
     Console(width=max(console.width, 112)).print(_layers(cost))  # names stay whole in narrow terminals
     for note in cost.notes:
         console.print(f"[dim]- {escape(note)}[/]", highlight=False, soft_wrap=True)
 
 
-def _shares(title: str, factor: float, parts: Mapping[str, float]) -> Table:
+def _shares(title: str, unit: str, parts: Mapping[str, float]) -> Table:
     """Lay out a breakdown, largest part first; parts of zero are left out."""
     from rich.markup import escape
     from rich.table import Table
 
+    from bitline.report.text import column
+
+    total = sum(parts.values())
+    scale = column([total], unit)
     table = Table(box=None, pad_edge=False)
     table.add_column("part")
-    table.add_column(escape(title), justify="right")
+    table.add_column(escape(f"{title} [{scale.unit}]"), justify="right")
     table.add_column("%", justify="right")
-    total = sum(parts.values())
     for part, value in sorted(parts.items(), key=lambda item: -item[1]):
         if value:
-            table.add_row(part, f"{factor * value:.4g}", f"{100 * value / total:.1f}")
-    table.add_row("[bold]total[/]", f"[bold]{factor * total:.4g}[/]", "")
+            table.add_row(part, f"{value / scale.factor:.4g}", f"{100 * value / total:.1f}")
+    table.add_row("[bold]total[/]", f"[bold]{total / scale.factor:.4g}[/]", "")
     return table
 
 
@@ -248,14 +241,19 @@ def _layers(cost: Cost) -> Table:
     from rich.markup import escape
     from rich.table import Table
 
+    from bitline.report.text import column
+
+    # under the prefixes of the totals, so that all figures compare
+    totals = ((cost.energy_J, "J"), (cost.latency_s, "s"), (cost.area_m2, "m2"))
+    energy, latency, area = (column([total], unit) for total, unit in totals)
     heads = (
         "row\ntiles",
         "cross-\nbars",
         "used\n%",
         "conversions\n[1000]",
-        "energy\n[uJ]",
-        "latency\n[us]",
-        "area\n[mm2]",
+        f"energy\n[{energy.unit}]",
+        f"latency\n[{latency.unit}]",
+        f"area\n[{area.unit}]",
     )
     table = Table(box=None, pad_edge=False)
     table.add_column("\nlayer", no_wrap=True)
@@ -276,8 +274,8 @@ def _layers(cost: Cost) -> Table:
             str(layer.crossbars),
             f"{100 * layer.utilization:.0f}",
             f"{layer.conversions / 1000:,.0f}",
-            f"{1e6 * layer.energy_J:.4g}",
-            f"{1e6 * layer.latency_s:.4g}",
-            f"{1e6 * layer.area_m2:.4g}",
+            f"{layer.energy_J / energy.factor:.4g}",
+            f"{layer.latency_s / latency.factor:.4g}",
+            f"{layer.area_m2 / area.factor:.4g}",
         )
     return table

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from bitline.cli.output import Json
+
 if TYPE_CHECKING:
     from torch import nn
 
@@ -32,7 +34,7 @@ def command(
     epochs: Annotated[int, typer.Option(help="Training epochs of the network.")] = 15,
     chips: Annotated[int, typer.Option(min=2, help="Programmed chips.")] = 10,
     seed: Annotated[int, typer.Option(help="Of weights and training.")] = 0,
-    json_file: Annotated[str | None, typer.Option("--json", help="Write the numbers here too; - prints them.")] = None,
+    json_file: Json = None,
 ) -> None:
     """Put a small network on an RRAM chip: what is lost, what better settings give for nothing, what training adds.
 
@@ -41,9 +43,8 @@ def command(
     import contextlib
     import sys
 
-    from bitline.cli.output import check_outputs, write
+    from bitline.cli.output import check_outputs, give
     from bitline.cli.stop import stoppable
-    from bitline.files import json_text
     from bitline.lock import locked
     from bitline.recipes import checked as checked_recipe
     from bitline.train import checked
@@ -69,10 +70,7 @@ def command(
     with locked(out), stoppable("run the same command again"):
         with contextlib.redirect_stdout(sys.stderr if json_file == "-" else sys.stdout):
             content = _Demo(training, recipe, chips, out, quiet=json_file == "-").run()
-        if json_file == "-":
-            typer.echo(json_text(content))
-        elif json_file is not None:
-            write(json_file, content)
+        give(content, json_file, "numbers")
 
 
 class _Demo:

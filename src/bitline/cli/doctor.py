@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from bitline.cli.given import Given, takes
+from bitline.cli.output import Json
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -51,13 +52,13 @@ def command(
         int | None, typer.Option(help="Channels of an image; default: 3, or those of the run or --data.")
     ] = None,
     classes: Annotated[int | None, typer.Option(help="Outputs of a named MODEL; default: 10.")] = None,
-    json_file: Annotated[str | None, typer.Option("--json", help="Write it here as JSON; - prints it.")] = None,
+    json_file: Json = None,
 ) -> None:
     """Say which path products of crossbars take on this machine, and why no faster one."""
     from dataclasses import asdict
 
     from bitline import __version__
-    from bitline.cli.output import check_outputs
+    from bitline.cli.output import check_outputs, give
     from bitline.errors import DataError
     from bitline.mvm.machine import machine
 
@@ -75,19 +76,10 @@ def command(
         target = load(explain[1], overrides or ())
         of = bare(explain[0], given, in_channels=in_channels, classes=classes)
         facts["explain"] = {"model": explain[0], **explained(of.model, of.image, target)}
-    if json_file == "-":
-        from bitline.files import json_text
-
-        typer.echo(json_text(facts))
-        return
-    show(facts)
-    if json_file is not None:
-        from pathlib import Path
-
-        from bitline.files import write_json
-
-        write_json(Path(json_file), facts)
-        typer.echo(f"doctor: {json_file}")
+    if not give(facts, json_file, "doctor"):
+        show(facts)
+    if facts["choice"]["path"] is None:
+        raise DataError(facts["choice"]["why"])
 
 
 command.__doc__ = f"{command.__doc__}\n{EXAMPLES}"

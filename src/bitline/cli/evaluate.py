@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 import typer
 
 from bitline.cli.given import Given, takes
+from bitline.cli.output import Json
 
 EXAMPLES = """
 [bold]Examples[/]
@@ -56,7 +57,10 @@ def command(
     cause_chips: Annotated[int, typer.Option(help="Chips on which the loss is split by cause.")] = 5,
     workers: Annotated[int, typer.Option(help="Processes that ask chips at once; the figures are the same.")] = 1,
     threads: Annotated[int | None, typer.Option(help="CPU threads of each process.")] = None,
-    json_file: Annotated[str | None, typer.Option("--json", help="Write the evaluation here; - prints it.")] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on after the chips that were finished when the same was stopped.")
+    ] = False,
+    json_file: Json = None,
     html: Annotated[Path | None, typer.Option(help="Write a page here.")] = None,
 ) -> None:
     """Put a trained network on programmed chips: accuracy with spread, losses by cause, cost."""
@@ -98,11 +102,40 @@ def command(
         progress=json_file != "-",
     )
     set_threads(threads)
-    with outputs(json_file, html), stoppable("nothing was written; run the same command again"):
+    kept = None if run is None else _kept(run, json_file)
+    advice = "chips that are finished are kept: the same command with --resume goes on after them"
+    if simulation == "surrogate":
+        advice = "nothing was written; run the same command again"
+    with outputs(json_file, html), stoppable(advice):
         of = subject(run, given)
         chosen = resolve(on.mapping, lambda: matmuls(of.model, of.image), on.chip)
-        evaluation = evaluate_on(of.model, of.data, on.chip, settings, name=of.name, mapping=chosen, ranges=on.ranges)
-        emit(evaluation, json_file=json_file, html=html)
+        evaluation = evaluate_on(
+            of.model,
+            of.data,
+            on.chip,
+            settings,
+            name=of.name,
+            mapping=chosen,
+            ranges=on.ranges,
+            keep="resume" if resume else "new",
+        )
+        emit(evaluation, json_file=json_file, html=html, kept=kept)
+
+
+def _kept(run: Path, json_file: str | None) -> Path | None:
+    """Where in a run its evaluation is left for `bitline compare` and `report`; recipes left theirs themselves."""
+    from bitline.errors import ExportError
+    from bitline.files import AFTER, RECIPE, probe
+
+    file = run / AFTER
+    told = json_file not in (None, "-") and Path(str(json_file)).resolve() == file.resolve()
+    if told or not run.is_dir() or (run / RECIPE).is_file():
+        return None
+    try:
+        probe(file)
+    except ExportError:  # a run that may only be read keeps none
+        return None
+    return file
 
 
 command.__doc__ = f"{command.__doc__}\n{EXAMPLES}"

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from bitline.cli.given import Given, takes
+from bitline.cli.output import Json
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -55,6 +56,7 @@ def command(
     ] = None,
     accumulator_bits: Annotated[int, typer.Option(help="Widest sum of an integer network, bits.")] = 32,
     calibration_images: Annotated[int, typer.Option(help="Training images that set the ranges.")] = 256,
+    json_file: Json = None,
 ) -> None:
     """Write a trained network for elsewhere: integer operators, or what goes into the crossbars."""
     from bitline.errors import ExportError, nearest
@@ -66,7 +68,7 @@ def command(
         raise ExportError(f"--seed {seed} belongs to --to conductances; integers have no cells")
     from bitline.cli.idle import refuse_idle
     from bitline.cli.imported import run_of
-    from bitline.cli.output import check_outputs
+    from bitline.cli.output import check_outputs, give
     from bitline.cli.stop import stoppable
     from bitline.cli.subject import subject
     from bitline.cli.target import target
@@ -95,7 +97,7 @@ def command(
     folder = out or run / f"export-{to}"
     if (folder / RECORD).is_file():
         raise ExportError(f"{folder} is a run directory; choose another --out")
-    check_outputs(folder / MANIFEST)
+    check_outputs(json_file, folder / MANIFEST)
     with locked(folder), stoppable(f"{folder} is not complete; run the same command again"):
         of = subject(run, given)
         network, dataset = of.model, of.data
@@ -112,21 +114,25 @@ def command(
 
             manifest |= conductances.write(on_chip.model, folder, seed)
             write_json(folder / MANIFEST, manifest)
-            typer.echo(f"{len(manifest['crossbars'])} blocks of cells: {folder}")
+            if not give(manifest, json_file, "manifest"):
+                typer.echo(f"{len(manifest['crossbars'])} blocks of cells: {folder}")
             return
         on_chip.model.cpu()  # integers are computed there
         example = next(dataset.batches("train", batch_size=min(64, calibration_images)))[0]
         manifest |= _integers(on_chip.model, example, dataset, folder, to, check, accumulator_bits)
         manifest["chip"] = on.chip.model_dump(mode="json")
         write_json(folder / MANIFEST, manifest)
-    typer.echo(f"{manifest['file']}: {folder}")
+    printed = give(manifest, json_file, "manifest")
+    typer.echo(f"{manifest['file']}: {folder}", err=printed)
     comparison = manifest["check"]
     if comparison is not None:
         if comparison["different"]:
             raise ExportError(
                 f"{comparison['different']} of {comparison['images']} images differ; see {folder / 'manifest.json'}"
             )
-        typer.echo(f"{comparison['images']} images: equal bit for bit, {comparison['accuracy']:.2f} % right")
+        typer.echo(
+            f"{comparison['images']} images: equal bit for bit, {comparison['accuracy']:.2f} % right", err=printed
+        )
 
 
 def _check_powers(chip: Chip) -> None:

@@ -117,7 +117,9 @@ def _function(record: "type[Recipe]") -> Callable[..., None]:
         ] = None,
         resume: Annotated[bool, _option("--resume", "Go on with the recipe in the run directory.")] = False,
         overwrite: Annotated[bool, _option("--overwrite", "Start again in the run directory.")] = False,
-        json_file: Annotated[str | None, _option("--json", "Write the evaluations here; - prints them.")] = None,
+        json_file: Annotated[
+            str | None, _option("--json", "Write the evaluations here; - prints them.", "FILE|-")
+        ] = None,
         **fields: Any,
     ) -> None:
         if resume and overwrite:
@@ -172,11 +174,11 @@ def _imported(values: dict[str, Any], said: Mapping[str, Any]) -> bool:
     return given.trust_code
 
 
-def _option(name: str, text: str) -> Any:
+def _option(name: str, text: str, metavar: str | None = None) -> Any:
     """Return an option that is of the command, and not of a recipe."""
     from bitline.recipes.records.base import Directory
 
-    return typer.Option(name, help=text, rich_help_panel=Directory.heading)
+    return typer.Option(name, help=text, metavar=metavar, rich_help_panel=Directory.heading)
 
 
 def _read(file: Path | None) -> dict[str, Any]:
@@ -234,13 +236,25 @@ def _run(values: Mapping[str, Any], if_exists: "IfExists", json_file: str | None
 
 def _show(evaluations: "Mapping[str, Evaluation]", recipe: str) -> None:
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
+    from bitline.report.text import column
+
     words = {"evaluation_before": "before", "evaluation_untrained": f"{recipe}, untrained", "evaluation": recipe}
+    energies = column([evaluation.cost.energy_J for evaluation in evaluations.values()], "J")
     table = Table(box=None, pad_edge=False)
-    for head in ("", "float\n[%]", "on the chip\n[%]", "worst\n[%]", "conversions", "energy\n[uJ]", "TOPS/W"):
-        table.add_column(head, justify="left" if not head else "right", no_wrap=True)
-    for name, evaluation in evaluations.items():
+    for head in (
+        "",
+        "float\n[%]",
+        "on the chip\n[%]",
+        "worst\n[%]",
+        "conversions",
+        f"energy\n[{energies.unit}]",
+        "TOPS/W",
+    ):
+        table.add_column(escape(head), justify="left" if not head else "right", no_wrap=True)
+    for (name, evaluation), energy in zip(evaluations.items(), energies.texts, strict=True):
         accuracy, cost = evaluation.accuracy, evaluation.cost
         table.add_row(
             words[name],
@@ -248,7 +262,7 @@ def _show(evaluations: "Mapping[str, Evaluation]", recipe: str) -> None:
             f"{accuracy.mean:.2f} ± {accuracy.std:.2f}",
             f"{accuracy.worst:.2f}",
             f"{cost.conversions:,}",
-            f"{cost.energy_J * 1e6:.3g}",
+            energy,
             f"{cost.tops_per_watt:.3g}",
         )
     Console(highlight=False).print(table)

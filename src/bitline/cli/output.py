@@ -1,23 +1,45 @@
 """Where results go: terminal, JSON, page; refused before anything is measured where they could not be written."""
 
-from __future__ import annotations
-
+from collections.abc import Generator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from bitline import manifest
-from bitline.errors import BitlineError, ExportError
+from bitline.errors import BitlineError, DataError, ExportError
 from bitline.files import AFTER, CONFIG, RUN_MANIFEST, json_text, probe, write_json
 from bitline.lock import locked
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Mapping
-    from typing import Any
-
     from bitline.evaluation import Evaluation
+
+
+Json = Annotated[
+    str | None, typer.Option("--json", metavar="FILE|-", help="Write it here as JSON; - prints it and nothing else.")
+]
+"""the same option of every command"""
+
+
+def give(content: Mapping[str, Any], json_file: str | None, what: str) -> bool:
+    """Write the JSON of a command, or print it.
+
+    Args:
+        content: of it.
+        json_file: as given on the command line.
+        what: it is.
+
+    Returns:
+        Whether it was printed, so that nothing else is.
+    """
+    if json_file == "-":
+        typer.echo(json_text(content))
+        return True
+    if json_file is not None:
+        write(json_file, content)
+        typer.echo(f"{what}: {json_file}")
+    return False
 
 
 def check_outputs(*files: Path | str | None) -> None:
@@ -65,7 +87,17 @@ def write(file: str, content: Mapping[str, Any]) -> None:
         manifest.update(path.parent, path.name)
 
 
-def emit(evaluation: Evaluation, *, json_file: str | None, html: Path | None) -> None:
+def _leave(evaluation: "Evaluation", file: Path) -> str:
+    """Leave an evaluation in its run, unless another process is at work there; say which."""
+    try:
+        with locked(file.parent):
+            write(str(file), evaluation.to_json())
+    except DataError as error:
+        return f"not left in the run: {error}"
+    return f"left in the run, for bitline compare and report: {file}"
+
+
+def emit(evaluation: "Evaluation", *, json_file: str | None, html: Path | None, kept: Path | None = None) -> None:
     """Show an evaluation: tables unless JSON goes to the terminal, and the files asked for.
 
     Files come first, since whoever reads the terminal may stop reading; tables come even where a file fails.
@@ -76,6 +108,8 @@ def emit(evaluation: Evaluation, *, json_file: str | None, html: Path | None) ->
         if json_file not in (None, "-"):
             write(json_file, evaluation.to_json())
             told.append(f"evaluation: {json_file}")
+        if kept is not None:
+            told.append(_leave(evaluation, kept))
         if html is not None:
             from bitline.report import html as page
 

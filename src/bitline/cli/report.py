@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from bitline.cli.output import Json
+
 EXAMPLES = """
 [bold]Examples[/]
 
@@ -33,6 +35,7 @@ def command(
         Path, typer.Argument(metavar="RUN|FILE", help="A run directory with an evaluation.json, or such a file.")
     ],
     html: Annotated[Path | None, typer.Option(help="Write a page here instead.")] = None,
+    json_file: Json = None,
     schema: Annotated[
         bool,
         typer.Option(
@@ -41,20 +44,21 @@ def command(
     ] = False,
 ) -> None:
     """Show an evaluation that was made before: tables, or a page; nothing is measured again."""
-    from bitline.cli.output import check_outputs
+    from bitline.cli.output import check_outputs, give
     from bitline.evaluation import load
     from bitline.report.runs import evaluation_of
 
-    check_outputs(html)
+    check_outputs(html, json_file)
     content = load(evaluation_of(evaluation))
-    if html is None:
+    printed = give(content.to_json(), json_file, "evaluation")
+    if html is None and not printed:
         from bitline.report import terminal
 
         terminal.print_evaluation(content)
-    else:
+    elif html is not None:
         from bitline.report import html as page
 
-        typer.echo(f"page: {page.write(content, html)}")
+        typer.echo(f"page: {page.write(content, html)}", err=printed)
 
 
 command.__doc__ = f"{command.__doc__}\n{EXAMPLES}"

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from bitline.cli.given import Given, takes
+from bitline.cli.output import Json
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -64,12 +65,12 @@ def partial_sums(
     ] = "full,layer,slice,slice_digit,column",
     threads: Annotated[int | None, typer.Option(help="CPU threads.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the study in --out.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print study.json instead of the findings.")] = False,
+    json_file: Json = None,
 ) -> None:
     """Measure what partial sums cost a trained network."""
     from bitline.chip import files
     from bitline.cli.imported import run_of
-    from bitline.cli.output import check_outputs
+    from bitline.cli.output import check_outputs, give
     from bitline.cli.stop import stoppable
     from bitline.report import study as page
     from bitline.study import Plan, Runs
@@ -88,19 +89,15 @@ def partial_sums(
         rows=_numbers("--rows", rows),
         bits=_numbers("--bits", bits),
         ranges=tuple(_words(ranges)),
-        progress=not as_json,
+        progress=json_file != "-",
     )
     set_threads(threads)
-    check_outputs(out / "study.json", out / "study.html")
+    check_outputs(json_file, out / "study.json", out / "study.html")
     runs = Runs(*_networks(*run_of(run, given), quantization_aware, psum_aware))
     with stoppable("the same command with --resume goes on from the last point"):
         result = measure(runs, target, plan, out / "study.json", resume=resume)
     place = page.write(result, out / "study.html")
-    if as_json:
-        from bitline.files import json_text
-
-        typer.echo(json_text(result))
-    else:
+    if not give(result, json_file, "study"):
         _show(result)
         typer.echo(f"numbers: {out / 'study.json'}\npage: {place}")
 
@@ -113,21 +110,19 @@ def adc_rounding(
     ] = None,
     columns: Annotated[int, typer.Option(help="Columns drawn for each row of the table.")] = 4000,
     seed: Annotated[int, typer.Option(help="Of the draws.")] = 0,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
+    json_file: Json = None,
 ) -> None:
     """Tell what an ADC that rounds to whole levels leaves of the errors of cells; no network, no data."""
     from bitline.chip import files
+    from bitline.cli.output import check_outputs, give
     from bitline.errors import DataError
     from bitline.study.adc_rounding import adc_rounding as measure
 
+    check_outputs(json_file)
     if columns < 2:
         raise DataError(f"--columns is {columns}; allowed: 2 or more")
     result = measure(files.load(chip, overrides or ()), columns=columns, seed=seed)
-    if as_json:
-        from bitline.files import json_text
-
-        typer.echo(json_text(result))
-    else:
+    if not give(result, json_file, "rounding"):
         _show_rounding(result)
 
 

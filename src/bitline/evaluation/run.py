@@ -1,5 +1,6 @@
 """One network on many programmed chips: accuracy with spread, loss by cause, cost, layer by layer."""
 
+import sys
 import time
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
@@ -18,6 +19,7 @@ from bitline.evaluation import record
 from bitline.evaluation.causes import Stage, stages
 from bitline.evaluation.diagnose import Diagnosis, diagnose
 from bitline.evaluation.environment import Environment
+from bitline.evaluation.journal import Journal, Keep
 from bitline.evaluation.on_chip import OnChip, calibrated, converted, on_device
 from bitline.evaluation.record import CAUSES, FORMAT, Accuracy, Evaluation, Layer, Loss, Times
 from bitline.evaluation.score import Tick, score
@@ -38,6 +40,7 @@ def evaluate(
     name: str = "",
     ranges: Path | None = None,
     mapping: Mapping[str, str] | None = None,
+    keep: Keep = "no",
 ) -> Evaluation:
     """Evaluate a trained network on programmed chips.
 
@@ -52,6 +55,8 @@ def evaluate(
         ranges: a file of `bitline.nn.range_training.save_ranges`; input and ADC ranges come from it, not from
             calibration.
         mapping: how layers of several groups are laid out, see `bitline.nn.to_crossbar`.
+        keep: whether figures of finished chips are kept until all are, and taken up again, see
+            `bitline.evaluation.journal`.
 
     Returns:
         The evaluation; accuracies in percent, energies in joule per image.
@@ -77,8 +82,10 @@ def evaluate(
     on_chip.placed_on(chip)
     cost = on_chip.price()
     rest_s = time.perf_counter() - began - calibration_s - plain_s
+    journal = Journal.of(on_chip, keep)
     with _ticking(settings, task, _runs(steps, settings)) as tick:
-        accuracies, causes = _accuracies(on_chip, plain, steps, tick)
+        accuracies, causes = _accuracies(on_chip, plain, steps, tick, journal)
+    journal.finish()
     accuracy_s = time.perf_counter() - began - calibration_s - rest_s
     name = name or type(model).__name__
     try:
@@ -113,7 +120,9 @@ def evaluate(
         raise DataError(f"{name} on {chip.name}: {key} = {problem['input']!r}: {problem['msg'].lower()}") from error
 
 
-def _accuracies(on_chip: OnChip, plain: float, steps: Sequence[Stage], tick: Tick) -> tuple[Accuracy, tuple[Loss, ...]]:
+def _accuracies(
+    on_chip: OnChip, plain: float, steps: Sequence[Stage], tick: Tick, journal: Journal
+) -> tuple[Accuracy, tuple[Loss, ...]]:
     """How well the float network, ideal integers and every chip answer; and the loss by cause."""
     settings, better = on_chip.settings, on_chip.task.metric.better
     seeded = [s for s in steps if s.seeded]
@@ -123,7 +132,7 @@ def _accuracies(on_chip: OnChip, plain: float, steps: Sequence[Stage], tick: Tic
         jobs += [(stage, Job(stage.chip, seed)) for stage in split]
     by_cause: dict[record.Cause, list[float]] = {}
     with asking(on_chip, settings.workers) as ask:
-        for (stage, _), value in zip(jobs, ask([job for _, job in jobs]), strict=True):
+        for (stage, _), value in zip(jobs, journal.through(ask, [job for _, job in jobs]), strict=True):
             by_cause.setdefault(stage.cause, []).append(value)
             tick(on_chip.task.data.count)
     chips = by_cause.get(steps[-1].cause, [])
@@ -153,9 +162,10 @@ def _runs(steps: Sequence[Stage], settings: Settings) -> int:
 
 @contextmanager
 def _ticking(settings: Settings, task: Task, runs: int) -> Generator[Tick]:
-    if not settings.progress:
+    if not (settings.progress and sys.stderr.isatty()):
         yield lambda _: None
         return
+    from rich.console import Console
     from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
     columns = (
@@ -164,7 +174,7 @@ def _ticking(settings: Settings, task: Task, runs: int) -> Generator[Tick]:
         TaskProgressColumn(),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, transient=True) as progress:
+    with Progress(*columns, transient=True, console=Console(stderr=True)) as progress:
         bar = progress.add_task("", total=runs * task.data.count, runs=runs)
         yield lambda count: progress.advance(bar, count)
 

@@ -74,9 +74,7 @@ def evaluation_of(path: Path) -> Path:
     if not path.is_dir():
         raise DataError(f"no such run directory: {path}")
     if not (path / AFTER).is_file():
-        raise DataError(
-            f"{path} has no {AFTER}; make it with: bitline evaluate {path} --chip NAME --json {path / AFTER}"
-        )
+        raise DataError(f"{path} has no {AFTER}; make it with: bitline evaluate {path} --chip NAME")
     manifest.check(path)
     return path / AFTER
 

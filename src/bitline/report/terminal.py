@@ -70,6 +70,26 @@ def print_sheet(sheet: Sheet, console: "Console | None" = None) -> None:
     _show(console or _console(), sheet)
 
 
+def turned(sheet: Sheet, console: "Console") -> Sheet:
+    """Return a table with a row for each column, where only that fits the terminal.
+
+    Args:
+        sheet: with one line for each thing that is compared.
+        console: where it will be printed.
+    """
+    if not sheet.rows or _width(sheet) <= console.width:
+        return sheet
+    heads = [Head("", numeric=False), *(Head(row[0].text) for row in sheet.rows)]
+    names = [f"{head.group}: {head.name}" if head.group else head.name for head in sheet.heads[1:]]
+    units = [f" [{head.unit}]" if head.unit else "" for head in sheet.heads[1:]]
+    rows = [
+        [tables.Cell(name + unit), *(row[i] for row in sheet.rows)]
+        for i, (name, unit) in enumerate(zip(names, units, strict=True), start=1)
+    ]
+    other = Sheet(sheet.caption, heads, rows)
+    return other if _width(other) <= console.width else sheet
+
+
 def _console() -> "Console":
     from rich.console import Console
 
