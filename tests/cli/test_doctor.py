@@ -105,11 +105,12 @@ def test_forced_tensors_are_told_layer_by_layer(monkeypatch: pytest.MonkeyPatch)
 
 def test_a_wish_that_does_not_run_here_is_a_finding_of_doctor_and_an_error_of_explain(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv(native.VARIABLE, "avx3")
-    found = told()
+    asked = run(app, ["doctor", "--json", "-"])
+    found = json.loads(asked.stdout)
     assert found["choice"]["path"] is None
     assert found["choice"]["asked"] == "avx3"
-    assert "none chosen" in printed()
-    assert "BITLINE_PATH = 'avx3' does not run here" in printed()
+    assert "none chosen" in run(app, ["doctor"]).stdout
+    assert "BITLINE_PATH = 'avx3' does not run here" in str(asked.exception)
     assert isinstance(refused(*LENET), MappingError)
 
 

@@ -109,7 +109,6 @@ def test_evaluate_maps_a_trained_network(files):
         "depthwise=packed",
         "--json",
         "-",
-        "-",
     )
     assert strategies(out) == ["dense", "packed", "dense"]
 

@@ -105,7 +105,7 @@ def test_help_has_examples(monkeypatch, capsys):
 def test_runs_are_compared_in_the_terminal_as_data_and_as_a_page(monkeypatch, capsys, network, tmp_path):
     common = ("evaluate", network, "--chips", 2, "--images", 40, "--calibration-images", 40)
     assert run(monkeypatch, "compare", network, network) == 1
-    assert f"bitline evaluate {network} --chip NAME --json" in " ".join(capsys.readouterr().err.split())
+    assert f"bitline evaluate {network} --chip NAME" in " ".join(capsys.readouterr().err.split())
     assert run(monkeypatch, *common, "--json", network / "evaluation.json") == 0
     assert run(monkeypatch, *common, "--set", "adc.bits=4", "--json", tmp_path / "four.json") == 0
     capsys.readouterr()
@@ -114,10 +114,12 @@ def test_runs_are_compared_in_the_terminal_as_data_and_as_a_page(monkeypatch, ca
     assert run(monkeypatch, "compare", network, tmp_path / "four.json", "--html", page, "--json", data) == 0
     shown = capsys.readouterr()
     assert "Runs; equal work" in shown.out
-    assert shown.err.strip() == "warning: not the same conditions: chip, adc.bits: 5 in lenet; 4 in four.json"
+    assert shown.err == "", "one network on two chips, whose difference is what is compared"
+    assert "Where the chips differ" in shown.out
     found = json.loads(data.read_text())
     assert found["runs"][1]["work_efficiency"] > 1
-    assert "adc.bits: 5 in lenet; 4 in four.json" in page.read_text()
+    assert "on 2 chips" in page.read_text()
+    assert found["differences"] == ["chip, adc.bits: 5 in lenet; 4 in four.json"]
 
     assert run(monkeypatch, "compare", network, tmp_path / "four.json", "--json", "-") == 0
     assert json.loads(capsys.readouterr().out) == found
