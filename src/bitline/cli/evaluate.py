@@ -123,13 +123,15 @@ def command(
 
 
 def _kept(run: Path, json_file: str | None) -> Path | None:
-    """Where in a run its evaluation is left for `bitline compare` and `report`; recipes left theirs themselves."""
+    """Where in a run its evaluation is left for `bitline compare` and `report`, unless --json says where it goes.
+
+    What a recipe left stays.
+    """
     from bitline.errors import ExportError
     from bitline.files import AFTER, RECIPE, probe
 
     file = run / AFTER
-    told = json_file not in (None, "-") and Path(str(json_file)).resolve() == file.resolve()
-    if told or not run.is_dir() or (run / RECIPE).is_file():
+    if json_file not in (None, "-") or not run.is_dir() or (run / RECIPE).is_file():
         return None
     try:
         probe(file)

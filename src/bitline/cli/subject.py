@@ -214,7 +214,8 @@ def bare(name: str | None, given: Given, *, in_channels: int | None = None, clas
     program = load_program(spec) if is_program(spec) else None
     shape = () if program is None else program.shape
     channels, height = shape[:2] if len(shape) == 3 else (None, None)
-    image = (in_channels or channels or 3, size or height or 32, size or height or 32)
+    side = (height or 32) if size is None else size
+    image = ((channels or 3) if in_channels is None else in_channels, side, side)
     kwargs = arguments(
         spec,
         told_arguments(given.model_args),

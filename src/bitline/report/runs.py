@@ -108,7 +108,11 @@ def chips(entries: Sequence[Entry]) -> dict[str, tuple[str, ...]]:
 
 def same_network(entries: Sequence[Entry]) -> bool:
     """Tell whether one network was evaluated every time, so that its chips are what is compared."""
-    every = {(each.evaluation.model, each.evaluation.accuracy.float, each.recipe) for each in entries}
+    plain = ("trained", "evaluated")  # of a run directory, and of a file
+    every = {
+        (each.evaluation.model, each.evaluation.accuracy.float, "" if each.recipe in plain else each.recipe)
+        for each in entries
+    }
     return len(every) == 1 and bool(chips(entries))
 
 
