@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from bitline.cli.given import Given, takes
+from bitline.cli.output import Json
 from bitline.errors import DataError
 
 if TYPE_CHECKING:
@@ -58,7 +59,7 @@ def command(
     threads: Annotated[int | None, typer.Option(help="CPU threads of each process.")] = None,
     out: Annotated[Path | None, typer.Option(help="Folder where each finished point is kept (sweep.json).")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the sweep in --out.")] = False,
-    json_file: Annotated[str | None, typer.Option("--json", help="Write the sweep here; - prints it.")] = None,
+    json_file: Json = None,
     html: Annotated[Path | None, typer.Option(help="Write a page here.")] = None,
 ) -> None:
     """Measure a trained network on chips that differ in a few keys: accuracy beside energy, the best ones marked."""
