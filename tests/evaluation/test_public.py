@@ -531,3 +531,16 @@ def test_a_task_takes_its_first_samples_over_several_batches():
     task = Task(batches, [], accuracy(), evaluated().data, "")
     assert torch.equal(task.first(4), torch.arange(4.0)[:, None])
     assert replace(task, calibrated_on="x").first(9).shape == (6, 1)
+
+
+@pytest.mark.parametrize("more", [{"bias_correction": True}, {"simulation": "surrogate"}, {"in_turn": True}])
+def test_two_inputs_go_through_what_else_an_evaluation_can_do_in_several_processes_too(more):
+    chip = bitline.replace(CHIP, "adc.bits=3")
+    options: dict[str, Any] = {"calibration": calibration(), "metric": "rmse", "chips": 2, "cause_chips": 1}
+    plain = bitline.evaluate(regression(), chip, held_out(), **options)
+    one = bitline.evaluate(regression(), chip, held_out(), **options, **more)
+    two = bitline.evaluate(regression(), chip, held_out(), workers=2, **options, **more)
+    assert one.accuracy == two.accuracy
+    assert one.simulation == two.simulation
+    assert one.accuracy.chips != plain.accuracy.chips
+    assert one.accuracy.mean == pytest.approx(plain.accuracy.mean, rel=0.5)
