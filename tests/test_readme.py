@@ -36,5 +36,6 @@ def test_every_command_of_the_readme_exists():
         "cost",
         "chips",
         "doctor",
+        "import",
     }
     assert all(re.search(rf"\b{name}\b", helped.stdout) for name in shown | {"demo"})

@@ -58,7 +58,11 @@ def command(
     calibration_images: Annotated[int, typer.Option(help="Training images that set the ranges.")] = 256,
     json_file: Json = None,
 ) -> None:
-    """Write a trained network for elsewhere: integer operators, or what goes into the crossbars."""
+    """Write a trained network for elsewhere: integer operators, or what goes into the crossbars.
+
+    Integers (onnx, integer) know layers on crossbars, ReLU, max and average pooling, addition, concatenation of
+    channels, flatten, a permutation of channels and dropout. Conductances take every network.
+    """
     from bitline.errors import ExportError, nearest
 
     allowed = ("onnx", "integer", "conductances")
