@@ -92,7 +92,7 @@ def test_every_command_takes_the_run_wherever_it_is(run, tmp_path, monkeypatch):
     for command in (("evaluate",), ("cost",), ("doctor", "--explain")):
         arguments = (*command, "theirs", "example-128") if "doctor" in command else (*command, "theirs")
         _, error = bitline(*arguments, status=1)
-        assert "theirs has a network from mine.py:small; loading it runs that file: add --trust-code" in error
+        assert "theirs has a network from code/mine.py:small; loading it runs that file: add --trust-code" in error
     shown, _ = bitline("evaluate", "theirs", "--trust-code", *SMALL, "--json", "e.json")
     assert read_json(Path("e.json"))["model"] == "mine.py:small"
     assert "called as a function" in " ".join(shown.split())
@@ -172,6 +172,8 @@ def test_training_starts_from_it_and_learns_from_it(run):
     here, there = (read_json(Path(each) / METRICS)["test_accuracy"] for each in ("again", run))
     assert here == pytest.approx(there, abs=0.02)
     assert read_json(Path("again") / RECORD)["mean"] == [0.0]
+    _, error = bitline("train", "lenet5", "--data", "digits", "--init", "w.safetensors", "--out", "b", status=1)
+    assert "init is w.safetensors, no run directory; bitline import makes one of a model and its weights" in error
     _, error = bitline("train", "lenet5", "--data", "digits", "--out", run, "--overwrite", status=1)
     assert "holds an imported network" in error
 

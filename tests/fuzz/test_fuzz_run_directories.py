@@ -52,7 +52,10 @@ RECORDS: list[tuple[dict[str, Any], Outcome]] = [
     (of(model="lenet6"), Refused("did you mean 'lenet5'?")),
     (of(model="vgg8"), Refused("does not fit VGG8")),
     (of(model="resnet20"), Refused("does not fit ResNet")),
-    (of(model="/tmp/evil.py:Net"), Refused("kwargs: unknown key 'num_classes'")),
+    (
+        of(model="/tmp/evil.py:Net"),
+        Refused("has a network from /tmp/evil.py:Net; loading it runs that file: add --trust-code"),
+    ),
     (of(model=None), Refused("model = None")),
     (of(model=[]), Refused("model = []")),
     (of(model="x" * 10_000), Refused("at most 4096")),

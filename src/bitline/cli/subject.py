@@ -221,7 +221,7 @@ def bare(name: str | None, given: Given, *, in_channels: int | None = None, clas
         told_arguments(given.model_args),
         num_classes=10 if classes is None else classes,
         in_channels=image[0],
-        image_size=image[1],
+        image_size=side,
         width=given.width,
     )
     with torch.random.fork_rng(devices=[]):

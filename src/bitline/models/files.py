@@ -121,7 +121,7 @@ def load_run(path: Path | str, *, trust_code: bool = False) -> Run:
     record = ModelRecord.read(folder / RECORD)
     if record.runs_code and not trust_code:
         raise DataError(
-            f"{folder} has a network from {record.label}; loading it runs that file: add --trust-code "
+            f"{folder} has a network from {record.model}; loading it runs that file: add --trust-code "
             "(trust_code=True in Python) if you trust what it says"
         )
     _check_code(folder, record)

@@ -182,6 +182,8 @@ def _record(config: TrainConfig, data: DataSet) -> ModelRecord:
 
 def _initialized(network: nn.Module, record: ModelRecord, run: Path) -> ModelRecord:
     """Give a network the weights of a run, and return its record: it is fed as the run's network was."""
+    if not run.is_dir():
+        raise DataError(f"init is {run}, no run directory; bitline import makes one of a model and its weights")
     manifest.check(run)
     load_weights(network, run / WEIGHTS)
     own = ModelRecord.read(run / RECORD)
