@@ -4,6 +4,7 @@ from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
+from operator import getitem
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +55,7 @@ class OnChip:
 
     def __post_init__(self) -> None:
         self.task = task_of(self.data, self.settings)
-        self.simulation = Simulations(self.model, self.settings.simulation, partial(list, self.task.calibration))
+        self.simulation = Simulations(self.model, self.settings.simulation, partial(getitem, self.task.calibration, 0))
 
     def accuracy(self, chip: Chip, seed: int, tick: Tick | None = None) -> float:
         """How well one programmed chip answers, by the metric of the task; -1 is the seed of ideal cells."""
@@ -88,7 +89,7 @@ class OnChip:
     def placed_on(self, chip: Chip) -> None:
         """Move to a chip with other ADCs, crossbars or cells, and calibrate where it asks for ranges not known."""
         set_chip(self.model, chip)
-        self.simulation.forget()  # ranges may be others
+        self.simulation.forget()
         if not all(layer.ranges.known(layer.chip) for layer in crossbar_layers(self.model).values()):
             self.calibrate()
 
@@ -186,6 +187,12 @@ def check_priced(
         DataError: more images asked for than there are.
     """
     price(placement(converted(model, data, chip, settings, mapping).model))
+
+
+def surrogate_images(data: DataSet, settings: Settings) -> Tensor:
+    """Training images that a surrogate is measured on: the first calibration batch."""
+    settings.check(data)
+    return CalibrationImages(data, settings)[0]
 
 
 def calibration_batches(data: DataSet, settings: Settings) -> list[Tensor]:

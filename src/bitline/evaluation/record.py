@@ -203,6 +203,10 @@ class Simulation(Record):
     """layers whose noise is more than their product, on any of the chips: product over noise, in power"""
     overflows: Share = 0.0
     """share of those images that overflow in some layer, on the worst of the chips"""
+    changed: Share = 0.0
+    """share of those images that conversions move to another class, on the worst of the chips"""
+    unlike: float = 0.0
+    """how many more the surrogate moves, standard errors, on the chip where it is least like it"""
     exact_layers: tuple[str, ...] = ()
     """layers simulated exactly all the same, since groups share their bitlines"""
     holds: bool = True

@@ -24,9 +24,10 @@ from bitline.evaluation.on_chip import OnChip, calibrated, converted, on_device
 from bitline.evaluation.record import CAUSES, FORMAT, Accuracy, Evaluation, Layer, Loss, Times
 from bitline.evaluation.score import Tick, score
 from bitline.evaluation.settings import Settings
+from bitline.evaluation.simulation import together
 from bitline.evaluation.spread import Spread
 from bitline.evaluation.task import Task
-from bitline.evaluation.workers import Job, asking, together
+from bitline.evaluation.workers import Job, asking
 from bitline.nn import IDEAL, placement
 from bitline.train.hardware import git_commit
 

@@ -1,17 +1,15 @@
 """What answers for a chip in an evaluation: its conversions, or a surrogate that is measured once for each chip."""
 
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterable
 from contextlib import contextmanager
+from functools import cached_property
 
-from torch import Tensor, nn
+from torch import nn
 
 from bitline.chip.description import Chip
-from bitline.chip.records import fingerprint
 from bitline.evaluation.record import Simulated, Simulation
+from bitline.network.inputs import Inputs
 from bitline.surrogate import Surrogate, answering, measure
-
-_BATCHES = 1
-"""what a chip makes of 64 images says as much of its noise as what it makes of 256"""
 
 
 class Simulations:
@@ -20,17 +18,22 @@ class Simulations:
     Args:
         model: converted.
         kind: what answers.
-        batches: gives images; statistics of each programmed chip are measured on the first of these batches.
+        images: gives those that statistics of each chip are measured on.
     """
 
-    def __init__(self, model: nn.Module, kind: Simulated, batches: Callable[[], Sequence[Tensor]]) -> None:
-        self.model, self.batches = model, batches
+    def __init__(self, model: nn.Module, kind: Simulated, images: Callable[[], Inputs]) -> None:
+        self.model = model
         self.kind: Simulated = kind
-        self._surrogates: dict[str, Surrogate] = {}
+        self._load = images
+        self.forget()
+
+    @cached_property
+    def _images(self) -> Inputs:
+        return self._load()
 
     @contextmanager
     def __call__(self, chip: Chip, seed: int) -> Generator[None]:
-        """Let it answer for a while.
+        """Let it answer for a while; a surrogate is measured before.
 
         Args:
             chip: that the network is on.
@@ -39,27 +42,52 @@ class Simulations:
         if self.kind == "exact":
             yield
             return
-        key = fingerprint(chip, seed)
-        if key not in self._surrogates:
-            self._surrogates[key] = measure(self.model, self.batches()[:_BATCHES], seed=seed)
-        with answering(self.model, self._surrogates[key]):
+        surrogate = measure(self.model, [self._images], seed=seed)
+        self._note(surrogate)
+        with answering(self.model, surrogate):
             yield
 
     def forget(self) -> None:
-        """Measure anew: ranges are others."""
-        self._surrogates.clear()
+        """Begin a record anew: the network is on another chip."""
+        self._record = Simulation(kind=self.kind)
 
     def record(self) -> Simulation:
-        """What answered so far."""
-        measured = self._surrogates.values()
-        noisy: dict[str, float] = {}
-        for name, snr in (pair for each in measured for pair in each.noisy.items()):
-            noisy[name] = min(snr, noisy.get(name, snr))
-        return Simulation(
+        """What answered since the record began."""
+        return self._record
+
+    def _note(self, each: Surrogate) -> None:
+        """Keep what is worst of all chips; statistics themselves are large."""
+        own = Simulation(
             kind=self.kind,
-            images=max((each.images for each in measured), default=0),
-            noisy=noisy,
-            overflows=max((each.overflows for each in measured), default=0.0),
-            exact_layers=tuple(dict.fromkeys(name for each in measured for name in each.exact)),
-            holds=all(each.holds for each in measured),
+            images=each.images,
+            noisy=each.noisy,
+            overflows=each.overflows,
+            changed=each.changed,
+            unlike=each.unlike,
+            exact_layers=each.exact,
+            holds=each.holds,
         )
+        self._record = together([own], self._record)
+
+
+def together(simulations: Iterable[Simulation], own: Simulation) -> Simulation:
+    """Return what is worst of several, for chips or processes.
+
+    Args:
+        simulations: some.
+        own: one more, whose kind it is.
+    """
+    every = [own, *simulations]
+    noisy: dict[str, float] = {}
+    for name, snr in (pair for each in every for pair in each.noisy.items()):
+        noisy[name] = min(snr, noisy.get(name, snr))
+    return Simulation(
+        kind=own.kind,
+        images=max(each.images for each in every),
+        noisy=noisy,
+        overflows=max(each.overflows for each in every),
+        changed=max(each.changed for each in every),
+        unlike=max((each.unlike for each in every), key=abs),
+        exact_layers=tuple(dict.fromkeys(name for each in every for name in each.exact_layers)),
+        holds=all(each.holds for each in every),
+    )

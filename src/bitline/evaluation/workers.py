@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
@@ -136,24 +136,3 @@ def _work(job: Job) -> tuple[float, Simulation]:
     assert _own is not None
     figure = _own.accuracy(job.chip, job.seed)
     return figure, _own.simulation.record()
-
-
-def together(simulations: Iterable[Simulation], own: Simulation) -> Simulation:
-    """Return what several processes say of what answered in them as one.
-
-    Args:
-        simulations: of other processes.
-        own: of this one.
-    """
-    every = [own, *simulations]
-    noisy: dict[str, float] = {}
-    for name, snr in (pair for each in every for pair in each.noisy.items()):
-        noisy[name] = min(snr, noisy.get(name, snr))
-    return Simulation(
-        kind=own.kind,
-        images=max(each.images for each in every),
-        noisy=noisy,
-        overflows=max(each.overflows for each in every),
-        exact_layers=tuple(dict.fromkeys(name for each in every for name in each.exact_layers)),
-        holds=all(each.holds for each in every),
-    )

@@ -36,6 +36,12 @@ def simulation(evaluation: Evaluation) -> list[str]:
     if own.noisy:
         some = ", ".join(list(own.noisy)[:3]) + (" ..." if len(own.noisy) > 3 else "")
         why.append(f"what conversions add is more than the product in {len(own.noisy)} layers ({some})")
+    if own.changed:
+        why.append(f"conversions move {100 * own.changed:.0f} % of images to another class")
+    if own.unlike:
+        why.append(
+            f"the surrogate moves {'more' if own.unlike > 0 else 'fewer'} ({abs(own.unlike):.1f} standard errors)"
+        )
     if own.overflows:
         why.append(f"{100 * own.overflows:.0f} % of images overflow")
     if not why:

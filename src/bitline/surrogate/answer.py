@@ -1,4 +1,4 @@
-"""Layers that answer by their statistics: quantize, one plain product, noise."""
+"""Layers that answer by their statistics: quantize, one plain product, noise that was seen."""
 
 import math
 from collections.abc import Generator
@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from bitline import seeds
+from bitline.differences import differences
+from bitline.errors import ConversionError
 from bitline.mapping.lower import Lowerable
 from bitline.mvm.gradient import Quantized
 from bitline.nn import IDEAL, CrossbarLayer, crossbar_layers
@@ -23,38 +25,69 @@ class LayerSurrogate:
 
     Args:
         statistics: of the layer.
+        of: the surrogate that they are part of.
         drawn: errors of cells are drawn from their statistics, anew for each chip seed; else they are those of the
             chip as it is programmed.
     """
 
-    def __init__(self, statistics: Statistics, *, drawn: bool = False) -> None:
-        self.statistics = statistics
+    def __init__(self, statistics: Statistics, of: Surrogate, *, drawn: bool = False) -> None:
+        self.statistics, self.of = statistics, of
         self.drawn = drawn
+        self._checked: tuple[object, int] | None = None
         self._last: tuple[CellWeights, object, int, Tensor] | None = None
+        self._kept: dict[object, Tensor] = {}
 
     def __call__(self, layer: CrossbarLayer, x: Tensor) -> Tensor:
         """Answer an input of the layer, as `CrossbarLayer.forward` does."""
         layer.check(x)
+        self._check_chip(layer)
         own, device = self.statistics, x.device
         scale = float(layer.ranges.input_scale)
         if not math.isfinite(scale):
             layer.integers(x)  # says what is missing
         rounded: Any = _Rounded.apply(x, scale, *layer.input_format.limits)
         y = layer.plain_answer(rounded, self._weight(layer), own.shift.to(device))
-        if own.noise == 0 or not y.numel():
+        if not own.noise or not y.numel():
             return y
         name = layer.cells.matmul.name
         number = layer.reads.next(x.shape[0], layer.network_pass, training=layer.training, layer=name)
         purpose = "surrogate of training" if number.training else "surrogate"
         seed = seeds.derive(int(layer.chip_seed), name, purpose, number.call)
-        z = normals.of_images(seed, number.first_image, y)
-        sigma = _along(layer, own.sigma.to(device, y.dtype), y)
-        if own.overflows and not layer.training:
-            over = [seeds.of_step(seed, -1, number.first_image + i) < own.overflows * 2**63 for i in range(len(y))]
-            if any(over):
-                factors = torch.tensor(over, device=device).to(y.dtype) * (own.excess - 1) + 1
-                sigma = sigma * factors.view(-1, *[1] * (y.dim() - 1))
-        return y.addcmul_(sigma, z)
+        return _Noisy.apply(y, self._maps(layer, y), seed, number.first_image)  # pyright: ignore[reportReturnType]
+
+    def _maps(self, layer: CrossbarLayer, y: Tensor) -> Tensor:
+        """What the noise of outputs is drawn from, as these are in memory."""
+        format = torch.channels_last if y.dim() == 4 and y.stride(1) == 1 else torch.contiguous_format
+        key = (y.shape[1:], y.dtype, y.device, format, layer.training)
+        if key not in self._kept:
+            seen = [each for each in self.statistics.noise if each.maps.shape[1:] == y.shape[1:]]
+            if not seen:
+                shapes = " or ".join(str(tuple(each.maps.shape[1:])) for each in self.statistics.noise)
+                raise ConversionError(
+                    f"layer {layer.cells.matmul.name}: its surrogate was measured at outputs of shape {shapes}, not "
+                    f"{tuple(y.shape[1:])}; measure it on images of the size that it shall answer"
+                )
+            maps = seen[0].of(training=layer.training)
+            self._kept[key] = maps.to(y.device, y.dtype).contiguous(memory_format=format)
+        return self._kept[key]
+
+    def _check_chip(self, layer: CrossbarLayer) -> None:
+        """Refuse to answer for another chip than was measured; with drawn cells, for other conversions."""
+        chip, seed = layer.chip, int(layer.chip_seed)
+        if self._checked is not None and self._checked[0] is chip and self._checked[1] == seed:
+            return
+        where = f"layer {layer.cells.matmul.name}: its surrogate was measured on"
+        if chip != self.of.chip:
+            listed = ", ".join(
+                map(str, differences(chip.model_dump(mode="json"), self.of.chip.model_dump(mode="json")))
+            )
+            raise ConversionError(f"{where} another chip ({listed}); call bitline.surrogate.measure on this one")
+        if not self.drawn and seed not in self.of.seeds:
+            seeds_ = ", ".join(map(str, self.of.seeds))
+            raise ConversionError(
+                f"{where} chip seed {seeds_}, and this is {seed}; call bitline.surrogate.measure here"
+            )
+        self._checked = (chip, seed)
 
     def _weight(self, layer: CrossbarLayer) -> Tensor:
         """Weights with their errors and their gain; their gradient is that of quantized ones."""
@@ -107,7 +140,7 @@ def draw(cells: CellErrors, whole: Tensor, seed: int) -> Tensor:
 def attach(model: nn.Module, surrogate: Surrogate, *, drawn: bool = False) -> None:
     """Have the layers of a network answer by their statistics from now on, until their `mode` is changed.
 
-    Statistics are those of the chip that they were measured on. Whether the network is on that chip is not checked.
+    Statistics are those of the chip that they were measured on; a layer refuses to answer on another one.
 
     Args:
         model: converted.
@@ -118,7 +151,7 @@ def attach(model: nn.Module, surrogate: Surrogate, *, drawn: bool = False) -> No
     for name, layer in crossbar_layers(model).items():
         if name in surrogate.layers:
             layer.mode = "surrogate"
-            layer.surrogate = LayerSurrogate(surrogate.layers[name], drawn=drawn)
+            layer.surrogate = LayerSurrogate(surrogate.layers[name], surrogate, drawn=drawn)
 
 
 def detach(model: nn.Module) -> None:
@@ -157,6 +190,29 @@ class _Rounded(torch.autograd.Function):
         return torch.ops.aten.hardtanh_backward(grads[0].to(x.dtype), x, *ctx.ends), None, None, None
 
 
+class _Noisy(torch.autograd.Function):
+    """Outputs with their noise, added in place: for every image a map, a function of (seed, number of the image).
+
+    As many images in a row as there are maps have them in turn, from one that is drawn, so that no map is copied.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, y: Tensor, maps: Tensor, seed: int, first: int) -> Tensor:
+        ctx.mark_dirty(y)
+        done = 0
+        while done < len(y):
+            turn, place = divmod(first + done, len(maps))
+            start = (seeds.of_step(seed, turn) + place) % len(maps)
+            some = min(len(y) - done, len(maps) - place, len(maps) - start)
+            y[done : done + some] += maps[start : start + some]
+            done += some
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        return grads[0], None, None, None
+
+
 class _PassedOn(torch.autograd.Function):
     """Weights as the product has them; the gradient goes to those that were quantized, where nothing clipped."""
 
@@ -170,11 +226,6 @@ class _PassedOn(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         (gain,) = ctx.saved_tensors
         return ctx.fake.passed(grads[0] * gain.to(grads[0].dtype)), None, None, None
-
-
-def _along(layer: CrossbarLayer, channels: Tensor, y: Tensor) -> Tensor:
-    """One number for each output channel, beside the layer's outputs."""
-    return channels if isinstance(layer, nn.Linear) else channels.view(-1, *[1] * (y.dim() - 2))
 
 
 def _across(channels: Tensor, weight: Tensor) -> Tensor:
