@@ -194,11 +194,26 @@ def test_resume_and_overwrite_exclude_each_other(configured):
         configured("group", "runs/any", "--resume", "--overwrite")
 
 
+@pytest.mark.parametrize(("epochs", "exact"), [(2, 1), (3, 2), (9, 2)])
+def test_the_last_two_epochs_are_exact_by_default_or_one_of_two(configured, epochs, exact):
+    config = configured("psum-aware", "runs/any", "--simulation", "surrogate", "--chip-epochs", epochs)
+    assert config.epochs_exact == exact
+
+
+@pytest.mark.parametrize("option", ["--range-lr", "--tiles-a-step"])
+def test_what_trains_adc_steps_is_refused_where_no_epoch_is_exact(configured, option):
+    common = ("psum-aware", "runs/any", "--simulation", "surrogate", "--exact-epochs", 0, option, 1)
+    with pytest.raises(DataError, match="which does nothing here: exact_epochs is 0, and the surrogate trains no ADC"):
+        configured(*common)
+
+
 def test_the_surrogate_needs_an_epoch_and_an_adc_to_stand_for(configured):
     common = ("psum-aware", "runs/any", "--simulation", "surrogate")
     assert configured(*common).simulation == "surrogate"
     with pytest.raises(DataError, match="exact_epochs is 2 of 2 chip_epochs, which leaves none for simulation"):
         configured(*common, "--exact-epochs", 2)
+    with pytest.raises(DataError, match=r"exact_epochs is 1 of 1 chip_epochs, .*: raise chip_epochs$"):
+        configured(*common, "--chip-epochs", 1)
     with pytest.raises(DataError, match="exact_epochs is 0, which does nothing here: simulation is 'exact'"):
         configured("psum-aware", "runs/any", "--exact-epochs", 0)
     with pytest.raises(DataError, match="simulation is 'surrogate', which does nothing here: aware is 'quantization'"):

@@ -336,7 +336,13 @@ def test_trials_are_estimated_by_the_surrogate_where_it_holds(network, tmp_path,
         return replace(found, layers={name: replace(own, overflows=share) for name, own in found.layers.items()})
 
     monkeypatch.setattr(auto, "measure", measured)
-    Search(config, config.load_chip(), datasets.load("digits"), tmp_path, load_run(config.run)).run(lambda _: None)
+    lines: list[str] = []
+    Search(config, config.load_chip(), datasets.load("digits"), tmp_path, load_run(config.run)).run(lines.append)
 
     assert modes
     assert ("surrogate" in modes) == holds
+    (trial,) = trials_of(tmp_path)
+    assert trial["simulation"] == ("surrogate" if holds else "exact, since the surrogate does not hold")
+    assert ("proxy, by the surrogate" if holds else "proxy, exactly: the surrogate does not hold") in lines[0]
+    assert "; ;" not in lines[0]
+    assert not lines[0].endswith(("; ", ";"))

@@ -242,3 +242,11 @@ def test_the_row_tiles_of_a_step_are_those_asked_for(network, tmp_path, monkeypa
         with pytest.raises(KeyboardInterrupt):
             optimize(config)
         assert set(seen.values()) == {asked}
+
+
+def test_row_tiles_that_no_layer_has_more_of_are_refused_before_anything_is_done(network, tmp_path):
+    settings = small("psum-aware", epochs=0, tiles_a_step=64)
+    config = checked(run=network, recipe="psum-aware", **settings, out=tmp_path / "out")
+    with pytest.raises(DataError, match=r"tiles_a_step is 64; no layer has more than \d+ row tiles on .*: "):
+        optimize(config)
+    assert not (tmp_path / "out" / "evaluation_before.json").exists()

@@ -11,17 +11,10 @@ from torch import nn
 from bitline import data as datasets
 from bitline import load_chip
 from bitline.data import DataSet
-from bitline.models.record import ModelRecord
 from bitline.nn import IDEAL, calibrate, crossbar_layers, program, to_crossbar
-from bitline.nn.range_training import train_ranges
 from bitline.train import TrainConfig, checked
-from bitline.train.module import Classifier
 from bitline.train.reprogram import Reprogram
-from bitline.train.run import train_network
-
-
-class KilledError(Exception):
-    pass
+from training_samples import assert_same_weights, on_digits, train_on_chip, until
 
 
 @pytest.fixture(scope="module")
@@ -35,21 +28,8 @@ def config(out: Path, **other: object) -> TrainConfig:
 
 
 def train(config: TrainConfig, data: DataSet, *, resumed: bool = False) -> None:
-    torch.manual_seed(0)
-    plain = nn.Sequential(nn.Flatten(), nn.Linear(64, 16), nn.ReLU(), nn.Dropout(0.1), nn.Linear(16, 10))
-    images = next(data.batches("train", batch_size=32, limit=32))[0]
-    network = to_crossbar(plain, load_chip("example-128", ["adc.policy=trained"]), example=images).model
-    calibrate(network, [images])
-    train_ranges(network)
-    record = ModelRecord(
-        model="lenet5", kwargs={}, data="digits", title="", classes=data.classes, channels=1, image_size=8,
-        mean=data.mean, std=data.std,
-    )  # fmt: skip
-    reprogram = Reprogram(network, every=8, seed=config.seed)
-    train_network(
-        network, record, config, data, resumed=resumed, callbacks=[reprogram], rates={"log2_lsb": 1e-2},
-        test_images=50, finish=lambda trained: trained,
-    )  # fmt: skip
+    network, _ = on_digits(data, dropout=0.1)
+    train_on_chip(network, config, data, [Reprogram(network, every=8, seed=config.seed)], resumed=resumed)
 
 
 @pytest.fixture(scope="module")
@@ -68,25 +48,10 @@ def undisturbed(once, digits) -> Path:
     ],
 )
 def test_training_with_read_noise_resumes_to_the_same_network(tmp_path, monkeypatch, digits, undisturbed, hook, call):
-    calls, original = 0, getattr(Classifier, hook)
-
-    def dying(self, *args):
-        nonlocal calls
-        calls += 1
-        if calls == call:
-            raise KilledError
-        return original(self, *args)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Classifier, hook, dying)
-        with pytest.raises(KilledError):
-            train(config(tmp_path), digits)
+    until(monkeypatch, hook, call, lambda: train(config(tmp_path), digits))
     train(config(tmp_path), digits, resumed=True)
 
-    resumed, expected = (load_file(run / "model.safetensors") for run in (tmp_path, undisturbed))
-    assert resumed.keys() == expected.keys()
-    for name, tensor in expected.items():
-        assert torch.equal(resumed[name], tensor), name
+    expected = assert_same_weights(undisturbed, tmp_path)
     assert int(expected["1.reads"][1, 0]) > 0
 
 

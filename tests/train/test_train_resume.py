@@ -8,20 +8,15 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
 
 from bitline.errors import DataError
 from bitline.train import TrainConfig, checked
 from bitline.train import run as run_module
-from bitline.train.module import Classifier
 from bitline.train.run import train
+from training_samples import KilledError, assert_same_weights, until
 
 STEPS = 1442 // 32  # an epoch of digits
 SETTINGS = {"model": "lenet5", "data": "digits", "epochs": 4, "batch_size": 32, "threads": 1, "checkpoint_every": 20}
-
-
-class KilledError(Exception):
-    pass
 
 
 def config(out: Path, **other: object) -> TrainConfig:
@@ -35,10 +30,7 @@ def undisturbed(once) -> Path:
 
 def assert_same(run: Path, other: Path) -> None:
     """Compare weights bit for bit, and the curves but for the seconds."""
-    weights, expected = load_file(run / "model.safetensors"), load_file(other / "model.safetensors")
-    assert weights.keys() == expected.keys()
-    for name, tensor in weights.items():
-        assert torch.equal(tensor, expected[name]), name
+    assert_same_weights(run, other)
     assert curve(run) == curve(other)
 
 
@@ -49,20 +41,7 @@ def curve(run: Path) -> list[dict[str, float]]:
 
 def train_until(monkeypatch, run: Path, hook: str, call: int, if_exists: str = "refuse", **other: object) -> None:
     """Train, and die as a killed process does at the given call of a hook."""
-    calls = 0
-    original = getattr(Classifier, hook)
-
-    def dying(self, *args):
-        nonlocal calls
-        calls += 1
-        if calls == call:
-            raise KilledError
-        return original(self, *args)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Classifier, hook, dying)
-        with pytest.raises(KilledError):
-            train(config(run, **other), if_exists=if_exists)
+    until(monkeypatch, hook, call, lambda: train(config(run, **other), if_exists=if_exists))
 
 
 @pytest.mark.slow

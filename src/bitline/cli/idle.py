@@ -72,6 +72,8 @@ def _idle(config: Recipe) -> list[tuple[tuple[str, ...], str]]:
     surrogate = name != "crimp" and getattr(told, "simulation", "exact") == "surrogate"
     if "exact_epochs" in has and not surrogate:
         idle.append((("exact_epochs",), "simulation is 'exact', so all epochs on the chip are"))
+    if surrogate and on_chip and not told.epochs_exact:
+        idle.append((("range_lr", "tiles_a_step"), "exact_epochs is 0, and the surrogate trains no ADC steps"))
     if surrogate and name != "auto" and (not on_chip or told.aware == "quantization"):
         why = "nothing is trained on the chip" if not on_chip else "aware is 'quantization', which has no ADC"
         idle.append((("simulation", "exact_epochs"), why))

@@ -11,7 +11,7 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import optuna
 import torch
@@ -69,6 +69,13 @@ cancels; the error of one conversion then grows with the square root of the heig
 the height is greater, and errors add up in squares: that of a result stays what it was"""
 PROXY_BATCH = 64
 """images in a batch of the distillation before a trial is measured"""
+Answered = Literal["exact", "surrogate", "exact, since the surrogate does not hold"]
+_TOLD: dict[Answered, str] = {
+    "exact": "",
+    "surrogate": ", by the surrogate",
+    "exact, since the surrogate does not hold": ", exactly: the surrogate does not hold",
+}
+"""of what answered for a trial"""
 _DIRECTIONS = {
     "accuracy": StudyDirection.MAXIMIZE,
     "energy": StudyDirection.MINIMIZE,
@@ -196,17 +203,19 @@ class Search:
         torch.manual_seed(self.config.seed)
         network = restructure(self.origin.model, self.batches, chip, self.config, layers).model
         self._distil(network)
-        accuracy, cost = self._on_chip(network, chip)
+        accuracy, cost, how = self._on_chip(network, chip)
         values = {"accuracy": accuracy, "energy": cost.energy_J, "area": cost.area_m2, "latency": cost.latency_s}
         trial.set_user_attr("layers", layers)
         trial.set_user_attr("overrides", list(overrides))
         trial.set_user_attr("energy_J", cost.energy_J)
         trial.set_user_attr("accuracy", accuracy)
-        trial.set_user_attr(
-            "summary",
-            f"{accuracy:.1f} % (proxy), {cost.energy_J * 1e6:.3g} uJ, {cost.area_m2 * 1e6:.3g} mm2; "
-            f"{', '.join(overrides)}; {', '.join(dict.fromkeys(layers.values()))}",
-        )
+        trial.set_user_attr("simulation", how)
+        words = [
+            f"{accuracy:.1f} % (proxy{_TOLD[how]}), {cost.energy_J * 1e6:.3g} uJ, {cost.area_m2 * 1e6:.3g} mm2",
+            ", ".join(overrides) or "the chip as it is",
+            ", ".join(dict.fromkeys(layers.values())),
+        ]
+        trial.set_user_attr("summary", "; ".join(filter(None, words)))
         return tuple(values[name] for name in self.config.objectives)
 
     def _same(self, trial: optuna.Trial) -> FrozenTrial | None:
@@ -247,27 +256,30 @@ class Search:
         network.eval()
 
     @torch.no_grad()
-    def _on_chip(self, network: nn.Module, chip: Chip) -> tuple[float, Cost]:
-        """Accuracy on training images with ideal cells, percent, and cost."""
+    def _on_chip(self, network: nn.Module, chip: Chip) -> tuple[float, Cost, Answered]:
+        """Accuracy on training images with ideal cells, percent, cost, and what answered."""
         model, report = to_crossbar(network, chip, example=self.batches[0][:2], mapping=self.config.mapping or None)
         calibrate(model, self.batches[:1], in_turn=True)
         images, labels = self._proxy_images()
-        with self._simulated(model):
+        with self._simulated(model) as how:
             right = sum(
                 int((model(x).argmax(1) == y).sum())
                 for x, y in zip(images.split(CALIBRATION_BATCH), labels.split(CALIBRATION_BATCH), strict=True)
             )
-        return 100 * right / len(labels), OnChip(model, report, network, self.data, Settings()).price()
+        return 100 * right / len(labels), OnChip(model, report, network, self.data, Settings()).price(), how
 
     @contextmanager
-    def _simulated(self, model: nn.Module) -> Generator[None]:
+    def _simulated(self, model: nn.Module) -> Generator[Answered]:
         """Let a surrogate answer, if the recipe says so and it holds; what is trained is measured exactly."""
-        surrogate = measure(model, self.batches[:1]) if self.config.simulation == "surrogate" else None
-        if surrogate is None or not surrogate.holds:
-            yield
+        if self.config.simulation == "exact":
+            yield "exact"
+            return
+        surrogate = measure(model, self.batches[:1])
+        if not surrogate.holds:
+            yield "exact, since the surrogate does not hold"
             return
         with answering(model, surrogate):
-            yield
+            yield "surrogate"
 
     def _proxy_images(self) -> tuple[Tensor, Tensor]:
         """The last training images."""
@@ -291,4 +303,5 @@ def _plain(trial: FrozenTrial) -> dict[str, Any]:
         "values": trial.values,
         "layers": trial.user_attrs.get("layers"),
         "overrides": trial.user_attrs.get("overrides"),
+        "simulation": trial.user_attrs.get("simulation"),
     }

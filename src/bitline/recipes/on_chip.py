@@ -1,5 +1,6 @@
 """Training with the chip in the forward path: crossbars answer, gradients pass straight through."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
@@ -9,9 +10,12 @@ from bitline.chip.description import Chip
 from bitline.chip.variants import lossless, with_cells
 from bitline.compress import fold_norms
 from bitline.data import DataSet
+from bitline.errors import DataError
 from bitline.evaluation import Settings
-from bitline.evaluation.on_chip import calibration_batches
+from bitline.evaluation.on_chip import calibration_batches, surrogate_images
 from bitline.files import CHIP, RANGES, write_json
+from bitline.mapping.lower import Matmul
+from bitline.mapping.place import place
 from bitline.models.files import Run
 from bitline.models.record import ModelRecord
 from bitline.nn import calibrate, crossbar_layers, to_crossbar
@@ -97,14 +101,46 @@ class OnChipTraining:
     def _surrogate(self, model: nn.Module, train: TrainConfig) -> SurrogateEpochs:
         """What answers in the epochs that are not simulated exactly."""
         config = self.config
-        images = calibration_batches(self.data, Settings(calibration_images=config.calibration_images))[0]
+        images = surrogate_images(self.data, Settings(calibration_images=config.calibration_images))
         return SurrogateEpochs(
             model,
             images,
-            epochs=train.epochs - config.exact_epochs,
+            epochs=train.epochs - config.epochs_exact,
             programmed=bool(config.reprogram_every),
             seed=train.seed,
         )
+
+
+def check_tiles(config: RangeTraining, matmuls: Iterable[Matmul], chip: Chip) -> None:
+    """Refuse a number of row tiles in a step that no layer has more of: all would be converted.
+
+    Args:
+        config: of the recipe.
+        matmuls: layers of the network that is trained.
+        chip: that it is trained on.
+
+    Raises:
+        DataError: names the number and the most that does something.
+    """
+    some = config.tiles_a_step
+    if some is None or not config.epochs_on_chip:
+        return
+    layers = place(matmuls, chip, config.mapping or None).layers
+    most = max((layer.row_tiles for layer in layers if layer.together == 1), default=0)
+    if some >= most:
+        allowed = f"allowed: 1 to {most - 1}, or leave it out" if most > 1 else "leave it out"
+        raise DataError(
+            f"tiles_a_step is {some}, and no layer has more than {most} row tiles on {chip.name}; {allowed}"
+        )
+
+
+def what_answers(config: RangeTraining) -> str:
+    """Say which epochs on the chip a surrogate answers; nothing where all are simulated exactly."""
+    surrogate = config.epochs_on_chip - config.epochs_exact
+    if config.simulation == "exact" or config.aware != "psum":
+        return ""
+    exact = f"the last {config.epochs_exact} exactly" if config.epochs_exact else "none exactly"
+    return f", the first {surrogate} by the surrogate, {exact}"
 
 
 @torch.no_grad()

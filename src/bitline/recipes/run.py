@@ -19,7 +19,7 @@ from bitline.recipes.auto import Search
 from bitline.recipes.crimp import chip_of
 from bitline.recipes.files import RESULT, Say, clear, copy, finished, prepare, write_run
 from bitline.recipes.front import select, train_front
-from bitline.recipes.on_chip import OnChipTraining
+from bitline.recipes.on_chip import OnChipTraining, check_tiles, what_answers
 from bitline.recipes.pruning import Pruning
 from bitline.recipes.records.auto import Auto
 from bitline.recipes.records.base import Recipe
@@ -105,6 +105,8 @@ def _optimize(config: Recipe, if_exists: IfExists, say: Say, *, progress: bool, 
             group.check(origin.model, chip, config)
         if not isinstance(config, NewStructure | Auto):  # whose networks are others, and are checked when they are made
             _check_fits(stages, origin, target)
+            if isinstance(config, RangeTraining):
+                check_tiles(config, matmuls(origin.model, data.train_images.shape[1:]), target)
         clear(out)
     recipe_file.write(out, config)
     stages.measure(BEFORE, origin, chip)
@@ -170,7 +172,10 @@ def _train(stages: Stages, origin: Run) -> Path:
         run = stages.load(last)
         training = OnChipTraining(run.model, run.record, stages.chip, config, stages.data, stages.teacher)
         train = stages.training_on_chip(run, config, epochs=config.epochs_on_chip)
-        last = stages.train(train, lambda train, resumed: training.run(train, resumed=resumed))
+        check_tiles(config, matmuls(run.model, stages.data.train_images.shape[1:]), training.training_chip)
+        last = stages.train(
+            train, lambda train, resumed: training.run(train, resumed=resumed), how=what_answers(config)
+        )
     return last
 
 

@@ -113,16 +113,17 @@ class Stages:
             ON_CHIP, run, epochs=epochs, lr=config.chip_lr, optimizer="adam", weight_decay=0.0, schedule="onecycle"
         )
 
-    def train(self, train: TrainConfig, run: Callable[[TrainConfig, bool], None]) -> Path:
+    def train(self, train: TrainConfig, run: Callable[[TrainConfig, bool], None], *, how: str = "") -> Path:
         """Run a stage unless it is finished, and return its run directory.
 
         Args:
             train: of the stage.
             run: trains; told how, and whether it goes on from a checkpoint.
+            how: more to say of its epochs.
         """
         if not finished_training(train.run_dir):
             saved = prepare_training(train.run_dir, train, "resume")
-            self.say(f"training, {train.run_dir.name}: {train.epochs} epochs")
+            self.say(f"training, {train.run_dir.name}: {train.epochs} epochs{how}")
             run(saved or train, saved is not None)
         return train.run_dir
 

@@ -48,14 +48,25 @@ class RangeTraining(OnChip):
     simulation: Literal["exact", "surrogate"] = "exact"
     """of the chip in training: exact converts every sum; surrogate multiplies once and adds noise like that of the
     conversions and cells, which does not train ADC steps, but for the last exact_epochs. Evaluations are exact"""
-    exact_epochs: Whole = 1
-    """of those on the chip, the last: simulated exactly all the same, with simulation = surrogate"""
+    exact_epochs: Whole | None = None
+    """of those on the chip, the last: simulated exactly all the same, with simulation = surrogate. Default: 2, or 1
+    where chip_epochs is 2"""
+
+    @property
+    def epochs_exact(self) -> int:
+        """Epochs on the chip that are simulated exactly."""
+        if self.simulation == "exact":
+            return self.epochs_on_chip
+        return max(1, min(2, self.epochs_on_chip - 1)) if self.exact_epochs is None else self.exact_epochs
 
     @model_validator(mode="after")
     def _epochs_for_the_surrogate(self) -> Self:
-        if self.simulation == "surrogate" and self.epochs_on_chip and self.exact_epochs >= self.epochs_on_chip:
+        if self.simulation == "surrogate" and self.epochs_on_chip and self.epochs_exact >= self.epochs_on_chip:
+            how = (
+                "raise chip_epochs" if self.epochs_on_chip < 2 else "raise chip_epochs, or set exact_epochs to at most "
+            )
             raise DataError(
-                f"exact_epochs is {self.exact_epochs} of {self.epochs_on_chip} chip_epochs, which leaves none for "
-                f"simulation = 'surrogate': raise chip_epochs, or set exact_epochs to at most {self.epochs_on_chip - 1}"
+                f"exact_epochs is {self.epochs_exact} of {self.epochs_on_chip} chip_epochs, which leaves none for "
+                f"simulation = 'surrogate': {how}{self.epochs_on_chip - 1 if self.epochs_on_chip > 1 else ''}"
             )
         return self
