@@ -591,7 +591,7 @@ def adc_models() -> str:
 
 def surrogate() -> str:
     result = read("experiments/results/surrogate.json")
-    setting, rows = result["setting"], list[list[str]]()
+    setting, found, rows = result["setting"], result["summary"], list[list[str]]()
     networks = list(dict.fromkeys(p["network"] for p in result["points"]))
     for name in [*networks, "all"]:
         own = [p for p in result["points"] if name in ("all", p["network"])]
@@ -607,7 +607,11 @@ def surrogate() -> str:
     note = (
         f"Bits of the ADC, range policies and sigma of programming error 0 and 0.1; {setting['images']} test images, "
         f"{setting['chips']} chips where cells err. Differences in points of accuracy, over the points that hold; the "
-        f"largest of those that do not is {bad:+.1f}."
+        f"largest of those that do not is {bad:+.1f}. Over the {found['held']} points that hold, the sum of squares of "
+        f"differences in standard errors of the exact accuracy is {found['chi_square']}; in standard errors of the "
+        f"difference itself, of the same images and chips, {found['within_the_standard_error_of_the_difference']} lie "
+        f"within one and {found['within_two_of_the_difference']} within two, and the sum is "
+        f"{found['chi_square_of_the_difference']}."
     )
     return markdown(header, rows) + "\n\n" + note
 

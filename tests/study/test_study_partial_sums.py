@@ -14,6 +14,7 @@ from bitline.errors import ChipError, DataError
 from bitline.evaluation import put_on_chip, sweep
 from bitline.nn import crossbar_layers
 from bitline.nn.range_training import save_ranges
+from bitline.report import study_tables
 from bitline.study import Plan, Runs, grid, layers, partial_sums, training
 from bitline.study.record import Record
 from bitline.study.runs import chip_for
@@ -238,3 +239,49 @@ def test_progress_goes_to_stderr_and_changes_nothing(tmp_path: Path, capsys: pyt
     quiet = partial_sums(RUNS, CHIP, plan, tmp_path / "quiet.json")
     assert partial_sums(RUNS, CHIP, replace(plan, progress=True), tmp_path / "shown.json") == quiet
     assert capsys.readouterr().out == ""
+
+
+def test_a_surrogate_discards_heights_and_the_exact_simulation_decides_among_the_rest(tmp_path, whole, monkeypatch):
+    plan = replace(PLAN, simulation="surrogate", tile_rows=())
+    path = tmp_path / "study.json"
+    monkeypatch.setattr(grid, "SLACK", 0.0)
+    monkeypatch.setattr("bitline.surrogate.statistics.Surrogate.holds", True)
+
+    result = partial_sums(RUNS, CHIP, plan, path)
+
+    names = ("rows", "ranges", "bits")
+    keys = [tuple(point[name] for name in names) for point in whole["grid"]]
+    assert [tuple(point[name] for name in names) for point in result["estimates"]] == keys
+    exact = {tuple(point[name] for name in names): point for point in whole["grid"]}
+    estimates = {tuple(point[name] for name in names): point for point in result["estimates"]}
+    kinds = []
+    for point in result["grid"]:
+        key = tuple(point[name] for name in names)
+        mine = estimates[key]["mean"]
+        best = max(each["mean"] for each in result["estimates"] if (each["ranges"], each["bits"]) == key[1:])
+        kinds.append(point["simulation"])
+        assert point["simulation"] == ("surrogate" if mine < best - 1 else "exact")
+        source = estimates if point["simulation"] == "surrogate" else exact
+        assert point["chips"] == source[key]["chips"]
+        assert point["energy_J"] == exact[key]["energy_J"]
+    assert {"exact", "surrogate"} == set(kinds)
+    for adc in result["best_heights"]:
+        assert adc["most_accurate"]["simulation"] == adc["cheapest"]["simulation"] == "exact"
+    count = kinds.count("surrogate")
+    assert (
+        f"lesson 2: {count} of 8 chips are not simulated exactly: estimates of a surrogate"
+        in result["not_measured"][-1]
+    )
+    assert study_tables.grid(result).rows
+    assert "simulated" in [head.name for head in study_tables.grid(result).heads]
+    assert partial_sums(RUNS, CHIP, plan, path, resume=True) == result
+
+
+def test_a_point_that_an_estimate_does_not_hold_for_is_not_discarded_by_it():
+    good = {"ranges": "full", "bits": 4, "rows": 64, "adc": 90.0, "holds": True}
+    bad = {"ranges": "full", "bits": 4, "rows": 128, "adc": 20.0, "holds": True}
+    assert grid.discarded({"ranges": "full", "bits": 4, "rows": 128}, [good, bad]) is not None
+    assert grid.discarded({"ranges": "full", "bits": 4, "rows": 64}, [good, bad]) is None
+    assert grid.discarded({"ranges": "full", "bits": 4, "rows": 128}, [good, bad | {"holds": False}]) is None
+    assert grid.discarded({"ranges": "full", "bits": 4, "rows": 128}, [good | {"holds": False}, bad]) is None
+    assert grid.discarded({"ranges": "full", "bits": 4, "rows": 128}, [good | {"bits": 5}, bad]) is None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -63,6 +63,12 @@ def partial_sums(
     ranges: Annotated[
         str, typer.Option(help="ADC range policies of the grid: full, or calibrated for each of the others.")
     ] = "full,layer,slice,slice_digit,column",
+    simulation: Annotated[
+        Literal["exact", "surrogate"],
+        typer.Option(
+            help="exact, or surrogate: it estimates the grid, and those far below the best of their ADC stay estimates."
+        ),
+    ] = "exact",
     threads: Annotated[int | None, typer.Option(help="CPU threads.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the study in --out.")] = False,
     json_file: Json = None,
@@ -89,6 +95,7 @@ def partial_sums(
         rows=_numbers("--rows", rows),
         bits=_numbers("--bits", bits),
         ranges=tuple(_words(ranges)),
+        simulation=simulation,
         progress=json_file != "-",
     )
     set_threads(threads)

@@ -47,6 +47,16 @@ class Simulations:
         with answering(self.model, surrogate):
             yield
 
+    @contextmanager
+    def by(self, kind: Simulated) -> Generator[None]:
+        """Let another kind answer for a while, with a record of its own that can be read until the next one begins."""
+        before, self.kind = self.kind, kind
+        self.forget()
+        try:
+            yield
+        finally:
+            self.kind = before
+
     def forget(self) -> None:
         """Begin a record anew: the network is on another chip."""
         self._record = Simulation(kind=self.kind)

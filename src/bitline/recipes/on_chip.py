@@ -129,9 +129,7 @@ def check_tiles(config: RangeTraining, matmuls: Iterable[Matmul], chip: Chip) ->
     most = max((layer.row_tiles for layer in layers if layer.together == 1), default=0)
     if some >= most:
         allowed = f"allowed: 1 to {most - 1}, or leave it out" if most > 1 else "leave it out"
-        raise DataError(
-            f"tiles_a_step is {some}, and no layer has more than {most} row tiles on {chip.name}; {allowed}"
-        )
+        raise DataError(f"tiles_a_step is {some}; no layer has more than {most} row tiles on {chip.name}: {allowed}")
 
 
 def what_answers(config: RangeTraining) -> str:

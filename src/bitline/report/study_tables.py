@@ -56,6 +56,8 @@ def grid(study: Study) -> Sheet:
     table.figures(Head("ADC bits"), of(records, "bits"), text.number)
     table.figures(Head("rows"), of(records, "rows"), text.number)
     _accuracies(table, records)
+    if any("simulation" in record for record in records):
+        table.words(Head("simulated", numeric=False), of(records, "simulation"))
     table.physical(Head("energy"), of(records, "energy_J"), "J")
     table.figures(Head("conversions"), of(records, "conversions"), text.number)
     table.physical(Head("latency"), of(records, "latency_s"), "s")

@@ -18,6 +18,8 @@ from bitline.study.subject import Subject, reached
 
 WITHIN = 1.0
 """points below the best accuracy that a cheaper crossbar may lie"""
+SLACK = 4.0
+"""points that estimates may be off beyond that; those that hold were at most as far off, see docs/surrogate.md"""
 
 
 def keys(plan: Plan) -> list[dict[str, Any]]:
@@ -62,19 +64,53 @@ class Pricer:
         return price(placement(on_chip.model), densities=densities, poolings=pools)
 
 
-def measure(subject: Subject, pricer: Pricer, *, rows: int, ranges: str, bits: int) -> dict[str, Any]:
-    """Measure one chip of the grid: accuracy with ideal cells (``adc``) and on each programmed chip, and its cost."""
+def estimate(subject: Subject, *, rows: int, ranges: str, bits: int) -> dict[str, Any]:
+    """Estimate the accuracies of one chip of the grid by the surrogate, and say whether it ``holds``."""
     chip = variant(subject.chip, rows, bits, ranges)
-    accuracies = subject.accuracies(chip)
+    accuracies = subject.accuracies(chip, "surrogate")
+    return accuracies | {"holds": subject.on(chip).simulation.record().holds}
+
+
+def discarded(key: Mapping[str, Any], estimates: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
+    """Return the estimate of a point that cannot be among the best heights of its ADC; None if it may be.
+
+    Args:
+        key: of the point.
+        estimates: of all points.
+    """
+    adc = [
+        each for each in estimates if (each["ranges"], each["bits"]) == (key["ranges"], key["bits"]) and each["holds"]
+    ]
+    own = next((each for each in adc if key.items() <= each.items()), None)
+    if own is None or reached(own) >= max(map(reached, adc)) - WITHIN - SLACK:
+        return None
+    return {name: value for name, value in own.items() if name != "holds"}
+
+
+def measure(
+    subject: Subject, pricer: Pricer, estimates: Sequence[Mapping[str, Any]], *, rows: int, ranges: str, bits: int
+) -> dict[str, Any]:
+    """Measure one chip of the grid: accuracy with ideal cells (``adc``) and on each programmed chip, and its cost.
+
+    Where points are estimated, ``simulation`` says whether accuracies are such estimates.
+    """
+    chip = variant(subject.chip, rows, bits, ranges)
+    own = discarded({"rows": rows, "ranges": ranges, "bits": bits}, estimates)
+    accuracies = subject.accuracies(chip) if own is None else own
+    told = {"simulation": "exact" if own is None else "surrogate"} if estimates else {}
     cost = pricer.cost(chip)
-    return accuracies | {
-        "energy_J": cost.energy_J,
-        "latency_s": cost.latency_s,
-        "area_m2": cost.area_m2,
-        "tops_per_watt": cost.tops_per_watt,
-        "conversions": cost.conversions,
-        "crossbars": cost.crossbars,
-    }
+    return (
+        accuracies
+        | told
+        | {
+            "energy_J": cost.energy_J,
+            "latency_s": cost.latency_s,
+            "area_m2": cost.area_m2,
+            "tops_per_watt": cost.tops_per_watt,
+            "conversions": cost.conversions,
+            "crossbars": cost.crossbars,
+        }
+    )
 
 
 def best_heights(points: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -83,7 +119,7 @@ def best_heights(points: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     Returns:
         For each range policy and number of bits that have more than one height: ``most_accurate``, the point of best
         accuracy (of equals, the one of least energy), and ``cheapest``, the point of least energy within `WITHIN`
-        points of it.
+        points of it. Points left at estimates of a surrogate are none of them.
     """
     adcs: dict[tuple[str, int], list[Mapping[str, Any]]] = {}
     for point in points:
@@ -91,6 +127,7 @@ def best_heights(points: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     heights: list[dict[str, Any]] = []
     for (ranges, bits), at in adcs.items():
         if len(at) > 1:
+            at = [point for point in at if point.get("simulation") != "surrogate"]
             best = max(at, key=lambda point: (reached(point), -point["energy_J"]))
             cheap = cheapest(at)
             heights.append({"ranges": ranges, "bits": bits, "most_accurate": dict(best), "cheapest": dict(cheap)})

@@ -4,7 +4,7 @@ The questions follow Y. Wu et al., HPEC 2021 (doi 10.1109/HPEC49654.2021.9622798
 how they are asked here is our reconstruction.
 """
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -72,9 +72,9 @@ def partial_sums(runs: Runs, chip: Chip, plan: Plan, path: Path, *, resume: bool
         resume: go on with a file that was made with the same settings.
 
     Returns:
-        The content of the file: ``layers``, ``tiles`` and their ``exponents`` (lesson 1), ``grid`` and its
-        ``best_heights`` (lesson 2), ``training`` (lesson 3), ``not_measured``, ``findings``, and what all of it depends
-        on.
+        The content of the file: ``layers``, ``tiles`` and their ``exponents`` (lesson 1), ``estimates`` by a surrogate
+        where the plan says so, ``grid`` and its ``best_heights`` (lesson 2), ``training`` (lesson 3),
+        ``not_measured``, ``findings``, and what all of it depends on.
 
     Raises:
         DataError: the file is of another study, or not to be resumed, or another process uses its folder.
@@ -97,7 +97,7 @@ def _partial_sums(runs: Runs, chip: Chip, plan: Plan, path: Path, *, resume: boo
         record.content["finished"] = True
     record.content["exponents"] = lesson_tiles.exponents(record.points("tiles"))
     record.content["best_heights"] = grid.best_heights(record.points("grid"))
-    record.content["not_measured"] = _not_measured(runs, chip, plan)
+    record.content["not_measured"] = [*_not_measured(runs, chip, plan), *_estimated(record.points("grid"))]
     record.content["findings"] = [vars(finding) for finding in findings(record.content)]
     record.write()
     return record.content
@@ -109,7 +109,7 @@ def _measure(record: Record, subject: Subject, runs: Runs, show: "Show") -> None
     commit = git_commit() or None
     if commit not in commits:
         commits.append(commit)
-    missing = [step for step in _steps(subject, runs) if not record.has(step.lesson, step.key)]
+    missing = [step for step in _steps(subject, runs, record) if not record.has(step.lesson, step.key)]
     if any(step.lesson == "grid" for step in missing):
         grid.check(subject)
     for number, step in enumerate(missing):
@@ -144,7 +144,7 @@ def _images(network: Network, plan: Plan) -> int:
     return plan.images or most
 
 
-def _steps(subject: Subject, runs: Runs) -> list[_Step]:
+def _steps(subject: Subject, runs: Runs, record: Record) -> list[_Step]:
     """List every point of the study."""
     plan, chip = subject.plan, subject.chip
     each = 1 + plan.chips
@@ -160,7 +160,11 @@ def _steps(subject: Subject, runs: Runs) -> list[_Step]:
         _Step("training", {"training": what}, partial(training.measure, network, chip, plan, subject.tick), each + 2)
         for what, network in runs.by_training.items()
     ]
-    return steps + [_Step("grid", key, partial(grid.measure, subject, pricer, **key), each) for key in grid.keys(plan)]
+    estimates = record.points("estimates") if plan.simulation == "surrogate" else []
+    if plan.simulation == "surrogate":
+        steps += [_Step("estimates", key, partial(grid.estimate, subject, **key), each) for key in grid.keys(plan)]
+    measure = partial(grid.measure, subject, pricer, estimates)
+    return steps + [_Step("grid", key, partial(measure, **key), each) for key in grid.keys(plan)]
 
 
 def _not_measured(runs: Runs, chip: Chip, plan: Plan) -> list[str]:
@@ -176,6 +180,17 @@ def _not_measured(runs: Runs, chip: Chip, plan: Plan) -> list[str]:
     if not plan.chips:
         sentences.append("programmed chips: none was asked for")
     return sentences
+
+
+def _estimated(points: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Say which points of the grid are estimates; nothing where all are simulated exactly."""
+    count = sum(point.get("simulation") == "surrogate" for point in points)
+    if not count:
+        return []
+    return [
+        f"lesson 2: {count} of {len(points)} chips are not simulated exactly: estimates of a surrogate, which puts "
+        f"them more than {grid.WITHIN + grid.SLACK:g} points below another height with the same ADC"
+    ]
 
 
 Show = Callable[[str, int, int, int], None]

@@ -7,6 +7,7 @@ from typing import Any, cast, get_args
 from bitline.chip.description import Chip, check
 from bitline.errors import DataError
 from bitline.evaluation import Settings
+from bitline.evaluation.record import Simulated
 from bitline.mvm.adc import Granularity
 
 RANGES: tuple[str, ...] = ("full", *get_args(Granularity))
@@ -29,6 +30,8 @@ class Plan:
         rows: crossbar heights of the grid, all rows driven at once.
         bits: ADC bits of the grid.
         ranges: range policies of the grid, of `RANGES`.
+        simulation: ``"surrogate"``: points of the grid are estimated by `bitline.surrogate` first. Those that an
+            estimate puts far below the best of their ADC, if it holds, are left at that; others are simulated exactly.
         progress: show bars.
     """
 
@@ -42,6 +45,7 @@ class Plan:
     rows: tuple[int, ...] = (32, 64, 128, 256)
     bits: tuple[int, ...] = (3, 4, 5, 6, 7, 8)
     ranges: tuple[str, ...] = RANGES
+    simulation: Simulated = "exact"
     progress: bool = False
 
     def __post_init__(self) -> None:
@@ -55,6 +59,8 @@ class Plan:
                 raise DataError(f"ranges has {each!r}; allowed: {', '.join(RANGES)}")
         for name in ("tile_rows", "rows", "bits", "ranges"):
             object.__setattr__(self, name, _once(getattr(self, name)))
+        if self.simulation not in get_args(Simulated):
+            raise DataError(f"simulation is {self.simulation!r}; allowed: {', '.join(get_args(Simulated))}")
         if self.layer_images < 1:
             raise DataError(f"layer_images is {self.layer_images}; allowed: 1 or more")
         self.settings  # noqa: B018  (refuses what makes no sense)
@@ -75,7 +81,7 @@ class Plan:
     @property
     def decides(self) -> dict[str, Any]:
         """Everything here that a result depends on, as plain data."""
-        free = ("batch_size", "progress")
+        free = ("batch_size", "progress", *(["simulation"] if self.simulation == "exact" else []))
         return {
             key: list(cast("tuple[Any, ...]", value)) if isinstance(value, tuple) else value
             for key, value in asdict(self).items()

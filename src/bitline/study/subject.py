@@ -10,6 +10,7 @@ from bitline.chip.description import Chip
 from bitline.chip.variants import ideal, with_cells
 from bitline.evaluation import OnChip, Spread, put_on_chip
 from bitline.evaluation.each_layer import on_each_layer
+from bitline.evaluation.record import Simulated
 from bitline.evaluation.score import Tick, score
 from bitline.nn import IDEAL, crossbar_layers, on
 from bitline.study.plan import Plan
@@ -60,11 +61,12 @@ class Subject:
         with on(on_chip.model, ideal(self.chip)), on(layer, chip, seed):
             return score(on_chip.model, on_chip.task, self.tick)
 
-    def accuracies(self, chip: Chip) -> dict[str, Any]:
+    def accuracies(self, chip: Chip, simulation: Simulated = "exact") -> dict[str, Any]:
         """Accuracy with ideal cells and on each programmed chip, %; where the network is placed already."""
         on_chip = self.on(chip)
-        adc = {"adc": on_chip.accuracy(with_cells(chip), IDEAL, self.tick)}
-        return adc | spread([on_chip.accuracy(chip, seed, self.tick) for seed in self.seeds])
+        with on_chip.simulation.by(simulation):
+            adc = {"adc": on_chip.accuracy(with_cells(chip), IDEAL, self.tick)}
+            return adc | spread([on_chip.accuracy(chip, seed, self.tick) for seed in self.seeds])
 
 
 def spread(chips: list[float]) -> dict[str, Any]:
