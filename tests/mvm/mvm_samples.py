@@ -21,6 +21,7 @@ from bitline.mvm.product import Product
 from bitline.mvm.torch_fast import crossbar_mvm
 from bitline.physics.faults import stuck_levels
 from bitline.physics.program import effective_levels
+from bitline.physics.steps import keep
 
 ENCODINGS: dict[str, dict[str, Any]] = {
     "offset": {"kind": "offset"},
@@ -43,7 +44,8 @@ class Case:
 
     @property
     def crossbars(self) -> Crossbars:
-        return Crossbars(self.product, self.levels)
+        """As layers keep their cells."""
+        return Crossbars(self.product, keep(self.levels))
 
     @property
     def bytes(self) -> Tensor:

@@ -4,10 +4,11 @@ import pytest
 import torch
 from hypothesis import assume, given
 from hypothesis import strategies as st
-from mvm_samples import Case, cases, large, positions_in_lsb, scale_of
+from mvm_samples import ENCODINGS, Case, cases, large, positions_in_lsb, scale_of
 
 from bitline.errors import MappingError
 from bitline.mvm import native
+from bitline.mvm.crossbars import Crossbars
 from bitline.mvm.torch_fast import crossbar_mvm
 from bitline.physics.noise import ReadNoise
 from bitline.physics.normal import quantiles, tail
@@ -33,6 +34,34 @@ def test_shortcuts_change_no_bit(make_chip, path, data):
     taken, _ = plan(case, path).multiply(case.bytes, 1)
     not_taken, _ = plan(case, path).multiply(case.bytes, 1, shortcuts=False)
     assert torch.equal(taken, not_taken)
+
+
+@pytest.mark.parametrize("path", PATHS)
+@given(data=st.data())
+def test_cells_kept_in_16_bits_answer_as_their_levels_do(make_chip, path, data):
+    case = data.draw(cases(make_chip, input_bits=8, cells="real"))
+    kept = plan(case, path)
+    levels = native.Plan(Crossbars(case.product, case.levels), case.scale, path)
+
+    assert kept.kind == levels.kind
+    assert torch.equal(kept.multiply(case.bytes, 1)[0], levels.multiply(case.bytes, 1)[0])
+
+
+@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("encoding", ENCODINGS)
+def test_kept_cells_of_every_encoding_give_the_answer_of_the_tensor_path(make_chip, rng, path, encoding):
+    case = large(
+        make_chip,
+        rng,
+        cell={"bits": 2, "programming": {"kind": "lognormal", "sigma": 0.2}},
+        weights={"bits": 8, "encoding": ENCODINGS[encoding]},
+        adc={"bits": 5},
+        inputs={"bits": 8},
+    )
+    assert case.crossbars.cells.dtype == torch.int16
+    assert case.product.placement.chip.slices > 1
+    wanted = crossbar_mvm(case.x, Crossbars(case.product, case.levels), case.scale)
+    assert torch.equal(native.Plan(case.crossbars, case.scale, path).multiply(case.bytes, 1)[0], wanted)
 
 
 @pytest.mark.parametrize("path", PATHS)

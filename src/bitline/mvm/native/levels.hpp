@@ -9,11 +9,10 @@ namespace bitline {
 struct Levels {
     const Layer& l;
     double unit;                  // 1, or RESOLUTION
-    std::vector<int16_t> whole;   // (groups, planes, rows, stored), units; empty where they are the layer's
     bool fits = true;             // all levels are whole units of 16 bits
 
     explicit Levels(const Layer& l) : l(l), unit(l.integral ? 1 : RESOLUTION) {
-        if (l.steps && !l.subtracts) return;
+        if (l.steps && l.sides == 1) return;  // of pairs, planes lie in another order
         const size_t matrix = size_t(l.rows) * l.stored, converted = l.side_weight.size();
         whole.resize(matrix * l.groups * l.slices * converted);
         int16_t* to = whole.data();
@@ -31,8 +30,11 @@ struct Levels {
                 }
     }
     const int16_t* row(int g, int plane, int r) const {
-        return (whole.empty() ? l.steps : whole.data()) + ((size_t(g) * l.slices * l.side_weight.size() + plane) * l.rows + r) * l.stored;
+        return begin() + ((size_t(g) * l.slices * l.side_weight.size() + plane) * l.rows + r) * l.stored;
     }
+    // All of them, (groups, planes, rows, stored), units.
+    const int16_t* begin() const { return whole.empty() ? l.steps : whole.data(); }
+    const int16_t* end() const { return begin() + size_t(l.groups) * l.slices * l.side_weight.size() * l.rows * l.stored; }
     int units(int g, int plane, int r, int c) const { return row(g, plane, r)[c]; }
     // Exact also where it does not fit.
     double operator()(int g, int plane, int r, int c) const {
@@ -42,6 +44,8 @@ struct Levels {
     }
 
    private:
+    std::vector<int16_t> whole;  // empty where they are the layer's own
+
     template <class T>
     void fill(const T* from, size_t other, size_t n, float scale, int16_t* to) {
         bool right = true;

@@ -9,7 +9,7 @@ bool pack_tiles(Plan& p, const Levels& level, double unit, int shift) {
     const int grain = int(level.unit / unit);
     if (!level.fits) return false;
     int64_t low = 0, high = 0;
-    for (int16_t v : level.whole) low = std::min<int64_t>(low, v), high = std::max<int64_t>(high, v);
+    for (int16_t v : level) low = std::min<int64_t>(low, v), high = std::max<int64_t>(high, v);
     low *= grain, high *= grain;
     if (high > 65535) return false;
     const bool negative = low < 0;
