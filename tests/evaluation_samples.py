@@ -120,7 +120,16 @@ def evaluation(shapes: list[tuple[str, int, int, int]] = VGG8, *, chips: int = 2
             {"cause": "read_noise", "points": -0.06, "std": 0.11, "accuracy_after": mean},
         ],
         "cause_seeds": list(range(chips)),
-        "simulation": {"kind": "exact", "images": 0, "noisy": {}, "overflows": 0.0, "exact_layers": [], "holds": True},
+        "simulation": {
+            "kind": "exact",
+            "images": 0,
+            "noisy": {},
+            "overflows": 0.0,
+            "changed": 0.0,
+            "unlike": 0.0,
+            "exact_layers": [],
+            "holds": True,
+        },
         "cost": {
             "chip": "rram-22nm",
             "data": "measured",

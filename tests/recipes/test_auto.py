@@ -146,7 +146,8 @@ def instant(monkeypatch):
 
     def on_chip(self, network, chip):
         number = derive(chip.model_dump_json())
-        return number % 97, SimpleNamespace(energy_J=1e-6 + number % 89, area_m2=1e-6 + number % 83, latency_s=1e-6)
+        cost = SimpleNamespace(energy_J=1e-6 + number % 89, area_m2=1e-6 + number % 83, latency_s=1e-6)
+        return number % 97, cost, "exact"
 
     monkeypatch.setattr(auto, "restructure", lambda *_: SimpleNamespace(model=None))
     monkeypatch.setattr(Search, "_distil", lambda *_: None)

@@ -78,9 +78,9 @@ def test_cells_without_a_mean_error_have_no_rule():
 
 def test_the_command_prints_json_and_tables_and_is_repeatable():
     runner = CliRunner()
-    first = runner.invoke(app, ["study", "adc-rounding", "--columns", "200", "--json"])
+    first = runner.invoke(app, ["study", "adc-rounding", "--columns", "200", "--json", "-"])
     assert first.exit_code == 0
     assert json.loads(first.output)["rule"] == 133
-    assert first.output == runner.invoke(app, ["study", "adc-rounding", "--columns", "200", "--json"]).output
+    assert first.output == runner.invoke(app, ["study", "adc-rounding", "--columns", "200", "--json", "-"]).output
     shown = runner.invoke(app, ["study", "adc-rounding", "--columns", "200"]).output
     assert "By the height rule a column of 133 wordlines" in shown
