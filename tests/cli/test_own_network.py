@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import save_model
 from torch import nn
 
+from bitline import manifest
 from bitline.data import load
 from bitline.errors import DataError
 from bitline.files import AFTER, METRICS, RECORD, RUN_MANIFEST, read_json, write_json
@@ -96,6 +97,7 @@ def test_every_command_takes_the_run_wherever_it_is(run, tmp_path, monkeypatch):
     shown, _ = bitline("evaluate", "theirs", "--trust-code", *SMALL, "--json", "e.json")
     assert read_json(Path("e.json"))["model"] == "mine.py:small"
     assert "called as a function" in " ".join(shown.split())
+    assert "stay digital: they are in none of these numbers" in " ".join(shown.split())
     priced, _ = bitline("cost", "theirs", "--trust-code", "--chip", "example-128")
     explained, _ = bitline("doctor", "--explain", "theirs", "example-128", "--trust-code")
     for text in (priced, explained):
@@ -308,7 +310,13 @@ def test_networks_of_libraries_are_built_for_the_data_and_need_no_trust(name, tm
     )
     assert "which is no more than chance: other weights" in said
     load_run("r")
-    assert read_json(Path("r") / RECORD)["model"] == f"{name}:net"
+    content = read_json(Path("r") / RECORD)
+    assert content["model"] == f"{name}:net"
+    content["kwargs"]["checkpoint_path"] = "w.pth"  # a pickle, which timm would read
+    write_json(Path("r") / RECORD, content)
+    manifest.accept(Path("r"))
+    with pytest.raises(DataError, match=f"{name}:net is not made with checkpoint_path: weights come from --weights"):
+        load_run("r")
     assert f"{name} has no model 'nett'; did you mean 'net'?" in bitline("cost", f"{name}:nett", status=1)[1]
 
 
@@ -323,7 +331,7 @@ def test_the_price_of_a_network_is_that_of_the_crossbars_that_an_evaluation_has(
     import json
 
     bitline("evaluate", run, "--trust-code", *SMALL, "--json", "e.json")
-    priced = json.loads(bitline("cost", run, "--trust-code", "--chip", "example-128", "--json")[0])
+    priced = json.loads(bitline("cost", run, "--trust-code", "--chip", "example-128", "--json", "-")[0])
     evaluated = read_json(Path("e.json"))
     for key in ("macs", "crossbars", "conversions", "area_m2"):
         assert priced[key] == evaluated["cost"][key]

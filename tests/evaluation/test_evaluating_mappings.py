@@ -83,3 +83,40 @@ def test_a_network_moves_over_chips_without_calibrating_a_digital_layer_again(mo
 def test_an_unknown_kind_is_refused():
     with pytest.raises(ConversionError, match="did you mean 'depthwise'"):
         evaluate(network(), digits(), CHIP, SETTINGS, mapping={"depthwse": "strip"})
+
+
+class WithMix(nn.Module):
+    """A layer, and a convolution that its code calls as a function: 64 x 16 x 9 and 64 x 3 x 16 x 9 MACs at 8 px."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.first = nn.Conv2d(1, 16, 3, padding=1)
+        self.mix = nn.Parameter(torch.randn(3, 16, 3, 3))
+        self.last = nn.Linear(192, 10)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.last(nn.functional.conv2d(self.first(x).relu(), self.mix, padding=1).flatten(1))
+
+
+def test_the_share_of_multiplications_that_no_figure_has_is_said_in_record_and_page(tmp_path):
+    result = evaluate(WithMix(), digits(), CHIP, SETTINGS)
+    functional = 64 * 3 * 16 * 9
+    every = functional + 64 * 16 * 9 + 192 * 10
+    assert result.cost.macs == every - functional
+    share = f"{functional:,} of {every:,} MACs (71.3%) stay digital: they are in none of these numbers"
+    assert share == "27,648 of 38,784 MACs (71.3%) stay digital: they are in none of these numbers"
+    assert result.cost.notes.count(share) == 1
+    assert result.to_json()["cost"]["notes"] == list(result.cost.notes)
+    assert share in html.write(result, tmp_path / "page.html").read_text()
+    assert not any("MACs" in note for note in evaluate(network(), digits(), CHIP, SETTINGS).cost.notes)
+
+
+@pytest.mark.parametrize("strategy", ["dense", "packed", "digital"])
+def test_grouped_layers_that_leave_crossbars_empty_get_a_pointer_to_other_layouts(strategy):
+    result = evaluate(network(), digits(), CHIP, SETTINGS, mapping={"depthwise": strategy})
+    said = [note for note in result.cost.notes if "--mapping auto" in note]
+    assert len(said) == (strategy == "dense")
+    if said:  # 16 groups, each alone on a crossbar of 128 x 128: 9 rows and 4 slices of its one column
+        assert f"take 16 of {result.cost.crossbars} crossbars and use less than 5% of their cells" in said[0]
+        assert f"least 2 with {9 * 4 / 128**2:.1%}" in said[0]

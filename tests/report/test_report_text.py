@@ -1,9 +1,11 @@
 import math
+from typing import Any
 
 import pytest
 
 from bitline.chip import load
-from bitline.report import chip_sheets, text
+from bitline.report import chip_sheets, sentences, text
+from evaluation_samples import evaluation, record
 
 
 @pytest.mark.parametrize(
@@ -50,3 +52,31 @@ def test_the_terminal_says_what_was_changed_of_a_preset():
     changed = chip_sheets.changed_words(load("example-128", ["adc.bits=4"]))
     assert changed == "changed of the preset example-128, whose value is in brackets: adc.bits 4 (6)"
     assert chip_sheets.changed_words(load("example-128")) == ""
+
+
+@pytest.mark.parametrize(
+    ("after", "metric", "said"),
+    [
+        # differences of 1, 2 and 3: mean 2, standard deviation 1 and so a standard error of 1 / sqrt(3)
+        ((81.0, 84.0, 87.0), {}, ""),
+        (
+            (79.0, 80.0, 81.0),
+            {},
+            "worse than before: the gain in accuracy is -2.00 points, with a standard error of 0.58",
+        ),
+        # of 0, 0.6 and -0.1: mean 1 / 6, and a standard error of 0.22
+        ((80.0, 82.6, 83.9), {}, "no better than before: the gain in accuracy is +0.17 points, with a standard error"),
+        ((79.0, 80.0, 81.0), {"name": "error", "better": "lower"}, ""),
+    ],
+)
+def test_a_recipe_that_wins_nothing_beyond_the_standard_error_says_so(after, metric, said):
+    def on_chips(*accuracies: float) -> Any:
+        content = evaluation(chips=3)
+        spread = {"mean": math.fsum(accuracies) / 3, "std": 1.0, "worst": min(accuracies)}
+        content["accuracy"] = {**content["accuracy"], "chips": list(accuracies), **spread}
+        content.pop("statistics", None)
+        return record({**content, "metric": metric})
+
+    lines = sentences.no_gain(on_chips(80.0, 82.0, 84.0), on_chips(*after))
+    assert len(lines) == bool(said)
+    assert said in "".join(lines).replace("−", "-")

@@ -90,7 +90,7 @@ def command(
             raise
         raise ConversionError(f"{error}; --in-channels and --image-size say what an image is") from error
     where, digital = placed.placement, placed.digital
-    cost = price(where, fixed=fixed, poolings=placed.poolings)
+    cost = price(where, fixed=fixed, poolings=placed.poolings, macs=placed.macs)
     alone = compute(where, fp_multipliers=multiplies(on.chip)) if computing else None
     content = {"model": of.name, **cost.to_json(), "digital": [asdict(each) for each in digital]} | (
         {} if alone is None else {"computing": alone.to_json()}
@@ -159,14 +159,6 @@ def _show_digital(placed: Placed) -> None:
     for each in placed.digital:
         line = f"{each.name}: {each.op} stays digital: {each.why}"
         console.print(f"[dim]- {escape(line)}[/]", soft_wrap=True)
-    mapped = sum(layer.matmul.macs for layer in placed.placement.layers)
-    if placed.macs > mapped:
-        share = (placed.macs - mapped) / placed.macs
-        console.print(
-            f"- {placed.macs - mapped:,} of {placed.macs:,} MACs ({share:.1%}) stay digital: they are in none of these "
-            "numbers",
-            soft_wrap=True,
-        )
 
 
 def _show_computing(alone: ComputingCost) -> None:

@@ -204,6 +204,7 @@ def _run(values: Mapping[str, Any], if_exists: "IfExists", json_file: str | None
     from bitline.files import AFTER, BEFORE, UNTRAINED, json_text
     from bitline.recipes import checked
     from bitline.recipes.run import optimize
+    from bitline.report import sentences
     from bitline.train.hardware import set_threads
 
     quiet = json_file == "-"
@@ -232,6 +233,10 @@ def _run(values: Mapping[str, Any], if_exists: "IfExists", json_file: str | None
             write(json_file, content)
         _show(evaluations, config.name())
         typer.echo(f"network, chip, evaluations: {folder}")
+    before, after = (evaluations.get(name.removesuffix(".json")) for name in (BEFORE, AFTER))
+    if before is not None and after is not None:
+        for line in sentences.no_gain(before, after):
+            typer.echo(line, err=quiet)
 
 
 def _show(evaluations: "Mapping[str, Evaluation]", recipe: str) -> None:

@@ -33,6 +33,7 @@ def price(
     densities: Mapping[str, Densities] | None = None,
     fixed: bool = False,
     poolings: Mapping[str, int] | None = None,
+    macs: int | None = None,
 ) -> Cost:
     """Price one image of a network that is placed on a chip.
 
@@ -41,6 +42,8 @@ def price(
         densities: measured, by layer; without them half of the input bits are one and cells are at their middle level.
         fixed: ignore data: every wordline is driven in every cycle.
         poolings: activations that a pooling unit reads behind a layer, by layer; none where absent.
+        macs: of one image in all, see `bitline.network.trace.macs`: a note says what share of them is not priced;
+            none where absent.
 
     Raises:
         ChipError: no such cost table, an ADC of a width that its cost model does not hold for, or a clock that the node
@@ -74,7 +77,7 @@ def price(
     priced: dict[Model, _Priced] = {m: _Priced(placement, events, table, m) for m in _models(chip, table)}
     estimates: dict[Model, AdcEstimate] = {model: each.estimate() for model, each in priced.items()}
     data: Data = "fixed" if fixed else "assumed" if densities is None else "measured"
-    said = notes(placement, table, data, lacking)
+    said = notes(placement, table, data, lacking, macs)
     if data == "assumed":
         said = (_fewer_ones(placement, events, priced[chip.adc.model]), *said)
     return priced[chip.adc.model].cost(data, estimates, said)

@@ -32,8 +32,22 @@ _ADC_NODE = {"isaac": 32 * nm, "zigzag": 28 * nm}
 """Nodes of the ADC models that have one"""
 
 
-def notes(placement: Placement, table: CostTable, data: Data, lacking: Sequence[Spill]) -> tuple[str, ...]:
-    """Say what was assumed, scaled or left out."""
+_SPARSE = 0.05
+"""utilization below which a layer of several groups is said to leave its crossbars empty"""
+
+
+def notes(
+    placement: Placement, table: CostTable, data: Data, lacking: Sequence[Spill], macs: int | None
+) -> tuple[str, ...]:
+    """Say what was assumed, scaled or left out.
+
+    Args:
+        placement: that is priced.
+        table: that it is priced by.
+        data: where bit densities come from.
+        lacking: what does not fit the buffers.
+        macs: of one image in all, placed or not; None where that is not known.
+    """
     chip = placement.chip
     lines = [*_DATA[data], *_scaled(chip, table), *_compared(chip, table), *_elsewhere(table), *_adc(placement, table)]
     lines += [*_surroundings(placement), *_ports(chip, table), *_spilled(chip, lacking)]
@@ -46,7 +60,32 @@ def notes(placement: Placement, table: CostTable, data: Data, lacking: Sequence[
     silent = [layer.matmul.name for layer in placement.layers if not layer.matmul.inputs]
     if silent:
         lines.append(f"number of inputs unknown, so that their arrival is not priced: {', '.join(silent)}")
-    return tuple(lines + _mapping(placement))
+    return tuple(_digital(placement, macs) + lines + _mapping(placement) + _sparse(placement))
+
+
+def _digital(placement: Placement, macs: int | None) -> list[str]:
+    """Say what share of the multiplications no figure has, since no layer that is placed makes them."""
+    if macs is None or macs <= placement.macs:
+        return []
+    left = macs - placement.macs
+    return [f"{left:,} of {macs:,} MACs ({left / macs:.1%}) stay digital: they are in none of these numbers"]
+
+
+def _sparse(placement: Placement) -> list[str]:
+    """Point to other layouts where layers of several groups leave nearly all cells of their crossbars empty."""
+    sparse = [
+        layer
+        for layer in placement.layers
+        if layer.matmul.groups > 1 and layer.strategy == "dense" and layer.utilization < _SPARSE
+    ]
+    if not sparse:
+        return []
+    least = min(sparse, key=lambda layer: layer.utilization)
+    return [
+        f"layers of several groups (depthwise, grouped) take {sum(layer.crossbars for layer in sparse)} of "
+        f"{placement.crossbars} crossbars and use less than {_SPARSE:.0%} of their cells, least {least.matmul.name} "
+        f"with {least.utilization:.1%}: --mapping auto lays each out as costs least energy"
+    ]
 
 
 def _compared(chip: Chip, table: CostTable) -> list[str]:

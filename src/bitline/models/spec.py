@@ -168,7 +168,14 @@ def _known(library: str, name: str) -> Any:
     return module
 
 
+_FOREIGN = ("pretrained", "weights", "checkpoint", "cache")
+"""beginnings of arguments by which a library loads weights itself: from the network, or by unpickling a file"""
+
+
 def _of_library(library: str, name: str, kwargs: Mapping[str, Any]) -> nn.Module:
+    loads = [key for key in kwargs if key.startswith(_FOREIGN)]
+    if loads:
+        raise DataError(f"{library}:{name} is not made with {', '.join(loads)}: weights come from --weights alone")
     module = _known(library, name)
     try:
         if library == "torchvision":

@@ -1,6 +1,9 @@
 """What an evaluation says in words, for the page and the terminal alike."""
 
+import math
+
 from bitline.evaluation.record import Data, Evaluation
+from bitline.evaluation.spread import Spread
 from bitline.report import text
 from bitline.report.measure import Measure
 from bitline.report.quantities import parts, quantities
@@ -47,6 +50,29 @@ def simulation(evaluation: Evaluation) -> list[str]:
     if not why:
         why.append("it is measured on too few images")
     return [*told, f"It does not hold here: {'; '.join(why)}. Use the exact simulation."]
+
+
+def no_gain(before: Evaluation, after: Evaluation) -> list[str]:
+    """Say that a recipe left a network no better on its chips than it was, beyond the standard error; else nothing.
+
+    Args:
+        before: of the network that the recipe began with.
+        after: of the network that it left. On the same chips, the error is that of the differences chip by chip.
+    """
+    old, new, measure = before.accuracy, after.accuracy, Measure(after.metric)
+    gain = after.metric.lost(new.on_chip, old.on_chip)
+    if not (old.chips and new.chips):
+        error = 0.0
+    elif before.seeds == after.seeds:
+        error = Spread.of([b - a for a, b in zip(old.chips, new.chips, strict=True)]).standard_error
+    else:
+        error = math.hypot(*(Spread.of(each.chips).standard_error for each in (old, new)))
+    if gain > error:
+        return []
+    unit = f" {measure.points}".rstrip()
+    what = f"{measure.number(gain, sign=True)}{unit}, with a standard error of {measure.number(error)}{unit}"
+    how = "worse than before" if gain < -error else "no better than before"
+    return [f"On the chip the network is {how}: the gain in {after.metric.name} is {what}."]
 
 
 def _accuracy(evaluation: Evaluation) -> str:
