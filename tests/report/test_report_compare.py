@@ -103,6 +103,20 @@ def test_another_chip_is_told_key_by_key(three: list[Path]):
     assert "adc.bits 5 4 5" in shown.words
 
 
+def test_a_surrogate_beside_exact_chips_and_corrected_biases_are_told_and_another_metric_is_refused(tmp_path: Path):
+    other = {**evaluation(), "simulation": {"kind": "surrogate", "images": 64}, "bias_correction": True}
+    made = [folder(tmp_path / "a", evaluation()), folder(tmp_path / "b", other)]
+    entries = runs.read(made)
+    told = ["simulation of accuracies: exact in a; surrogate in b", "biases corrected on each chip: no in a; yes in b"]
+    assert runs.conditions(entries) == told
+    words = Page(compare.render(entries)).words
+    assert "not evaluated under the same conditions" in words
+    assert all(line in words for line in told)
+    error = {**evaluation(), "metric": {"name": "error", "unit": "%", "better": "lower"}}
+    with pytest.raises(DataError, match=r"a was evaluated by accuracy \[%\], c by error \[%\]; these do not compare"):
+        runs.read([made[0], folder(tmp_path / "c", error)])
+
+
 def test_one_network_on_two_chips_is_a_comparison_of_chips_in_their_own_units(tmp_path: Path):
     other = {**cheaper(0.25), "chip": chips.load("isaac-32nm").model_dump(mode="json")}
     entries = runs.read([folder(tmp_path / "a", evaluation()), folder(tmp_path / "b", other)])

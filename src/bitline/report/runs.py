@@ -37,7 +37,8 @@ def read(paths: Sequence[Path]) -> list[Entry]:
         paths: run directories, or files of ``bitline evaluate --json``.
 
     Raises:
-        DataError: fewer than two, no such run, a run without an evaluation, a damaged file, or other data.
+        DataError: fewer than two, no such run, a run without an evaluation, a damaged file, or other data or
+            another metric.
     """
     if len(paths) < 2:
         raise DataError(f"{len(paths)} run to compare; give two or more")
@@ -51,6 +52,12 @@ def read(paths: Sequence[Path]) -> list[Entry]:
                     f"{first.name} was evaluated on data {key} {theirs!r}, {entry.name} on {mine!r}; their accuracies "
                     "do not compare: evaluate them on the same data"
                 )
+        mine, theirs = entry.evaluation.metric, first.evaluation.metric
+        if mine != theirs:
+            raise DataError(
+                f"{first.name} was evaluated by {theirs.label}, {entry.name} by {mine.label}; these do not compare: "
+                "evaluate them by the same metric"
+            )
     return entries
 
 
@@ -130,6 +137,8 @@ def _conditions(evaluation: Evaluation) -> dict[str, Any]:
     return {
         "images": evaluation.data.count,
         "seeds of the chips": _seeds(evaluation.seeds),
+        "simulation of accuracies": evaluation.simulation.kind,
+        "biases corrected on each chip": evaluation.bias_correction,
         "bitline": evaluation.bitline,
     }
 
