@@ -72,7 +72,8 @@ def test_the_terminal_says_what_was_changed_of_a_preset():
 def test_a_recipe_that_wins_nothing_beyond_the_standard_error_says_so(after, metric, said):
     def on_chips(*accuracies: float) -> Any:
         content = evaluation(chips=3)
-        spread = {"mean": math.fsum(accuracies) / 3, "std": 1.0, "worst": min(accuracies)}
+        content["seeds"] = content["cause_seeds"] = list(range(len(accuracies)))
+        spread = {"mean": math.fsum(accuracies) / len(accuracies), "std": 1.0, "worst": min(accuracies)}
         content["accuracy"] = {**content["accuracy"], "chips": list(accuracies), **spread}
         content.pop("statistics", None)
         return record({**content, "metric": metric})
@@ -80,3 +81,6 @@ def test_a_recipe_that_wins_nothing_beyond_the_standard_error_says_so(after, met
     lines = sentences.no_gain(on_chips(80.0, 82.0, 84.0), on_chips(*after))
     assert len(lines) == bool(said)
     assert said in "".join(lines).replace("−", "-")
+    one = sentences.no_gain(on_chips(80.0), on_chips(79.5))
+    alone = "On the chip the network is worse than before: the gain in accuracy is -0.50 points."
+    assert [line.replace("−", "-") for line in one] == ([] if metric else [alone])

@@ -70,7 +70,9 @@ def no_gain(before: Evaluation, after: Evaluation) -> list[str]:
     if gain > error:
         return []
     unit = f" {measure.points}".rstrip()
-    what = f"{measure.number(gain, sign=True)}{unit}, with a standard error of {measure.number(error)}{unit}"
+    what = f"{measure.number(gain, sign=True)}{unit}"
+    if min(len(old.chips), len(new.chips)) > 1:  # one chip has no spread
+        what += f", with a standard error of {measure.number(error)}{unit}"
     how = "worse than before" if gain < -error else "no better than before"
     return [f"On the chip the network is {how}: the gain in {after.metric.name} is {what}."]
 
