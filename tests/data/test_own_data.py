@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 
 from bitline.data import LAYOUTS, DataSet, load
+from bitline.data.division import spread
 from bitline.data.identity import earlier, fingerprint_1
 from bitline.errors import DataError
 
@@ -347,3 +348,35 @@ def test_a_folder_may_be_named_from_where_one_stands(tmp_path, monkeypatch, name
 
     assert len(data.train_images) + len(data.test_images) == sum(COUNTS.values())
     assert set(data.classes) == set(COUNTS)
+
+
+@pytest.mark.parametrize("kind", ["folder", "folder of splits", "table"])
+def test_the_first_images_are_of_all_classes(tmp_path, kind):
+    counts = {"ant": 40, "bee": 20, "fly": 60}
+    if kind == "table":
+        labels = [label for label, count in counts.items() for _ in range(count)]
+        name = table(
+            tmp_path / "t",
+            {"image": pictures(*range(120)), "label": labels},
+            {"image": datasets.Image(), "label": datasets.Value("string")},
+        )
+        data = load(name)
+        assert [int(x) for x in data.train_images[:, 0, 0, 0]][:4] == [60, 0, 40, 61]
+    elif kind == "folder":
+        data = load(str(by_class(tmp_path / "x", counts)), split=0.5)
+    else:
+        for split in ("train", "test"):
+            by_class(tmp_path / "y" / split, counts)
+        data = load(str(tmp_path / "y"))
+
+    for labels in (data.train_labels, data.test_labels):
+        first = labels[: len(labels) // 4].bincount(minlength=3).tolist()
+        whole = labels.bincount(minlength=3).tolist()
+        assert all(abs(4 * a - b) <= 8 for a, b in zip(first, whole, strict=True))
+
+
+def test_images_that_come_in_any_order_stay_in_it():
+    assert spread([0, 1, 0, 1, 1]) == [0, 1, 2, 3, 4]
+    assert spread(["b", "b", "a", "a", "a", "a"]) == [2, 0, 3, 4, 1, 5]
+    assert spread([3, 3, 3]) == [0, 1, 2]
+    assert spread([]) == []

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from bitline.data.division import spread
 from bitline.errors import DataError, nearest
 
 if TYPE_CHECKING:
@@ -58,8 +59,12 @@ def rows(table: Dataset, asked: Columns, where: str) -> Rows:
     image = _image(kinds, asked.image, where)
     label = _label({key: kind for key, kind in kinds.items() if key != image}, asked.label, where)
     names = kinds[label].names if isinstance(kinds[label], ClassLabel) else None
+    labels: list[Any] = table[label][:]
+    order = spread(labels)
+    if order != list(range(len(labels))):
+        table, labels = table.select(order), [labels[number] for number in order]
     encoded: Any = table.cast_column(image, Encoded(decode=False))[image]
-    return Rows(encoded, table[label][:], None if names is None else tuple(str(name) for name in names))
+    return Rows(encoded, labels, None if names is None else tuple(str(name) for name in names))
 
 
 def _image(kinds: Mapping[str, Any], asked: str | None, where: str) -> str:

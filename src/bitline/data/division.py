@@ -1,8 +1,9 @@
-"""Set a share of the images apart for testing."""
+"""In what order images come, and which are set apart for testing."""
 
 import hashlib
 import logging
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
+from itertools import pairwise
 
 import numpy as np
 
@@ -50,3 +51,22 @@ def for_testing(names: Sequence[str], labels: np.ndarray, share: float) -> np.nd
     if alone:
         log.warning("%d classes have one image, which is for training", alone)
     return chosen
+
+
+def spread(labels: Sequence[Hashable]) -> list[int]:
+    """Order images that come class by class so that the first ones of them are of all classes, as many as there are.
+
+    Args:
+        labels: their classes.
+
+    Returns:
+        Their numbers; of one class in the order in which they came. Images that do not come class by class stay so.
+    """
+    runs = 1 + sum(a != b for a, b in pairwise(labels))
+    members: dict[Hashable, list[int]] = {}
+    for number, label in enumerate(labels):
+        members.setdefault(label, []).append(number)
+    if runs > len(members):
+        return list(range(len(labels)))
+    places = [((i + 0.5) / len(each), number) for each in members.values() for i, number in enumerate(each)]
+    return [number for _, number in sorted(places)]

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from bitline.data.division import spread
 from bitline.data.layouts import layouts
 from bitline.errors import DataError
 
@@ -36,7 +37,7 @@ class File:
 
 @dataclass(frozen=True)
 class Folder:
-    """Images of one split, sorted by name."""
+    """Images of one split; the first ones are of all classes, those of a class are sorted by name."""
 
     files: tuple[File, ...]
 
@@ -108,7 +109,8 @@ def _read(folder: Path, root: Path) -> Folder:
         log.warning("%s: %d files are no images and not read, for example %s", folder, len(others), others[0])
     if not files:
         raise DataError(f"{folder} holds no image ({', '.join(SUFFIXES)}); data may be: {layouts()}")
-    return Folder(tuple(sorted(files, key=lambda file: file.name)))
+    files.sort(key=lambda file: file.name)
+    return Folder(tuple(files[number] for number in spread([file.label for file in files])))
 
 
 def _walk(folder: Path, above: Sequence[str]) -> Iterator[Path]:

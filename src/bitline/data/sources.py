@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-FORMAT = "2"  # raise when the way of decoding changes, so that old cache entries are not read
+FORMAT = "3"  # raise when the way of decoding changes, so that old cache entries are not read
 NAMED = ("cifar10", "digits")
 _HUB_CIFAR10 = "uoft-cs/cifar10"
 _SPLIT = "split=0.2 (--split 0.2) to set some apart"

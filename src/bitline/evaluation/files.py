@@ -16,7 +16,7 @@ _UNIONS = {record.__name__ for record in (PartialSums, NoSums)}
 _PARTS = {"accuracy": Accuracy, "cost": Cost, "data": Data, "layers": Layer, "timing": Times}
 
 
-def load(path: Path) -> Evaluation:
+def load(path: Path | str) -> Evaluation:
     """Read an evaluation that `bitline evaluate --json` or a recipe wrote, now or earlier.
 
     Args:
@@ -25,7 +25,7 @@ def load(path: Path) -> Evaluation:
     Raises:
         DataError: absent, damaged, no evaluation, or of a later format; the file and the key are named.
     """
-    return parse(read_json(path), str(path))
+    return parse(read_json(Path(path)), str(path))
 
 
 def parse(content: Mapping[str, Any], where: str) -> Evaluation:

@@ -54,7 +54,8 @@ def check_normalization(network: nn.Module, data: DataSet, *, said: bool) -> Non
     found = {name: _right(network, images, labels, other) for name, other in others.items() if other != chosen}
     best = max(found, key=lambda name: int(found[name].sum()))
     gain, apart = int(found[best].sum()) - int(right.sum()), int((found[best] != right).sum())
-    if gain > max(LEAST * count, ERRORS * math.sqrt(apart)):
+    by_chance = count / data.num_classes + ERRORS * math.sqrt(count / data.num_classes)
+    if gain > max(LEAST * count, ERRORS * math.sqrt(apart)) and int(found[best].sum()) >= by_chance:
         here, there = (100 * int(each.sum()) / count for each in (right, found[best]))
         text = (
             f"the network gets {here:.1f} % of {count} training images right when they are normalized by mean "
@@ -64,7 +65,7 @@ def check_normalization(network: nn.Module, data: DataSet, *, said: bool) -> Non
             keep = f"--mean {_text(data.mean, ',')} --std {_text(data.std, ',')}"
             raise DataError(f"{text}: say which it was trained with ({keep} keeps the data's own)")
         log.warning("%s", text)
-    elif int(right.sum()) < count / data.num_classes + ERRORS * math.sqrt(count / data.num_classes):
+    elif int(right.sum()) < by_chance:
         log.warning(
             "the network gets %.1f %% of %d training images right, which is no more than chance: other weights, "
             "classes in another order, or images fed in another way than in its training",
