@@ -216,3 +216,17 @@ def test_what_a_killed_process_left_beside_an_output_goes_when_it_is_written_aga
     files.probe(tmp_path / "a.json")
 
     assert [path.name for path in tmp_path.iterdir()] == [other.name]
+
+
+def test_what_a_running_process_writes_is_not_removed(tmp_path):
+    """Two processes decode the same images at once: neither takes the other's file away."""
+    gone = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, text=True)
+    dead, alive = (tmp_path / f".x.json.{pid}.abcd.tmp" for pid in (gone.stdout.strip(), os.getpid()))
+    for part in (dead, alive):
+        part.mkdir()
+        (part / "x.json").write_text("{")
+
+    files.remove_parts(tmp_path, ["x.json"])
+
+    assert not dead.exists()
+    assert (alive / "x.json").exists()

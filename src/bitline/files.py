@@ -96,9 +96,7 @@ def probe(path: Path) -> None:
     place, whole = _place(path)
     made: list[Path] = []
     try:
-        for left in place.parent.glob(f".{glob.escape(place.name)}.*.tmp"):
-            if not _runs(left.name.split(".")[-3]):
-                _drop(left)  # by a process that was killed while it wrote
+        remove_parts(place.parent, [place.name])
         made = [folder for folder in place.parents if not folder.exists()]
         place.parent.mkdir(parents=True, exist_ok=True)
         if whole:
@@ -146,8 +144,9 @@ def _part(place: Path) -> Path:
 def remove_parts(folder: Path, names: Iterable[str]) -> None:
     """Remove what killed processes were writing in a folder, of files with these names."""
     for name in names:
-        for part in folder.glob(f".{name}.*.tmp"):
-            _drop(part)
+        for part in folder.glob(f".{glob.escape(name)}.*.tmp"):
+            if not _runs(part.name.split(".")[-3]):  # another process may be writing the same
+                _drop(part)
 
 
 def _drop(part: Path) -> None:

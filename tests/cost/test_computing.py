@@ -77,13 +77,13 @@ def test_the_command_shows_and_writes_it():
     arguments = ["cost", "lenet5", "--chip", "crimp-32nm", "--in-channels", "1", "--image-size", "28", "--computing"]
     shown = runner.invoke(app, arguments)
     assert "computing" in shown.output
-    found = json.loads(runner.invoke(app, [*arguments, "--json"]).output)
+    found = json.loads(runner.invoke(app, [*arguments, "--json", "-"]).output)
     assert found["computing"]["power_W"] == pytest.approx(sum(found["computing"]["power_parts_W"].values()))
     assert "fp_multipliers" in found["computing"]["power_parts_W"]
     shifts = ["--set", "weights.scale=power_of_two", "--set", "inputs.scale=power_of_two"]
-    without = json.loads(runner.invoke(app, [*arguments, *shifts, "--json"]).output)["computing"]
+    without = json.loads(runner.invoke(app, [*arguments, *shifts, "--json", "-"]).output)["computing"]
     assert list(without["power_parts_W"]) == ["crossbars"]
     for correction, parts in (("none", ["crossbars"]), ("measured", ["crossbars", "fp_multipliers"])):
         more = ["--set", f"weights.encoding.correction={correction}"]
-        found = json.loads(runner.invoke(app, [*arguments, *shifts, *more, "--json"]).output)["computing"]
+        found = json.loads(runner.invoke(app, [*arguments, *shifts, *more, "--json", "-"]).output)["computing"]
         assert list(found["power_parts_W"]) == parts

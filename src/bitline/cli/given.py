@@ -24,8 +24,8 @@ LAYOUT_LINES = "\n\n".join([f"\n{_WHAT}", *(re.sub("  +", ": ", line) for line i
 """what --data takes, for a help text"""
 
 
-def _option(*names: str, help: str) -> Any:
-    return typer.Option(*names, help=help, rich_help_panel=PANEL)
+def _option(*names: str, help: str, metavar: str | None = None) -> Any:
+    return typer.Option(*names, help=help, metavar=metavar, rich_help_panel=PANEL)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,7 +63,8 @@ class Given:
         bool, _option("--no-normalize", help="--model takes images in [0, 1] as they are: mean 0, std 1.")
     ] = False
     device: Annotated[
-        Literal["auto", "cpu", "cuda"], _option(help="That the network runs on; auto: a GPU where there is one.")
+        Literal["auto", "cpu", "cuda"],
+        _option(metavar="<str>", help="auto, cpu or cuda, where the network runs; auto: a GPU if there is one."),
     ] = "auto"
     trust_code: Annotated[
         bool, _option("--trust-code", help="Run the Python file that a run directory has; --model runs its own anyway.")

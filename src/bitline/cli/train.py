@@ -67,7 +67,8 @@ def command(
         str | None, typer.Option(help="bf16-mixed or 32-true; default: bf16 where the hardware has it.")
     ] = None,
     device: Annotated[
-        Literal["auto", "cpu", "cuda"], typer.Option(help="That the network runs on; auto: a GPU where there is one.")
+        Literal["auto", "cpu", "cuda"],
+        typer.Option(metavar="<str>", help="auto, cpu or cuda, where the network runs; auto: a GPU if there is one."),
     ] = "auto",
     threads: Annotated[int | None, typer.Option(help="CPU threads.")] = None,
     test_every: Annotated[
