@@ -184,7 +184,7 @@ def test_a_program_goes_the_same_way_and_trusts_nobody(weights, tmp_path, monkey
     monkeypatch.chdir(tmp_path)
     sys.path.insert(0, str(SOURCE.parent))
     from safetensors.torch import load_model
-    from test_program import save
+    from test_exported_program import save
 
     net = make(f"{SOURCE}:Net", width=8)
     load_model(net, str(weights))
