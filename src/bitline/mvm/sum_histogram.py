@@ -19,9 +19,11 @@ from bitline.mvm.product import Product
 from bitline.mvm.torch_fast import analog_sums
 
 _MOST_BINS = 2**14
-_SAMPLED_SUMS = 2**21
-_FEWEST, _MOST = 32, 512
+_SAMPLED_SUMS, _MOST_SUMS = 2**17, 2**25
+_FEWEST, _MOST = 32, 8192
 """vectors of a sample"""
+_EACH, _ENOUGH_IMAGES = 32, 16
+"""vectors of an image; images that fewer ones are taken for"""
 
 
 class VectorSample:
@@ -45,10 +47,16 @@ class VectorSample:
         return here
 
 
-def sample_size(placement: LayerPlacement, columns: int) -> int:
-    """Input vectors that tell enough about the sums of so many stored columns of a layer."""
+def sample_size(placement: LayerPlacement, columns: int, images: int) -> int:
+    """Input vectors whose sums of so many stored columns of a layer are counted.
+
+    The more images pass, the more: what few images in many do to sums decides coarse ranges, and to count sums stays a
+    small part of what these images take.
+    """
     kinds = placement.digits * placement.chip.slices * placement.chip.converted_sides
-    return max(_FEWEST, min(_MOST, _SAMPLED_SUMS // (columns * placement.row_tiles * kinds)))
+    images = max(images, _ENOUGH_IMAGES)
+    sums = min(_MOST_SUMS, _SAMPLED_SUMS * images)
+    return max(_FEWEST, min(_MOST, _EACH * images, sums // (columns * placement.row_tiles * kinds)))
 
 
 class Sums(NamedTuple):

@@ -205,7 +205,7 @@ def _fit_before_it_answers(
 ) -> None:
     """Fit each layer when the images reach it, so that what it then answers reaches the next one."""
     share = count(images) / walk.images.count
-    samples = {layer: layer.sample(round(vectors[layer] * share)) for layer in layers}
+    samples = {layer: layer.sample(round(vectors[layer] * share), count(images)) for layer in layers}
     drawn: dict[CrossbarLayer, list[Tensor]] = {layer: [] for layer in layers}
 
     def see(layer: CrossbarLayer, x: Tensor) -> None:
@@ -221,7 +221,7 @@ def _draw(
     layers: list[CrossbarLayer], vectors: Mapping[CrossbarLayer, int], walk: _Walk, what: str
 ) -> dict[CrossbarLayer, Tensor]:
     """Draw a sample of the input vectors that reach layers, as integers."""
-    samples = {layer: layer.sample(vectors[layer]) for layer in layers}
+    samples = {layer: layer.sample(vectors[layer], walk.images.count) for layer in layers}
     drawn: dict[CrossbarLayer, list[Tensor]] = {layer: [] for layer in layers}
 
     def see(layer: CrossbarLayer, x: Tensor) -> None:

@@ -286,9 +286,9 @@ class IntegerLayer(nn.Module):
         """How many vectors the crossbars read of an input."""
         return math.prod(output_shape(self._itself, input.shape)) // (self.matmul.groups * self.matmul.cols)
 
-    def sample(self, of: int) -> VectorSample:
-        """Draw which of so many input vectors ranges are fitted to."""
-        return VectorSample(of, self.ranges.sample_size(self.whole_placement))
+    def sample(self, of: int, images: int) -> VectorSample:
+        """Draw which of so many input vectors ranges are fitted to, those of so many images."""
+        return VectorSample(of, self.ranges.sample_size(self.whole_placement, images))
 
     def sampled(self, input: Tensor, sample: VectorSample) -> Tensor:
         """Those of an input's vectors that are drawn, as integers, (vectors, groups that share bitlines, rows)."""

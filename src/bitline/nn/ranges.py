@@ -223,11 +223,11 @@ class Ranges(nn.Module):
         self.adc_lsb, self.adc_offset = lsb.to(device), offset.to(device)
         self.calibrated_for.fill_(formats(chip, self.layout))
 
-    def sample_size(self, whole: LayerPlacement) -> int:
-        """How many input vectors ranges are fitted to, of a placement with all crossbars."""
+    def sample_size(self, whole: LayerPlacement, images: int) -> int:
+        """How many input vectors of so many images ranges are fitted to, of a placement with all crossbars."""
         chosen = part(whole, COLUMNS)
         columns = len(chosen.groups) * len(chosen.stored)
-        return sample_size(whole.merged, columns)
+        return sample_size(whole.merged, columns, images)
 
     def fit(
         self,
