@@ -1,5 +1,6 @@
 """Networks that bring their own ADC ranges: evaluated with these, on every stage and variant that they hold for."""
 
+from dataclasses import replace
 from functools import cache
 
 import pytest
@@ -65,6 +66,17 @@ def test_a_sweep_keeps_the_ranges_where_they_hold_and_calibrates_where_they_do_n
     on_chip.placed_on(CHIP)
     load_ranges(on_chip.model, ranges)
     assert all(map(torch.equal, lsbs(on_chip), wanted))
+
+
+def test_ranges_fitted_in_turn_do_not_hang_on_the_chip_before():
+    torch.manual_seed(2)
+    deep = nn.Sequential(nn.Flatten(), nn.Linear(64, 200), nn.ReLU(), nn.Linear(200, 200), nn.ReLU(), nn.Linear(200, 10))
+    settings = replace(SETTINGS, in_turn=True)
+    coarse, fine = (chips.load("example-128", [f"adc.bits={bits}"]) for bits in (2, 4))
+    moved, fresh = (put_on_chip(deep.eval(), digits(), chip, settings) for chip in (coarse, fine))
+    assert not all(map(torch.equal, lsbs(moved), lsbs(fresh)))
+    moved.placed_on(fine)
+    assert all(map(torch.equal, lsbs(moved), lsbs(fresh)))
 
 
 def test_ranges_of_another_chip_or_none_are_refused(ranges, tmp_path):

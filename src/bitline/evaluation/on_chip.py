@@ -88,10 +88,16 @@ class OnChip:
         )
 
     def placed_on(self, chip: Chip) -> None:
-        """Move to a chip with other ADCs, crossbars or cells, and calibrate where it asks for ranges not known."""
+        """Move to a chip with other ADCs, crossbars or cells, and calibrate where its ranges are not known.
+
+        Ranges fitted in turn hang on what the layers before answered, by the ranges of the chip that it was on.
+        """
+        layers = crossbar_layers(self.model).values()
+        before = [int(layer.ranges.calibrated_for) for layer in layers]
         set_chip(self.model, chip)
         self.simulation.forget()
-        if not all(layer.ranges.known(layer.chip) for layer in crossbar_layers(self.model).values()):
+        again = self.settings.in_turn and before != [int(layer.ranges.calibrated_for) for layer in layers]
+        if (again and chip.adc.keeps_ranges) or not all(layer.ranges.known(layer.chip) for layer in layers):
             self.calibrate()
 
     def _calibration(self) -> list[tuple[Inputs]]:
