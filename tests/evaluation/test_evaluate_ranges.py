@@ -70,7 +70,9 @@ def test_a_sweep_keeps_the_ranges_where_they_hold_and_calibrates_where_they_do_n
 
 def test_ranges_fitted_in_turn_do_not_hang_on_the_chip_before():
     torch.manual_seed(2)
-    deep = nn.Sequential(nn.Flatten(), nn.Linear(64, 200), nn.ReLU(), nn.Linear(200, 200), nn.ReLU(), nn.Linear(200, 10))
+    deep = nn.Sequential(
+        nn.Flatten(), nn.Linear(64, 200), nn.ReLU(), nn.Linear(200, 200), nn.ReLU(), nn.Linear(200, 10)
+    )
     settings = replace(SETTINGS, in_turn=True)
     coarse, fine = (chips.load("example-128", [f"adc.bits={bits}"]) for bits in (2, 4))
     moved, fresh = (put_on_chip(deep.eval(), digits(), chip, settings) for chip in (coarse, fine))

@@ -50,8 +50,9 @@ def evaluate(
             of tensors, for which the network is called as ``model(*inputs)`` or ``model(**inputs)``. Of batches of
             more than two parts the last is the targets. They are walked once and held in memory, up to 1 GiB; where
             there are more, they are walked again for every chip. A `bitline.data.DataSet`: its test images.
-        calibration: what sets the input and ADC ranges: inputs, or (inputs, targets). Default: the first of
-            ``batches``, which is said in the evaluation; the training images of a `DataSet`.
+        calibration: what sets the input and ADC ranges: inputs, or (inputs, targets). The first
+            ``calibration_samples`` are taken as they come: of data in order of class, shuffle first. Default: the
+            first of ``batches``, which is said in the evaluation; the training images of a `DataSet`.
         metric: how well it answers: ``"accuracy"``, ``"top5"``, ``"mse"``, ``"rmse"``, ``"mae"``, ``"miou"``,
             ``"cross_entropy"``, ``"perplexity"``, or a `Metric` of your own.
         chips: programmed chips.

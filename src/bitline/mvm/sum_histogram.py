@@ -64,7 +64,7 @@ class Sums(NamedTuple):
 
     Args:
         start: number of the first vector.
-        bins: of each kind of conversion, those of one kind after those of another, int64, (groups, vectors,
+        bins: of each kind of conversion, those of one kind after those of another, int32, (groups, vectors,
             stored columns, kinds); one more where there is no column.
     """
 
@@ -135,13 +135,13 @@ class SumHistogram:
             crossbars: with ideal cells, of `product`.
         """
         d, s, k = self.kinds
-        base = (torch.arange(d * s * k) * self.bins).view(d, 1, s, k, 1)
+        base = (torch.arange(d * s * k, dtype=torch.int32) * self.bins).view(d, 1, s, k, 1)
         start, tiles = 0, self.product.placement.row_tiles
         for number, a in enumerate(analog_sums(rows, crossbars)):
             if self.width == 1 and crossbars.integral:
-                index = a.cpu().to(torch.int64).add_(base - self.least)
+                index = a.cpu().to(torch.int32).add_(base - self.least)
             else:
-                index = ((a - self.least + 0.5) / self.width).floor().cpu().to(torch.int64).add_(base)
+                index = ((a - self.least + 0.5) / self.width).floor().cpu().to(torch.int32).add_(base)
             there = self._there(number % tiles)
             if there is not None:
                 index.masked_fill_(~there[:, None, None, None, None], d * s * k * self.bins)

@@ -41,6 +41,7 @@ def calibrate(model: nn.Module, batches: Batches, *, in_turn: bool = False, prog
         batches: inputs, or (inputs, targets) as data loaders give; inputs are a tensor, or for a network of several
             inputs a tuple or dict of them. Of batches of more than two parts the last is the targets.
             Inputs are held in memory, up to 1 GiB; where there are more, the batches are walked several times.
+            All of them count: give some of every class, not the first of data in order of class.
         in_turn: then fit the ADC ranges of one layer after the other again, on what the layers before it now answer
             on the chip with ideal cells. Where ADCs are coarse, their errors move the sums of the layers behind them.
             Images of one shape pass once more, together, as many as 1 GiB of activations holds; those of several
