@@ -25,6 +25,7 @@ from bitline.models import build
 from bitline.mvm import native
 from bitline.train.hardware import best_precision, describe, keep_freed_memory
 
+CPU = torch.device("cpu")
 FULL = "adc.policy=full"
 SETTINGS = {
     "training_step": ((FULL, "cell.programming.sigma=0.1"), 1),
@@ -93,7 +94,7 @@ def main() -> None:
         def train(index: int, noisy: nn.Module = noisy, every: int = every) -> None:
             if every and index % every == 0:
                 on_chip.program(noisy, index)
-            step(noisy, optimizer, x, y, half=best_precision() == "bf16-mixed")  # noqa: B023
+            step(noisy, optimizer, x, y, half=best_precision(CPU) == "bf16-mixed")  # noqa: B023
 
         seconds = seconds_a_step(train, max(options.steps, every))
         ratios[f"vgg8/{name}"] = round(seconds / plain, 3)
@@ -102,7 +103,7 @@ def main() -> None:
     result = {
         "ratios": ratios,
         "milliseconds_per_step": milliseconds,
-        "precision": best_precision(),
+        "precision": best_precision(CPU),
         "batch": options.batch,
         "width": options.width,
         "peak_MB": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1),

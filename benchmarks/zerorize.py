@@ -29,6 +29,7 @@ from bitline.train.hardware import best_precision, describe
 
 PAIRS = ("weights.encoding=pair", "mitigation.remap=true")
 RESULT = Path(__file__).parent / "results" / "zerorize.json"
+CPU = torch.device("cpu")
 SPAN = 8
 """steps of a round, and between two chips where they are programmed less often"""
 
@@ -52,7 +53,7 @@ def main() -> None:
     recipe = checked(run="unused", recipe="crimp")
     preset, pairs = (chip_of(chips.load("crimp-32nm", overrides), recipe) for overrides in ((), PAIRS))
 
-    precisions = options.precision or sorted({best_precision(), "32-true"})
+    precisions = options.precision or sorted({best_precision(CPU), "32-true"})
 
     def step(answer: nn.Module, precision: str) -> None:
         optimizer.zero_grad()

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bitline.mvm.gradient import Quantized
+from bitline.mvm.gradient import Quantized, WeightErrors, add_in_place
 from bitline.physics import kernels
 
 
@@ -40,11 +40,13 @@ LAYOUTS = {
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("each", [False, True])
-def test_loops_give_the_bits_of_tensor_operations(monkeypatch, layout, dtype, each):
+@pytest.mark.parametrize("source", [torch.float32, torch.bfloat16])
+def test_loops_give_the_bits_of_tensor_operations(monkeypatch, layout, dtype, each, source):
     generator = torch.Generator().manual_seed(0)
     x = LAYOUTS[layout](torch.randn(8, 6, 40, 40, generator=generator))
     scale = 0.03 * torch.rand(len(x), 1, 1, 1, generator=generator) + 0.01 if each else 0.0173
     x[0, 0, 0, :9] = (torch.arange(9) - 1.5) * (scale[0, 0, 0, 0] if isinstance(scale, torch.Tensor) else scale)  # ties
+    x = x.to(source)
     grad = LAYOUTS[layout](torch.randn(x.shape if layout != "transposed" else x.transpose(0, 1).shape)).to(dtype)
     quantized = Quantized(x, scale, -7, 8)
 
@@ -54,6 +56,50 @@ def test_loops_give_the_bits_of_tensor_operations(monkeypatch, layout, dtype, ea
 
     assert loops[0].dtype == dtype
     assert all(torch.equal(a, b) for a, b in zip(loops, tensors, strict=True))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("layout", ["as it comes", "channels last"])
+def test_errors_of_weights_are_drawn_by_loops_as_by_tensor_operations(monkeypatch, layout, dtype):
+    generator = torch.Generator().manual_seed(0)
+    x = LAYOUTS[layout](torch.randn(8, 6, 5, 7, generator=generator))
+    numbers, std = torch.randn(1000, generator=generator), torch.rand(5, generator=generator)
+    factor = torch.rand(8, generator=generator)
+    errors = WeightErrors(-2, torch.arange(5.0), std, numbers, factor)
+
+    drawn = Quantized(x, 0.25, -3, 3).erred(errors, dtype)
+    monkeypatch.setattr(kernels, "native", None)
+    tensors = Quantized(x, 0.25, -3, 3).erred(errors, dtype)
+
+    assert torch.equal(drawn, tensors)
+    place = (4, 3, 2, 1)
+    address = sum(at * stride for at, stride in zip(place, x.stride(), strict=True))
+    whole = max(-3, min(3, round(float(x[place]) / 0.25)))
+    entry = max(0, min(4, round(float(x[place]) / 0.25) + 2))
+    expected = (whole + entry + std[entry] * numbers[address % 1000]) * factor[4]
+    torch.testing.assert_close(drawn[place], expected.to(dtype))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_elements_are_added_by_loops_as_by_tensor_operations(monkeypatch, layout, dtype):
+    generator = torch.Generator().manual_seed(0)
+    to, more = (LAYOUTS[layout](torch.randn(6, 6, 5, 7, generator=generator)).to(dtype) for _ in range(2))
+    expected = to.clone()
+    expected[1:4] += more[2:5]
+
+    add_in_place(to, more, 1, 2, 3)
+
+    assert torch.equal(to, expected)
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_number_that_is_not_finite_is_seen_wherever_it_is(bad, dtype):
+    x = torch.rand(200_000).to(dtype)
+    assert Quantized(x, 0.1, 0, 7).checked(dtype)[1] == (kernels.native is not None)
+    x[150_001] = bad
+    assert not Quantized(x, 0.1, 0, 7).checked(dtype)[1]
 
 
 def test_gradients_pass_where_nothing_clips():

@@ -52,39 +52,141 @@ class Quantized:
 
     def of_type(self, dtype: torch.dtype) -> Tensor:
         """The value, rounded once more to a type."""
+        return self.checked(dtype)[0]
+
+    def checked(self, dtype: torch.dtype) -> tuple[Tensor, bool]:
+        """The value, rounded once more to a type, and whether no number is seen to be NaN or infinite.
+
+        Without loops nothing is looked at, and the answer is no.
+        """
         if (loop := self._loop(dtype)) is None:
-            return self.whole.clamp_(self.low, self.high).mul_(self.scale).to(dtype)
+            return self.whole.clamp_(self.low, self.high).mul_(self.scale).to(dtype), False
         out = torch.empty_like(self.source, dtype=dtype)
-        kernels.native.quantized(*loop, _flat(out), torch.get_num_threads())
-        return out
+        half = dtype == torch.bfloat16
+        return out, kernels.native.quantized(*loop.arguments, out.data_ptr(), half, torch.get_num_threads())
 
     def passed(self, grad: Tensor) -> Tensor:
         """Let a gradient of the value through where nothing clipped; of the type of `source`."""
-        if grad.stride() == self.source.stride() and (loop := self._loop(grad.dtype)) is not None:
-            out = torch.empty_like(self.source)
-            kernels.native.passed(*loop, _flat(grad), _flat(out), torch.get_num_threads())
-            return out
-        return grad.to(self.source.dtype).masked_fill(~self.inside, 0)
-
-    def _loop(self, dtype: torch.dtype) -> tuple[Tensor, Tensor, int, int] | None:
-        """What loops in C++ take, where they can: numbers in the order of memory and the scales of equal shares."""
         x = self.source
-        fits = kernels.native and x.dtype == torch.float32 and dtype in _LOOPS and x.device.type == "cpu"
+        same = (grad.shape, grad.stride(), grad.device) == (x.shape, x.stride(), x.device)
+        if same and (loop := self._loop(grad.dtype)) is not None:
+            out, half = torch.empty_like(x), grad.dtype == torch.bfloat16
+            kernels.native.passed(*loop.arguments, grad.data_ptr(), half, out.data_ptr(), torch.get_num_threads())
+            return out
+        return grad.to(x.dtype).masked_fill(~self.inside, 0)
+
+    def erred(self, errors: "WeightErrors", dtype: torch.dtype) -> Tensor:
+        """The value with errors of its integers, of a type.
+
+        Args:
+            errors: of them.
+            dtype: of the result.
+        """
+        e, x = errors, self.source
+        floats = [each.contiguous() for each in (e.mean, e.std, e.numbers, e.factor)]
+        fits = all(each.dtype == x.dtype == torch.float32 and each.device == x.device for each in floats)
+        loop = self._loop(dtype) if fits and x.stride(0) == x[0].numel() else None
+        if loop is None:
+            return self._erred(e).to(dtype)
+        out = torch.empty_like(x, dtype=dtype)
+        mean, std, numbers, factor = (each.data_ptr() for each in floats)
+        kernels.native.erred(
+            *(*loop.x, *loop.grid, mean, std, len(e.mean), e.low, numbers, len(e.numbers), factor, len(e.factor)),
+            *(out.data_ptr(), dtype == torch.bfloat16, torch.get_num_threads()),
+        )
+        return out
+
+    def _erred(self, e: "WeightErrors") -> Tensor:
+        whole = self.whole
+        if not torch.ops.aten.is_non_overlapping_and_dense(whole):
+            whole = whole.contiguous()
+        flat = whole.as_strided((whole.numel(),), (1,))
+        index = (flat - e.low).clamp_(0, len(e.mean) - 1).int()
+        numbers = e.numbers if len(e.numbers) == len(flat) else e.numbers.repeat(-(-len(flat) // len(e.numbers)))
+        wrong = e.std.index_select(0, index).mul_(numbers[: len(flat)]).add_(e.mean.index_select(0, index))
+        wrong = wrong.as_strided(whole.shape, whole.stride())
+        return wrong.add_(whole.clamp_(self.low, self.high)).mul_(e.factor.view(-1, *[1] * (whole.dim() - 1)))
+
+    def _loop(self, dtype: torch.dtype) -> "_Loop | None":
+        """What loops in C++ take, where they can: numbers in the order of memory and the scales of equal shares."""
+        x, scale = self.source, self.scale
+        fits = kernels.native and (x.dtype, dtype) in _LOOPS and x.device.type == "cpu"
         if not fits or not torch.ops.aten.is_non_overlapping_and_dense(x) or not x.numel():
             return None
-        scale = torch.as_tensor(self.scale, dtype=torch.float32).reshape(-1)
-        first = x.dim() > 0 and len(scale) == x.shape[0] and x.stride(0) == x[0].numel()
-        each = isinstance(self.scale, Tensor) and self.scale.dim() == x.dim() and self.scale.shape[0] == len(scale)
-        return (_flat(x), scale.contiguous(), self.low, self.high) if len(scale) == 1 or (first and each) else None
+        if isinstance(scale, Tensor):
+            first = x.dim() == scale.dim() > 0 and len(scale) == scale.numel() == len(x) and x.stride(0) == x[0].numel()
+            if scale.numel() != 1 and not first:
+                return None
+        scales = torch.as_tensor(scale, dtype=torch.float32, device="cpu").reshape(-1).contiguous()
+        return _Loop(x, scales, self.low, self.high)
 
 
-_LOOPS = (torch.float32, torch.bfloat16)
+class WeightErrors(NamedTuple):
+    """Errors of weights, by the integer that they are.
+
+    Args:
+        low: the lowest integer.
+        mean: of each, weight units, (integers,).
+        std: the same.
+        numbers: normal ones, each for a weight in the order of memory; where they end they begin again.
+        factor: real value of a weight of 1, (outputs,).
+    """
+
+    low: int
+    mean: Tensor
+    std: Tensor
+    numbers: Tensor
+    factor: Tensor
 
 
-def _flat(x: Tensor) -> Tensor:
-    """Numbers in the order of memory; those of bf16 as 16-bit integers."""
-    flat = x.as_strided((x.numel(),), (1,))
-    return flat.view(torch.int16) if x.dtype == torch.bfloat16 else flat
+class _Loop(NamedTuple):
+    """Numbers and scales that outlive a loop over them."""
+
+    source: Tensor
+    scales: Tensor
+    low: int
+    high: int
+
+    @property
+    def x(self) -> tuple[int, ...]:
+        """Address and count of the numbers."""
+        return self.source.data_ptr(), self.source.numel()
+
+    @property
+    def grid(self) -> tuple[int, ...]:
+        """Address and count of their scales, and the ends."""
+        return self.scales.data_ptr(), self.scales.numel(), self.low, self.high
+
+    @property
+    def arguments(self) -> tuple[int, ...]:
+        """All of it, with what the numbers are."""
+        address, count = self.x
+        return address, self.source.dtype == torch.bfloat16, count, *self.grid
+
+
+_LOOPS = {(torch.float32, torch.float32), (torch.float32, torch.bfloat16), (torch.bfloat16, torch.bfloat16)}
+"""types of numbers, and of their values or gradients"""
+
+
+def add_in_place(to: Tensor, more: Tensor, first: int, start: int, count: int) -> None:
+    """Add some elements of the first axis of a tensor to those of another.
+
+    Args:
+        to: any shape.
+        more: of its type, and of its shape but for the first axis.
+        first: element of `to` that the first is added to.
+        start: first element of `more`.
+        count: how many.
+    """
+    each = to.shape[1:].numel()
+    loop = kernels.native and (to.dtype, more.dtype) in _LOOPS and to.dtype == more.dtype and to.device.type == "cpu"
+    alike = to.shape[1:] == more.shape[1:] and to.stride() == more.stride() and to.stride(0) == each
+    if not (loop and alike and torch.ops.aten.is_non_overlapping_and_dense(to)):
+        to[first : first + count] += more[start : start + count]
+        return
+    size = each * to.itemsize
+    half, threads = to.dtype == torch.bfloat16, torch.get_num_threads()
+    kernels.native.added(to.data_ptr() + first * size, more.data_ptr() + start * size, count * each, half, threads)
 
 
 class RangeGradient(NamedTuple):

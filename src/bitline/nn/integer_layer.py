@@ -111,10 +111,11 @@ class IntegerLayer(nn.Module):
 
     # Inputs
 
-    def check(self, x: Tensor) -> None:
-        """Raise MappingError for an input or a bias that is NaN or infinite."""
+    def check(self, x: Tensor | None) -> None:
+        """Raise MappingError for an input, if there is one to check, or a bias that is NaN or infinite."""
         where = f"layer {self.cells.matmul.name}"
-        check_numbers(x, where, "inputs")
+        if x is not None:
+            check_numbers(x, where, "inputs")
         if self.bias is not None:
             check_numbers(self.bias, where, "biases")
 

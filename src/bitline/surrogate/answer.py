@@ -9,10 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from bitline import seeds
+from bitline.chip.description import Chip
 from bitline.differences import differences
 from bitline.errors import ConversionError
 from bitline.mapping.lower import Lowerable
-from bitline.mvm.gradient import Quantized
+from bitline.mvm.gradient import Quantized, WeightErrors, add_in_place
 from bitline.nn import IDEAL, CrossbarLayer, crossbar_layers
 from bitline.nn.cells import CellWeights
 from bitline.nn.read import Mode
@@ -34,26 +35,33 @@ class LayerSurrogate:
         self.statistics, self.of = statistics, of
         self.drawn = drawn
         self._checked: tuple[object, int] | None = None
-        self._last: tuple[CellWeights, object, int, Tensor] | None = None
+        self._last: tuple[tuple[CellWeights, Chip, int, torch.dtype], Tensor] | None = None
         self._kept: dict[object, Tensor] = {}
 
     def __call__(self, layer: CrossbarLayer, x: Tensor) -> Tensor:
         """Answer an input of the layer, as `CrossbarLayer.forward` does."""
-        layer.check(x)
         self._check_chip(layer)
         own, device = self.statistics, x.device
-        scale = float(layer.ranges.input_scale)
-        if not math.isfinite(scale):
+        if not math.isfinite(float(layer.ranges.input_scale)):
             layer.integers(x)  # says what is missing
-        rounded: Any = _Rounded.apply(x, scale, *layer.input_format.limits)
-        y = layer.plain_answer(rounded, self._weight(layer), own.shift.to(device))
+        # Of the type that the product takes, so that nothing is copied into it.
+        autocast = torch.is_autocast_enabled(device.type)
+        dtype = torch.get_autocast_dtype(device.type) if autocast else x.dtype
+        inputs = layer.fake_input(x)
+        rounded, finite = inputs.checked(dtype)
+        layer.check(None if finite else x)
+        if torch.is_grad_enabled() and x.requires_grad:
+            rounded = _Straight.apply(x, rounded, inputs, None)
+        y = layer.plain_answer(rounded, self._weight(layer, dtype), own.shift.to(device))  # pyright: ignore
         if not own.noise or not y.numel():
             return y
         name = layer.cells.matmul.name
         number = layer.reads.next(x.shape[0], layer.network_pass, training=layer.training, layer=name)
         purpose = "surrogate of training" if number.training else "surrogate"
-        seed = seeds.derive(int(layer.chip_seed), name, purpose, number.call)
-        return _Noisy.apply(y, self._maps(layer, y), seed, number.first_image)  # pyright: ignore[reportReturnType]
+        noise = self._maps(layer, y), seeds.derive(int(layer.chip_seed), name, purpose, number.call), number.first_image
+        if torch.is_grad_enabled() and y.requires_grad:
+            return _Noisy.apply(y, *noise)  # pyright: ignore[reportReturnType]
+        return add_maps(y, *noise)
 
     def _maps(self, layer: CrossbarLayer, y: Tensor) -> Tensor:
         """What the noise of outputs is drawn from, as these are in memory."""
@@ -89,52 +97,72 @@ class LayerSurrogate:
             )
         self._checked = (chip, seed)
 
-    def _weight(self, layer: CrossbarLayer) -> Tensor:
-        """Weights with their errors and their gain; their gradient is that of quantized ones."""
+    def _weight(self, layer: CrossbarLayer, dtype: torch.dtype) -> Tensor:
+        """Weights with their errors and their gain, of a type; their gradient is that of quantized ones."""
         learns = torch.is_grad_enabled() and layer.weight.requires_grad
         fake = layer.fake_weight() if self.drawn or learns else None
-        effective = self._drawn(layer, fake) if self.drawn and fake is not None else self._programmed(layer)
+        if self.drawn and fake is not None:
+            effective = self._drawn(layer, fake, dtype)
+        else:
+            effective = self._programmed(layer, dtype)
         if not learns or fake is None:
             return effective
         gain = _across(1 + self.statistics.gain.to(effective), effective)
-        return _PassedOn.apply(layer.weight, effective, fake, gain)  # pyright: ignore[reportReturnType]
+        return _Straight.apply(layer.weight, effective, fake, gain)  # pyright: ignore[reportReturnType]
 
-    def _programmed(self, layer: CrossbarLayer) -> Tensor:
+    def _programmed(self, layer: CrossbarLayer, dtype: torch.dtype) -> Tensor:
         """As the chip is programmed; made once for the same weights."""
         weights, seed = layer.cells.weights(cast("Lowerable", layer)), int(layer.chip_seed)
-        last = self._last
-        if last is None or last[0] is not weights or last[1] is not layer.chip or last[2] != seed:
+        key = (weights, layer.chip, seed, dtype)
+        if self._last is None or any(a is not b and a != b for a, b in zip(self._last[0], key, strict=True)):
             effective = layer.effective_weight()
             effective = effective * _across(1 + self.statistics.gain.to(effective), effective)
-            last = self._last = (weights, layer.chip, seed, effective)
-        return last[3]
+            self._last = key, effective.to(dtype)
+        return self._last[1]
 
-    def _drawn(self, layer: CrossbarLayer, fake: Quantized) -> Tensor:
+    def _drawn(self, layer: CrossbarLayer, fake: Quantized, dtype: torch.dtype) -> Tensor:
         """As cells with errors of the same statistics hold them."""
         own, seed = self.statistics, int(layer.chip_seed)
-        gain = _across(1 + own.gain.to(fake.source), fake.source)
+        gain = 1 + own.gain.to(fake.source)
         if own.cells is None or seed == IDEAL:
-            return fake.value * gain
-        weights = layer.cells.weights(cast("Lowerable", layer))
-        units = _across(weights.unit(layer.chip.weights).transpose(1, 2).flatten(), fake.source)
-        name = layer.cells.matmul.name
-        whole = fake.whole
-        errors = draw(own.cells, whole, seeds.derive(seed, name, "cells of the surrogate"))
-        return errors.add_(whole.clamp_(fake.low, fake.high)).mul_(units * gain).to(fake.source.dtype)
+            return (fake.value * _across(gain, fake.source)).to(dtype)
+        units = layer.cells.weights(cast("Lowerable", layer)).unit(layer.chip.weights).transpose(1, 2).flatten()
+        seed = seeds.derive(seed, layer.cells.matmul.name, "cells of the surrogate")
+        return fake.erred(draw(own.cells, fake.source, seed, units * gain), dtype)
 
 
-def draw(cells: CellErrors, whole: Tensor, seed: int) -> Tensor:
-    """Return errors of weights, weight units, that a seed determines.
+def draw(cells: CellErrors, weights: Tensor, seed: int, factor: Tensor) -> WeightErrors:
+    """Return errors of weights that a seed determines.
 
     Args:
         cells: their mean and spread.
-        whole: the integers that the weights are, any shape.
+        weights: any shape.
         seed: of the layer on its chip.
+        factor: real value of a weight of 1, (outputs,).
     """
-    index = (whole - cells.low).clamp_(0, len(cells.mean) - 1).int().flatten()
-    std = cells.std.to(whole.device).index_select(0, index)
-    std *= normals.numbers(seed, whole.numel(), std)
-    return std.add_(cells.mean.to(whole.device).index_select(0, index)).view(whole.shape)
+    mean, std = (each.to(weights.device) for each in (cells.mean, cells.std))
+    return WeightErrors(cells.low, mean, std, normals.numbers(seed, weights.numel(), std), factor)
+
+
+def add_maps(y: Tensor, maps: Tensor, seed: int, first: int) -> Tensor:
+    """Add noise to outputs in place: for every image a map, a function of (seed, number of the image).
+
+    As many images in a row as there are maps have them in turn, from one that is drawn, so that no map is copied.
+
+    Args:
+        y: (images, ...).
+        maps: (maps, ...), of the type of `y`.
+        seed: of the layer on its chip.
+        first: number of the first image.
+    """
+    done, images, kept = 0, y.shape[0], maps.shape[0]
+    while done < images:
+        turn, place = divmod(first + done, kept)
+        start = (seeds.of_step(seed, turn) + place) % kept
+        some = min(images - done, kept - place, kept - start)
+        add_in_place(y, maps, done, start, some)
+        done += some
+    return y
 
 
 def attach(model: nn.Module, surrogate: Surrogate, *, drawn: bool = False) -> None:
@@ -175,57 +203,31 @@ def answering(model: nn.Module, surrogate: Surrogate, *, drawn: bool = False) ->
             layer.mode, layer.surrogate = mode, own
 
 
-class _Rounded(torch.autograd.Function):
-    """Inputs as the DACs see them; the gradient passes where nothing clips."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, scale: float, low: int, high: int) -> Tensor:
-        ctx.save_for_backward(x)
-        ctx.ends = (low - 0.5) * scale, (high + 0.5) * scale
-        return (x / scale).round_().clamp_(low, high).mul_(scale)
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        (x,) = ctx.saved_tensors
-        return torch.ops.aten.hardtanh_backward(grads[0].to(x.dtype), x, *ctx.ends), None, None, None
-
-
 class _Noisy(torch.autograd.Function):
-    """Outputs with their noise, added in place: for every image a map, a function of (seed, number of the image).
-
-    As many images in a row as there are maps have them in turn, from one that is drawn, so that no map is copied.
-    """
+    """Outputs with their noise, see `add_maps`."""
 
     @staticmethod
     def forward(ctx: Any, y: Tensor, maps: Tensor, seed: int, first: int) -> Tensor:
         ctx.mark_dirty(y)
-        done = 0
-        while done < len(y):
-            turn, place = divmod(first + done, len(maps))
-            start = (seeds.of_step(seed, turn) + place) % len(maps)
-            some = min(len(y) - done, len(maps) - place, len(maps) - start)
-            y[done : done + some] += maps[start : start + some]
-            done += some
-        return y
+        return add_maps(y, maps, seed, first)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         return grads[0], None, None, None
 
 
-class _PassedOn(torch.autograd.Function):
-    """Weights as the product has them; the gradient goes to those that were quantized, where nothing clipped."""
+class _Straight(torch.autograd.Function):
+    """Inputs or weights as the product has them; the gradient goes to what was quantized, where nothing clipped."""
 
     @staticmethod
-    def forward(ctx: Any, weight: Tensor, effective: Tensor, fake: Quantized, gain: Tensor) -> Tensor:
-        ctx.save_for_backward(gain)
-        ctx.fake = fake
-        return effective.view_as(effective)
+    def forward(ctx: Any, source: Tensor, value: Tensor, quantized: Quantized, gain: Tensor | None) -> Tensor:
+        ctx.quantized, ctx.gain = quantized, gain
+        return value.view_as(value)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        (gain,) = ctx.saved_tensors
-        return ctx.fake.passed(grads[0] * gain.to(grads[0].dtype)), None, None, None
+        grad = grads[0] if ctx.gain is None else grads[0] * ctx.gain.to(grads[0].dtype)
+        return ctx.quantized.passed(grad), None, None, None
 
 
 def _across(channels: Tensor, weight: Tensor) -> Tensor:

@@ -14,22 +14,21 @@ from bitline import seeds
 PLACES = 2**18
 """where windows may begin"""
 MOST = 2**22
-"""numbers of a window that do not repeat"""
+"""numbers of a window"""
 
 
 def numbers(seed: int, count: int, like: Tensor) -> Tensor:
-    """Return normal numbers that a seed determines, (count,), of the type and on the torch device of `like`.
+    """Return normal numbers that a seed determines, of the type and on the torch device of `like`.
 
     Args:
         seed: any.
-        count: how many; beyond `MOST` they repeat.
+        count: how many; no more than `MOST` are there.
         like: what they are for.
     """
     some = min(count, MOST)
     # Sizes of tables are few, so that few are kept.
     table = _table(max(2**20, 2 ** (some - 1).bit_length()), like.dtype, like.device)
-    window = table[seeds.of_step(seed, 0) % PLACES :][:some]
-    return window if count <= MOST else window.repeat(-(-count // MOST))[:count]
+    return table[seeds.of_step(seed, 0) % PLACES :][:some]
 
 
 @cache
