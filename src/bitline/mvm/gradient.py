@@ -1,7 +1,7 @@
 """Straight-through estimators: the forward value of one thing, the gradient of another."""
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -166,6 +166,25 @@ class _Loop(NamedTuple):
 
 _LOOPS = {(torch.float32, torch.float32), (torch.float32, torch.bfloat16), (torch.bfloat16, torch.bfloat16)}
 """types of numbers, and of their values or gradients"""
+
+
+class StraightThrough(torch.autograd.Function):
+    """A value that stands for what was quantized; its gradient, times a gain, passes where nothing clipped.
+
+    Apply it to the numbers, the value, the numbers quantized, and the gain, which may be None.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, source: Tensor, value: Tensor, quantized: Quantized, gain: Tensor | None) -> Tensor:
+        """The value."""
+        ctx.quantized, ctx.gain = quantized, gain
+        return value.view_as(value)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        """The gradient of the numbers."""
+        grad = grads[0] if ctx.gain is None else grads[0] * ctx.gain.to(grads[0].dtype)
+        return ctx.quantized.passed(grad), None, None, None
 
 
 def add_in_place(to: Tensor, more: Tensor, first: int, start: int, count: int) -> None:

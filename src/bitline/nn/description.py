@@ -11,29 +11,25 @@ from bitline.errors import ConversionError
 from bitline.mapping.lower import Lowerable, Matmul
 from bitline.mapping.place import Strategy
 
+_GEOMETRY = ("kernel_size", "stride", "padding", "dilation", "groups")
+
+
+def arguments(layer: Any, *, bias: bool) -> list[Any]:
+    """What a plain layer like this one is built with, with a bias or without."""
+    if isinstance(layer, nn.Linear):
+        return [layer.in_features, layer.out_features, bias]
+    geometry = [getattr(layer, name) for name in _GEOMETRY]
+    return [layer.in_channels, layer.out_channels, *geometry, bias, layer.padding_mode]
+
 
 def describe(layer: Lowerable, chip: Chip, matmul: Matmul, strategy: Strategy) -> str:
     """Return the text of a layer; whether it has a bias is no part of it."""
-    if isinstance(layer, nn.Linear):
-        arguments = [layer.in_features, layer.out_features, False]
-    else:
-        arguments = [
-            layer.in_channels,
-            layer.out_channels,
-            layer.kernel_size,
-            layer.stride,
-            layer.padding,
-            layer.dilation,
-            layer.groups,
-            False,
-            layer.padding_mode,
-        ]
     return json.dumps(
         {
             "kind": type(layer).__name__,
-            "arguments": arguments,
+            "arguments": arguments(layer, bias=False),
             "matmul": vars(matmul),
-            "chip": _plain(chip),
+            "chip": chip.model_dump(mode="json"),
             "strategy": strategy,
         }
     )
@@ -82,7 +78,3 @@ class Description(NamedTuple):
         arguments = [tuple(a) if isinstance(a, list) else a for a in content["arguments"]]
         chip, matmul = Chip.model_validate(content["chip"]), Matmul(**content["matmul"])
         return cls(content["kind"], arguments, chip, matmul, content.get("strategy", "dense"))
-
-
-def _plain(chip: Chip) -> dict[str, Any]:
-    return chip.model_dump(mode="json")

@@ -1,7 +1,6 @@
 """Values as a buffer keeps them between layers: integers of few bits times a power of two."""
 
 import math
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -9,26 +8,11 @@ from torch import Tensor, nn
 from bitline.chip.formats import Inputs
 from bitline.errors import ConversionError
 from bitline.mapping.quantize import InputFormat, RangeHistogram
-from bitline.mvm.gradient import Quantized
+from bitline.mvm.gradient import Quantized, StraightThrough
 from bitline.nn.read import Mode
 
 NAME = "stored"
 """of the grid among the children of the module whose results it puts on it"""
-
-
-class _OnGrid(torch.autograd.Function):
-    """Round to the grid and clip; the gradient passes where nothing clips."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, scale: float, low: int, high: int) -> Tensor:
-        ctx.save_for_backward(x)
-        ctx.grid = scale, low, high
-        return Quantized(x, scale, low, high).value
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        (x,) = ctx.saved_tensors
-        return Quantized(x, *ctx.grid).passed(grads[0]), None, None, None
 
 
 class Grid(nn.Module):
@@ -101,7 +85,8 @@ class Grid(nn.Module):
             return x
         if not self.known:
             raise ConversionError("the grid of stored values is unknown; call calibrate(model, batches)")
-        return _OnGrid.apply(x, 2.0 ** int(self.exponent), int(self.low), int(self.high))  # pyright: ignore[reportReturnType]
+        stored = Quantized(x.detach(), 2.0 ** int(self.exponent), int(self.low), int(self.high))
+        return StraightThrough.apply(x, stored.value, stored, None)  # pyright: ignore[reportReturnType]
 
 
 def grids(model: nn.Module) -> dict[str, Grid]:

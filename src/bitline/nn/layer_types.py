@@ -8,51 +8,32 @@ from torch.nn import functional as F
 from bitline.chip.description import Chip
 from bitline.mapping.lower import Matmul
 from bitline.mapping.place import Strategy
+from bitline.nn.description import arguments
 from bitline.nn.layer import CrossbarLayer
 
 
-class CrossbarLinear(CrossbarLayer, nn.Linear):
-    """nn.Linear on a chip."""
-
+class _Converted(CrossbarLayer):
     @classmethod
     def from_float(cls, layer: Any, chip: Chip, matmul: Matmul, strategy: Strategy = "dense") -> Self:
-        """Take over the weights of a plain layer."""
-        new = cls(
-            layer.in_features,
-            layer.out_features,
-            layer.bias is not None,
-            chip=chip,
-            matmul=matmul,
-            strategy=strategy,
-            device="meta",
-        )
-        return _take_over(new, layer)
+        """Take over the weights and geometry of a plain layer."""
+        built = arguments(layer, bias=layer.bias is not None)
+        new: Any = cls(*built, chip=chip, matmul=matmul, strategy=strategy, device="meta")
+        # The very parameters: weights tied to another module stay tied, frozen ones stay frozen.
+        new.weight, new.bias = layer.weight, layer.bias
+        if not layer.weight.is_meta:
+            new.chip_seed = new.chip_seed.to(layer.weight.device)
+            new.ranges.to(layer.weight.device)
+        return new.train(layer.training)
+
+
+class CrossbarLinear(_Converted, nn.Linear):
+    """nn.Linear on a chip."""
 
     def _plain(self, x: Tensor, w: Tensor, b: Tensor | None) -> Tensor:
         return F.linear(x, w, b)
 
 
-class _CrossbarConv(CrossbarLayer):
-    @classmethod
-    def from_float(cls, layer: Any, chip: Chip, matmul: Matmul, strategy: Strategy = "dense") -> Self:
-        """Take over the weights and geometry of a plain layer."""
-        new = cls(
-            layer.in_channels,
-            layer.out_channels,
-            layer.kernel_size,
-            layer.stride,
-            layer.padding,
-            layer.dilation,
-            layer.groups,
-            layer.bias is not None,
-            layer.padding_mode,
-            chip=chip,
-            matmul=matmul,
-            strategy=strategy,
-            device="meta",
-        )
-        return _take_over(new, layer)
-
+class _CrossbarConv(_Converted):
     def _plain(self, x: Tensor, w: Tensor, b: Tensor | None) -> Tensor:
         return self._conv_forward(x, w, b)  # pyright: ignore[reportCallIssue]
 
@@ -63,13 +44,3 @@ class CrossbarConv1d(_CrossbarConv, nn.Conv1d):
 
 class CrossbarConv2d(_CrossbarConv, nn.Conv2d):
     """nn.Conv2d on a chip."""
-
-
-def _take_over(new: Any, layer: Any) -> Any:
-    # The very parameters: weights tied to another module stay tied, frozen ones stay frozen.
-    new.weight, new.bias = layer.weight, layer.bias
-    if not layer.weight.is_meta:
-        new.chip_seed = new.chip_seed.to(layer.weight.device)
-        new.ranges.to(layer.weight.device)
-    new.train(layer.training)
-    return new

@@ -13,7 +13,7 @@ from bitline.chip.description import Chip
 from bitline.differences import differences
 from bitline.errors import ConversionError
 from bitline.mapping.lower import Lowerable
-from bitline.mvm.gradient import Quantized, WeightErrors, add_in_place
+from bitline.mvm.gradient import Quantized, StraightThrough, WeightErrors, add_in_place
 from bitline.nn import IDEAL, CrossbarLayer, crossbar_layers
 from bitline.nn.cells import CellWeights
 from bitline.nn.read import Mode
@@ -51,7 +51,7 @@ class LayerSurrogate:
         rounded, finite = inputs.checked(dtype)
         layer.check(None if finite else x)
         if torch.is_grad_enabled() and x.requires_grad:
-            rounded = _Straight.apply(x, rounded, inputs, None)
+            rounded = StraightThrough.apply(x, rounded, inputs, None)
         y = layer.plain_answer(rounded, self._weight(layer, dtype), own.shift.to(device))  # pyright: ignore
         if not own.noise or not y.numel():
             return y
@@ -108,7 +108,7 @@ class LayerSurrogate:
         if not learns or fake is None:
             return effective
         gain = _across(1 + self.statistics.gain.to(effective), effective)
-        return _Straight.apply(layer.weight, effective, fake, gain)  # pyright: ignore[reportReturnType]
+        return StraightThrough.apply(layer.weight, effective, fake, gain)  # pyright: ignore[reportReturnType]
 
     def _programmed(self, layer: CrossbarLayer, dtype: torch.dtype) -> Tensor:
         """As the chip is programmed; made once for the same weights."""
@@ -214,20 +214,6 @@ class _Noisy(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         return grads[0], None, None, None
-
-
-class _Straight(torch.autograd.Function):
-    """Inputs or weights as the product has them; the gradient goes to what was quantized, where nothing clipped."""
-
-    @staticmethod
-    def forward(ctx: Any, source: Tensor, value: Tensor, quantized: Quantized, gain: Tensor | None) -> Tensor:
-        ctx.quantized, ctx.gain = quantized, gain
-        return value.view_as(value)
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        grad = grads[0] if ctx.gain is None else grads[0] * ctx.gain.to(grads[0].dtype)
-        return ctx.quantized.passed(grad), None, None, None
 
 
 def _across(channels: Tensor, weight: Tensor) -> Tensor:
