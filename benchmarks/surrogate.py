@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable
 
 import torch
-from output import add_json_option, write
+from output import add_before_option, add_json_option, write
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -107,6 +107,7 @@ def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_json_option(parser)
+    add_before_option(parser)
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--networks", nargs="+", default=["vgg8", "resnet20"])
@@ -138,7 +139,7 @@ def main() -> None:
         "path": native.chosen_path(),
         "hardware": describe(),
     }
-    write(result, options.json)
+    write(result, options.json, options.before)
 
 
 if __name__ == "__main__":

@@ -16,10 +16,10 @@ from itertools import product
 from pathlib import Path
 
 import torch
+from output import add_before_option, write
 from torch import nn
 
 from bitline import chip as chips
-from bitline.files import write_json
 from bitline.models import build
 from bitline.nn import program
 from bitline.recipes import Recipe, checked
@@ -42,6 +42,7 @@ def main() -> None:
     parser.add_argument("--precision", choices=("bf16-mixed", "32-true"), nargs="+")
     parser.add_argument("--rounds", type=int, default=3, help=f"of {SPAN} plain and {SPAN} other steps")
     parser.add_argument("--json", type=Path, default=RESULT)
+    add_before_option(parser)
     options = parser.parse_args()
     torch.set_num_threads(1)
     torch.manual_seed(0)
@@ -108,7 +109,7 @@ def main() -> None:
         "batch": options.batch_size,
         "hardware": describe(),
     }
-    write_json(options.json, content)
+    write(content, str(options.json), options.before)
 
 
 if __name__ == "__main__":

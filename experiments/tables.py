@@ -12,6 +12,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import targets
+
 ROOT = Path(__file__).parent.parent
 UNMEASURED = "Not measured yet."
 RECIPES = {
@@ -687,7 +689,18 @@ def surrogate_speed() -> str:
     return markdown(["network", *(kind.replace("/", ", ") for kind in kinds), "exact evaluation, fp32"], rows)
 
 
+def goals() -> str:
+    note = (
+        "Times over a plain pass or step of the same network, CPU seconds, or how many times as fast two threads are; "
+        "CPU time on one thread but for those. Before: an earlier version on the same machine; of the surrogate, its "
+        "first version. Limit: what conversions of VGG-8 take at 4.3 GHz if permutations alone bound them "
+        "(docs/kernels.md), over the plain pass or step, and the share of it that is reached. Not measured: GPUs."
+    )
+    return markdown(targets.HEADER, targets.rows()) + "\n\n" + note
+
+
 TABLES = (
+    goals,
     adc_models,
     conventional,
     variation,
