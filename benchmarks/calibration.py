@@ -34,7 +34,7 @@ SETTINGS = {
     "full": ("adc.policy=full",),
     **{name: (f"adc.granularity={name}",) for name in ("layer", "slice", "slice_digit", "column")},
 }
-IMAGES = {"vgg8": (1, 16), "resnet18": (1, 8), "vit-b16": (1, 2)}
+IMAGES = {"vgg8": (1, 16, 256), "resnet18": (1, 8), "vit-b16": (1, 2)}
 KEPT = {"vgg8-half": 300, "resnet20": 500}
 """test images"""
 POINTS = [
