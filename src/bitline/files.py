@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
-from bitline.errors import DataError, ExportError, shown
+from bitline.errors import DataError, ExportError, nearest, shown
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -111,6 +111,20 @@ def probe(path: Path) -> None:
         with suppress(OSError):
             for folder in made:
                 folder.rmdir()
+
+
+def near(path: Path, names: Iterable[str] = ()) -> str:
+    """Return ``"; did you mean 'x'?"`` for what lies beside an absent path and is called nearly so.
+
+    Args:
+        path: that is absent.
+        names: that may be meant too, where the path is a name alone.
+    """
+    try:
+        there = [entry.name for entry in path.parent.iterdir()]
+    except OSError:
+        there = []
+    return nearest(path.name, [*there, *(names if path.parent == Path() else ())])
 
 
 def _place(path: Path) -> tuple[Path, bool]:

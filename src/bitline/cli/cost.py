@@ -69,7 +69,7 @@ def command(
     Images are 32 px unless --image-size or --data says else. Weights are random unless there are some: only crossbars
     that are all zero depend on them.
     """
-    from dataclasses import asdict
+    from dataclasses import asdict, replace
 
     from bitline.cli.output import check_outputs, give
     from bitline.cli.subject import bare, is_run
@@ -91,6 +91,8 @@ def command(
         raise ConversionError(f"{error}; --in-channels and --image-size say what an image is") from error
     where, digital = placed.placement, placed.digital
     cost = price(where, fixed=fixed, poolings=placed.poolings, macs=placed.macs)
+    if of.assumed:
+        cost = replace(cost, notes=(*cost.notes, of.assumed))
     alone = compute(where, fp_multipliers=multiplies(on.chip)) if computing else None
     content = {"model": of.name, **cost.to_json(), "digital": [asdict(each) for each in digital]} | (
         {} if alone is None else {"computing": alone.to_json()}

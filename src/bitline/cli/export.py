@@ -11,7 +11,7 @@ from bitline.cli.given import Given, takes
 from bitline.cli.output import Json
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from torch import Tensor, nn
 
@@ -56,6 +56,9 @@ def command(
     ] = None,
     accumulator_bits: Annotated[int, typer.Option(help="Widest sum of an integer network, bits.")] = 32,
     calibration_images: Annotated[int, typer.Option(help="Training images that set the ranges.")] = 256,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Write over the export of another network in --out.")
+    ] = False,
     json_file: Json = None,
 ) -> None:
     """Write a trained network for elsewhere: integer operators, or what goes into the crossbars.
@@ -79,9 +82,11 @@ def command(
     from bitline.cost.choose_mapping import resolve
     from bitline.errors import DataError
     from bitline.evaluation import Settings
-    from bitline.evaluation.on_chip import put_on_chip
-    from bitline.files import MANIFEST, RECORD, write_json
+    from bitline.evaluation.on_chip import calibrated, converted
+    from bitline.files import MANIFEST, WEIGHTS
+    from bitline.integer.trace import trace
     from bitline.lock import locked
+    from bitline.models.source import sha256
     from bitline.network.trace import matmuls
 
     run, given = run_of(run, given)
@@ -96,11 +101,8 @@ def command(
             "--calibration-images": f"the ranges are those that were trained, {on.ranges}" if trained else None,
         },
     )
-    if to != "conductances":
-        _check_powers(on.chip)
     folder = out or run / f"export-{to}"
-    if (folder / RECORD).is_file():
-        raise ExportError(f"{folder} is a run directory; choose another --out")
+    check_folder(folder, run, overwrite=overwrite)
     check_outputs(json_file, folder / MANIFEST)
     with locked(folder), stoppable(f"{folder} is not complete; run the same command again"):
         of = subject(run, given)
@@ -111,13 +113,18 @@ def command(
             raise DataError(f"--check is {check}; allowed: 0 to {images}, the test images of {dataset.title}")
         chosen = resolve(on.mapping, lambda: matmuls(network, of.image), on.chip)
         settings = Settings(calibration_images=calibration_images)
-        on_chip = put_on_chip(network, dataset, on.chip, settings, ranges=on.ranges, mapping=chosen)
-        manifest: dict[str, Any] = {"format": to, "run": str(run), "model": of.record.model_dump(mode="json")}
+        on_chip = converted(network, dataset, on.chip, settings, chosen)
+        if to != "conductances":
+            trace(on_chip.model, next(dataset.batches("train", batch_size=1))[0].to(next(network.parameters()).device))
+            _check_powers(on.chip)
+        calibrated(on_chip, on.ranges)
+        manifest: dict[str, Any] = {"format": to, "run": str(run), "weights_sha256": sha256(run / WEIGHTS)}
+        manifest["model"] = of.record.model_dump(mode="json")
         if to == "conductances":
             from bitline.integer import conductances
 
             manifest |= conductances.write(on_chip.model, folder, seed)
-            write_json(folder / MANIFEST, manifest)
+            _keep(folder, manifest)
             if not give(manifest, json_file, "manifest"):
                 typer.echo(f"{len(manifest['crossbars'])} blocks of cells: {folder}")
             return
@@ -125,7 +132,7 @@ def command(
         example = next(dataset.batches("train", batch_size=min(64, calibration_images)))[0]
         manifest |= _integers(on_chip.model, example, dataset, folder, to, check, accumulator_bits)
         manifest["chip"] = on.chip.model_dump(mode="json")
-        write_json(folder / MANIFEST, manifest)
+        _keep(folder, manifest)
     printed = give(manifest, json_file, "manifest")
     typer.echo(f"{manifest['file']}: {folder}", err=printed)
     comparison = manifest["check"]
@@ -137,6 +144,69 @@ def command(
         typer.echo(
             f"{comparison['images']} images: equal bit for bit, {comparison['accuracy']:.2f} % right", err=printed
         )
+
+
+def check_folder(folder: Path, run: Path, *, overwrite: bool) -> None:
+    """Refuse a folder that holds anything but an export of this network.
+
+    Args:
+        folder: to write.
+        run: that is exported.
+        overwrite: take the place of another network's export.
+
+    Raises:
+        ExportError: a run directory, files of something else, or another network's export.
+        DataError: a damaged manifest.
+    """
+    from bitline.errors import ExportError
+    from bitline.files import MANIFEST, RECORD, WEIGHTS, read_json
+    from bitline.models.source import sha256
+
+    if (folder / RECORD).is_file():
+        raise ExportError(f"{folder} is a run directory; choose another --out")
+    if not folder.is_dir() or run.resolve() in folder.resolve().parents:
+        return
+    if not (folder / MANIFEST).is_file():
+        others = sorted(each.name for each in folder.iterdir() if not _is_written(each))
+        if others:
+            raise ExportError(f"{folder} is no export (it holds {others[0]}); choose another --out")
+        return
+    there = read_json(folder / MANIFEST)
+    if "format" not in there or "run" not in there:
+        raise ExportError(f"{folder} is no export ({MANIFEST} is another one); choose another --out")
+    known = there.get("weights_sha256")
+    same = known == sha256(run / WEIGHTS) if known else Path(str(there["run"])).resolve() == run.resolve()
+    if not (same or overwrite):
+        raise ExportError(
+            f"{folder} holds an export of another network, {there['run']}; add --overwrite, or choose another --out"
+        )
+
+
+def _is_written(file: Path) -> bool:
+    """Tell whether a file may be of an export that was stopped."""
+    return file.suffix in (".onnx", ".safetensors") or file.name.startswith(".")
+
+
+def _files(folder: Path) -> set[Path]:
+    """What an export wrote in a folder, beside its manifest."""
+    from bitline.files import MANIFEST, read_json
+
+    if not (folder / MANIFEST).is_file():
+        return set()
+    there = read_json(folder / MANIFEST)
+    names = [there.get("file"), *(block.get("file") for block in there.get("crossbars", ()))]
+    files = {folder / name for name in names if isinstance(name, str) and Path(name).name == name}
+    return {file for file in files if _is_written(file)}
+
+
+def _keep(folder: Path, manifest: Mapping[str, Any]) -> None:
+    """Write the manifest, and remove what an earlier export left that is not in it."""
+    from bitline.files import MANIFEST, write_json
+
+    before = _files(folder)
+    write_json(folder / MANIFEST, manifest)
+    for file in before - _files(folder):
+        file.unlink(missing_ok=True)
 
 
 def _check_powers(chip: Chip) -> None:

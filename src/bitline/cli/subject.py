@@ -100,8 +100,9 @@ def _of_model(given: Given) -> Subject:
     spec = given.model
     assert spec is not None
     if given.data is None or (given.weights is None and not is_program(spec)):
-        needed = "--data" if is_program(spec) else "--weights FILE.safetensors and --data"
-        raise DataError(f"--model {spec} needs {needed}")
+        missing = [] if given.weights is not None or is_program(spec) else ["--weights FILE.safetensors"]
+        missing += [] if given.data is not None else ["--data"]
+        raise DataError(f"--model {spec} needs {' and '.join(missing)}")
     check_spec(spec)
     dataset = datasets.load(given.data, data_dir=given.data_dir, image_size=given.image_size, **given.source)
     said = given.normalization(dataset.channels)
@@ -160,12 +161,14 @@ class Bare:
         image: channels, height and width of an image.
         name: to call it.
         trained: whether its weights were trained.
+        assumed: what was said by nobody, in words; empty where nothing was assumed.
     """
 
     model: nn.Module
     image: tuple[int, int, int]
     name: str
     trained: bool
+    assumed: str = ""
 
 
 def bare(name: str | None, given: Given, *, in_channels: int | None = None, classes: int | None = None) -> Bare:
@@ -231,7 +234,15 @@ def bare(name: str | None, given: Given, *, in_channels: int | None = None, clas
         load_weights(network, given.weights)
     width = "" if given.width in (None, 1) else f" width {given.width:g}"
     trained = program is not None or given.weights is not None
-    return Bare(network.eval(), image, f"{spec}{width}", trained=trained)
+    guesses = {
+        f"{side} px (--image-size)": given.data is None and size is None and height is None,
+        f"{image[0]} channels (--in-channels)": in_channels is None and channels is None,
+        "10 classes (--classes)": classes is None and "num_classes" not in told_arguments(given.model_args),
+    }
+    if program is not None:
+        guesses.popitem()  # its outputs are its own
+    assumed = ", ".join(guess for guess, made in guesses.items() if made)
+    return Bare(network.eval(), image, f"{spec}{width}", trained, f"assumed: {assumed}" if assumed else "")
 
 
 def is_run(name: str) -> bool:

@@ -9,7 +9,9 @@ DIR/train*.parquet           beside DIR/test*.parquet; or with --split 0.2
 FILE.parquet                 with --split 0.2
 OWNER/NAME                   of the Hugging Face hub
 Tables have a column of images and one of labels, whole numbers or texts;
---image-column and --label-column name them where there are several."""
+--image-column and --label-column name them where there are several.
+Classes are numbered by their sorted names, or as a table numbers them;
+a run's are matched by name."""
 """what `load` and ``--data`` take, in lines of at most 80 characters"""
 
 

@@ -25,6 +25,7 @@ from bitline.data.identity import earlier, fingerprint_1, identity
 from bitline.data.images import MOST_SIDE
 from bitline.data.layouts import layouts
 from bitline.errors import DataError
+from bitline.files import near
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -77,9 +78,18 @@ def load(
     path = Path(name).expanduser()
     if path.exists():
         return _path(path, asked)
-    if name.startswith((".", "/", "~")) or path.suffix == ".parquet":
-        raise DataError(f"no such file or folder: {name}")
-    return _hub(name, name, asked)
+    absent = f"no such file or folder: {name}{near(path, NAMED)}"
+    local = name.startswith((".", "/", "~")) or path.suffix == ".parquet" or name.count("/") > 1
+    if local or (path.parent != Path() and path.parent.is_dir()):
+        raise DataError(absent)
+    try:
+        return _hub(name, name, asked)
+    except _NotOnHubError as error:
+        raise DataError(f"{absent}; {error}") from error
+
+
+class _NotOnHubError(DataError):
+    """The hub gives no data set of a name."""
 
 
 @dataclass(frozen=True)
@@ -233,7 +243,7 @@ def _hub(hub_name: str, title: str, asked: _Asked) -> DataSet:
         splits: Any = load_dataset(hub_name)
     except Exception as error:  # the hub's client raises many kinds: connection, missing, gated ...
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise DataError(
+        raise _NotOnHubError(
             f"no data set {hub_name!r} from the Hugging Face hub: {reason} (HF_HUB_OFFLINE=1 uses what was downloaded "
             f"before); allowed beside hub names: {', '.join(NAMED)}, and a path that exists"
         ) from error

@@ -113,7 +113,7 @@ def metric_of(given: "str | Answer | Metric") -> Metric:
     if isinstance(given, str):
         if given not in METRICS:
             raise DataError(
-                f"metric is {given!r}; allowed: {', '.join(METRICS)}, a bitline.Metric{nearest(given, METRICS)}"
+                f"metric is {given!r}; allowed: {', '.join(METRICS)}, a bitline.Metric{nearest(given.lower(), METRICS)}"
             )
         return METRICS[given]()
     higher = getattr(given, "higher_is_better", None)

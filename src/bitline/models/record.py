@@ -3,9 +3,11 @@
 import functools
 import logging
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Literal, Self
 
+import torch
 from pydantic import (
     BaseModel,
     ConfigDict,
@@ -241,47 +243,84 @@ class ModelRecord(BaseModel):
             data: instead of its own.
             data_dir: as `bitline.data.load` takes it.
             image_size: instead of its own, px.
-            source: what else `bitline.data.load` is told, instead of its own where something is.
+            source: what else `bitline.data.load` is told. What it leaves open is as with its own data: these may only
+                lie elsewhere now. Other data that cannot be read so, since they have test images of their own or no
+                such column, are read without.
 
         Raises:
             DataError: they cannot be found or used, or are not such as the network takes.
         """
-        own = {} if data is not None else dict(self.source)
-        told: dict[str, Any] = {**own, **(source or {})}
+        told = dict(source or {})
+        own = {key: value for key, value in self.source.items() if key not in told}
+        read = functools.partial(
+            datasets.load, data or self.data, data_dir=data_dir, image_size=image_size or self.image_size, **told
+        )
         try:
-            loaded = datasets.load(
-                data or self.data, data_dir=data_dir, image_size=image_size or self.image_size, **told
-            )
+            loaded = read(**own)
         except DataError as error:
             if data is None and Path(self.data).is_absolute() and not Path(self.data).exists():
                 raise DataError(f"{error}; the network was made for it: --data says where it lies now") from error
-            raise
+            if data is None or not own or not Path(data).expanduser().exists():
+                raise
+            try:
+                loaded = read()  # of another kind than its own
+            except DataError:
+                raise error from None
+            own = {}
+        if data is not None and own:
+            _inform(f"{data} is read as {self.data} was: " + ", ".join(f"{key} {own[key]}" for key in own))
         return self.fed(loaded)
 
     def fed(self, data: DataSet) -> DataSet:
         """Return images as the network takes them: normalized by its own mean and deviation, whatever theirs are.
 
-        Classes that have other names are taken in their order, with a warning.
+        Classes are those of the network by their names, in whatever order they come. Data that only number them are
+        taken in that order, with a warning.
 
         Raises:
-            DataError: images of other channels, another number of classes, or the same classes in another order.
+            DataError: images of other channels, another number of classes, or classes of other names.
         """
         if data.channels != self.channels:
             raise DataError(f"{data.title} has {data.channels} channels; the network takes {self.channels}")
         if data.num_classes != len(self.classes):
             raise DataError(f"{data.title} has {data.num_classes} classes; the network tells {len(self.classes)} apart")
         if data.classes != self.classes:
-            first = next(i for i, pair in enumerate(zip(self.classes, data.classes, strict=True)) if pair[0] != pair[1])
-            other = (
-                f"class {first} of {data.title} is {data.classes[first]!r}; that of the network {self.classes[first]!r}"
-            )
-            if set(data.classes) == set(self.classes):
-                raise DataError(f"{other}: the same classes in another order")
-            _warn(f"{other}: they are taken for the same")
+            data = self._by_name(data)
         return data.normalized_by(self.mean, self.std)
+
+    def _by_name(self, data: DataSet) -> DataSet:
+        """Return images with their classes numbered as the network has them.
+
+        Raises:
+            DataError: classes of other names.
+        """
+        theirs, own = data.classes, self.classes
+        if set(theirs) == set(own) and len(set(own)) == len(own):
+            _inform(f"the classes of {data.title} are numbered as the network has them, by their names")
+            numbers = torch.tensor([own.index(name) for name in theirs])
+            return replace(
+                data, classes=own, train_labels=numbers[data.train_labels], test_labels=numbers[data.test_labels]
+            )
+        counted = tuple(str(number) for number in range(len(own)))
+        if counted in (theirs, own):
+            which = data.title if theirs == counted else "the network"
+            _warn(f"the classes of {which} are numbers, and those of the other have names: taken in their order")
+            return data
+        only = [sorted(set(one) - set(other)) for one, other in ((theirs, own), (own, theirs))]
+        words = [", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "") for names in only]
+        raise DataError(
+            f"the classes of {data.title} are not those of the network: {words[0] or 'none'} there alone, "
+            f"{words[1] or 'none'} in the network alone; name the classes (folders) as in its training"
+        )
 
 
 @functools.cache
 def _warn(line: str) -> None:
     """Warn once."""
     log.warning(line)
+
+
+@functools.cache
+def _inform(line: str) -> None:
+    """Say a line once."""
+    log.info(line)

@@ -9,7 +9,7 @@ from bitline import manifest
 from bitline.errors import DataError
 from bitline.evaluation.files import load
 from bitline.evaluation.record import Evaluation
-from bitline.files import AFTER, BEFORE, RECIPE, read_json
+from bitline.files import AFTER, BEFORE, RECIPE, near, read_json
 from bitline.report import chip_sheets, text
 
 
@@ -79,7 +79,8 @@ def evaluation_of(path: Path) -> Path:
     if path.is_file():
         return path
     if not path.is_dir():
-        raise DataError(f"no such run directory: {path}")
+        what = "evaluation file" if path.suffix == ".json" else "run directory"
+        raise DataError(f"no such {what}: {path}{near(path)}")
     if not (path / AFTER).is_file():
         raise DataError(f"{path} has no {AFTER}; make it with: bitline evaluate {path} --chip NAME")
     manifest.check(path)
