@@ -107,7 +107,7 @@ SPOILED = {
     "other chip": (
         spoiled(lambda _, m: m.update(chip=json.dumps({**json.loads(m["chip"]), "adc.bits": 7}))),
         ConversionError,
-        r"written for chip small of adc\.bits = 7; chip small has 3$",
+        r"written for chip small of adc\.bits = 7; chip small has 3: --set adc\.policy=calibrated fits new ranges",
     ),
     "not a number": (put("3.adc_lsb", lambda v: v * float("nan")), ConversionError, "layer 3: adc_lsb is NaN"),
     "infinite": (put("0.adc_offset", lambda v: v / 0), ConversionError, "layer 0: adc_offset is NaN or infinite"),

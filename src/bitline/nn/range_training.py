@@ -172,7 +172,8 @@ def _check_chip(chip: Chip, metadata: dict[str, str], path: Path) -> None:
         if mine.get(key) != theirs.get(key):
             raise ConversionError(
                 f"{path} was written for chip {metadata.get('name', '?')} of {key} = {theirs.get(key)!r}; "
-                f"chip {chip.name} has {mine.get(key)!r}"
+                f"chip {chip.name} has {mine.get(key)!r}: --set adc.policy=calibrated fits new ranges "
+                "for it, and bitline optimize psum-aware trains some"
             )
 
 

@@ -4,6 +4,7 @@ PyTorch's own reader evaluates texts of the file, and unpickles what is not a pl
 """
 
 import json
+import math
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +28,12 @@ DTYPES = {
     13: torch.bfloat16,
 }
 """numbers that a file has for types"""
+MOST_BYTES = 16 * 2**30
+"""of a file's content, unzipped; the largest networks of images take a few GiB"""
+MOST_RATIO = 200
+"""of the content to the file, beyond `FREE_BYTES`: weights are stored as they are, and texts shrink some 20 times"""
+FREE_BYTES = 64 * 2**20
+"""of content that no file is too small for"""
 _GRAPH, _BYTE_ORDER = "models/model.json", "byteorder"
 _PAYLOADS = {"data/weights/": "model_weights_config.json", "data/constants/": "model_constants_config.json"}
 _SAVE = "torch.export.save(program, FILE) of PyTorch 2.8 or later writes what is read here"
@@ -68,7 +75,31 @@ def read(path: Path) -> Archive:
         ) from error
 
 
+def _check_size(path: Path, file: zipfile.ZipFile) -> int:
+    """Refuse what would fill the memory when it is unzipped.
+
+    What a part declares is all that `zipfile` reads of it, and a part that holds something else fails its checksum.
+
+    Returns:
+        What its tensors may take, bytes.
+
+    Raises:
+        DataError: names the sizes.
+    """
+    entries, packed = file.infolist(), path.stat().st_size
+    size = sum(entry.file_size for entry in entries)
+    allowed = min(MOST_BYTES, max(FREE_BYTES, MOST_RATIO * packed))
+    if size > allowed:
+        raise DataError(
+            f"{path} has {packed:,} bytes and unzips to {size:,}; allowed for a file of its size: {allowed:,}"
+        )
+    if len({entry.filename for entry in entries}) < len(entries):
+        raise DataError(f"{path} is damaged: it has several parts of one name")
+    return allowed
+
+
 def _read(path: Path, file: zipfile.ZipFile) -> Archive:
+    left = _check_size(path, file)
     inside = {name.partition("/")[2]: name for name in file.namelist()}
     if _GRAPH not in inside:
         raise DataError(f"{path} is no program of torch.export that can be read: it has no {_GRAPH}; {_SAVE}")
@@ -88,6 +119,9 @@ def _read(path: Path, file: zipfile.ZipFile) -> Archive:
             place = entry["path_name"]
             if place not in stored:
                 stored[place] = bytearray(file.read(inside[folder + place]))
+            left -= _bytes(entry["tensor_meta"])  # strides of 0, and parts that several have, make much of little
+            if left < 0:
+                raise DataError(f"{path}: its tensors take more than is allowed for a file of its size, from {name} on")
             tensors[name] = _tensor(f"{path}: {name}", stored[place], entry["tensor_meta"])
             if entry["is_param"]:
                 parameters.add(name)
@@ -100,6 +134,13 @@ def _json(content: bytes) -> object:
         return json.loads(content)
     except RecursionError:
         raise ValueError("nested too deeply") from None
+
+
+def _bytes(meta: dict[str, Any]) -> int:
+    """What a tensor takes, bytes; 0 of a type that is not read."""
+    dtype = DTYPES.get(meta["dtype"])
+    sizes = [max(0, int(each["as_int"])) for each in meta["sizes"]]
+    return 0 if dtype is None else math.prod(sizes) * dtype.itemsize
 
 
 def _tensor(where: str, content: bytearray, meta: dict[str, Any]) -> Tensor:
