@@ -148,7 +148,7 @@ def test_what_a_price_assumes_is_said(options, note):
     notes: list[str] = json.loads(out)["notes"]
     assert [each for each in notes if each.startswith("assumed")] == ([] if note is None else [note])
     shown, _ = bitline("cost", "lenet5", *options)
-    assert ("assumed" in shown) is (note is not None)
+    assert ("- assumed: " in shown) is (note is not None)
 
 
 @pytest.fixture(scope="module")
