@@ -6,8 +6,9 @@ from torch import Tensor, nn
 from bitline.compress.result import Report, RewriteResult, UnchangedLayer
 from bitline.errors import ConversionError
 from bitline.models.rewrite import Rewrite
-from bitline.network.batch_norm import BatchNorm, fold, neighbours
+from bitline.network.batch_norm import fold
 from bitline.network.copy import copied
+from bitline.network.readers import BatchNorm, neighbours
 from bitline.network.trace import MAPPED
 from bitline.nn.layer import CrossbarLayer
 

@@ -67,14 +67,15 @@ def lower(module: nn.Module, name: str, *, input_shape: torch.Size | None = None
     Args:
         module: nn.Linear, nn.Conv1d or nn.Conv2d.
         name: of the layer in its network.
-        input_shape: of one batch as it reaches the layer, (batch, ...); without it positions is 1
-            and inputs 0.
+        input_shape: of one batch as it reaches the layer, (batch, ...), or of one input without the batch axis; without
+            it positions is 1 and inputs 0.
         signed: inputs below zero occur.
 
     Raises:
-        MappingError: another kind of layer, or an input that it does not take or that lacks its batch axis.
+        MappingError: another kind of layer, or an input that it does not take.
     """
     if isinstance(module, Lowerable) and input_shape is not None:
+        input_shape = with_batch(module, input_shape)
         check_batch(module, name, input_shape)
     if isinstance(module, nn.Linear):
         positions = math.prod(input_shape[1:-1]) if input_shape is not None else 1
@@ -112,6 +113,12 @@ def _window(module: nn.Conv1d | nn.Conv2d, input_shape: torch.Size) -> int:
     for span, length in zip(_spans(module), input_shape[2:], strict=True):
         window = (span - 1) + (window - 1) * length + 1
     return window
+
+
+def with_batch(module: Lowerable, shape: torch.Size) -> torch.Size:
+    """Return the shape of a layer's input with a batch axis of 1 in front where it has none."""
+    axes = 2 if isinstance(module, nn.Linear) else module.weight.dim()
+    return torch.Size((1, *shape)) if len(shape) == axes - 1 else shape
 
 
 def check_batch(module: Lowerable, name: str, shape: torch.Size) -> None:

@@ -1,179 +1,176 @@
 """Batch norm folded into the layer before it."""
 
-from collections import Counter
+import copy
 from collections.abc import Callable, Mapping
-from itertools import pairwise
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
-from torch.utils._pytree import tree_leaves
 
+from bitline.errors import ConversionError
 from bitline.mapping.lower import Lowerable
 from bitline.models.blocks import Block
-from bitline.network.inputs import Inputs, leaves
-from bitline.network.trace import modules, run_hooked
+from bitline.network.copy import copied
+from bitline.network.inputs import Inputs, mapped
+from bitline.network.readers import BatchNorm
+from bitline.network.same import agree, answer, lively, tolerance
+from bitline.network.subclass import gain
 
-BatchNorm = nn.BatchNorm1d | nn.BatchNorm2d
-
-
-def neighbours(model: nn.Module, layers: Mapping[str, Lowerable], example: Inputs | None) -> dict[str, str]:
-    """Find each batch norm that sees the result of one layer, and is alone in seeing it.
-
-    An example shows which result goes where. Without one only nn.Sequential is looked at, whose order is known; there,
-    a batch norm after a linear layer is taken to see (batch, features). A `Block` gives the result of its last layer.
-
-    Args:
-        model: in eval mode.
-        layers: that may be folded into, by name.
-        example: one batch.
-
-    Returns:
-        batch norm name -> layer name.
-    """
-    pairs = _in_sequence(model, layers) if example is None else _follow(model, layers, example)
-    return {n: name for n, name in pairs.items() if _fits(model.get_submodule(n), layers[name])}
+_EXACT = 1e-6
+"""what rounding may make of an answer in float64, as a share of the largest"""
 
 
-def _fits(norm: nn.Module, layer: Lowerable) -> bool:
-    """Whether a batch norm works on the channels of a layer's result, by statistics of its own."""
-    kind = nn.BatchNorm2d if isinstance(layer, nn.Conv2d) else nn.BatchNorm1d
-    if not isinstance(norm, kind) or norm.running_mean is None or norm.running_var is None:
-        return False
-    return norm.num_features == layer.weight.shape[0]
+class FoldedBatchNorm(nn.Identity):
+    """Stands where a batch norm was whose numbers are in a layer now; it has its settings, and no tensors."""
 
-
-def _in_sequence(model: nn.Module, layers: Mapping[str, Lowerable]) -> dict[str, str]:
-    names = {module: name for name, module in modules(model)}
-    places = Counter(id(module) for _, module in modules(model, everywhere=True))
-    pairs: dict[str, str] = {}
-    for module in names:
-        if isinstance(module, nn.Sequential) and type(module).forward is nn.Sequential.forward:
-            for first, second in pairwise(module):
-                layer = _last(names[first], first)
-                seen = (first, second, *([layers[layer]] if layer in layers else []))
-                alone = all(places[id(each)] == 1 for each in seen)
-                if alone and isinstance(second, BatchNorm) and layer in layers:
-                    pairs[names[second]] = layer
-    return pairs
-
-
-def _last(name: str, module: nn.Module) -> str:
-    """Name of the layer whose result a module gives: its own, or that of a block's last layer."""
-    if not isinstance(module, Block):
-        return name
-    return _last(f"{name}.{module.last}".lstrip("."), module.get_submodule(module.last))
-
-
-class _Readers(TorchFunctionMode):
-    """Count the operations that read the result of each layer."""
-
-    def __init__(self) -> None:
+    def __init__(self, norm: BatchNorm) -> None:
         super().__init__()
-        self.made: dict[int, tuple[str, Tensor]] = {}
-        self.count: Counter[str] = Counter()
+        for name in ("num_features", "eps", "momentum", "affine", "track_running_stats"):
+            setattr(self, name, getattr(norm, name))
 
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        result = func(*args, **(kwargs or {}))
-        if any(isinstance(leaf, Tensor) for leaf in tree_leaves(result)):
-            self.count.update(self.names((args, kwargs)))
-        return result
-
-    def names(self, tree: object) -> list[str]:
-        """Layers whose results are among the leaves of a tree."""
-        return [self.made[id(leaf)][0] for leaf in tree_leaves(tree) if id(leaf) in self.made]
+    def extra_repr(self) -> str:
+        """Say of how many channels."""
+        return str(self.num_features)
 
 
-def _follow(model: nn.Module, layers: Mapping[str, Lowerable], example: Inputs) -> dict[str, str]:
-    """Watch one batch: a layer and a batch norm that each run once, the second alone in reading the first's result."""
-    readers = _Readers()
-    seen: dict[str, str] = {}
-    calls: Counter[str] = Counter()
+class _Passing(nn.Module):
+    """A batch norm with more in it, whose numbers are in a layer now; what it does beside normalizing stays."""
 
-    def after(name: str, output: object) -> None:
-        calls[name] += 1
-        if isinstance(output, Tensor):
-            readers.made[id(output)] = (name, output)
-
-    def before(name: str, args: tuple[object, ...]) -> None:
-        calls[name] += 1
-        for layer in readers.names(args):
-            x = args[0]
-            if isinstance(x, Tensor) and (x.dim() == 2 or not isinstance(layers.get(layer), nn.Linear)):
-                seen[name] = layer
-
-    # A block that puts its results in another order is followed like a layer; inside, the ordering is the one reader.
-    blocks = {n: m for n, m in modules(model) if isinstance(m, Block) and m.order is not None and _last(n, m) in layers}
-    handles = [m.register_forward_hook(_calling(after, n)) for n, m in (*layers.items(), *blocks.items())]
-    norms = {n: m for n, m in modules(model) if isinstance(m, BatchNorm)}
-    handles += [m.register_forward_pre_hook(_calling(before, n)) for n, m in norms.items()]
-    with readers:
-        answer = run_hooked(model, example, handles)
-    readers.count.update(readers.names(_leaves(answer)))
-    pairs: dict[str, str] = {}
-    for norm, source in seen.items():
-        layer = _last(source, blocks[source]) if source in blocks else source
-        if calls[norm] == 1 and all(calls[n] == readers.count[n] == 1 for n in (source, layer)):
-            pairs[norm] = layer
-    return pairs
+    def train(self, mode: bool = True) -> "_Passing":
+        super().train(mode)
+        self.training = False  # statistics of a batch would come back
+        return self
 
 
-def _calling(function: Callable[[str, Any], None], name: str) -> Callable[..., None]:
-    """Make a hook that calls a function with a name and the last thing the hook is given."""
-    return lambda *given: function(name, given[-1])
+def _neutral(norm: Any) -> Any:
+    """Copy a batch norm so that it normalizes nothing, and only does what it does beside."""
+    new = copy.deepcopy(norm)
+    new.weight = new.bias = None
+    new.eps = 0.0
+    new.running_mean = torch.zeros_like(norm.running_mean)
+    new.running_var = torch.ones_like(norm.running_var)
+    gain(new, _Passing, type(norm))
+    return new.train(norm.training)
 
 
-def fold(model: nn.Module, pairs: Mapping[str, str], example: Inputs | None) -> dict[str, str]:
-    """Fold batch norms into layers, in place; a fold that changes what the model answers is taken back.
+_PLAIN = (nn.BatchNorm1d, nn.BatchNorm2d, nn.SyncBatchNorm)
+_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+
+
+def stand_in(norm: BatchNorm) -> nn.Module | None:
+    """Make what stands where a batch norm was, once its numbers are in a layer; None where that cannot be.
+
+    A batch norm with a forward of its own must be, for random numbers, its plain batch norm and then what it does where
+    it has nothing to normalize (as one with an activation is).
+    """
+    if any(getattr(norm, hooks) for hooks in _HOOKS) or "forward" in vars(norm):
+        return None
+    if type(norm) in _PLAIN:
+        return FoldedBatchNorm(norm)
+    try:
+        return _split(norm)
+    except (RuntimeError, TypeError, AttributeError, ValueError):
+        return None
+
+
+@torch.no_grad()
+def _split(norm: Any) -> nn.Module | None:
+    trial, generator = copy.deepcopy(norm).eval(), torch.Generator().manual_seed(0)
+    if any(tensor.is_meta for tensor in (*trial.parameters(), *trial.buffers())):
+        return None
+    shape = (4, norm.num_features, 5, 5) if isinstance(norm, nn.BatchNorm2d) else (16, norm.num_features)
+    x = (3 * torch.randn(shape, generator=generator)).to(trial.running_mean)
+    with lively(trial):
+        weight, bias = (None, None) if trial.weight is None else (trial.weight.data, trial.bias.data)
+        plain = nn.functional.batch_norm(x, trial.running_mean, trial.running_var, weight, bias, False, 0.0, trial.eps)
+        same = agree(trial(x.clone()).double(), _neutral(trial)(plain).double(), tolerance(trial))
+    return _neutral(norm) if same else None
+
+
+def fold(
+    model: nn.Module, pairs: Mapping[str, str], example: Inputs | None, why: dict[str, str] | None = None
+) -> dict[str, str]:
+    """Fold batch norms into layers, in place; a fold that changes what the model answers is not made.
+
+    Answers are compared while every parameter that is constant has random numbers, so that no branch is silent.
 
     Args:
         model: in eval mode.
         pairs: batch norm name -> layer name.
         example: one batch to compare answers on; nothing is compared without it.
+        why: takes the reason of each batch norm that is not folded, by name.
 
     Returns:
-        The pairs that were folded; each batch norm is now nn.Identity.
+        The pairs that were folded; each batch norm is now a `FoldedBatchNorm`, or its own class without numbers.
     """
-    if example is None:
-        for norm, layer in pairs.items():
-            _fold_one(model, norm, layer)
-        return dict(pairs)
-    before = _answer(model, example)
-    undo = [(_fold_one(model, norm, layer), norm, layer) for norm, layer in pairs.items()]
-    if _agree(before, _answer(model, example)):
-        return dict(pairs)
-    for restore, _, _ in undo:
-        restore()
-    kept: dict[str, str] = {}
+    why = {} if why is None else why
+    good = dict[str, str]()
     for norm, layer in pairs.items():
-        restore = _fold_one(model, norm, layer)
-        if _agree(before, _answer(model, example)):
-            kept[norm] = layer
+        module = model.get_submodule(norm)
+        assert isinstance(module, BatchNorm)
+        if stand_in(module) is None:
+            why[norm] = f"{type(module).__name__} does more than normalize, and not after it, or has hooks"
         else:
-            restore()
-    return kept
+            good[norm] = layer
+    if example is not None and good:
+        kept = _checked(model, good, example)
+        why.update({norm: "the network answers otherwise when it is folded" for norm in good if norm not in kept})
+        good = kept
+    for norm, layer in good.items():
+        _fold_one(model, norm, layer)
+    return good
 
 
-def _answer(model: nn.Module, example: Inputs) -> Tensor:
-    parts = _leaves(run_hooked(model, example, []))
-    return torch.cat(
-        [
-            torch.zeros(1, dtype=torch.float64, device=leaves(example)[0].device),
-            *(p.flatten().double() for p in parts if isinstance(p, Tensor)),
-        ]
-    )
+def _checked(model: nn.Module, pairs: dict[str, str], example: Inputs) -> dict[str, str]:
+    """Those pairs whose folds change no answer; the model is as it was afterwards."""
+    with lively(model):
+        undo, same = _try(model, pairs, example, answer(model, example), tolerance(model))
+        undo()
+        if same:
+            return pairs
+        # Where many layers blow rounding up, or one fold is wrong: in float64, halves of halves.
+        try:
+            exact = copied(model).double()
+            wide = mapped(example, lambda x: x.double() if x.is_floating_point() else x)
+            before, slack = answer(exact, wide), _EXACT
+        except ConversionError:
+            exact, wide, before, slack = model, example, answer(model, example), tolerance(model)
+        undone, kept = _halves(exact, pairs, wide, before, slack)
+        for each in reversed(undone):
+            each()
+        return kept
 
 
-def _leaves(answer: object) -> list[object]:
-    """Everything a network returns, be it a tensor, tuples, or a mapping of any class."""
-    return tree_leaves(dict(cast("Mapping[str, object]", answer)) if isinstance(answer, Mapping) else answer)
+def _halves(
+    model: nn.Module, pairs: dict[str, str], example: Inputs, before: Tensor, slack: float
+) -> tuple[list[Callable[[], None]], dict[str, str]]:
+    """Fold those pairs that change no answer; what takes them back, and the pairs."""
+    undo, same = _try(model, pairs, example, before, slack)
+    if same:
+        return [undo], pairs
+    undo()
+    if len(pairs) == 1:
+        return [], {}
+    items, middle = list(pairs.items()), len(pairs) // 2
+    first, kept = _halves(model, dict(items[:middle]), example, before, slack)
+    second, also = _halves(model, dict(items[middle:]), example, before, slack)
+    return first + second, kept | also
 
 
-def _agree(a: Tensor, b: Tensor) -> bool:
-    if a.is_meta:  # without values the model's structure alone decides
-        return a.shape == b.shape
-    return a.shape == b.shape and torch.allclose(a, b, rtol=1e-3, atol=1e-3 * float(a.abs().max()) + 1e-12)
+def _try(
+    model: nn.Module, pairs: Mapping[str, str], example: Inputs, before: Tensor, slack: float
+) -> tuple[Callable[[], None], bool]:
+    """Fold pairs; what takes them back, and whether the answer stays."""
+    undo = [_fold_one(model, norm, layer) for norm, layer in pairs.items()]
+
+    def restore() -> None:
+        for each in reversed(undo):
+            each()
+
+    try:
+        return restore, agree(before, answer(model, example), slack)
+    except (ConversionError, AttributeError):  # code that reads the numbers of a batch norm
+        return restore, False
 
 
 def _fold_one(model: nn.Module, norm_name: str, layer_name: str) -> Callable[[], None]:
@@ -187,7 +184,9 @@ def _fold_one(model: nn.Module, norm_name: str, layer_name: str) -> Callable[[],
         layer.weight = nn.Parameter(scaled, requires_grad=weight.requires_grad)
         trained = weight.requires_grad if bias is None else bias.requires_grad
         layer.bias = nn.Parameter(shift, requires_grad=trained)
-    model.set_submodule(norm_name, nn.Identity())
+    put = stand_in(norm)
+    assert put is not None
+    model.set_submodule(norm_name, put)
 
     def restore() -> None:
         layer.weight, layer.bias = weight, bias  # pyright: ignore[reportAttributeAccessIssue]

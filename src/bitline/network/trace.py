@@ -1,15 +1,19 @@
 """Which matrix products a network makes of one image, found by letting one pass through."""
 
-from collections.abc import Collection, Iterable, Sequence
+import math
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from bitline.errors import ConversionError
-from bitline.mapping.lower import Lowerable, Matmul, lower
+from bitline.mapping.lower import Lowerable, Matmul, check_batch, lower, with_batch
 from bitline.network.copy import evaluating
-from bitline.network.inputs import Inputs, call, described
+from bitline.network.inputs import Inputs, call, count, described, leaves, mapped
+from bitline.network.products import Made, Products, Running, slow_attention
 
 MAPPED = (nn.Linear, nn.Conv1d, nn.Conv2d)
 """plain layers that crossbars can hold"""
@@ -48,10 +52,33 @@ def matmuls(model: nn.Module, input_shape: Sequence[int]) -> list[Matmul]:
         return trace(model, parameter.new_zeros(1, *input_shape), layers)
 
 
-def trace(model: nn.Module, example: Inputs, layers: dict[str, Lowerable]) -> list[Matmul]:
-    """List what matrix products `layers` make while the model runs on one batch, in the order they run.
+def trace(model: nn.Module, example: Inputs, layers: Mapping[str, Lowerable]) -> list[Matmul]:
+    """List what matrix products `layers` make of one image while the model runs, in the order they run; see `look`."""
+    return look(model, example, layers).matmuls
 
-    A layer that runs several times has its positions added up; one that never runs is not listed.
+
+class Look(NamedTuple):
+    """What a network computes of one image.
+
+    Args:
+        matmuls: products of the layers that were asked for, in the order they run; one that never runs is not listed.
+        axes: of the inputs of linear layers, which one numbers the images; the first where it is not said.
+        macs: multiplications of every product that is made, in layers or not, by place and function.
+        decides: modules whose code read values, and may go another way for others.
+    """
+
+    matmuls: list[Matmul]
+    axes: dict[str, int]
+    macs: dict[Made, int]
+    decides: tuple[str, ...]
+
+
+def look(model: nn.Module, example: Inputs, layers: Mapping[str, Lowerable]) -> Look:
+    """Watch a network while it runs on one batch.
+
+    A layer's first axis need not number images: windows, regions, experts and sequences stand there too. What there is
+    of an image is what there is of the batch, divided by its images; what stays the same for a batch of one is of every
+    image. A layer that runs several times has its positions added up.
 
     Args:
         model: in the state in which it is to run.
@@ -60,25 +87,106 @@ def trace(model: nn.Module, example: Inputs, layers: dict[str, Lowerable]) -> li
 
     Raises:
         ConversionError: the model does not accept the batch.
+        MappingError: the example has no batch axis.
     """
+    images = count(example)
+    seen = _watch(model, example, layers)
+    for name, shapes in seen.shapes.items():
+        for whole in {part.shape for part in leaves(example)}.intersection(shapes):
+            check_batch(layers[name], name, whole)  # a batch itself, whose first axis a layer may not take for channels
+    few = images == 1
+    doubt = any(len(shape) > 2 for name, shapes in seen.shapes.items() if _linear(layers[name]) for shape in shapes)
+    other: _Seen | None = None
+    if not few or doubt:
+        with suppress(ConversionError):
+            other = _watch(model, _doubled(example) if few else mapped(example, lambda x: x[:1]), layers)
+    one = seen if few else other
+    matmuls = [
+        _of_one_image(layers[name], name, shapes, images, None if one is None else one.shapes.get(name))
+        for name, shapes in seen.shapes.items()
+    ]
+    axes = {} if other is None else _axes(layers, *((seen, other) if few else (other, seen)))
+    macs = {made: _share(n, images, None if one is None else one.macs.get(made)) for made, n in seen.macs.items()}
+    return Look(matmuls, axes, macs, tuple(seen.decides))
+
+
+class _Seen(NamedTuple):
+    """What a pass of one batch showed: shapes of the inputs of layers, of each call."""
+
+    shapes: dict[str, list[torch.Size]]
+    macs: dict[Made, int]
+    decides: dict[str, None]
+
+
+def _watch(model: nn.Module, example: Inputs, layers: Mapping[str, Lowerable]) -> _Seen:
     names: dict[nn.Module, str] = {module: name for name, module in layers.items()}
-    products: dict[str, Matmul] = {}
+    shapes: dict[str, list[torch.Size]] = {}
 
-    def seen(module: nn.Module, args: tuple[Tensor, ...], kwargs: dict[str, Tensor], _: object) -> None:
-        name = names[module]
-        matmul = lower(module, name, input_shape=(args[0] if args else kwargs["input"]).shape)
-        if name in products:
-            inputs, positions = products[name].inputs + matmul.inputs, products[name].positions + matmul.positions
-            window = max(products[name].window, matmul.window)
-            matmul = replace(matmul, inputs=inputs, positions=positions, window=window)
-        products[name] = matmul
+    def see(module: nn.Module, args: tuple[Tensor, ...], kwargs: dict[str, Tensor], _: object) -> None:
+        shapes.setdefault(names[module], []).append((args[0] if args else kwargs["input"]).shape)
 
-    run_hooked(model, example, [layer.register_forward_hook(seen, with_kwargs=True) for layer in layers.values()])
-    return list(products.values())
+    running = Running()
+    handles = running.watch(modules(model))
+    handles += [layer.register_forward_hook(see, with_kwargs=True) for layer in layers.values()]
+    with slow_attention(), Products(running) as products:
+        run_hooked(model, example, handles)
+    return _Seen(shapes, dict(products.macs), products.decides)
+
+
+def _linear(layer: Lowerable) -> bool:
+    return isinstance(layer, nn.Linear)
+
+
+def _doubled(example: Inputs) -> Inputs:
+    return mapped(example, lambda x: torch.cat([x, x]))
+
+
+def _share(total: int, images: int, one: int | None) -> int:
+    """What one image has of a batch's; all of it where a batch of one has as much."""
+    return total if total == one else math.ceil(total / images)
+
+
+def _of_one_image(
+    layer: Lowerable, name: str, shapes: Sequence[torch.Size], images: int, one: Sequence[torch.Size] | None
+) -> Matmul:
+    """Describe the product of a layer that saw inputs of some shapes, and of `one` in a batch of one image."""
+    calls = [lower(layer, name, input_shape=shape) for shape in shapes]
+    positions, inputs = _totals(layer, name, shapes)
+    alone = (None, None) if one is None else _totals(layer, name, one)
+    return replace(
+        calls[0],
+        positions=max(1, _share(positions, images, alone[0])),
+        inputs=max(1, _share(inputs, images, alone[1])),
+        window=max(call.window for call in calls),
+    )
+
+
+def _totals(layer: Lowerable, name: str, shapes: Sequence[torch.Size]) -> tuple[int, int]:
+    """Input vectors and activations of all calls."""
+    calls = [(lower(layer, name, input_shape=shape), with_batch(layer, shape)[0]) for shape in shapes]
+    return sum(m.positions * first for m, first in calls), sum(m.inputs * first for m, first in calls)
+
+
+def _axes(layers: Mapping[str, Lowerable], few: _Seen, more: _Seen) -> dict[str, int]:
+    """Axes of linear layers' inputs that are longer in the larger of two batches, and are not the first."""
+    axes: dict[str, int] = {}
+    for name in few.shapes.keys() & more.shapes.keys():
+        if not _linear(layers[name]) or len(few.shapes[name]) != len(more.shapes[name]):
+            continue
+        found = {_longer(a, b) for a, b in zip(few.shapes[name], more.shapes[name], strict=True)}
+        if len(found) == 1 and (axis := found.pop()) > 0:
+            axes[name] = axis
+    return axes
+
+
+def _longer(a: torch.Size, b: torch.Size) -> int:
+    """The one axis that differs, of those before the features; the first where several do, or none."""
+    differ = [axis for axis, (x, y) in enumerate(zip(a, b, strict=False)) if x != y]
+    return differ[0] if len(a) == len(b) and len(differ) == 1 and differ[0] < len(a) - 1 else 0
 
 
 def macs(model: nn.Module, example: Inputs) -> int:
-    """Count the multiplications of one batch in layers and matrix products, wherever the network makes them.
+    """Count the multiplications of one image in layers and products, wherever the network makes them.
 
     Args:
         model: plain, in evaluation mode.
@@ -87,11 +195,7 @@ def macs(model: nn.Module, example: Inputs) -> int:
     Raises:
         ConversionError: the network does not accept the batch.
     """
-    from torch.utils.flop_counter import FlopCounterMode  # with triton
-
-    with FlopCounterMode(display=False) as counter, torch.enable_grad():  # attention has a way of its own without
-        run(model, example)
-    return counter.get_total_flops() // 2
+    return sum(look(model, example, {}).macs.values())
 
 
 def poolings(model: nn.Module, example: Inputs, layers: Collection[str]) -> dict[str, int]:
@@ -107,10 +211,11 @@ def poolings(model: nn.Module, example: Inputs, layers: Collection[str]) -> dict
     """
     last: list[str] = []
     read: dict[str, int] = {}
+    images = count(example)
 
     def pooled(_: nn.Module, args: tuple[Tensor, ...]) -> None:
         if last:
-            read[last[-1]] = read.get(last[-1], 0) + args[0][:1].numel()
+            read[last[-1]] = read.get(last[-1], 0) + args[0].numel()
 
     handles: list[torch.utils.hooks.RemovableHandle] = []
     for name, module in modules(model):
@@ -119,7 +224,7 @@ def poolings(model: nn.Module, example: Inputs, layers: Collection[str]) -> dict
         elif isinstance(module, _POOLS):
             handles.append(module.register_forward_pre_hook(pooled))
     run_hooked(model, example, handles)
-    return read
+    return {name: math.ceil(activations / images) for name, activations in read.items()}
 
 
 def run_hooked(model: nn.Module, example: Inputs, handles: Iterable[torch.utils.hooks.RemovableHandle]) -> object:
@@ -133,13 +238,13 @@ def run_hooked(model: nn.Module, example: Inputs, handles: Iterable[torch.utils.
 
 
 def run(model: nn.Module, example: Inputs) -> object:
-    """Run the model on a batch, and return its result.
+    """Run the model on a copy of a batch, which it may change, and return its result.
 
     Raises:
         ConversionError: the network does not accept the batch.
     """
     try:
-        return call(model, example)
+        return call(model, mapped(example, torch.clone))
     except (RuntimeError, ValueError, TypeError, IndexError, NotImplementedError) as error:
         raise ConversionError(
             f"{type(model).__name__} does not run on a batch of shape {described(example)}: {error}"

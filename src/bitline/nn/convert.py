@@ -1,7 +1,7 @@
 """Any network to the same network on a chip."""
 
 import textwrap
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -15,15 +15,18 @@ from bitline.mapping.place import LayerPlacement, place
 from bitline.mapping.quantize import check_numbers
 from bitline.mapping.strategies import choose
 from bitline.models.weights import check_weights
-from bitline.network.batch_norm import fold, neighbours
+from bitline.network.batch_norm import fold
 from bitline.network.copy import copied
 from bitline.network.inputs import Inputs, leaves, mapped
-from bitline.network.trace import MAPPED, modules, trace
+from bitline.network.readers import neighbours
+from bitline.network.same import agree, answer, lively, tolerance
+from bitline.network.trace import MAPPED, Look, look, modules
 from bitline.nn import state
 from bitline.nn.layer import CrossbarLayer
 from bitline.nn.layer_types import CrossbarConv1d, CrossbarConv2d, CrossbarLinear
+from bitline.nn.observe import in_mode
 from bitline.nn.read import Pass
-from bitline.nn.stays_digital import DigitalOperation, digital_functions, digital_modules, plain_class, why_not
+from bitline.nn.stays_digital import DigitalOperation, digital, plain_class, why_not
 from bitline.programming.cells import absent_blocks
 
 _WIDTH = 80
@@ -131,38 +134,95 @@ def to_crossbar(
         raise ConversionError(
             f"{type(model).__name__} has no Linear, Conv1d or Conv2d layer that a chip could hold{reasons}"
         )
-    folded = fold(model, neighbours(model, layers, example), example)
-    products = trace(model, example, layers) if example is not None else [lower(m, n) for n, m in layers.items()]
-    for name in layers.keys() - {matmul.name for matmul in products}:
+    folded = fold(model, neighbours(model, layers, example, why), example, why)
+    if example is None:
+        seen = Look([lower(m, n) for n, m in layers.items()], {}, {}, ())
+    else:
+        seen = look(model, example, layers)
+    for name in layers.keys() - {matmul.name for matmul in seen.matmuls}:
         why[name] = "never ran on the example"
         del layers[name]
-    digital = digital_modules(model, layers, why) + digital_functions(model, example)
-    if digital and not allow_digital:
-        raise ConversionError(
-            "these operations stay digital: " + "; ".join(f"{d.name} ({d.op}): {d.why}" for d in digital)
-        )
-    chosen = choose(products, mapping or {})
-    absent = {m.name: absent_blocks(layers[m.name], m, chip, chosen[m.name]) for m in products}
-    placement = place(products, chip, mapping, absent)
-    replaced: dict[nn.Module, CrossbarLayer] = {}
     passes = Pass()
-    for placed in placement.layers:
-        layer = layers[placed.matmul.name]
-        crossbars = _CLASSES[plain_class(layer)]
-        replaced[layer] = crossbars.from_float(layer, chip, placed.matmul, placed.strategy)  # pyright: ignore[reportArgumentType]
-        replaced[layer].network_pass = passes
-    for name, module in modules(model, everywhere=True):
-        if module in replaced:
-            if not name:
-                model = replaced[module]
-            else:
-                model.set_submodule(name, replaced[module])
+    while True:
+        products = [matmul for matmul in seen.matmuls if matmul.name in layers]
+        chosen = choose(products, mapping or {})
+        absent = {m.name: absent_blocks(layers[m.name], m, chip, chosen[m.name]) for m in products}
+        placement = place(products, chip, mapping, absent)
+        replaced = {
+            placed.matmul.name: _on_crossbars(layers[placed.matmul.name], placed, passes, seen)
+            for placed in placement.layers
+        }
+        unlike = [] if example is None else _unlike(model, layers, replaced, example)
+        if not unlike:
+            break
+        for name in unlike:
+            why[name] = "the network answers otherwise with another class in its place, which its code looks at"
+            del layers[name]
+        if not layers:
+            raise ConversionError(
+                f"{type(model).__name__} has no layer that may be replaced; {unlike[0]}: {why[unlike[0]]}"
+            )
+    left = digital(model, layers, why, seen.macs)
+    if left and not allow_digital:
+        raise ConversionError(
+            "these operations stay digital: " + "; ".join(f"{d.name} ({d.op}): {d.why}" for d in left)
+        )
+    model = _put(model, {layers[name]: layer for name, layer in replaced.items()})
     for name, module in modules(model, everywhere=True):
         module.training = training[name if name in training else name.rpartition(".")[0]]
     model.register_forward_pre_hook(passes.begin)
     model.register_forward_hook(passes.end, always_call=True)
     model.register_load_state_dict_pre_hook(_check_states)
-    return Conversion(model, ConversionReport(placement.layers, folded, tuple(digital)))
+    return Conversion(model, ConversionReport(placement.layers, folded, left))
+
+
+def _on_crossbars(layer: Lowerable, placed: LayerPlacement, passes: Pass, seen: Look) -> CrossbarLayer:
+    crossbars = _CLASSES[plain_class(layer)]
+    new = crossbars.from_float(layer, placed.chip, placed.matmul, placed.strategy)
+    new.network_pass = passes
+    new.images_along = seen.axes.get(placed.matmul.name, 0)
+    return new
+
+
+def _put(model: nn.Module, instead: Mapping[nn.Module, nn.Module]) -> nn.Module:
+    """Put modules in the place of others, wherever these stand; return the network."""
+    for name, module in modules(model, everywhere=True):
+        if module in instead:
+            if not name:
+                return instead[module]
+            model.set_submodule(name, instead[module])
+    return model
+
+
+def _unlike(
+    model: nn.Module, layers: Mapping[str, Lowerable], replaced: Mapping[str, CrossbarLayer], example: Inputs
+) -> list[str]:
+    """Names of layers in whose place the network answers otherwise, though they compute the same."""
+    names = [name for name in replaced if name]
+    with lively(model), in_mode("float", *replaced.values()):
+        before = answer(model, example)
+
+        def same(some: Sequence[str]) -> bool:
+            _put(model, {layers[name]: replaced[name] for name in some})
+            try:
+                return agree(before, answer(model, example), tolerance(model))
+            except (ConversionError, AttributeError):
+                return False
+            finally:
+                _put(model, {replaced[name]: layers[name] for name in some})
+
+        return _wrong(names, same)
+
+
+def _wrong(names: Sequence[str], same: Callable[[Sequence[str]], bool]) -> list[str]:
+    """Those of some names that are not right, each or with others, found by halves."""
+    if not names or same(names):
+        return []
+    if len(names) == 1:
+        return list(names)
+    middle = len(names) // 2
+    found = _wrong(names[:middle], same) + _wrong(names[middle:], same)
+    return found or list(names)
 
 
 def _check_states(model: nn.Module, states: dict[str, Any], prefix: str, *_: object) -> None:

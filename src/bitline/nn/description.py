@@ -10,6 +10,7 @@ from bitline.chip.description import Chip
 from bitline.errors import ConversionError
 from bitline.mapping.lower import Lowerable, Matmul
 from bitline.mapping.place import Strategy
+from bitline.network.subclass import is_joined
 
 _GEOMETRY = ("kernel_size", "stride", "padding", "dilation", "groups")
 
@@ -26,7 +27,7 @@ def describe(layer: Lowerable, chip: Chip, matmul: Matmul, strategy: Strategy) -
     """Return the text of a layer; whether it has a bias is no part of it."""
     return json.dumps(
         {
-            "kind": type(layer).__name__,
+            "kind": next(cls.__name__ for cls in type(layer).__mro__ if not is_joined(cls)),
             "arguments": arguments(layer, bias=False),
             "matmul": vars(matmul),
             "chip": chip.model_dump(mode="json"),

@@ -39,6 +39,7 @@ class IntegerLayer(nn.Module):
         cells: its weights as integers and as crossbars.
         strategy: how its groups are laid out on crossbars.
         chip_seed: which programmed chip this is; -1 for ideal cells.
+        images_along: axis of its input that numbers the images, by which its read noise is numbered.
         reads: images read since the chip was programmed.
         network_pass: of the network that the layer is in.
     """
@@ -54,6 +55,7 @@ class IntegerLayer(nn.Module):
         self.cells = Cells(matmul, strategy)
         self.register_buffer("chip_seed", torch.tensor(IDEAL))
         self.chip = chip
+        self.images_along = 0
         self.reads = Reads()
         self.network_pass = Pass()
         self.register_state_dict_post_hook(state.save)
@@ -185,9 +187,14 @@ class IntegerLayer(nn.Module):
 
     def number(self, images: int) -> ReadNumber | None:
         """Number the reads of a batch, where it matters."""
-        if not self._noisy(self.chip, int(self.chip_seed)):
+        if not self.noisy:
             return None
         return self.reads.next(images, self.network_pass, training=self.training, layer=self.cells.matmul.name)
+
+    @property
+    def noisy(self) -> bool:
+        """Whether every read draws noise."""
+        return self._noisy(self.chip, int(self.chip_seed))
 
     def _noisy(self, chip: Chip, seed: int) -> bool:
         return seed != IDEAL and self.converts and not isinstance(chip.cell.read_noise, NoReadNoise)

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from bitline.errors import ConversionError
-from bitline.mapping.lower import check_batch, output_shape, position_axes
+from bitline.mapping.lower import check_batch, output_shape, position_axes, with_batch
 from bitline.mapping.quantize import RoundedBias, round_bias
 from bitline.mvm.gradient import Quantized
 from bitline.nn.backward import Answer
@@ -36,15 +36,24 @@ class CrossbarLayer(IntegerLayer):
         self.register_forward_hook(_nothing)
 
     def forward(self, input: Tensor) -> Tensor:
-        """Apply the layer, (batch, ...) to (batch, ...), as the plain layer would.
+        """Apply the layer, (batch, ...) to (batch, ...), as the plain layer would, also to an input without a batch.
 
         Raises:
             ConversionError: the layer is not calibrated.
-            MappingError: an input without its batch axis, smaller than the kernel, NaN or infinite.
+            MappingError: an input of other axes or channels, smaller than the kernel, NaN or infinite.
         """
-        check_batch(self._itself, self.cells.matmul.name, input.shape)
+        shape = with_batch(self._itself, input.shape)
+        if len(shape) > input.dim():
+            return self.forward(input.unsqueeze(0)).squeeze(0)
+        check_batch(self._itself, self.cells.matmul.name, shape)
         if self.mode == "float":
             return self._plain(input, self.weight, self.bias)
+        if self.images_along and input.dim() > 2 and self.noisy:
+            return self._first(input.movedim(self.images_along, 0)).movedim(0, self.images_along)
+        return self._first(input)
+
+    def _first(self, input: Tensor) -> Tensor:
+        """Answer an input whose first axis numbers the images."""
         if self.mode == "surrogate":
             return self._attached()(self, input)
         if torch.compiler.is_compiling() and self.mode == "chip":

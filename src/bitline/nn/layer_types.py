@@ -8,6 +8,8 @@ from torch.nn import functional as F
 from bitline.chip.description import Chip
 from bitline.mapping.lower import Matmul
 from bitline.mapping.place import Strategy
+from bitline.network.subclass import gain
+from bitline.network.trace import MAPPED
 from bitline.nn.description import arguments
 from bitline.nn.layer import CrossbarLayer
 
@@ -15,7 +17,7 @@ from bitline.nn.layer import CrossbarLayer
 class _Converted(CrossbarLayer):
     @classmethod
     def from_float(cls, layer: Any, chip: Chip, matmul: Matmul, strategy: Strategy = "dense") -> Self:
-        """Take over the weights and geometry of a plain layer."""
+        """Take over the weights and geometry of a plain layer, and the class and attributes that it has of its own."""
         built = arguments(layer, bias=layer.bias is not None)
         new: Any = cls(*built, chip=chip, matmul=matmul, strategy=strategy, device="meta")
         # The very parameters: weights tied to another module stay tied, frozen ones stay frozen.
@@ -23,6 +25,12 @@ class _Converted(CrossbarLayer):
         if not layer.weight.is_meta:
             new.chip_seed = new.chip_seed.to(layer.weight.device)
             new.ranges.to(layer.weight.device)
+        for name, value in vars(layer).items():
+            mine = vars(new).setdefault(name, value)
+            if name in ("_parameters", "_buffers", "_modules"):
+                mine.update({key: each for key, each in value.items() if key not in mine})
+        if type(layer) not in MAPPED:
+            gain(new, cls, type(layer))
         return new.train(layer.training)
 
 

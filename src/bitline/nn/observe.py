@@ -2,10 +2,11 @@
 
 from collections.abc import Callable, Generator, Iterable
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from torch import Tensor, nn
 
+from bitline.mapping.lower import Lowerable, with_batch
 from bitline.nn.grid import Grid
 from bitline.nn.layer import CrossbarLayer
 from bitline.nn.read import Mode
@@ -28,10 +29,13 @@ def in_mode(mode: Mode, *modules: CrossbarLayer | Grid) -> Generator[None]:
 
 @contextmanager
 def watching(modules: Iterable[_M], see: Callable[[_M, Tensor], None]) -> Generator[None]:
-    """Call `see` with every module and its input before it answers."""
+    """Call `see` with every module and its input before it answers; that of a layer has its batch axis."""
 
     def hook(module: Any, args: tuple[Tensor, ...], kwargs: dict[str, Tensor]) -> None:
-        see(module, args[0] if args else kwargs["input"])
+        x = args[0] if args else kwargs["input"]
+        if isinstance(module, CrossbarLayer):
+            x = x.view(with_batch(cast("Lowerable", module), x.shape))
+        see(module, x)
 
     handles = [module.register_forward_pre_hook(hook, with_kwargs=True) for module in modules]
     try:

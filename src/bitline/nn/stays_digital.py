@@ -1,13 +1,13 @@
 """What of a network stays off the crossbars, and why."""
 
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.utils.parametrize import is_parametrized
 
 from bitline.mapping.lower import Lowerable
-from bitline.network.functions import functions
-from bitline.network.inputs import Inputs
+from bitline.network.products import Made
 from bitline.network.trace import MAPPED, modules
 from bitline.nn.layer import CrossbarLayer
 
@@ -20,11 +20,13 @@ class DigitalOperation:
         name: of the module.
         op: its class, or the function it calls.
         why: the reason.
+        macs: multiplications of one image that it makes itself, not in modules inside; 0 where no example told.
     """
 
     name: str
     op: str
     why: str
+    macs: int = 0
 
 
 _OWN_METHODS = ("forward", "_conv_forward", "__call__", "__getattr__")
@@ -42,6 +44,10 @@ def why_not(model: nn.Module, name: str, module: nn.Module) -> str | None:
         return "its weights are parametrized; call torch.nn.utils.parametrize.remove_parametrizations first"
     if any(getattr(type(module), method, None) is not getattr(plain, method, None) for method in _OWN_METHODS):
         return f"{type(module).__name__} has a forward of its own"
+    if any(method in vars(module) for method in _OWN_METHODS):
+        return "its forward was replaced on this very layer"
+    if type(module.weight.data) is not Tensor:
+        return f"its weights are of type {type(module.weight.data).__name__}"
     if any(getattr(module, hooks) for hooks in _HOOKS):
         return "it has hooks, which would be lost"
     parent = model.get_submodule(name.rpartition(".")[0]) if name else None
@@ -67,24 +73,47 @@ _REASONS: dict[type[nn.Module], str] = {
 }
 
 
-def digital_modules(model: nn.Module, layers: dict[str, Lowerable], why: dict[str, str]) -> list[DigitalOperation]:
-    """List modules with weights that are on no crossbar; `why` has the reasons known so far, by name."""
+def digital(
+    model: nn.Module, layers: Collection[str], why: Mapping[str, str], macs: Mapping[Made, int]
+) -> tuple[DigitalOperation, ...]:
+    """List what has weights or makes products and is on no crossbar.
+
+    Args:
+        model: with its batch norms folded.
+        layers: names of those on crossbars.
+        why: reasons known so far, by name.
+        macs: multiplications of one image of every product that was seen.
+    """
     left: list[DigitalOperation] = []
+    own: dict[str, int] = {}
+    for made, number in macs.items():
+        own[made.name] = own.get(made.name, 0) + number
     for name, module in modules(model):
         if name in layers or not (name in why or list(module.parameters(recurse=False))):
             continue
-        names = [] if type(module).__module__.startswith("torch.") else dict(module.named_parameters(recurse=False))
-        own = f"has parameters of its own, {', '.join(names)}; " if names else ""
+        theirs = type(module).__module__.startswith("torch.")
+        names = [] if theirs else dict(module.named_parameters(recurse=False))
+        parameters = f"has parameters of its own, {', '.join(names)}; " if names else ""
         reason = why.get(name) or next(
             (text for cls, text in _REASONS.items() if isinstance(module, cls)),
-            f"{own}only Linear, Conv1d and Conv2d are mapped to crossbars",
+            f"{parameters}only Linear, Conv1d and Conv2d are mapped to crossbars",
         )
-        left.append(DigitalOperation(name or "(model)", type(module).__name__, reason))
-    return left
+        if theirs or name in why:  # its products are not listed by themselves
+            left.append(DigitalOperation(name or "(model)", type(module).__name__, reason, own.pop(name, 0)))
+        else:
+            left.append(DigitalOperation(name or "(model)", type(module).__name__, reason))
+    return (*left, *_functions(macs, layers, own))
 
 
-def digital_functions(model: nn.Module, example: Inputs | None) -> list[DigitalOperation]:
-    """Find matrix products that the model's own code makes, outside of its layers."""
-    why = "called as a function, outside of a layer"
-    calls = [] if example is None else functions(model, example)
-    return [DigitalOperation(name or "(model)", op, why) for name, op in calls]
+def _functions(macs: Mapping[Made, int], layers: Collection[str], own: Collection[str]) -> list[DigitalOperation]:
+    """List products that are made outside of layers, and of modules that are listed."""
+    return [
+        DigitalOperation(
+            made.name or "(model)",
+            made.op,
+            "called as a function, outside of a layer" if number else "a transform, no product; it is not counted",
+            number,
+        )
+        for made, number in macs.items()
+        if made.name in own and made.name not in layers
+    ]

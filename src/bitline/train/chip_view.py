@@ -15,8 +15,9 @@ from torch import Tensor, nn
 from bitline.chip.description import Chip
 from bitline.errors import ConversionError
 from bitline.integer.stored import store
-from bitline.network.batch_norm import BatchNorm, folded, order_of
+from bitline.network.batch_norm import folded, order_of
 from bitline.network.copy import copied, without_parametrizations
+from bitline.network.readers import BatchNorm
 from bitline.nn.bias_correction import BatchBiasCorrection
 from bitline.nn.calibrate import calibrate
 from bitline.nn.convert import to_crossbar

@@ -18,8 +18,8 @@ from bitline.compress.prune.crossbar_block import fold_masks
 from bitline.errors import ConversionError
 from bitline.mapping.lower import Lowerable
 from bitline.models.blocks import Block
-from bitline.network.batch_norm import BatchNorm, neighbours
 from bitline.network.copy import copied
+from bitline.network.readers import BatchNorm, neighbours
 from bitline.network.trace import MAPPED, modules
 
 Place = tuple[str, str]

@@ -24,8 +24,8 @@ from bitline.compress.prune.sparsity import weights
 from bitline.compress.prune.zero_count import ZeroCount
 from bitline.compress.result import UnchangedLayer
 from bitline.errors import ConversionError, nearest
-from bitline.network.batch_norm import BatchNorm
 from bitline.network.copy import copied
+from bitline.network.readers import BatchNorm
 from bitline.network.trace import MAPPED, modules
 from bitline.nn.layer import CrossbarLayer
 

@@ -15,8 +15,8 @@ from bitline.compress.result import Report, RewriteResult, ShrunkLayer, Unchange
 from bitline.errors import ConversionError
 from bitline.mapping.lower import Lowerable, lower
 from bitline.models.rewrite import Rewrite
-from bitline.network.batch_norm import BatchNorm, neighbours
 from bitline.network.copy import copied
+from bitline.network.readers import BatchNorm, neighbours
 from bitline.network.trace import MAPPED, modules, run_hooked
 from bitline.nn.layer import CrossbarLayer
 

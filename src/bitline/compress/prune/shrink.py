@@ -11,7 +11,7 @@ from bitline.compress.prune.dependencies import KernelSet, one_a_group
 from bitline.mapping.lower import Lowerable, weight_matrix
 from bitline.models.blocks import biased
 from bitline.models.rewrite import Rewrite, apply
-from bitline.network.batch_norm import BatchNorm
+from bitline.network.readers import BatchNorm
 from bitline.network.trace import MAPPED, modules
 
 

@@ -19,8 +19,8 @@ from bitline.errors import ConversionError
 from bitline.mapping.lower import input_view
 from bitline.models.blocks import Block, biased
 from bitline.models.rewrite import replace
-from bitline.network.batch_norm import BatchNorm, neighbours
 from bitline.network.copy import copied
+from bitline.network.readers import BatchNorm, neighbours
 from bitline.network.trace import MAPPED, run_hooked
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from bitline.network.batch_norm import BatchNorm
+from bitline.network.readers import BatchNorm
 from bitline.network.trace import run_hooked
 
 
