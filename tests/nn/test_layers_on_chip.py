@@ -165,12 +165,21 @@ def test_an_empty_batch_gives_an_empty_answer(make_chip):
 
 
 @pytest.mark.parametrize("kind", list(LAYERS))
-def test_an_input_without_its_batch_axis_is_refused(make_chip, kind):
+def test_an_input_without_its_batch_axis_is_answered_as_a_batch_of_one(make_chip, kind):
     layer, x = build(kind)
     model = on_chip(layer, exact(make_chip), x)
-    alone = x[0] if x.dim() > 2 and "axes" not in kind else x.flatten()[:10]
+    alone = x[0, 0] if "axes" in kind else x[0]
+    assert torch.equal(model(alone), model(alone.unsqueeze(0)).squeeze(0))
+    assert model(alone).shape == layer(alone).shape
+
+
+@pytest.mark.parametrize("kind", list(LAYERS))
+def test_an_input_of_other_axes_is_refused(make_chip, kind):
+    layer, x = build(kind)
+    model = on_chip(layer, exact(make_chip), x)
+    wrong = x.flatten()[0] if isinstance(layer, nn.Linear) else x.flatten()[:10]
     with pytest.raises(MappingError, match=r"^layer : input of shape .*; expected \(batch, "):
-        model(alone)
+        model(wrong)
 
 
 def test_an_input_smaller_than_the_kernel_is_refused(make_chip):

@@ -77,6 +77,8 @@ class _Walk:
         self.largest = 1.0
         """input and output of a layer, bytes an image"""
         self._passing = 1
+        self.shapes: set[torch.Size] = set()
+        """of what passes now"""
 
     def __call__(self, what: str, together: Inputs | None = None) -> None:
         runs = self.images.runs(self.weight.device) if together is None else iter([together])
@@ -87,7 +89,7 @@ class _Walk:
                     raise ConversionError(
                         f"calibrating: images of {part.dtype}; expected {self.weight.dtype}, as the weights"
                     )
-            self._passing = count(x)
+            self._passing, self.shapes = count(x), {part.shape for part in leaves(x)}
             self._run(x)
 
     def _run(self, x: Inputs) -> None:
@@ -134,7 +136,8 @@ def _input_ranges(
     vectors, ran = dict.fromkeys(layers.values(), 0), list[CrossbarLayer]()
 
     def see_input(layer: CrossbarLayer, x: Tensor) -> None:
-        check_batch(cast("Lowerable", layer), layer.cells.matmul.name, x.shape)
+        for shape in (x.shape, *({x.shape[1:]} & walk.shapes)):  # the second: images whose first axis is no batch
+            check_batch(cast("Lowerable", layer), layer.cells.matmul.name, shape)
         layer.check(x)
         inputs[layer].add(x)
         count = layer.vectors(x)
