@@ -455,3 +455,55 @@ def test_a_scripted_part_is_listed_and_the_rest_converted(make_chip):
     assert [p.matmul.name for p in report.layers] == ["0", "2"]
     assert sum(d.macs for d in report.digital) == 64
     calibrate(converted, [ROWS])
+
+
+def test_a_network_that_is_converted_in_inference_mode_can_be_trained(make_chip):
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(196, 4)).eval()
+    with torch.inference_mode():
+        converted, _ = to_crossbar(model, chip(make_chip), example=IMAGE)
+        calibrate(converted, [IMAGE])
+        program(converted, 3)
+    converted(IMAGE).sum().backward()
+    assert all(p.grad is not None and bool(p.grad.isfinite().all()) for p in converted.parameters())
+
+
+@pytest.mark.parametrize("change", [lambda net: program(net, 4), lambda net: calibrate(net, [9 * IMAGE])])
+def test_an_exported_program_stays_as_it_was_exported(make_chip, change):
+    noisy = make_chip(cell={"programming": {"kind": "lognormal", "sigma": 0.2}}, crossbar={"rows": 64})
+    converted, _ = to_crossbar(nn.Sequential(nn.Conv2d(3, 4, 3)).eval(), noisy, example=IMAGE)
+    calibrate(converted, [IMAGE])
+    program(converted, 3)
+    exported = torch.export.export(converted, (IMAGE,)).module()
+    before = exported(IMAGE)
+    change(converted)
+    assert torch.equal(exported(IMAGE), before)
+    with torch.no_grad():
+        assert not torch.equal(converted(IMAGE), before)
+
+
+def _own_chip(rank: int, port: int, network: nn.Module, answers: list) -> None:
+    import torch.distributed as dist
+    from torch.nn.parallel import DistributedDataParallel
+
+    dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
+    program(network, rank)
+    answers[rank] = DistributedDataParallel(network)(ROWS).detach().tolist()
+    dist.destroy_process_group()
+
+
+@pytest.mark.slow
+def test_every_process_of_a_group_keeps_the_chip_that_it_programmed(make_chip):
+    import socket
+
+    noisy = make_chip(cell={"programming": {"kind": "lognormal", "sigma": 0.2}}, crossbar={"rows": 64})
+    converted, _ = to_crossbar(nn.Sequential(nn.Linear(8, 4)), noisy, example=ROWS)
+    calibrate(converted, [ROWS])
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    with torch.multiprocessing.get_context("spawn").Manager() as manager:
+        answers = manager.list([None, None])
+        torch.multiprocessing.spawn(_own_chip, (port, converted, answers), nprocs=2)
+        for rank in (0, 1):
+            program(converted, rank)
+            torch.testing.assert_close(torch.tensor(answers[rank]), converted(ROWS).detach(), rtol=0, atol=0)

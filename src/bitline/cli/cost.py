@@ -90,7 +90,7 @@ def command(
             raise
         raise ConversionError(f"{error}; --in-channels and --image-size say what an image is") from error
     where, digital = placed.placement, placed.digital
-    cost = price(where, fixed=fixed, poolings=placed.poolings, macs=placed.macs)
+    cost = price(where, fixed=fixed, poolings=placed.poolings)
     if of.assumed:
         cost = replace(cost, notes=(*cost.notes, of.assumed))
     alone = compute(where, fp_multipliers=multiplies(on.chip)) if computing else None
@@ -115,13 +115,11 @@ class Placed(NamedTuple):
         placement: of its layers.
         poolings: activations that pooling units read, by layer.
         digital: operations with weights, and products, that stay off the crossbars.
-        macs: of one image in all, on crossbars and off them.
     """
 
     placement: Placement
     poolings: dict[str, int]
     digital: tuple[DigitalOperation, ...]
-    macs: int
 
 
 def placed_network(of: Bare, chip: Chip, mapping: Sequence[str] = ()) -> Placed:
@@ -138,7 +136,7 @@ def placed_network(of: Bare, chip: Chip, mapping: Sequence[str] = ()) -> Placed:
     import torch
 
     from bitline.cost.choose_mapping import resolve
-    from bitline.network.trace import MAPPED, macs, matmuls, poolings
+    from bitline.network.trace import MAPPED, matmuls, poolings
     from bitline.nn import placement, to_crossbar
 
     layout = resolve(mapping, lambda: matmuls(of.model, of.image), chip)
@@ -149,7 +147,7 @@ def placed_network(of: Bare, chip: Chip, mapping: Sequence[str] = ()) -> Placed:
                 layer.weight.data[layer.weight == 0] = 1.0
     model, report = to_crossbar(of.model, chip, example=example, mapping=layout)
     layers = [layer.matmul.name for layer in report.layers]
-    return Placed(placement(model), poolings(of.model, example, layers), report.digital, macs(of.model, example))
+    return Placed(placement(model), poolings(of.model, example, layers), report.digital)
 
 
 def _show_digital(placed: Placed) -> None:
@@ -159,7 +157,8 @@ def _show_digital(placed: Placed) -> None:
 
     console = Console(highlight=False)
     for each in placed.digital:
-        line = f"{each.name}: {each.op} stays digital: {each.why}"
+        macs = f", {each.macs:,} MACs" if each.macs else ""
+        line = f"{each.name}: {each.op} stays digital{macs}: {each.why}"
         console.print(f"[dim]- {escape(line)}[/]", soft_wrap=True)
 
 

@@ -72,6 +72,41 @@ def mac_prices(chip: Chip) -> MacPrices:
     )
 
 
+@dataclass(frozen=True)
+class DigitalCost:
+    """Products of one image that no layer on the chip makes, on digital units of their own.
+
+    Args:
+        name: of what makes them.
+        macs: multiply-accumulates.
+        energy_J: of multipliers and of accumulators of 32 bits.
+        latency_s: of one image, a product a unit and clock cycle.
+        area_m2: of the units.
+    """
+
+    name: str
+    macs: int
+    energy_J: float  # noqa: N815
+    latency_s: float
+    area_m2: float
+
+
+_ACCUMULATOR = 32
+"""bits. Assumed: what is summed up is not known here"""
+
+
+def digital_cost(name: str, macs: int, chip: Chip) -> DigitalCost:
+    """Price products off the layers; what moves their operands is not priced."""
+    one, bits = mac_prices(chip), _ACCUMULATOR
+    return DigitalCost(
+        name,
+        macs,
+        energy_J=macs * (one.product + bits * one.adder_bit),
+        latency_s=math.ceil(macs / UNITS) / chip.timing.clock,
+        area_m2=chip.system.copies * UNITS * (one.product_area + bits * one.adder_bit_area),
+    )
+
+
 def mac_area(layer: LayerPlacement) -> float:
     """Area of the units that a digital layer has, all copies, m2; 0 for a layer on crossbars."""
     if not layer.digital_macs:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from bitline.cost.adc import MODELS, WIDTHS, Model, adc_cost
 from bitline.cost.buffers import off_chip, spills, tiles
 from bitline.cost.circuits import Areas, Prices, areas, check_clock, prices
-from bitline.cost.digital import mac_area
+from bitline.cost.digital import DigitalCost, digital_cost, mac_area
 from bitline.cost.events import Densities, Events, accumulator_bits, assumed, count, peak
 from bitline.cost.latency import LayerTime, layer_time, off_chip_time
 from bitline.cost.notes import Data, notes
@@ -33,7 +33,6 @@ def price(
     densities: Mapping[str, Densities] | None = None,
     fixed: bool = False,
     poolings: Mapping[str, int] | None = None,
-    macs: int | None = None,
 ) -> Cost:
     """Price one image of a network that is placed on a chip.
 
@@ -42,8 +41,6 @@ def price(
         densities: measured, by layer; without them half of the input bits are one and cells are at their middle level.
         fixed: ignore data: every wordline is driven in every cycle.
         poolings: activations that a pooling unit reads behind a layer, by layer; none where absent.
-        macs: of one image in all, see `bitline.network.trace.macs`: a note says what share of them is not priced;
-            none where absent.
 
     Raises:
         ChipError: no such cost table, an ADC of a width that its cost model does not hold for, or a clock that the node
@@ -77,7 +74,7 @@ def price(
     priced: dict[Model, _Priced] = {m: _Priced(placement, events, table, m) for m in _models(chip, table)}
     estimates: dict[Model, AdcEstimate] = {model: each.estimate() for model, each in priced.items()}
     data: Data = "fixed" if fixed else "assumed" if densities is None else "measured"
-    said = notes(placement, table, data, lacking, macs)
+    said = notes(placement, table, data, lacking)
     if data == "assumed":
         said = (_fewer_ones(placement, events, priced[chip.adc.model]), *said)
     return priced[chip.adc.model].cost(data, estimates, said)
@@ -96,7 +93,7 @@ def _fewer_ones(placement: Placement, events: Sequence[Events], priced: _Priced)
         for layer, was in zip(placement.layers, events, strict=True)
         for now in (count(layer, assumed(layer, PUBLISHED_ONES)),)
     ]
-    energy = math.fsum(
+    energy = priced.digital_energy + math.fsum(
         value
         for each, time in zip(fewer, priced.times, strict=True)
         for value in _energy(each, priced.prices, priced.leakage, time).values()
@@ -145,7 +142,7 @@ class _Floor:
     @property
     def shared(self) -> float:
         """What crossbars take with all that stands around them, m2."""
-        return self.area - self.parts["digital_mac"]
+        return self.area - self.parts["digital_mac"] - self.parts["digital_operations"]
 
 
 def _floor(placement: Placement, one: Areas) -> _Floor:
@@ -161,8 +158,14 @@ def _floor(placement: Placement, one: Areas) -> _Floor:
         for part, area in each.items():
             parts[part] = parts.get(part, 0.0) + number * area
     parts["digital_mac"] = math.fsum(mac_area(layer) for layer in placement.layers)
+    parts["digital_operations"] = math.fsum(each.area_m2 for each in _digital(placement))
     macro = sum(one.macro.values()) + system.crossbars_per_macro * sum(one.crossbar.values())
     return _Floor(crossbars, macros, tiles, parts, math.sqrt(sum(one.tile.values()) + system.macros_per_tile * macro))
+
+
+def _digital(placement: Placement) -> tuple[DigitalCost, ...]:
+    """Price what makes products off the layers that are placed."""
+    return tuple(digital_cost(name, macs, placement.chip) for name, macs in (placement.digital or {}).items())
 
 
 class _Priced:
@@ -180,20 +183,36 @@ class _Priced:
         self.leakage = self.floor.crossbars * table.crossbar_leakage.si
         if table.buffer_energy is None:
             self.leakage += self.floor.tiles * sram(chip.node, chip.system.buffer_kib, chip.system.bus_bits).leakage
+        self.digital = _digital(placement)
+        self.digital_energy = math.fsum(each.energy_J for each in self.digital) + self.leakage * self.digital_time
         self.parts = [_energy(e, self.prices, self.leakage, t) for e, t in zip(events, self.times, strict=True)]
+
+    @property
+    def digital_time(self) -> float:
+        """Of all operations off the layers, one after the other, s."""
+        return math.fsum(each.latency_s for each in self.digital)
 
     def total(self, part: str) -> float:
         return math.fsum(parts[part] for parts in self.parts)
 
     @property
     def energy(self) -> float:
-        return math.fsum(value for parts in self.parts for value in parts.values())
+        return self.digital_energy + math.fsum(value for parts in self.parts for value in parts.values())
+
+    @property
+    def macs(self) -> int:
+        return self.placement.macs + self.placement.digital_macs
+
+    def energy_parts(self) -> dict[str, float]:
+        parts = {part: self.total(part) for part in self.parts[0]}
+        parts["leakage"] += self.leakage * self.digital_time
+        return {**parts, "digital_operations": math.fsum(each.energy_J for each in self.digital)}
 
     def estimate(self) -> AdcEstimate:
         return AdcEstimate(
             energy_J=self.energy,
             area_m2=self.floor.area,
-            tops_per_watt=2e-12 * self.placement.macs / self.energy,
+            tops_per_watt=2e-12 * self.macs / self.energy,
             adc_energy_J=self.total("adc"),
             adc_area_m2=self.floor.parts["adc"],
             conversion_J=self.prices.conversion,
@@ -231,10 +250,11 @@ class _Priced:
             "network": math.fsum(time.network for time in times),
             "merge": math.fsum(time.merge for time in times),
             "digital_mac": math.fsum(time.digital_mac for time in times),
+            "digital_operations": self.digital_time,
         }
         used = placement.crossbars * placement.chip.system.copies
         channel = math.fsum(off_chip_time(each) for each in self.events)  # all layers share it
-        interval = max(channel, *(time.total for time in times))
+        interval = max(channel, *(time.total for time in times), *(each.latency_s for each in self.digital))
         return Cost(
             chip=placement.chip.name,
             data=data,
@@ -244,17 +264,18 @@ class _Priced:
             area_m2=floor.area,
             unused_area_m2=floor.shared * (1 - used / max(1, floor.crossbars)),
             leakage_W=self.leakage,
-            tops=2e-12 * placement.macs / interval,
-            tops_per_watt=2e-12 * placement.macs / self.energy,
-            macs=placement.macs,
+            tops=2e-12 * self.macs / interval,
+            tops_per_watt=2e-12 * self.macs / self.energy,
+            macs=self.macs,
             conversions=placement.conversions,
             crossbars=used,
             crossbars_built=floor.crossbars,
             tiles=floor.tiles,
-            energy_parts={part: self.total(part) for part in self.parts[0]},
+            energy_parts=self.energy_parts(),
             area_parts=floor.parts,
             latency_parts=latency,
             layers=layers,
+            digital=self.digital,
             adc_model=self.model,
             adc_range=dict(estimates),
             notes=notes,

@@ -36,9 +36,7 @@ _SPARSE = 0.05
 """utilization below which a layer of several groups is said to leave its crossbars empty"""
 
 
-def notes(
-    placement: Placement, table: CostTable, data: Data, lacking: Sequence[Spill], macs: int | None
-) -> tuple[str, ...]:
+def notes(placement: Placement, table: CostTable, data: Data, lacking: Sequence[Spill]) -> tuple[str, ...]:
     """Say what was assumed, scaled or left out.
 
     Args:
@@ -46,7 +44,6 @@ def notes(
         table: that it is priced by.
         data: where bit densities come from.
         lacking: what does not fit the buffers.
-        macs: of one image in all, placed or not; None where that is not known.
     """
     chip = placement.chip
     lines = [*_DATA[data], *_scaled(chip, table), *_compared(chip, table), *_elsewhere(table), *_adc(placement, table)]
@@ -60,15 +57,20 @@ def notes(
     silent = [layer.matmul.name for layer in placement.layers if not layer.matmul.inputs]
     if silent:
         lines.append(f"number of inputs unknown, so that their arrival is not priced: {', '.join(silent)}")
-    return tuple(_digital(placement, macs) + lines + _mapping(placement) + _sparse(placement))
+    return tuple(_digital(placement) + lines + _mapping(placement) + _sparse(placement))
 
 
-def _digital(placement: Placement, macs: int | None) -> list[str]:
-    """Say what share of the multiplications no figure has, since no layer that is placed makes them."""
-    if macs is None or macs <= placement.macs:
+def _digital(placement: Placement) -> list[str]:
+    """Say what share of the multiplications no layer that is placed makes, and what of them is priced."""
+    if placement.digital is None:
+        return ["what makes products off these layers is not known, and not priced: to_crossbar had no example"]
+    left, macs = placement.digital_macs, placement.macs + placement.digital_macs
+    if not left:
         return []
-    left = macs - placement.macs
-    return [f"{left:,} of {macs:,} MACs ({left / macs:.1%}) stay digital: they are in none of these numbers"]
+    return [
+        f"{left:,} of {macs:,} MACs ({left / macs:.1%}) are of digital operations: their multipliers and accumulators "
+        f"are priced after Horowitz (ISSCC 2014), {UNITS} units each; moving their operands is not"
+    ]
 
 
 def _sparse(placement: Placement) -> list[str]:

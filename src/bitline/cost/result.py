@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from bitline.cost.adc import Model
+from bitline.cost.digital import DigitalCost
 from bitline.cost.events import Events
 from bitline.units import pretty
 
@@ -96,7 +97,7 @@ class Cost:
         leakage_W: of the chip; times latency_s it is the part ``leakage`` of the energy.
         tops: 10^12 operations per second at one image per interval; a MAC is two operations.
         tops_per_watt: 10^12 operations per joule.
-        macs: per image.
+        macs: per image, digital ones included.
         conversions: per image.
         crossbars: in use, copies included.
         crossbars_built: in whole macros.
@@ -105,6 +106,7 @@ class Cost:
         area_parts: m2 by component.
         latency_parts: s by cause.
         layers: in order of execution.
+        digital: what makes products off those layers; empty where nothing does, or no example told.
         adc_model: that the figures hold for.
         adc_range: the same chip under every ADC model that covers its width, from one tool's to the median
             published; see `bitline.cost.adc.MEANINGS`.
@@ -130,6 +132,7 @@ class Cost:
     area_parts: dict[str, float]
     latency_parts: dict[str, float]
     layers: tuple[LayerCost, ...]
+    digital: tuple[DigitalCost, ...]
     adc_model: Model
     adc_range: dict[Model, AdcEstimate]
     notes: tuple[str, ...]
@@ -160,10 +163,11 @@ class Cost:
 
     def to_json(self) -> dict[str, Any]:
         """Plain data."""
-        nested = {"layers", "adc_range", "notes"}
+        nested = {"layers", "digital", "adc_range", "notes"}
         return {
             **{key: value for key, value in vars(self).items() if key not in nested},
             "adc_range": {model: asdict(estimate) for model, estimate in self.adc_range.items()},
             "notes": list(self.notes),
+            "digital_operations": [asdict(each) for each in self.digital],
             "layers": [layer.to_json() for layer in self.layers],
         }

@@ -24,7 +24,7 @@ from bitline.integer.stored import store
 from bitline.integer.trace import trace
 from bitline.network.copy import copied
 from bitline.network.inputs import Inputs, mapped
-from bitline.network.trace import macs, poolings
+from bitline.network.trace import poolings
 from bitline.nn import IDEAL, calibrate, crossbar_layers, on, placement, set_chip, to_crossbar
 from bitline.nn.bias_correction import correct_biases
 from bitline.nn.convert import ConversionReport
@@ -83,9 +83,7 @@ class OnChip:
         inputs = on_device(self.task.first(self.settings.diagnose_images), self.model)
         where, densities = placement(self.model), measure(self.model, inputs)
         one = mapped(inputs, lambda x: x[:1])
-        return price(
-            where, densities=densities, poolings=poolings(self.plain, one, densities), macs=macs(self.plain, one)
-        )
+        return price(where, densities=densities, poolings=poolings(self.plain, one, densities))
 
     def placed_on(self, chip: Chip) -> None:
         """Move to a chip with other ADCs, crossbars or cells, and calibrate where its ranges are not known.

@@ -14,10 +14,17 @@ __all__ = ["Block", "LayerPlacement", "Placement", "Strategy", "dense", "input_d
 
 @dataclass(frozen=True)
 class Placement:
-    """A network on a chip, layer by layer in the order of execution."""
+    """A network on a chip, layer by layer in the order of execution.
+
+    Args:
+        chip: that it is on.
+        layers: on its crossbars, or on the digital units that they were given.
+        digital: multiplications of one image by all else that makes products, by name; None where that is not known.
+    """
 
     chip: Chip
     layers: tuple[LayerPlacement, ...]
+    digital: Mapping[str, int] | None = None
 
     @property
     def crossbars(self) -> int:
@@ -36,8 +43,13 @@ class Placement:
 
     @property
     def macs(self) -> int:
-        """Multiply-accumulates per image, those with the zero weights of removed crossbars included."""
+        """Multiply-accumulates per image of all layers, those with the zero weights of removed crossbars included."""
         return sum(layer.matmul.macs for layer in self.layers)
+
+    @property
+    def digital_macs(self) -> int:
+        """Multiply-accumulates per image of what is no layer here."""
+        return sum((self.digital or {}).values())
 
 
 def place(

@@ -185,19 +185,6 @@ def _longer(a: torch.Size, b: torch.Size) -> int:
     return differ[0] if len(a) == len(b) and len(differ) == 1 and differ[0] < len(a) - 1 else 0
 
 
-def macs(model: nn.Module, example: Inputs) -> int:
-    """Count the multiplications of one image in layers and products, wherever the network makes them.
-
-    Args:
-        model: plain, in evaluation mode.
-        example: one batch.
-
-    Raises:
-        ConversionError: the network does not accept the batch.
-    """
-    return sum(look(model, example, {}).macs.values())
-
-
 def poolings(model: nn.Module, example: Inputs, layers: Collection[str]) -> dict[str, int]:
     """Count the activations per image that pooling modules read, by the layer on crossbars that ran before.
 

@@ -164,8 +164,7 @@ def _input_ranges(
         scale = histogram.scale(
             settings.bits, settings.calibration, settings.percentile, settings.scale, settings.rounding
         )
-        layer.ranges.input_scale.fill_(scale)
-        layer.ranges.input_signed.fill_(histogram.negative)
+        layer.ranges.take_inputs(scale, signed=histogram.negative)
         layer.ranges.sums = None
     if silent:
         log.warning(

@@ -5,6 +5,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+import torch
 from torch import nn
 
 from bitline.chip.description import Chip
@@ -75,6 +76,7 @@ class Conversion(NamedTuple):
     report: ConversionReport
 
 
+@torch.inference_mode(mode=False)  # where that is on, tensors made here could not be trained later
 def to_crossbar(
     model: nn.Module,
     chip: Chip,
@@ -167,12 +169,17 @@ def to_crossbar(
         raise ConversionError(
             "these operations stay digital: " + "; ".join(f"{d.name} ({d.op}): {d.why}" for d in left)
         )
+    if example is not None:
+        passes.digital = {f"{d.name}: {d.op}": d.macs for d in left if d.macs}
     model = _put(model, {layers[name]: layer for name, layer in replaced.items()})
     for name, module in modules(model, everywhere=True):
         module.training = training[name if name in training else name.rpartition(".")[0]]
     model.register_forward_pre_hook(passes.begin)
     model.register_forward_hook(passes.end, always_call=True)
     model.register_load_state_dict_pre_hook(_check_states)
+    # Every process of DistributedDataParallel has the chip that it programmed, and its own count of reads.
+    seeds = [f"{name}.chip_seed".lstrip(".") for name, m in modules(model) if isinstance(m, CrossbarLayer)]
+    model._ddp_params_and_buffers_to_ignore = seeds  # pyright: ignore[reportArgumentType]
     return Conversion(model, ConversionReport(placement.layers, folded, left))
 
 

@@ -62,8 +62,8 @@ class Grid(nn.Module):
                 f"values are kept at powers of two; the scale is {scale:g}. Set inputs.scale to 'power_of_two'"
             )
         low, high = InputFormat(self.inputs.bits, signed).limits
-        for buffer, value in ((self.exponent, exponent - 1), (self.low, low), (self.high, high)):
-            buffer.fill_(value)
+        for name, value in (("exponent", exponent - 1), ("low", low), ("high", high)):
+            setattr(self, name, torch.full_like(self.high, value))  # an exported program may hold the one before
 
     def fit(self, values: RangeHistogram) -> None:
         """Choose the grid from the values that calibration counted."""
@@ -73,7 +73,7 @@ class Grid(nn.Module):
     def forget(self, inputs: Inputs) -> None:
         """Become unknown, of another width."""
         self.inputs = inputs
-        self.high.copy_(self.low)
+        self.high = self.low.clone()
 
     def forward(self, x: Tensor) -> Tensor:
         """Put values on the grid, any shape.

@@ -268,7 +268,8 @@ class IntegerLayer(nn.Module):
 
     def program(self, seed: int) -> None:
         """Write the weights into the cells of the chip with this seed; -1 for ideal cells."""
-        self.chip_seed.fill_(seeds.check(seed, least=IDEAL))
+        # A tensor of its own: an exported program may hold the one before.
+        self.chip_seed = torch.full_like(self.chip_seed, seeds.check(seed, least=IDEAL))
         self.reads = Reads()
         self.cells.forget_errors()
 
@@ -277,7 +278,7 @@ class IntegerLayer(nn.Module):
         same = self.ranges.sums is not None and same_sums(chip, self.chip)
         fits = self.ranges.fits(chip) and (chip.adc.policy == "trained" or not same)
         if chip.inputs != self.chip.inputs:
-            self.ranges.input_scale.fill_(math.nan)
+            self.ranges.input_scale = torch.full_like(self.ranges.input_scale, math.nan)
         self.cells.forget_errors()
         self.chip = chip
         if not same:

@@ -48,7 +48,7 @@ class CrossbarLayer(IntegerLayer):
         check_batch(self._itself, self.cells.matmul.name, shape)
         if self.mode == "float":
             return self._plain(input, self.weight, self.bias)
-        if self.images_along and input.dim() > 2 and self.noisy:
+        if self.images_along and input.dim() > 2 and (self.noisy or self.mode == "surrogate"):
             return self._first(input.movedim(self.images_along, 0)).movedim(0, self.images_along)
         return self._first(input)
 

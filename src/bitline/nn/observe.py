@@ -33,9 +33,8 @@ def watching(modules: Iterable[_M], see: Callable[[_M, Tensor], None]) -> Genera
 
     def hook(module: Any, args: tuple[Tensor, ...], kwargs: dict[str, Tensor]) -> None:
         x = args[0] if args else kwargs["input"]
-        if isinstance(module, CrossbarLayer):
-            x = x.view(with_batch(cast("Lowerable", module), x.shape))
-        see(module, x)
+        on_chip = isinstance(module, CrossbarLayer)
+        see(module, x.view(with_batch(cast("Lowerable", module), x.shape)) if on_chip else x)
 
     handles = [module.register_forward_pre_hook(hook, with_kwargs=True) for module in modules]
     try:

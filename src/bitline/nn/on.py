@@ -41,7 +41,8 @@ def placement(model: nn.Module) -> Placement:
     unknown = [name for name, layer in layers.items() if layer.matmul.inputs == 0]
     if unknown:
         raise ConversionError(f"positions per image of layer {unknown[0]} are unknown; give to_crossbar an example")
-    return Placement(next(iter(layers.values())).chip, tuple(layer.placement for layer in layers.values()))
+    first = next(iter(layers.values()))
+    return Placement(first.chip, tuple(layer.placement for layer in layers.values()), first.network_pass.digital)
 
 
 def program(model: nn.Module, seed: int) -> None:

@@ -131,8 +131,7 @@ def load_ranges(model: nn.Module, path: Path | str) -> None:
     for name, layer in layers.items():
         scale, signed, lsb, offset = (tensors[f"{name}.{key}"] for key in _TENSORS)
         layer.forget()
-        layer.ranges.input_scale.copy_(scale)
-        layer.ranges.input_signed.copy_(signed)
+        layer.ranges.take_inputs(float(scale), signed=bool(signed))
         layer.ranges.take(lsb, offset, layer.chip)
 
 

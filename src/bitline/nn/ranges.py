@@ -101,6 +101,11 @@ class Ranges(nn.Module):
             known.append(f"{lsb.numel()} ADC ranges, LSB {float(lsb.min()):g} to {float(lsb.max()):g} levels")
         return ", ".join(known) or "unknown"
 
+    def take_inputs(self, scale: float, *, signed: bool) -> None:
+        """Have inputs of a scale; in tensors of their own, as an exported program may hold those before."""
+        self.input_scale = torch.full_like(self.input_scale, scale)
+        self.input_signed = torch.full_like(self.input_signed, signed)
+
     @property
     def signed(self) -> bool:
         """Whether inputs below zero occur; not while the network has no values, on the meta device."""

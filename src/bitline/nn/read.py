@@ -23,11 +23,13 @@ class Pass:
     """Passes of a whole network, one after the other: they number the calls of a layer that runs several times in one.
 
     Attributes:
+        digital: multiplications of one image off the layers of the network, by what makes them; None: not known.
         running: whether one is.
         number: of the pass.
     """
 
     def __init__(self) -> None:
+        self.digital: dict[str, int] | None = None
         self.running = False
         self.number = 0
 
