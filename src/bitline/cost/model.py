@@ -142,7 +142,7 @@ class _Floor:
     @property
     def shared(self) -> float:
         """What crossbars take with all that stands around them, m2."""
-        return self.area - self.parts["digital_mac"] - self.parts["digital_operations"]
+        return self.area - self.parts["digital_mac"] - self.parts.get("digital_operations", 0.0)
 
 
 def _floor(placement: Placement, one: Areas) -> _Floor:
@@ -158,7 +158,8 @@ def _floor(placement: Placement, one: Areas) -> _Floor:
         for part, area in each.items():
             parts[part] = parts.get(part, 0.0) + number * area
     parts["digital_mac"] = math.fsum(mac_area(layer) for layer in placement.layers)
-    parts["digital_operations"] = math.fsum(each.area_m2 for each in _digital(placement))
+    if digital := _digital(placement):
+        parts["digital_operations"] = math.fsum(each.area_m2 for each in digital)
     macro = sum(one.macro.values()) + system.crossbars_per_macro * sum(one.crossbar.values())
     return _Floor(crossbars, macros, tiles, parts, math.sqrt(sum(one.tile.values()) + system.macros_per_tile * macro))
 
@@ -205,8 +206,10 @@ class _Priced:
 
     def energy_parts(self) -> dict[str, float]:
         parts = {part: self.total(part) for part in self.parts[0]}
-        parts["leakage"] += self.leakage * self.digital_time
-        return {**parts, "digital_operations": math.fsum(each.energy_J for each in self.digital)}
+        if self.digital:
+            parts["leakage"] += self.leakage * self.digital_time
+            parts["digital_operations"] = math.fsum(each.energy_J for each in self.digital)
+        return parts
 
     def estimate(self) -> AdcEstimate:
         return AdcEstimate(
@@ -250,7 +253,7 @@ class _Priced:
             "network": math.fsum(time.network for time in times),
             "merge": math.fsum(time.merge for time in times),
             "digital_mac": math.fsum(time.digital_mac for time in times),
-            "digital_operations": self.digital_time,
+            **({"digital_operations": self.digital_time} if self.digital else {}),
         }
         used = placement.crossbars * placement.chip.system.copies
         channel = math.fsum(off_chip_time(each) for each in self.events)  # all layers share it

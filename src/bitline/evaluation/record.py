@@ -191,6 +191,8 @@ class DigitalOperation(Record):
     name: str
     op: str
     why: str
+    macs: Count = 0
+    """multiplications of one image, priced in the part ``digital_operations``"""
 
 
 class Simulation(Record):

@@ -31,6 +31,9 @@ from bitline.evaluation.workers import Job, asking
 from bitline.nn import IDEAL, placement
 from bitline.train.hardware import git_commit
 
+_TOLD_ELSEWHERE = ("layers", "digital_operations")
+"""what of a price stands beside it in the record"""
+
 
 def evaluate(
     model: nn.Module,
@@ -107,9 +110,9 @@ def evaluate(
             causes=causes,
             cause_seeds=tuple(settings.seeds[: settings.cause_chips]),
             simulation=together(on_chip.simulations, on_chip.simulation.record()),
-            cost=record.Cost.model_validate({k: v for k, v in cost.to_json().items() if k != "layers"}),
+            cost=record.Cost.model_validate({k: v for k, v in cost.to_json().items() if k not in _TOLD_ELSEWHERE}),
             layers=tuple(_layer(layer, diagnoses[layer.name]) for layer in cost.layers),
-            digital=tuple(record.DigitalOperation(name=d.name, op=d.op, why=d.why) for d in on_chip.report.digital),
+            digital=tuple(record.DigitalOperation(**vars(d)) for d in on_chip.report.digital),
             folded=on_chip.report.folded,
             statistics=accuracies.statistics_of(task.metric.better),
             environment=Environment.here(),

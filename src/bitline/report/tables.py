@@ -263,5 +263,8 @@ def digital(evaluation: Evaluation) -> Sheet:
     table = Columns()
     table.words(Head("layer", numeric=False), [operation.name for operation in evaluation.digital])
     table.words(Head("operation", numeric=False), [operation.op for operation in evaluation.digital])
+    if any(operation.macs for operation in evaluation.digital):
+        macs = [operation.macs for operation in evaluation.digital]
+        table.add(Head("MACs"), [Cell(text.plain(count), float(count)) for count in macs])
     table.words(Head("why", numeric=False, prose=True), [operation.why for operation in evaluation.digital])
     return table.sheet("Operations that stay digital")
