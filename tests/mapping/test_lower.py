@@ -103,17 +103,20 @@ def test_an_input_smaller_than_the_kernel_is_refused():
         lower(layer, "conv", input_shape=torch.Size([1, 1, 2, 5]))
 
 
-@pytest.mark.parametrize("shape", [(3, 8, 8), (8,), (1, 3, 8, 8, 8)])
-def test_an_input_without_its_batch_axis_is_refused(shape):
+@pytest.mark.parametrize("shape", [(8, 8), (8,), (1, 3, 8, 8, 8)])
+def test_an_input_of_other_axes_is_refused(shape):
     with pytest.raises(
         MappingError, match=r"layer conv: input of shape .* expected \(batch, channels, height, width\)"
     ):
         lower(nn.Conv2d(3, 1, 3), "conv", input_shape=torch.Size(shape))
 
 
-def test_an_unbatched_vector_is_refused_for_a_linear_layer():
-    with pytest.raises(MappingError, match=r"layer fc: input of shape \(8,\); expected \(batch, ..., features\)"):
-        lower(nn.Linear(8, 1), "fc", input_shape=torch.Size([8]))
+@pytest.mark.parametrize(
+    ("layer", "shape"), [(nn.Linear(8, 1), (8,)), (nn.Conv2d(3, 1, 3), (3, 5, 6)), (nn.Conv1d(3, 1, 3), (3, 9))]
+)
+def test_an_input_without_its_batch_axis_is_lowered_as_a_batch_of_one(layer, shape):
+    alone, batch = (lower(layer, "it", input_shape=torch.Size(size)) for size in (shape, (1, *shape)))
+    assert alone == batch
 
 
 def test_no_image_gives_no_rows_of_the_right_shape():

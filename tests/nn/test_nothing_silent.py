@@ -12,9 +12,9 @@ from torch.nn import functional as F
 from bitline.chip.description import Chip
 from bitline.cost import price
 from bitline.errors import ConversionError
+from bitline.network.digital import DigitalOperation
 from bitline.nn import calibrate, placement, program, to_crossbar
 from bitline.nn.layer import CrossbarLayer
-from bitline.nn.stays_digital import DigitalOperation
 
 
 class Code(nn.Module):

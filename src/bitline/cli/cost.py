@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from bitline.cost.computing import ComputingCost
     from bitline.cost.model import Cost
     from bitline.mapping.place import Placement
-    from bitline.nn.stays_digital import DigitalOperation
+    from bitline.network.digital import DigitalOperation
 
 EXAMPLES = """
 [bold]Examples[/]

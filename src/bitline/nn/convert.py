@@ -1,7 +1,7 @@
 """Any network to the same network on a chip."""
 
 import textwrap
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -18,16 +18,17 @@ from bitline.mapping.strategies import choose
 from bitline.models.weights import check_weights
 from bitline.network.batch_norm import fold
 from bitline.network.copy import copied
+from bitline.network.digital import DigitalOperation, digital, plain_class
 from bitline.network.inputs import Inputs, leaves, mapped
 from bitline.network.readers import neighbours
-from bitline.network.same import agree, answer, lively, tolerance
+from bitline.network.replace import put, unlike_with
 from bitline.network.trace import MAPPED, Look, look, modules
 from bitline.nn import state
 from bitline.nn.layer import CrossbarLayer
 from bitline.nn.layer_types import CrossbarConv1d, CrossbarConv2d, CrossbarLinear
 from bitline.nn.observe import in_mode
 from bitline.nn.read import Pass
-from bitline.nn.stays_digital import DigitalOperation, digital, plain_class, why_not
+from bitline.nn.stays_digital import why_not
 from bitline.programming.cells import absent_blocks
 
 _WIDTH = 80
@@ -154,7 +155,10 @@ def to_crossbar(
             placed.matmul.name: _on_crossbars(layers[placed.matmul.name], placed, passes, seen)
             for placed in placement.layers
         }
-        unlike = [] if example is None else _unlike(model, layers, replaced, example)
+        unlike: list[str] = []
+        if example is not None:
+            with in_mode("float", *replaced.values()):
+                unlike = unlike_with(model, layers, replaced, example)
         if not unlike:
             break
         for name in unlike:
@@ -171,7 +175,7 @@ def to_crossbar(
         )
     if example is not None:
         passes.digital = {f"{d.name}: {d.op}": d.macs for d in left if d.macs}
-    model = _put(model, {layers[name]: layer for name, layer in replaced.items()})
+    model = put(model, {layers[name]: layer for name, layer in replaced.items()})
     for name, module in modules(model, everywhere=True):
         module.training = training[name if name in training else name.rpartition(".")[0]]
     model.register_forward_pre_hook(passes.begin)
@@ -189,47 +193,6 @@ def _on_crossbars(layer: Lowerable, placed: LayerPlacement, passes: Pass, seen: 
     new.network_pass = passes
     new.images_along = seen.axes.get(placed.matmul.name, 0)
     return new
-
-
-def _put(model: nn.Module, instead: Mapping[nn.Module, nn.Module]) -> nn.Module:
-    """Put modules in the place of others, wherever these stand; return the network."""
-    for name, module in modules(model, everywhere=True):
-        if module in instead:
-            if not name:
-                return instead[module]
-            model.set_submodule(name, instead[module])
-    return model
-
-
-def _unlike(
-    model: nn.Module, layers: Mapping[str, Lowerable], replaced: Mapping[str, CrossbarLayer], example: Inputs
-) -> list[str]:
-    """Names of layers in whose place the network answers otherwise, though they compute the same."""
-    names = [name for name in replaced if name]
-    with lively(model), in_mode("float", *replaced.values()):
-        before = answer(model, example)
-
-        def same(some: Sequence[str]) -> bool:
-            _put(model, {layers[name]: replaced[name] for name in some})
-            try:
-                return agree(before, answer(model, example), tolerance(model))
-            except (ConversionError, AttributeError):
-                return False
-            finally:
-                _put(model, {replaced[name]: layers[name] for name in some})
-
-        return _wrong(names, same)
-
-
-def _wrong(names: Sequence[str], same: Callable[[Sequence[str]], bool]) -> list[str]:
-    """Those of some names that are not right, each or with others, found by halves."""
-    if not names or same(names):
-        return []
-    if len(names) == 1:
-        return list(names)
-    middle = len(names) // 2
-    found = _wrong(names[:middle], same) + _wrong(names[middle:], same)
-    return found or list(names)
 
 
 def _check_states(model: nn.Module, states: dict[str, Any], prefix: str, *_: object) -> None:
