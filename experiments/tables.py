@@ -323,6 +323,22 @@ def threads() -> str:
     return markdown(["network, images", "one thread, ideal cells", *kinds.values()], rows) + "\n\n" + note
 
 
+def install() -> str:
+    result = read("benchmarks/results/install.json")
+    extras = {"train": "train, optimize, demo, remapped columns", "data": "parquet tables, the Hugging Face hub"}
+    extras |= {"export": "ONNX", "all": "all of these"}
+    rows = [
+        [
+            f"`.[{size['extra']}]`" if size["extra"] else "`.`",
+            extras.get(size["extra"], "import, evaluate, sweep, cost, study, compare, integers and conductances"),
+            f"{size['download_MB']:.0f} MB",
+            f"{size['installed_MB']:.0f} MB",
+        ]
+        for size in result["sizes"]
+    ]
+    return markdown(["pip install", "for", "downloaded, in all", "on the disk, in all"], rows)
+
+
 def growth() -> str:
     result = read("benchmarks/results/growth.json")
     exponents, networks = result["exponents"], result["networks"]
@@ -714,6 +730,7 @@ TABLES = (
     training,
     threads,
     growth,
+    install,
     calibration,
     calibration_accuracy,
     adaptation,

@@ -9,6 +9,7 @@ from integer_samples import NETWORKS, Mixed, on_chip, powers, shuffled
 from torch import nn
 
 from bitline.errors import ExportError
+from bitline.extras import ExtraError
 from bitline.integer.network import integer_network
 from bitline.integer.onnx import export, operators, run
 
@@ -115,5 +116,5 @@ def test_integers_of_more_than_eight_bits_are_refused(make_chip, tmp_path):
 def test_without_a_library_the_extra_is_named(make_chip, tmp_path, monkeypatch, name):
     network, _ = made(Mixed(), powers(make_chip), (2, 8, 9))
     monkeypatch.setitem(sys.modules, name, None)
-    with pytest.raises(ExportError, match=rf"{name} is not installed; .*bitline\[export\]"):
+    with pytest.raises(ExtraError, match=rf'ONNX needs {name}: pip install "bitline\[export\]"'):
         export(network, tmp_path / "net.onnx")

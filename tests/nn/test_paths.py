@@ -2,9 +2,9 @@
 
 import pytest
 import torch
-from sklearn.datasets import load_digits
 
 from bitline import load_chip
+from bitline.data import load
 from bitline.models import build
 from bitline.mvm import native
 from bitline.nn import calibrate, program, to_crossbar
@@ -14,7 +14,7 @@ PATHS = [*native.paths(), native.TENSOR]
 
 @pytest.mark.parametrize("chip", ["rram-22nm", "example-128", "strip-22nm", "crimp-32nm"])
 def test_a_seed_is_the_same_chip_with_the_same_answers_on_every_path(monkeypatch, chip):
-    images = torch.tensor(load_digits().images[:96, None] / 16, dtype=torch.float32)
+    images = load("digits").train_images[:96] / 255
     torch.manual_seed(0)
     model, _ = to_crossbar(build("lenet5", in_channels=1, image_size=8).eval(), load_chip(chip), example=images[:2])
     monkeypatch.setenv(native.VARIABLE, native.TENSOR)

@@ -45,11 +45,13 @@ def command(
 
     from bitline.cli.output import check_outputs, give
     from bitline.cli.stop import stoppable
+    from bitline.extras import need
     from bitline.lock import locked
     from bitline.recipes import checked as checked_recipe
     from bitline.train import checked
     from bitline.train.hardware import set_threads
 
+    need("bitline demo", "train")
     network: dict[str, Any] = {"model": "vgg8", "data": "digits", "width": 0.125, "epochs": epochs}
     training = checked(**network, seed=seed, threads=THREADS, out=out / "network")
     recipe = checked_recipe(

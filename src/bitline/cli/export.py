@@ -83,12 +83,15 @@ def command(
     from bitline.errors import DataError
     from bitline.evaluation import Settings
     from bitline.evaluation.on_chip import calibrated, converted
+    from bitline.extras import need
     from bitline.files import MANIFEST, WEIGHTS
     from bitline.integer.trace import trace
     from bitline.lock import locked
     from bitline.models.source import sha256
     from bitline.network.trace import matmuls
 
+    if to == "onnx":
+        need("--to onnx", "export")
     run, given = run_of(run, given)
     on = target(run, chip, overrides, mapping)
     cells = "--to conductances writes cells, no sums" if to == "conductances" else None

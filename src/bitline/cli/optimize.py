@@ -201,8 +201,11 @@ def _run(values: Mapping[str, Any], if_exists: "IfExists", json_file: str | None
     from bitline.cli.output import check_outputs, write
     from bitline.cli.stop import stoppable
     from bitline.evaluation import load
+    from bitline.extras import need
     from bitline.files import AFTER, BEFORE, UNTRAINED, json_text
     from bitline.recipes import checked
+
+    need("bitline optimize", "train")
     from bitline.recipes.run import optimize
     from bitline.report import sentences
     from bitline.train.hardware import set_threads

@@ -93,9 +93,11 @@ def command(
     from bitline.cli.output import check_outputs, give
     from bitline.cli.stop import stoppable
     from bitline.errors import DataError
+    from bitline.extras import need
     from bitline.files import METRICS, probe, read_json
     from bitline.train import checked
 
+    need("bitline train", "train")
     if resume and overwrite:
         raise DataError("--resume and --overwrite exclude each other")
     alone = None if teacher is not None else "there is no --teacher to learn from"

@@ -6,7 +6,8 @@ import hashlib
 import logging
 import os
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -25,6 +26,7 @@ from bitline.data.identity import earlier, fingerprint_1, identity
 from bitline.data.images import MOST_SIDE
 from bitline.data.layouts import layouts
 from bitline.errors import DataError
+from bitline.extras import need
 from bitline.files import near
 
 if TYPE_CHECKING:
@@ -114,16 +116,18 @@ class _Asked:
 
 
 def _digits(asked: _Asked) -> DataSet:
-    """Return scikit-learn's 1,797 optical digits (UCI); every fifth image of a class is for testing."""
-    from sklearn.datasets import load_digits
+    """Return 1,797 optical digits; every fifth image of a class is for testing.
 
+    The test images of E. Alpaydin and C. Kaynak, Optical Recognition of Handwritten Digits, UCI Machine Learning
+    Repository, 1998, doi:10.24432/C50P49, CC BY 4.0; levels 0 to 16, as scikit-learn has them too.
+    """
     asked.refuse_columns("digits")
     asked.refuse_split("digits")
     if asked.image_size not in (None, 8):
         raise DataError(f"image_size is {asked.image_size}; digits come as 8 x 8 px only")
-    bunch: Any = load_digits()
-    images = np.rint(bunch.images * (255 / 16)).astype(np.uint8)[:, None]  # 0..16 as published
-    labels = bunch.target.astype(np.int64)
+    with np.load(Path(__file__).with_name("digits.npz")) as stored:
+        images = np.rint(stored["images"] * (255 / 16)).astype(np.uint8)[:, None]
+        labels = stored["labels"].astype(np.int64)
     rank = np.zeros(len(labels), np.int64)
     for label in range(10):
         rank[labels == label] = np.arange((labels == label).sum())
@@ -216,16 +220,33 @@ def _rows_of(folder: Folder, classes: tuple[str, ...]) -> Rows:
 
 
 def _from_parquet(files: dict[str, list[Path]], title: str, asked: _Asked) -> DataSet:
+    need("a table of images", "data")
+
     def read(scratch: str) -> tuple[Rows, Rows | None]:
         from datasets import load_dataset
 
         listing = {split: [str(p) for p in paths] for split, paths in files.items()}
-        tables: Any = load_dataset("parquet", data_files=listing, cache_dir=scratch)
-        return _both({split: tables[split] for split in files}, title, asked.columns)
+        with _no_bars():
+            tables: Any = load_dataset("parquet", data_files=listing, cache_dir=scratch)
+            return _both({split: tables[split] for split in files}, title, asked.columns)
 
     every = {f"{split}/{n}": p for split, paths in files.items() for n, p in enumerate(paths)}
     before = partial(fingerprint_1, [p for paths in files.values() for p in paths])
     return _decoded(_Source(identity(every), before, title, read, has_test="test" in files), asked)
+
+
+@contextmanager
+def _no_bars() -> Generator[None]:
+    """Read tables without progress bars."""
+    import datasets
+
+    shown = datasets.is_progress_bar_enabled()
+    datasets.disable_progress_bars()
+    try:
+        yield
+    finally:
+        if shown:
+            datasets.enable_progress_bars()
 
 
 def _both(tables: Mapping[str, Dataset], title: str, columns: Columns) -> tuple[Rows, Rows | None]:
@@ -234,6 +255,7 @@ def _both(tables: Mapping[str, Dataset], title: str, columns: Columns) -> tuple[
 
 
 def _hub(hub_name: str, title: str, asked: _Asked) -> DataSet:
+    need(f"data {hub_name!r}, no path that exists, would come from the Hugging Face hub, which", "data")
     from datasets import config, load_dataset
     from huggingface_hub import HfApi, constants
 
@@ -252,11 +274,16 @@ def _hub(hub_name: str, title: str, asked: _Asked) -> DataSet:
         raise DataError(f"{hub_name}: found splits {sorted(splits)}; expected train and test")
     tables = {"train": splits["train"], **({} if test is None else {"test": splits[test]})}
     fingerprint = "-".join(table._fingerprint for table in tables.values())
+
+    def quietly(_: str) -> tuple[Rows, Rows | None]:
+        with _no_bars():
+            return _both(tables, title, asked.columns)
+
     source = _Source(
         fingerprint,
         lambda: fingerprint,
         title,
-        lambda _: _both(tables, title, asked.columns),
+        quietly,
         has_test=test is not None,
         folders=(Path(constants.HF_HUB_CACHE), Path(config.HF_DATASETS_CACHE)),
     )
@@ -294,10 +321,6 @@ def _decoded(source: _Source, asked: _Asked) -> DataSet:
         raise DataError(f"{asked.name} has training images alone; expected train and test, or {_SPLIT}")
 
     def work() -> Decoded:
-        import datasets
-
-        quiet = datasets.is_progress_bar_enabled()
-        datasets.disable_progress_bars()
         log.info("decoding %s, once; later runs read it from %s", title, cache_dir())
         try:
             with tempfile.TemporaryDirectory(prefix="bitline-") as scratch:
@@ -308,9 +331,6 @@ def _decoded(source: _Source, asked: _Asked) -> DataSet:
         except Exception as error:  # damaged parquet, wrong schema ...: pyarrow and datasets raise many kinds
             reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
             raise DataError(f"cannot read {asked.name}: {reason[:300]}") from error
-        finally:
-            if quiet:
-                datasets.enable_progress_bars()
 
     columns = (asked.columns.image, asked.columns.label)
     key = hashlib.sha256("|".join((FORMAT, source.identity, *map(str, columns))).encode()).hexdigest()[:32]

@@ -29,6 +29,7 @@ from bitline.nn import IDEAL, calibrate, crossbar_layers, on, placement, set_chi
 from bitline.nn.bias_correction import correct_biases
 from bitline.nn.convert import ConversionReport
 from bitline.nn.range_training import load_ranges
+from bitline.programming.remap import check_installed
 
 
 @dataclass
@@ -90,6 +91,7 @@ class OnChip:
 
         Ranges fitted in turn hang on what the layers before answered, by the ranges of the chip that it was on.
         """
+        check_installed(chip.mitigation)
         layers = crossbar_layers(self.model).values()
         before = [int(layer.ranges.calibrated_for) for layer in layers]
         set_chip(self.model, chip)
@@ -146,6 +148,7 @@ def converted(
     model: nn.Module, data: DataSet | Task, chip: Chip, settings: Settings, mapping: Mapping[str, str] | None
 ) -> OnChip:
     """Convert a network, whose ranges are not known yet."""
+    check_installed(chip.mitigation)
     task = task_of(data, settings)
     plain = copied(model).eval()
     on_crossbars, report = to_crossbar(plain, chip, example=on_device(task.first(2), plain), mapping=mapping)

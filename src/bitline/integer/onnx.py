@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bitline.errors import ExportError
+from bitline.extras import need
 from bitline.files import new_file
 from bitline.integer.network import IntegerNetwork
 
@@ -21,8 +21,8 @@ def export(network: IntegerNetwork, path: Path | str) -> None:
     the file's metadata: ``input_exponent`` and ``exponent``.
 
     Raises:
-        ExportError: onnx or onnxscript is not installed, integers of more than 8 bits, sums of more than 32, or no such
-            folder.
+        ExportError: integers of more than 8 bits, sums of more than 32, or no such folder.
+        ExtraError: onnx or onnxscript is not installed.
     """
     onnx, ir = _needed("onnx"), _needed("onnx_ir")
     _needed("onnxscript")
@@ -46,7 +46,7 @@ def run(path: Path | str, images: Tensor, *, at_once: int = 64) -> Tensor:
         Integers of `Scores`, (images, outputs).
 
     Raises:
-        ExportError: onnxruntime is not installed.
+        ExtraError: onnxruntime is not installed.
     """
     runtime = _needed("onnxruntime")
     options = runtime.SessionOptions()
@@ -62,9 +62,5 @@ def operators(path: Path | str) -> set[str]:
 
 
 def _needed(name: str) -> Any:
-    try:
-        return import_module(name)
-    except ImportError as error:
-        raise ExportError(
-            f"{name} is not installed; install bitline with its extra: pip install 'bitline[export]'"
-        ) from error
+    need("ONNX", "export", name)
+    return import_module(name)

@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 
 from bitline.chip.formats import Offset, Pair
+from bitline.chip.mitigation import Mitigation
+from bitline.extras import need
 from bitline.mapping.encode import slice_weights
 from bitline.mapping.place import LayerPlacement
 from bitline.physics import kernels as loops
@@ -127,6 +129,16 @@ def arrange(targets: Tensor, stuck: Tensor | None, placement: LayerPlacement) ->
         order[group, columns] = columns.start + found
         flipped[group, columns] = better.gather(1, found[:, None])[:, 0]
     return Arrangement(order, flipped)
+
+
+def check_installed(mitigation: Mitigation) -> None:
+    """Refuse to remap without what finds the best assignment.
+
+    Raises:
+        ExtraError: scipy is not installed.
+    """
+    if mitigation.remap:
+        need("mitigation.remap", "train", "scipy")
 
 
 def _assigned(cost: Tensor) -> Tensor:

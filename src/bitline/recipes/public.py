@@ -52,10 +52,14 @@ def optimize(
         DataError: an unknown recipe or option, a value that is not allowed, or a run that cannot be used.
         ChipError: no such chip.
         ConversionError: the network does not fit the recipe.
+        ExtraError: what trains is not installed.
     """
     from bitline.errors import DataError
+    from bitline.extras import need
     from bitline.recipes.records.base import Recipe
     from bitline.recipes.records.union import checked
+
+    need("bitline.optimize", "train")
     from bitline.recipes.run import optimize as work  # with all that trains
 
     if isinstance(recipe, Recipe):

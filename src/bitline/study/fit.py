@@ -1,8 +1,9 @@
 """Straight lines and ranks: what a handful of points can be asked."""
 
 import math
+import statistics
+from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
-from typing import Any
 
 
 def slope(x: Sequence[float], y: Sequence[float]) -> float | None:
@@ -17,20 +18,20 @@ def slope(x: Sequence[float], y: Sequence[float]) -> float | None:
     """
     if len(set(x)) < 3 or min([*x, *y]) <= 0:
         return None
-    from scipy.stats import linregress
-
-    line: Any = linregress([math.log(value) for value in x], [math.log(value) for value in y])
-    return float(line.slope)
+    return statistics.linear_regression([math.log(value) for value in x], [math.log(value) for value in y]).slope
 
 
 def rank_correlation(x: Sequence[float], y: Sequence[float]) -> float | None:
     """Spearman's correlation, equal values sharing their ranks; None for fewer than four points or no variation."""
     if len(x) < 4 or len(set(x)) == 1 or len(set(y)) == 1:
         return None
-    from scipy.stats import spearmanr
+    return statistics.correlation(_ranks(x), _ranks(y))
 
-    ranks: Any = spearmanr(x, y)
-    return float(ranks.statistic)
+
+def _ranks(values: Sequence[float]) -> list[float]:
+    """Count from the least up; equal values share the mean of their ranks."""
+    ordered = sorted(values)
+    return [(bisect_left(ordered, value) + bisect_right(ordered, value) - 1) / 2 for value in values]
 
 
 def standard_error(accuracy: float, images: int) -> float:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from bitline.compress.prune.crossbar_block import fold_masks
 from bitline.errors import ConversionError
+from bitline.extras import need
 from bitline.mapping.lower import Lowerable
 from bitline.models.blocks import Block
 from bitline.network.copy import copied
@@ -133,6 +134,7 @@ def _dependencies(
     first: Mapping[Place, int],
 ) -> tuple[list[np.ndarray[Any, Any]], dict[str, str]]:
     """Follow every layer's channels: pairs that depend on each other, and layers whose channels cannot go, and why."""
+    need("pruning", "train", "scipy", "torch_pruning")
     from torch_pruning import DependencyGraph
 
     names = {module: name for name, module in modules(model)}

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from bitline.errors import ConversionError, nearest
+from bitline.extras import need
 
 Kind = Literal["best", "diagonal", "shuffle"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
@@ -101,6 +102,7 @@ def _improve(table: Floats, groups: int, ins: Labels, outs: Labels, rng: np.rand
 
 def _deal(gain: Floats, labels: Labels, rng: np.random.Generator) -> Labels:
     """Deal channels to groups of equal size for the most gain, (channels, groups); never for less than they have."""
+    need("grouping channels", "train", "scipy")
     from scipy.optimize import linear_sum_assignment
 
     channels, groups = gain.shape
