@@ -17,7 +17,7 @@ import torch
 
 from bitline import chip as chips
 from bitline import data as datasets
-from bitline.evaluation import Settings, evaluate
+from bitline.evaluation import Settings, assess
 from bitline.files import read_json, write_json
 from bitline.models.files import load_run
 from bitline.train import checked
@@ -106,7 +106,7 @@ def main() -> None:
             start = time.perf_counter()
             keys = [*overrides, *(key for key in switches if key != RECENTRE)]
             settings = Settings(chips=options.chips, cause_chips=1, bias_correction=RECENTRE in switches)
-            a = evaluate(run.model, data, chips.load("crimp-32nm", keys), settings).accuracy
+            a = assess(run.model, data, chips.load("crimp-32nm", keys), settings).accuracy
             point = {
                 "condition": condition,
                 "switches": name,

@@ -33,7 +33,7 @@ from bitline.chip.cell import Faults
 from bitline.chip.description import Chip
 from bitline.compress.prune.sparsity import placement, sparsity, weights
 from bitline.cost.computing import compare, computing, multiplies
-from bitline.evaluation import Evaluation, Settings, Spread, evaluate, load
+from bitline.evaluation import Evaluation, Settings, Spread, assess, load
 from bitline.files import AFTER, BEFORE, MANIFEST, METRICS, PRUNING, RECIPE, read_json, write_json
 from bitline.models.files import load_run
 from bitline.recipes import checked
@@ -263,7 +263,7 @@ class Study:
             settings = Settings(
                 chips=chips, images=min(self.options.images, len(data.test_images)), bias_correction=True, cause_chips=1
             )
-            write_json(path, evaluate(run.model, data, chip, settings, name=run.record.model).to_json())
+            write_json(path, assess(run.model, data, chip, settings, name=run.record.model).to_json())
         return load(path)
 
     def network(self, name: str) -> None:

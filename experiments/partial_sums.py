@@ -24,7 +24,7 @@ import torch
 
 from bitline import chip as chips
 from bitline import data as datasets
-from bitline.evaluation import Evaluation, Settings, accuracy, evaluate, load, put_on_chip, sweep
+from bitline.evaluation import Evaluation, Settings, accuracy, assess, load, put_on_chip, sweep
 from bitline.files import AFTER, BEFORE, FRONT, METRICS, UNTRAINED, read_json, write_json
 from bitline.models.files import load_run
 from bitline.recipes import Recipe, checked
@@ -168,7 +168,7 @@ class Study:
                 settings = Settings(
                     chips=self.options.table_chips, images=self.options.images, cause_chips=1, in_turn=True
                 )
-                found = evaluate(run.model, self.data, chip, settings, mapping={**FIRST, "depthwise": name})
+                found = assess(run.model, self.data, chip, settings, mapping={**FIRST, "depthwise": name})
                 deep = [layer for layer in found.layers if layer.groups > 1 or layer.strategy != "dense"]
                 parts = ("conversions", "energy_J", "area_m2", "crossbars")
                 share = {key: sum(getattr(layer, key) for layer in deep) for key in parts}
@@ -186,7 +186,7 @@ class Study:
             if name not in self.result["untrained"]:
                 settings = replace(self.settings, in_turn=in_turn)
                 mapping = FIRST if name.endswith("digital") else None
-                found = evaluate(self.origin.model, self.data, chips.load(CHIP, overrides), settings, mapping=mapping)
+                found = assess(self.origin.model, self.data, chips.load(CHIP, overrides), settings, mapping=mapping)
                 print(f"{name}: {found.accuracy.mean:.1f} %", flush=True)
                 self.take("untrained", name, point(found))
 
@@ -233,7 +233,7 @@ class Study:
                 chip = chips.load(CHIP, SLICE_DIGIT) if deployment is None else deployment.chip
                 chip = chips.replace(chip, f"adc.bits={bits}", "adc.policy=calibrated")
                 mapping = None if deployment is None else deployment.mapping or None
-                found = evaluate(load_run(folder).model, self.data, chip, settings, mapping=mapping)
+                found = assess(load_run(folder).model, self.data, chip, settings, mapping=mapping)
                 print(f"{key}: {found.accuracy.mean:.1f} %", flush=True)
                 self.take("fewer_bits", key, point(found))
 

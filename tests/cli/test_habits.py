@@ -11,7 +11,7 @@ import torch
 from bitline import __version__
 from bitline import chip as chips
 from bitline.cli import app
-from bitline.evaluation import Settings, evaluate, put_on_chip
+from bitline.evaluation import Settings, assess, put_on_chip
 from bitline.evaluation.journal import Journal, digest
 from bitline.evaluation.workers import Job
 from bitline.report import terminal
@@ -115,11 +115,11 @@ def test_finished_chips_of_an_evaluation_that_is_stopped_are_not_asked_again(cac
     small = network()
     chip = chips.load("example-128", ["adc.bits=4", "cell.read_noise.kind=none"])
     settings = Settings(chips=4, images=40, cause_chips=2)
-    whole = evaluate(small.model, small.data, chip, settings)
+    whole = assess(small.model, small.data, chip, settings)
     through = Journal.through
     monkeypatch.setattr(Journal, "through", lambda self, ask, jobs: through(self, stop_after(3, ask), jobs))
     with pytest.raises(KeyboardInterrupt):
-        evaluate(small.model, small.data, chip, settings, keep="new")
+        assess(small.model, small.data, chip, settings, keep="new")
     (kept,) = cache.glob("*.json")
     assert len(json.loads(kept.read_text())) == 3
     asked: list[int] = []
@@ -128,10 +128,10 @@ def test_finished_chips_of_an_evaluation_that_is_stopped_are_not_asked_again(cac
         return through(self, lambda rest: asked.append(len(rest)) or ask(rest), jobs)
 
     monkeypatch.setattr(Journal, "through", counted)
-    resumed = evaluate(small.model, small.data, chip, settings, keep="resume")
+    resumed = assess(small.model, small.data, chip, settings, keep="resume")
     changing = {"timing", "environment"}
     assert resumed.model_dump(exclude=changing) == whole.model_dump(exclude=changing)
-    evaluate(small.model, small.data, chip, settings)
+    assess(small.model, small.data, chip, settings)
     assert asked[0] == asked[1] - 3
     assert not list(cache.glob("*.json")), "nothing is kept of what is finished"
 
@@ -157,7 +157,7 @@ def test_a_cache_that_cannot_be_written_to_hinders_no_evaluation(monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", "/proc/nowhere")
     small = network()
     chip = chips.load("example-128", ["adc.bits=4"])
-    assert len(evaluate(small.model, small.data, chip, Settings(chips=1, images=8), keep="new").seeds) == 1
+    assert len(assess(small.model, small.data, chip, Settings(chips=1, images=8), keep="new").seeds) == 1
 
 
 def test_a_wide_table_of_few_lines_is_turned_where_it_does_not_fit():

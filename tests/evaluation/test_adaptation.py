@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from bitline import chip as chips
 from bitline import data as datasets
-from bitline.evaluation import Settings, evaluate, put_on_chip
+from bitline.evaluation import Settings, assess, put_on_chip
 from bitline.evaluation.on_chip import calibration_batches
 from bitline.nn import IDEAL, correct_biases, program
 
@@ -99,9 +99,9 @@ def test_an_evaluation_corrects_the_biases_of_every_chip_and_leaves_the_network_
 
     settings = dataclasses.replace(SETTINGS, chips=2, cause_chips=1, diagnose_images=2)
     chip = chips.load("crimp-32nm")
-    plain = evaluate(network(), digits(), chip, settings)
-    corrected = evaluate(network(), digits(), chip, dataclasses.replace(settings, bias_correction=True))
+    plain = assess(network(), digits(), chip, settings)
+    corrected = assess(network(), digits(), chip, dataclasses.replace(settings, bias_correction=True))
     assert (plain.bias_correction, corrected.bias_correction) == (False, True)
     assert corrected.accuracy.on_chip > plain.accuracy.on_chip
     assert corrected.accuracy.ideal_integer == plain.accuracy.ideal_integer
-    assert evaluate(network(), digits(), chip, settings).accuracy == plain.accuracy
+    assert assess(network(), digits(), chip, settings).accuracy == plain.accuracy

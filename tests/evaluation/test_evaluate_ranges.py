@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from bitline import chip as chips
 from bitline import data as datasets
 from bitline.errors import ConversionError, DataError
-from bitline.evaluation import Settings, evaluate, put_on_chip, sweep
+from bitline.evaluation import Settings, assess, put_on_chip, sweep
 from bitline.nn import crossbar_layers, load_ranges, save_ranges, train_ranges
 
 CHIP = chips.load("example-128", ["adc.bits=4", "adc.policy=trained"])
@@ -43,8 +43,8 @@ def lsbs(on_chip) -> list[Tensor]:
 
 
 def test_an_evaluation_takes_its_ranges_from_the_file_and_says_so(ranges):
-    calibrated = evaluate(network(), digits(), CHIP, SETTINGS)
-    brought = evaluate(network(), digits(), CHIP, SETTINGS, ranges=ranges)
+    calibrated = assess(network(), digits(), CHIP, SETTINGS)
+    brought = assess(network(), digits(), CHIP, SETTINGS, ranges=ranges)
     assert (calibrated.ranges, brought.ranges) == (None, "ranges.safetensors")
     assert brought.accuracy.ideal_integer == calibrated.accuracy.ideal_integer
     for mine, theirs in zip(brought.layers, calibrated.layers, strict=True):
@@ -52,7 +52,7 @@ def test_an_evaluation_takes_its_ranges_from_the_file_and_says_so(ranges):
         assert theirs.sums is not None
         assert mine.sums.lsb == pytest.approx(theirs.sums.lsb * 2**0.7, rel=0.01)
     assert brought.cost.energy_J == pytest.approx(calibrated.cost.energy_J)
-    again = evaluate(network(), digits(), CHIP, SETTINGS, ranges=ranges)
+    again = assess(network(), digits(), CHIP, SETTINGS, ranges=ranges)
     assert again.accuracy == brought.accuracy
 
 
@@ -86,7 +86,7 @@ def test_ranges_of_another_chip_or_none_are_refused(ranges, tmp_path):
     with pytest.raises(ConversionError, match=r"written for chip example-128 of adc\.bits = 4; .* has 5$"):
         put_on_chip(network(), digits(), other, SETTINGS, ranges=ranges)
     with pytest.raises(DataError, match="no such file"):
-        evaluate(network(), digits(), CHIP, SETTINGS, ranges=tmp_path / "absent.safetensors")
+        assess(network(), digits(), CHIP, SETTINGS, ranges=tmp_path / "absent.safetensors")
     three = nn.Sequential(nn.Conv2d(1, 8, 3), nn.ReLU(), nn.Flatten(), nn.Linear(288, 10))
     with pytest.raises(ConversionError, match=r"ranges\.safetensors lacks 3\.adc_lsb, "):
         put_on_chip(three, digits(), CHIP, SETTINGS, ranges=ranges)

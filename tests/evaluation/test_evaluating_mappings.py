@@ -9,7 +9,7 @@ from torch import nn
 from bitline import data as datasets
 from bitline.chip import load, replace
 from bitline.errors import ConversionError
-from bitline.evaluation import Settings, evaluate, put_on_chip
+from bitline.evaluation import Settings, assess, put_on_chip
 from bitline.evaluation.densities import measure
 from bitline.mapping.strategies import STRATEGIES
 from bitline.nn import crossbar_layers
@@ -42,7 +42,7 @@ def network() -> nn.Module:
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_an_evaluation_says_how_each_layer_is_mapped(strategy, tmp_path):
-    result = evaluate(network(), digits(), CHIP, SETTINGS, mapping={"depthwise": strategy})
+    result = assess(network(), digits(), CHIP, SETTINGS, mapping={"depthwise": strategy})
     check(result, tmp_path)
     assert [layer.strategy for layer in result.layers] == ["dense", strategy, "dense", "dense"]
     layer = result.layers[1]
@@ -82,7 +82,7 @@ def test_a_network_moves_over_chips_without_calibrating_a_digital_layer_again(mo
 
 def test_an_unknown_kind_is_refused():
     with pytest.raises(ConversionError, match="did you mean 'depthwise'"):
-        evaluate(network(), digits(), CHIP, SETTINGS, mapping={"depthwse": "strip"})
+        assess(network(), digits(), CHIP, SETTINGS, mapping={"depthwse": "strip"})
 
 
 class WithMix(nn.Module):
@@ -100,7 +100,7 @@ class WithMix(nn.Module):
 
 
 def test_the_share_of_multiplications_off_the_crossbars_is_said_in_record_and_page(tmp_path):
-    result = evaluate(WithMix(), digits(), CHIP, SETTINGS)
+    result = assess(WithMix(), digits(), CHIP, SETTINGS)
     functional = 64 * 3 * 16 * 9
     every = functional + 64 * 16 * 9 + 192 * 10
     assert result.cost.macs == every
@@ -109,12 +109,12 @@ def test_the_share_of_multiplications_off_the_crossbars_is_said_in_record_and_pa
     assert result.cost.notes.count(share) == 1
     assert result.to_json()["cost"]["notes"] == list(result.cost.notes)
     assert share in html.write(result, tmp_path / "page.html").read_text()
-    assert not any("MACs" in note for note in evaluate(network(), digits(), CHIP, SETTINGS).cost.notes)
+    assert not any("MACs" in note for note in assess(network(), digits(), CHIP, SETTINGS).cost.notes)
 
 
 @pytest.mark.parametrize("strategy", ["dense", "packed", "digital"])
 def test_grouped_layers_that_leave_crossbars_empty_get_a_pointer_to_other_layouts(strategy):
-    result = evaluate(network(), digits(), CHIP, SETTINGS, mapping={"depthwise": strategy})
+    result = assess(network(), digits(), CHIP, SETTINGS, mapping={"depthwise": strategy})
     said = [note for note in result.cost.notes if "--mapping auto" in note]
     assert len(said) == (strategy == "dense")
     if said:  # 16 groups, each alone on a crossbar of 128 x 128: 9 rows and 4 slices of its one column

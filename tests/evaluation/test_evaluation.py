@@ -13,7 +13,7 @@ from torch import nn
 from bitline import chip as chips
 from bitline import data as datasets
 from bitline.errors import ChipError, DataError
-from bitline.evaluation import Evaluation, Settings, accuracy, cheapest, evaluate, load, put_on_chip, stages, sweep
+from bitline.evaluation import Evaluation, Settings, accuracy, assess, cheapest, load, put_on_chip, stages, sweep
 from bitline.evaluation.on_chip import calibration_batches
 from bitline.report import html, print_evaluation
 from evaluation_files import check
@@ -52,7 +52,7 @@ def network() -> nn.Module:
 
 @cache
 def evaluated() -> Evaluation:
-    return evaluate(network(), digits(), CHIP, SETTINGS, name="small")
+    return assess(network(), digits(), CHIP, SETTINGS, name="small")
 
 
 def test_the_losses_by_cause_add_up_to_the_whole_loss_on_the_same_chips():
@@ -102,7 +102,7 @@ def test_an_evaluation_is_repeatable_with_another_batch_size():
     import dataclasses
 
     first = evaluated()
-    other = evaluate(network(), digits(), CHIP, dataclasses.replace(SETTINGS, batch_size=7), name="small")
+    other = assess(network(), digits(), CHIP, dataclasses.replace(SETTINGS, batch_size=7), name="small")
     assert first.accuracy == other.accuracy
     assert first.causes == other.causes
 
@@ -130,7 +130,7 @@ def test_a_figure_that_is_not_finite_is_refused_and_named(monkeypatch):
     monkeypatch.setattr(on_chip, "price", lambda *a, **k: dataclasses.replace(price(*a, **k), energy_J=math.inf))
     settings = dataclasses.replace(SETTINGS, chips=0, images=10)
     with pytest.raises(DataError, match="small on example-128: energy_J = inf: input should be a finite number"):
-        evaluate(network(), digits(), CHIP, settings, name="small")
+        assess(network(), digits(), CHIP, settings, name="small")
 
 
 def test_the_model_given_is_not_changed():
@@ -147,7 +147,7 @@ def test_a_chip_without_departures_answers_as_ideal_integers_do():
         "cell.read_noise={kind='none'}",
         "cell.faults={stuck_off=0.0, stuck_on=0.0}",
     )
-    result = evaluate(network(), digits(), ideal, SETTINGS)
+    result = assess(network(), digits(), ideal, SETTINGS)
     assert [loss.cause for loss in result.causes] == ["quantization", "adc"]
     assert set(result.accuracy.chips) == {result.accuracy.ideal_integer}
     assert result.causes[1].points == 0
@@ -165,7 +165,7 @@ def test_stages_end_with_the_chip_itself():
 def test_zero_chips_leave_out_what_they_would_have_shown():
     import dataclasses
 
-    result = evaluate(network(), digits(), CHIP, dataclasses.replace(SETTINGS, chips=0))
+    result = assess(network(), digits(), CHIP, dataclasses.replace(SETTINGS, chips=0))
     assert result.accuracy.chips == ()
     assert result.accuracy.mean is None
     assert "mean" not in result.to_json()["accuracy"]

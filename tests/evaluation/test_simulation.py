@@ -11,7 +11,7 @@ from torch import nn
 
 from bitline import chip as chips
 from bitline import data as datasets
-from bitline.evaluation import Evaluation, Settings, evaluate
+from bitline.evaluation import Evaluation, Settings, assess
 from bitline.nn import crossbar_layers
 from bitline.report import html, print_evaluation
 from bitline.surrogate import measure
@@ -42,7 +42,7 @@ def network() -> nn.Module:
 def evaluated(bits: int, simulation: str) -> Evaluation:
     chip = chips.load("example-128", [f"adc.bits={bits}", "cell.programming.sigma=0.15"])
     settings = replace(SETTINGS, simulation=simulation)
-    return evaluate(network(), digits(), chip, settings, name="small")
+    return assess(network(), digits(), chip, settings, name="small")
 
 
 def printed(evaluation: Evaluation) -> str:
@@ -78,7 +78,7 @@ def test_the_same_seeds_give_the_same_estimate_whatever_the_batch_size():
     chip = chips.load("example-128", ["adc.bits=4", "cell.programming.sigma=0.15"])
     settings = replace(SETTINGS, chips=1, simulation="surrogate")
 
-    one, other = (evaluate(network(), digits(), chip, replace(settings, batch_size=size)).accuracy for size in (64, 17))
+    one, other = (assess(network(), digits(), chip, replace(settings, batch_size=size)).accuracy for size in (64, 17))
 
     assert one == other
 
@@ -92,7 +92,7 @@ def test_a_surrogate_is_measured_with_the_biases_that_a_chip_runs_with(monkeypat
 
     monkeypatch.setattr("bitline.evaluation.simulation.measure", watched)
     chip = chips.load("example-128", ["adc.bits=4", "cell.programming.sigma=0.2"])
-    evaluate(network(), digits(), chip, replace(SETTINGS, simulation="surrogate", bias_correction=True), name="small")
+    assess(network(), digits(), chip, replace(SETTINGS, simulation="surrogate", bias_correction=True), name="small")
     own = network()[0].bias
     programmed = [bias for seed, bias in seen if seed >= 0]
     assert programmed
@@ -102,7 +102,7 @@ def test_a_surrogate_is_measured_with_the_biases_that_a_chip_runs_with(monkeypat
 def test_a_surrogate_of_few_images_is_not_trusted():
     chip = chips.load("example-128", ["adc.bits=6"])
     settings = replace(SETTINGS, simulation="surrogate", calibration_images=8, chips=1)
-    evaluation = evaluate(network(), digits(), chip, settings, name="small")
+    evaluation = assess(network(), digits(), chip, settings, name="small")
     assert evaluation.simulation.images == 8
     assert not evaluation.simulation.holds
     assert "it is measured on too few images" in printed(evaluation).replace("\n", " ")

@@ -7,7 +7,7 @@ import torch
 
 from bitline import data as datasets
 from bitline.errors import ChipError, DataError
-from bitline.evaluation import Settings, evaluate
+from bitline.evaluation import Settings, assess
 from bitline.models.files import load_run
 from bitline.nn import crossbar_layers
 from bitline.recipes import RECORDS, checked
@@ -83,7 +83,7 @@ def test_an_evaluation_with_the_ranges_of_a_run_is_the_one_that_the_recipe_wrote
     settings = Settings(chips=2, images=100, calibration_images=64, cause_chips=1)
 
     digits, ranges = datasets.load("digits"), deployment.ranges
-    again = evaluate(load_run(folder).model, digits, deployment.chip, settings, ranges=ranges)
+    again = assess(load_run(folder).model, digits, deployment.chip, settings, ranges=ranges)
 
     assert list(again.accuracy.chips) == read(folder, "evaluation.json")["accuracy"]["chips"]
 

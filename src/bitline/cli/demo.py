@@ -149,7 +149,7 @@ class _Demo:
         shown: bool = False,
     ) -> Step:
         """Evaluate a step on the chips and test images that all steps have."""
-        from bitline.evaluation import Settings, evaluate
+        from bitline.evaluation import Settings, assess
         from bitline.report import terminal
 
         settings = Settings(
@@ -158,7 +158,7 @@ class _Demo:
             in_turn=free is not None and free.in_turn,
             bias_correction=free is not None and free.bias_correction,
         )
-        evaluation = evaluate(network, data, chip, settings, name="vgg8 width 0.125")
+        evaluation = assess(network, data, chip, settings, name="vgg8 width 0.125")
         if shown:
             terminal.print_evaluation(evaluation, self.console)
         return self._keep(name, evaluation, best)

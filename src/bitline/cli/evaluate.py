@@ -70,8 +70,7 @@ def command(
     from bitline.cli.subject import subject
     from bitline.cli.target import target
     from bitline.cost.choose_mapping import resolve
-    from bitline.evaluation import Settings
-    from bitline.evaluation import evaluate as evaluate_on
+    from bitline.evaluation import Settings, assess
     from bitline.network.trace import matmuls
     from bitline.train.hardware import set_threads
 
@@ -109,7 +108,7 @@ def command(
     with outputs(json_file, html), stoppable(advice):
         of = subject(run, given)
         chosen = resolve(on.mapping, lambda: matmuls(of.model, of.image), on.chip)
-        evaluation = evaluate_on(
+        evaluation = assess(
             of.model,
             of.data,
             on.chip,

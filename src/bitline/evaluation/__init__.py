@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from bitline.evaluation.files import load
     from bitline.evaluation.on_chip import OnChip, put_on_chip
     from bitline.evaluation.record import Evaluation, Variant
-    from bitline.evaluation.run import evaluate
+    from bitline.evaluation.run import assess
     from bitline.evaluation.score import accuracy
     from bitline.evaluation.settings import Settings
     from bitline.evaluation.spread import Spread
@@ -24,8 +24,8 @@ __all__ = [
     "Spread",
     "Variant",
     "accuracy",
+    "assess",
     "cheapest",
-    "evaluate",
     "load",
     "put_on_chip",
     "stages",

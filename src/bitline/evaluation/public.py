@@ -91,7 +91,7 @@ def evaluate(
     )
     described = load_chip(chip) if isinstance(chip, str) else chip
     task = _task(batches, calibration, metric_of(metric), settings, data_name)
-    return run.evaluate(model, task, described, settings, name=name, mapping=mapping)
+    return run.assess(model, task, described, settings, name=name, mapping=mapping)
 
 
 def sweep(

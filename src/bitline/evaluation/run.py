@@ -35,7 +35,7 @@ _TOLD_ELSEWHERE = ("layers", "digital_operations")
 """what of a price stands beside it in the record"""
 
 
-def evaluate(
+def assess(
     model: nn.Module,
     data: DataSet | Task,
     chip: Chip,

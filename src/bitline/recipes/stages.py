@@ -13,7 +13,7 @@ from torch import nn
 from bitline import manifest, seeds
 from bitline.chip.description import Chip
 from bitline.data import DataSet
-from bitline.evaluation import Settings, accuracy, evaluate
+from bitline.evaluation import Settings, accuracy, assess
 from bitline.evaluation.on_chip import check_priced
 from bitline.files import (
     AFTER,
@@ -156,7 +156,7 @@ class Stages:
             settings = replace(settings, chips=min(settings.chips, config.chips_before or settings.chips))
         device = torch_device(config.device)
         model = run.model if device.type == "cpu" else copied(run.model).to(device)
-        evaluation = evaluate(
+        evaluation = assess(
             model, self.data, chip, settings, name=run.record.label, mapping=mapping or None, ranges=ranges
         )
         write_json(path, evaluation.to_json())
