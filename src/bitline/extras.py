@@ -1,6 +1,7 @@
 """What is installed with bitline only when it is asked for: pip install "bitline[NAME]"."""
 
 import sys
+from collections.abc import Mapping
 from importlib.util import find_spec
 
 from bitline.errors import BitlineError
@@ -35,6 +36,7 @@ def need(what: str, extra: str, *packages: str) -> None:
 
 
 def _there(package: str) -> bool:
-    if package in sys.modules:
-        return sys.modules[package] is not None  # None: its import is forbidden
+    loaded: Mapping[str, object] = sys.modules
+    if package in loaded:
+        return loaded[package] is not None  # None: its import is forbidden
     return find_spec(package) is not None
