@@ -202,7 +202,8 @@ def test_the_page_shows_every_run(three: list[Path]):
     for words in ("plain", "group", "separable", "90.30 ± 0.24", "+2.00", "−3.00", "157,288,960"):
         assert words in shown.words, words
     lead = (
-        "Most accurate on the chip: group, 90.30 ± 0.24\u00a0%. Most images per joule: group, 4.00 times those of plain"
+        "Most accurate on the chip: group, 90.30 ± 0.24\u00a0%. Least energy for an inference: group, 9.713\u00a0µJ, "
+        "4.00 times less than plain, at 90.30 ± 0.24\u00a0%."
     )
     assert lead in shown.words or lead.replace("\u00a0", " ") in shown.words
     assert "not evaluated under the same conditions" not in shown.words
@@ -210,7 +211,7 @@ def test_the_page_shows_every_run(three: list[Path]):
 
 def test_no_run_is_praised_for_energy_that_the_first_already_has(three: list[Path]):
     found = compare.comparison(runs.read([three[1], three[0]]))
-    assert compare.lead(found)[1] == "No run does more images per joule than group."
+    assert compare.lead(found)[1] == "No run takes less energy for an inference than group."
 
 
 def test_runs_without_chips_still_compare(tmp_path: Path):

@@ -54,10 +54,16 @@ def _show(entries: "Sequence[Entry]", compared: dict[str, object]) -> None:
     from rich.console import Console
 
     from bitline.report import compare, terminal
+    from bitline.report.measure import Measure
 
+    measure = Measure(entries[0].evaluation.metric)
     console = Console(highlight=False)
     console.print(compare.title(entries), style="bold", markup=False)
-    for sheet in (compare.summary(compared), compare.recipes(compared), compare.chip_differences(entries)):
+    for sheet in (
+        compare.summary(compared, measure),
+        compare.recipes(compared, measure),
+        compare.chip_differences(entries),
+    ):
         terminal.print_sheet(terminal.turned(sheet, console), console)
-    for line in compare.lead(compared):
+    for line in compare.lead(compared, measure):
         console.print(line, markup=False)

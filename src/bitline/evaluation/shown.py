@@ -4,6 +4,7 @@ Results offer ``to_html`` where they are made, so that what draws them is looked
 They are of types that stand above this file.
 """
 
+import math
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,22 @@ def number(value: float, unit: str) -> str:
     return f"{value:.2f}" if unit == "%" else f"{value:.4g}"
 
 
+def spread(mean: float, std: float) -> list[str]:
+    """Write a mean and the deviation around it: two digits of the deviation, and the mean to the same place."""
+    places = 1 - math.floor(math.log10(std))
+    if places > 5 - math.floor(math.log10(abs(mean) or std)) or max(abs(mean), std) >= 1e6:  # far apart, or long
+        return [number(mean, ""), f"{std:.2g}"]
+    return [f"{round(value, places):.{max(0, places)}f}" for value in (mean, std)]
+
+
+def _spread(mean: float | None, std: float | None, unit: str) -> str:
+    """Write a mean, and what varies around it where anything does."""
+    if not std:
+        return number(mean or 0, unit)
+    parts = [number(mean or 0, unit), number(std, unit)] if unit == "%" else spread(mean or 0, std)
+    return " ± ".join(parts)
+
+
 def evaluation(result: Any) -> str:
     """Write an evaluation in a few lines."""
     own, unit, cost = result.accuracy, result.metric.unit, result.cost
@@ -43,8 +60,8 @@ def evaluation(result: Any) -> str:
     lines.append(f"{result.metric.label}: {exact}")
     if own.mean is not None:
         many = len(own.chips)
-        spread = f" ± {number(own.std or 0, unit)}, worst {number(own.worst or 0, unit)}" if many > 1 else ""
-        lines.append(f"{many} programmed chip{'s' if many > 1 else ''}: {number(own.mean, unit)}{spread}")
+        worst = f", worst {number(own.worst or 0, unit)}" if many > 1 else ""
+        lines.append(f"{many} programmed chip{'s' if many > 1 else ''}: {_spread(own.mean, own.std, unit)}{worst}")
     lost = ", ".join(f"{loss.cause.replace('_', ' ')} {loss.points:.3g}" for loss in result.causes)
     lines.append(f"lost to: {lost}")
     lines.append(
@@ -62,9 +79,9 @@ def words(result: Any) -> str:
     table = [["", *result.vary, result.metric.label, "energy"]]
     for variant in rows:
         values = [setting.partition("=")[2] for setting in variant.overrides]
-        spread = f" ± {number(variant.std, unit)}" if len(variant.chips) > 1 and variant.std else ""
+        figure = _spread(variant.mean, variant.std if len(variant.chips) > 1 else None, unit)
         mark = "●" if variant in best else ""
-        table.append([mark, *values, f"{number(variant.mean, unit)}{spread}", pretty(variant.energy_J, "J")])
+        table.append([mark, *values, figure, pretty(variant.energy_J, "J")])
     widths = [max(len(row[column]) for row in table) for column in range(len(table[0]))]
     body = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in table]
     head = f"{result.model} on {result.chip.name}: {result.data.name}, {result.data.count:,} samples"

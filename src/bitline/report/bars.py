@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from bitline.report import plot, text
+from bitline.report.measure import ACCURACY, Measure
 from bitline.report.plot import Axis, Bar, Figure, Key, Mark, Panel, Whisker
 
 _STOPS = (
@@ -59,23 +60,34 @@ def legend(series: Sequence[Series]) -> list[Key]:
     return [Key(one.name, one.color) for one in series]
 
 
-def accuracies(key: str, names: Sequence[str], records: Sequence[Mapping[str, Any]], caption: str) -> Figure | None:
-    """Draw the accuracies of each record as bars, with the spread of the chips.
+def accuracies(
+    key: str, names: Sequence[str], records: Sequence[Mapping[str, Any]], caption: str, measure: Measure = ACCURACY
+) -> Figure | None:
+    """Draw the accuracies of each record, or what else was measured, as bars, with the spread of the chips.
 
     Args:
         key: of the figure.
         names: one a record.
         records: with ``float``, ``ideal_integer``, ``adc``, ``mean`` and ``std``, as far as they are known.
         caption: of the figure.
+        measure: what the figures are.
     """
     series: list[Series] = []
+    reach: list[float] = []
     for stop, name, color in _STOPS:
         values = [text.finite(record.get(stop)) for record in records]
         if any(value is not None for value in values):
             spread = [text.finite(record.get("std")) or 0.0 for record in records] if stop == "mean" else ()
-            words = [f"{text.decimal(value)} %" for value in values]
-            series.append(Series(name, color, values, words, [text.decimal(value, 1) for value in values], spread))
+            words = [measure.figure(value) for value in values]
+            texts = [
+                text.decimal(value, 1) if measure.metric.unit == "%" else text.number(value, 3) for value in values
+            ]
+            series.append(Series(name, color, values, words, texts, spread))
+            known = [(value, spread[i] if spread else 0.0) for i, value in enumerate(values) if value is not None]
+            reach += [end for value, std in known for end in (value - std, value + std)]
     if not series:
         return None
-    panel = grouped(names, series, Axis("accuracy [%]", 0.0, 104.0), 280)
+    percent = measure.metric.unit == "%" and measure.metric.better == "higher"
+    y = Axis(measure.metric.label, 0.0, 104.0) if percent else plot.scale(measure.metric.label, reach, zero=True)
+    panel = grouped(names, series, y, 280)
     return Figure(key, caption, [panel], legend(series))

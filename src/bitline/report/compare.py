@@ -9,6 +9,7 @@ from bitline.evaluation.record import Layer
 from bitline.files import write_text
 from bitline.report import bars, chip_sheets, figures, page, plot, quantities, runs, sentences, text
 from bitline.report.cost_figures import Slices, lying
+from bitline.report.measure import ACCURACY, Measure
 from bitline.report.plot import PARTS, Figure, Key, Mark, Panel
 from bitline.report.runs import Entry
 from bitline.report.tables import Cell, Columns, Head, Sheet, of
@@ -48,27 +49,29 @@ def write(entries: Sequence[Entry], path: Path) -> Path:
 
 def render(entries: Sequence[Entry]) -> str:
     """Return the page as text; see `write`."""
-    compared = comparison(entries)
+    compared, measure = comparison(entries), _measure(entries)
     rows = compared["runs"]
     drawings = {
         "accuracy": bars.accuracies(
             "accuracy",
             [row["run"] for row in rows],
             rows,
-            "Accuracy of each run, from float to programmed chips; whiskers are one standard deviation over the chips.",
+            f"{measure.title} of each run, from float to programmed chips; whiskers are one standard deviation over "
+            "the chips.",
+            measure,
         ),
         "energy": _energy(entries),
-        "scatter": _scatter(entries),
+        "scatter": _scatter(entries, measure),
         "layers": _layers(entries),
     }
-    sheets = {"runs": summary(compared), "recipes": recipes(compared), "layers": layers(entries)}
+    sheets = {"runs": summary(compared, measure), "recipes": recipes(compared, measure), "layers": layers(entries)}
     sheets["chips"] = chip_differences(entries)
     return page.render(
         "compare.html",
         drawings,
         title=title(entries),
         about=_about(entries),
-        lead=lead(compared),
+        lead=lead(compared, measure),
         conditions=runs.conditions(entries),
         one_network=runs.same_network(entries),
         first=compared["first"],
@@ -94,66 +97,80 @@ def chip_differences(entries: Sequence[Entry]) -> Sheet:
     return chip_sheets.difference_sheet([e.name for e in entries], [e.evaluation.chip for e in entries])
 
 
-def lead(compared: Mapping[str, Any]) -> list[str]:
-    """Say which run is the most accurate and which does the same work for least energy."""
+def lead(compared: Mapping[str, Any], measure: Measure = ACCURACY) -> list[str]:
+    """Say which run is the best on the chip and which takes the least energy for an inference; of equals, the best."""
     rows = [row for row in compared["runs"] if row["mean"] is not None]
     if len(rows) < 2:
         return []
-    best = max(rows, key=lambda row: row["mean"])
-    lines = [f"Most accurate on the chip: {best['run']}, {text.spread(best['mean'], best['std'])} %."]
+
+    def good(row: Mapping[str, Any]) -> float:
+        return -measure.metric.lost(0.0, row["mean"])
+
+    def figure(row: Mapping[str, Any]) -> str:
+        return measure.spread(row["mean"], row["std"]) + measure.unit
+
+    best = max(rows, key=good)
+    most = "Most accurate" if measure.metric.is_accuracy else f"Best {measure.metric.name}"
+    lines = [f"{most} on the chip: {best['run']}, {figure(best)}."]
     efficient = [row for row in rows if row["work_efficiency"] is not None]
     if efficient:
-        cheap = max(efficient, key=lambda row: row["work_efficiency"])
-        if cheap["work_efficiency"] > 1:
-            ratio = text.decimal(cheap["work_efficiency"])
-            lines.append(
-                f"Most images per joule: {cheap['run']}, {ratio} times those of {compared['first']}, at "
-                f"{text.spread(cheap['mean'], cheap['std'])} %."
-            )
+        least = max(round(row["work_efficiency"], 2) for row in efficient)  # as it is written: equals are equal
+        cheap = max((row for row in efficient if round(row["work_efficiency"], 2) == least), key=good)
+        if least > 1:
+            energy = text.quantity(cheap["energy_J"], "J")
+            times = f"{text.decimal(least)} times less than {compared['first']}"
+            lines.append(f"Least energy for an inference: {cheap['run']}, {energy}, {times}, at {figure(cheap)}.")
         else:
-            lines.append(f"No run does more images per joule than {compared['first']}.")
+            lines.append(f"No run takes less energy for an inference than {compared['first']}.")
     return lines
 
 
-def summary(compared: Mapping[str, Any]) -> Sheet:
+def _measure(entries: Sequence[Entry]) -> Measure:
+    return Measure(entries[0].evaluation.metric)
+
+
+def summary(compared: Mapping[str, Any], measure: Measure = ACCURACY) -> Sheet:
     """One line a run."""
+    unit, group = measure.metric.unit, "" if measure.metric.is_accuracy else measure.metric.name
     records = compared["runs"]
     table = Columns()
     table.words(Head("run", numeric=False), of(records, "run"))
     table.words(Head("recipe", numeric=False, rank=2), of(records, "recipe"))
-    table.figures(Head("float", "%", rank=1), of(records, "float"), text.decimal)
-    cells = [Cell(text.spread(record["mean"], record["std"]), record["mean"]) for record in records]
-    table.add(Head("on the chip", "%", meaning="mean ± standard deviation over the programmed chips"), cells)
-    table.figures(Head("worst", "%", rank=3), of(records, "worst"), text.decimal)
+    table.figures(Head("float", unit, group, rank=1), of(records, "float"), measure.number)
+    cells = [Cell(measure.spread(record["mean"], record["std"]), record["mean"]) for record in records]
+    table.add(Head("on the chip", unit, group, "mean ± standard deviation over the programmed chips"), cells)
+    table.figures(Head("worst", unit, group, rank=3), of(records, "worst"), measure.number)
     meaning = "most row tiles of a convolution: partial sums per output, input digit and slice"
     table.figures(Head("row tiles", meaning=meaning, rank=4), of(records, "row_tiles"), text.number)
-    table.figures(Head("conversions", rank=5, meaning="per image"), of(records, "conversions"), text.number)
-    table.physical(Head("energy", meaning="per image"), of(records, "energy_J"), "J")
+    table.figures(Head("conversions", rank=5, meaning="per inference"), of(records, "conversions"), text.number)
+    table.physical(Head("energy", meaning="per inference"), of(records, "energy_J"), "J")
     meaning = "per operation performed: a run that performs fewer is not the better for it"
     table.ratio(Head("efficiency", "TOPS/W", meaning=meaning, rank=3), of(records, "tops_per_watt"))
-    meaning = f"images per joule over those of {compared['first']}"
+    meaning = f"inferences per joule over those of {compared['first']}"
     cells = [Cell(_times(value), value) for value in of(records, "work_efficiency")]
     table.add(Head("at equal work", "×", meaning=meaning, rank=1), cells)
     table.physical(Head("area", rank=6), of(records, "area_m2"), "m2")
     table.physical(Head("latency", rank=7), of(records, "latency_s"), "s")
-    return table.sheet(f"Runs; equal work: images per joule over those of {compared['first']}")
+    return table.sheet(f"Runs; equal work: inferences per joule over those of {compared['first']}")
 
 
-def recipes(compared: Mapping[str, Any]) -> Sheet:
+def recipes(compared: Mapping[str, Any], measure: Measure = ACCURACY) -> Sheet:
     """What each recipe changed of the network that it began with."""
+    unit = measure.metric.unit
+    where = "on the chip" if measure.metric.is_accuracy else f"{measure.metric.name} on the chip"
     records = compared["recipes"]
     table = Columns()
     table.words(Head("run", numeric=False), of(records, "run"))
     table.words(Head("recipe", numeric=False, rank=1), of(records, "recipe"))
-    table.figures(Head("before", "%", "on the chip"), of(records, "before"), text.decimal)
-    table.figures(Head("after", "%", "on the chip"), of(records, "after"), text.decimal)
-    signed = [Cell(text.decimal(value, sign=True), value) for value in of(records, "points")]
-    table.add(Head("gain", "points", "on the chip"), signed)
+    table.figures(Head("before", unit, where), of(records, "before"), measure.number)
+    table.figures(Head("after", unit, where), of(records, "after"), measure.number)
+    signed = [Cell(measure.number(value, sign=True), value) for value in of(records, "points")]
+    table.add(Head("gain", measure.points, where), signed)
     group = "after / before"
     for key, name in (
         ("conversions", "conversions"),
         ("energy", "energy"),
-        ("work_efficiency", "images per joule"),
+        ("work_efficiency", "inferences per joule"),
         ("tops_per_watt", "TOPS/W"),
     ):
         table.add(Head(name, "×", group), [Cell(_times(value), value) for value in of(records, key)])
@@ -208,7 +225,7 @@ def _shared(name: str, other: str) -> int:
 
 
 def _energy(entries: Sequence[Entry]) -> Figure | None:
-    """Draw the energy of an image by component, one bar a run."""
+    """Draw the energy of an inference by component, one bar a run."""
     parts = [quantities.parts(entry.evaluation.cost)["energy"] for entry in entries]
     totals = [part.total for part in parts]
     if not any(totals):
@@ -219,22 +236,22 @@ def _energy(entries: Sequence[Entry]) -> Figure | None:
     for i, (entry, part) in enumerate(zip(entries, parts, strict=True)):
         marks += lying(slices.of(part.values), i, entry.name, "J", column.factor)
     names = [f"{entry.name}\n{text.quantity(total, 'J')}" for entry, total in zip(entries, totals, strict=True)]
-    x = plot.scale(f"energy per image [{column.unit}]", [total / column.factor for total in totals], zero=True)
+    x = plot.scale(f"energy per inference [{column.unit}]", [total / column.factor for total in totals], zero=True)
     panel = Panel(x, plot.categories(names, downwards=True), marks, 50 * len(names))
-    return Figure("energy", f"Energy of one image by component.{slices.remark}", [panel], slices.legend)
+    return Figure("energy", f"Energy of one inference by component.{slices.remark}", [panel], slices.legend)
 
 
-def _scatter(entries: Sequence[Entry]) -> Figure | None:
-    """Draw accuracy against energy."""
+def _scatter(entries: Sequence[Entry], measure: Measure) -> Figure | None:
+    """Draw accuracy, or what else was measured, against energy."""
     points: list[figures.Point] = []
     for entry in entries:
         accuracy, energy = entry.evaluation.accuracy, entry.evaluation.cost.energy_J
         points.append(figures.Point(entry.name, entry.name, energy, accuracy.mean, accuracy.std or 0.0))
     caption = (
-        "Accuracy against energy; whiskers are one standard deviation over the programmed chips. The line joins the "
-        "runs that no other beats in both."
+        f"{measure.title} against energy; whiskers are one standard deviation over the programmed chips. The line "
+        "joins the runs that no other beats in both."
     )
-    return figures.scatter("scatter", points, caption)
+    return figures.scatter("scatter", points, caption, measure=measure)
 
 
 def _layers(entries: Sequence[Entry]) -> Figure:

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from bitline.evaluation import shown
 from bitline.evaluation.record import Metric
 from bitline.report import text
 
@@ -41,7 +42,16 @@ class Measure:
 
     def spread(self, mean: object, std: object) -> str:
         """Write ``mean ± std`` without the unit, or the mean alone where nothing varies."""
-        return self.number(mean) + (f" ± {self.number(std)}" if text.finite(std) else "")
+        return " ± ".join(self.parts(mean, std))
+
+    def parts(self, mean: object, std: object) -> list[str]:
+        """Write a mean without its unit, and what varies around it, if anything does: both to the same place."""
+        middle, around = text.finite(mean), text.finite(std)
+        if middle is None or not around:
+            return [self.number(mean)]
+        if self.metric.unit == "%":
+            return [self.number(mean), self.number(std)]
+        return shown.spread(middle, around)
 
     def figure(self, value: object) -> str:
         """Write a figure with its unit."""

@@ -158,7 +158,8 @@ def row(entry: Entry, first: Entry) -> dict[str, Any]:
         first: the run that equal useful work is measured by.
 
     Returns:
-        Accuracies in percent, energies in joule per image; ``work_efficiency`` is images per joule over `first`.
+        Accuracies in percent, energies in joule per inference; ``work_efficiency`` is inferences per joule over
+        `first`.
     """
     return {"run": entry.name, "recipe": entry.recipe, **figures(entry.evaluation, first.evaluation)}
 
@@ -189,8 +190,9 @@ def gains(entries: Sequence[Entry]) -> list[dict[str, Any]]:
     """Return what each recipe changed of the network it began with, on the chips of its own evaluations.
 
     Returns:
-        For each run that has both evaluations: ``before`` and ``after`` (accuracy on chips, %), ``points``, and
-        ``conversions``, ``energy`` (after over before) and ``work_efficiency`` (images per joule, after over before).
+        For each run that has both evaluations: ``before`` and ``after`` (accuracy on chips, %, or what else was
+        measured), ``points`` (how much better it became), and ``conversions``, ``energy`` (after over before) and
+        ``work_efficiency`` (inferences per joule, after over before).
     """
     changes: list[dict[str, Any]] = []
     for entry in entries:
@@ -203,7 +205,7 @@ def gains(entries: Sequence[Entry]) -> list[dict[str, Any]]:
                     "recipe": entry.recipe,
                     "before": before,
                     "after": after,
-                    "points": after - before,
+                    "points": new.metric.lost(after, before),
                     "conversions": _ratio(new.cost.conversions, old.cost.conversions),
                     "energy": _ratio(new.cost.energy_J, old.cost.energy_J),
                     "work_efficiency": _ratio(old.cost.energy_J, new.cost.energy_J),

@@ -155,7 +155,8 @@ class _Drawing:
                 end = max(end, bottom + 16 + labels.wide(short, SIZE) * math.sin(_TURN))
             else:
                 for i, line in enumerate(name.split("\n")):
-                    self._words(x, bottom + 15 + _LINE * i, line, "muted", "middle")
+                    middle = max(x, labels.wide(line, SIZE) / 2)  # within the figure, where nothing is to the left
+                    self._words(middle, bottom + 15 + _LINE * i, line, "muted", "middle")
                     end = max(end, bottom + 18 + _LINE * i)
         if frame.x.title:
             end += _LINE
