@@ -1,8 +1,8 @@
 """What is installed with bitline only when it is asked for: pip install "bitline[NAME]"."""
 
 import sys
-from collections.abc import Mapping
 from importlib.util import find_spec
+from typing import cast
 
 from bitline.errors import BitlineError
 
@@ -36,7 +36,6 @@ def need(what: str, extra: str, *packages: str) -> None:
 
 
 def _there(package: str) -> bool:
-    loaded: Mapping[str, object] = sys.modules
-    if package in loaded:
-        return loaded[package] is not None  # None: its import is forbidden
+    if package in sys.modules:
+        return cast("object", sys.modules[package]) is not None  # None: its import is forbidden
     return find_spec(package) is not None
