@@ -14,6 +14,7 @@ if _typing.TYPE_CHECKING:
     from bitline.evaluation.metrics import Metric
     from bitline.evaluation.public import evaluate, sweep
     from bitline.evaluation.record import Evaluation
+    from bitline.evaluation.sensitivity import sensitivity
     from bitline.mvm.crossbars import Crossbars
     from bitline.mvm.torch_fast import crossbar_mvm
     from bitline.nn import (
@@ -54,6 +55,7 @@ __all__ = [
     "presets",
     "program",
     "replace",
+    "sensitivity",
     "set_chip",
     "sweep",
     "to_crossbar",
@@ -71,6 +73,7 @@ _HOME = {
     "optimize": "bitline.recipes.public",
     "presets": "bitline.chip",
     "replace": "bitline.chip",
+    "sensitivity": "bitline.evaluation.sensitivity",
     "sweep": "bitline.evaluation.public",
 }
 

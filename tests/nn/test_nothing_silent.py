@@ -507,3 +507,33 @@ def test_every_process_of_a_group_keeps_the_chip_that_it_programmed(make_chip):
         for rank in (0, 1):
             program(converted, rank)
             torch.testing.assert_close(torch.tensor(answers[rank]), converted(ROWS).detach(), rtol=0, atol=0)
+
+
+# What cannot follow a layer on a chip
+
+
+def _on_chip(make_chip) -> nn.Module:
+    converted, _ = to_crossbar(nn.Sequential(nn.Conv2d(3, 4, 3)).eval(), chip(make_chip), example=IMAGE)
+    calibrate(converted, [IMAGE])
+    return converted
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(
+    ("call", "told"),
+    [
+        (lambda net: torch.vmap(net)(IMAGE[:, None]), "give the layer a whole batch"),
+        (lambda net: torch.func.jacrev(net)(IMAGE), "give the layer a whole batch"),
+        (lambda net: torch.jit.trace(net, IMAGE), "export a program with torch.export.export"),
+        (lambda net: torch.fx.symbolic_trace(net), "trace the plain network, then to_crossbar"),
+    ],
+)
+def test_a_transform_of_pytorch_that_cannot_follow_a_layer_is_told_what_to_do(make_chip, call, told):
+    with pytest.raises(ConversionError, match=told):
+        call(_on_chip(make_chip))
+
+
+@pytest.mark.parametrize("lazy", [nn.LazyBatchNorm2d(), nn.LazyLinear(4)])
+def test_a_network_of_lazy_modules_is_told_to_run_first(make_chip, lazy):
+    with pytest.raises(ConversionError, match="run the model once first"):
+        to_crossbar(nn.Sequential(nn.Flatten(2), nn.Conv1d(3, 4, 1), lazy), chip(make_chip), allow_digital=False)

@@ -18,7 +18,13 @@ def copied(model: nn.Module) -> nn.Module:
     """
     try:
         return copy.deepcopy(model)
-    except (RuntimeError, TypeError) as error:
+    except (RuntimeError, TypeError, ValueError) as error:
+        lazy = [name for name, p in model.named_parameters() if isinstance(p, nn.UninitializedParameter)]
+        lazy += [name for name, b in model.named_buffers() if isinstance(b, nn.UninitializedBuffer)]
+        if lazy:
+            raise ConversionError(
+                f"{type(model).__name__} has tensors without a shape yet, such as {lazy[0]}; run the model once first"
+            ) from error
         raise ConversionError(f"{type(model).__name__} cannot be copied: {error}") from error
 
 

@@ -10,6 +10,7 @@ from bitline.errors import ConversionError
 from bitline.mapping.lower import check_batch, output_shape, position_axes, with_batch
 from bitline.mapping.quantize import RoundedBias, round_bias
 from bitline.mvm.gradient import Quantized
+from bitline.network.callers import check_caller
 from bitline.nn.backward import Answer
 from bitline.nn.cells import IDEAL
 from bitline.nn.description import check_traceable
@@ -39,9 +40,11 @@ class CrossbarLayer(IntegerLayer):
         """Apply the layer, (batch, ...) to (batch, ...), as the plain layer would, also to an input without a batch.
 
         Raises:
-            ConversionError: the layer is not calibrated.
+            ConversionError: the layer is not calibrated, or torch.fx, torch.jit, torch.onnx or torch.func calls it.
             MappingError: an input of other axes or channels, smaller than the kernel, NaN or infinite.
         """
+        if self.mode != "float":
+            check_caller(input, self.cells.matmul.name)
         shape = with_batch(self._itself, input.shape)
         if len(shape) > input.dim():
             return self.forward(input.unsqueeze(0)).squeeze(0)
