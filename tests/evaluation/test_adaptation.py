@@ -1,13 +1,14 @@
 """Every switch on a small trained network: less of the error that it is for."""
 
+from dataclasses import replace
 from functools import cache
 
 import pytest
 import torch
-from torch import Tensor, nn
+from digits_samples import digits, network
+from torch import Tensor
 
 from bitline import chip as chips
-from bitline import data as datasets
 from bitline.evaluation import Settings, assess, put_on_chip
 from bitline.evaluation.on_chip import calibration_batches
 from bitline.nn import IDEAL, correct_biases, program
@@ -17,33 +18,6 @@ WRITTEN = ("cell.faults.stuck_off=0.0", "cell.faults.stuck_on=0.0", "cell.progra
 STUCK = ("cell.programming.sigma=0.0",)
 MEASURED = "weights.encoding.correction=measured"
 PAIR = "weights.encoding={kind='pair'}"
-
-
-@cache
-def digits() -> datasets.DataSet:
-    return datasets.load("digits")
-
-
-@cache
-def network() -> nn.Module:
-    torch.manual_seed(0)
-    model = nn.Sequential(
-        nn.Conv2d(1, 16, 3, padding=1),
-        nn.ReLU(),
-        nn.MaxPool2d(2),
-        nn.Conv2d(16, 16, 3),
-        nn.ReLU(),
-        nn.Flatten(),
-        nn.Linear(64, 10),
-    )
-    images = digits().normalize(digits().train_images)
-    optimizer = torch.optim.Adam(model.parameters(), 5e-3)
-    for _ in range(40):
-        loss = nn.functional.cross_entropy(model(images), digits().train_labels)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-    return model.eval()
 
 
 @cache
@@ -95,12 +69,10 @@ def test_all_of_them_leave_a_small_part_of_the_error():
 
 
 def test_an_evaluation_corrects_the_biases_of_every_chip_and_leaves_the_network_as_it_was():
-    import dataclasses
-
-    settings = dataclasses.replace(SETTINGS, chips=2, cause_chips=1, diagnose_images=2)
+    settings = replace(SETTINGS, chips=2, cause_chips=1, diagnose_images=2)
     chip = chips.load("crimp-32nm")
     plain = assess(network(), digits(), chip, settings)
-    corrected = assess(network(), digits(), chip, dataclasses.replace(settings, bias_correction=True))
+    corrected = assess(network(), digits(), chip, replace(settings, bias_correction=True))
     assert (plain.bias_correction, corrected.bias_correction) == (False, True)
     assert corrected.accuracy.on_chip > plain.accuracy.on_chip
     assert corrected.accuracy.ideal_integer == plain.accuracy.ideal_integer

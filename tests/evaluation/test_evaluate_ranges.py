@@ -1,31 +1,19 @@
 """Networks that bring their own ADC ranges: evaluated with these, on every stage and variant that they hold for."""
 
 from dataclasses import replace
-from functools import cache
 
 import pytest
 import torch
+from digits_samples import digits, network
 from torch import Tensor, nn
 
 from bitline import chip as chips
-from bitline import data as datasets
 from bitline.errors import ConversionError, DataError
 from bitline.evaluation import Settings, assess, put_on_chip, sweep
 from bitline.nn import crossbar_layers, load_ranges, save_ranges, train_ranges
 
 CHIP = chips.load("example-128", ["adc.bits=4", "adc.policy=trained"])
 SETTINGS = Settings(chips=2, cause_chips=1, images=60, calibration_images=50, diagnose_images=2)
-
-
-@cache
-def digits() -> datasets.DataSet:
-    return datasets.load("digits")
-
-
-@cache
-def network() -> nn.Module:
-    torch.manual_seed(0)
-    return nn.Sequential(nn.Conv2d(1, 8, 3), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(72, 10)).eval()
 
 
 @pytest.fixture
@@ -83,10 +71,12 @@ def test_ranges_fitted_in_turn_do_not_hang_on_the_chip_before():
 
 def test_ranges_of_another_chip_or_none_are_refused(ranges, tmp_path):
     other = chips.load("example-128", ["adc.bits=5", "adc.policy=trained"])
-    with pytest.raises(ConversionError, match=r"written for chip example-128 of adc\.bits = 4; .* has 5$"):
+    with pytest.raises(
+        ConversionError, match=r"written for chip example-128 of adc\.bits = 4; .* has 5: --set adc\.policy=calibrated"
+    ):
         put_on_chip(network(), digits(), other, SETTINGS, ranges=ranges)
     with pytest.raises(DataError, match="no such file"):
         assess(network(), digits(), CHIP, SETTINGS, ranges=tmp_path / "absent.safetensors")
-    three = nn.Sequential(nn.Conv2d(1, 8, 3), nn.ReLU(), nn.Flatten(), nn.Linear(288, 10))
-    with pytest.raises(ConversionError, match=r"ranges\.safetensors lacks 3\.adc_lsb, "):
-        put_on_chip(three, digits(), CHIP, SETTINGS, ranges=ranges)
+    another = nn.Sequential(nn.Conv2d(1, 8, 3), nn.Flatten(), nn.Linear(288, 10))
+    with pytest.raises(ConversionError, match=r"ranges\.safetensors lacks 2\.adc_lsb, "):
+        put_on_chip(another, digits(), CHIP, SETTINGS, ranges=ranges)

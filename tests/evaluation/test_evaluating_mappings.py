@@ -1,12 +1,10 @@
 """One network under every mapping: what an evaluation says, and that cost and arithmetic count alike."""
 
-from functools import cache
-
 import pytest
 import torch
+from digits_samples import digits
 from torch import nn
 
-from bitline import data as datasets
 from bitline.chip import load, replace
 from bitline.errors import ConversionError
 from bitline.evaluation import Settings, assess, put_on_chip
@@ -18,11 +16,6 @@ from evaluation_files import check
 
 CHIP = load("strip-22nm", ["cell_cost=conductance"])
 SETTINGS = Settings(chips=1, cause_chips=1, images=32, calibration_images=64, diagnose_images=4)
-
-
-@cache
-def digits() -> datasets.DataSet:
-    return datasets.load("digits")
 
 
 def network() -> nn.Module:

@@ -1,53 +1,22 @@
 """An evaluation says what it claims: paired seeds, causes that add up, parts that sum, no trace of the batch size."""
 
-import io
 import math
 from dataclasses import replace
 from functools import cache
 
 import pytest
 import torch
-from rich.console import Console
-from torch import nn
+from digits_samples import digits, network, printed
 
 from bitline import chip as chips
-from bitline import data as datasets
 from bitline.errors import ChipError, DataError
 from bitline.evaluation import Evaluation, Settings, accuracy, assess, cheapest, load, put_on_chip, stages, sweep
 from bitline.evaluation.on_chip import calibration_batches
-from bitline.report import html, print_evaluation
+from bitline.report import html
 from evaluation_files import check
 
 CHIP = chips.load("example-128", ["adc.bits=4", "cell.programming.sigma=0.1"])
 SETTINGS = Settings(chips=3, cause_chips=2, images=100, calibration_images=100, diagnose_images=4)
-
-
-@cache
-def digits() -> datasets.DataSet:
-    return datasets.load("digits")
-
-
-@cache
-def network() -> nn.Module:
-    """A small network, fitted well enough that a chip can spoil it."""
-    torch.manual_seed(0)
-    model = nn.Sequential(
-        nn.Conv2d(1, 16, 3, padding=1),
-        nn.ReLU(),
-        nn.MaxPool2d(2),
-        nn.Conv2d(16, 16, 3),
-        nn.ReLU(),
-        nn.Flatten(),
-        nn.Linear(64, 10),
-    )
-    images = digits().normalize(digits().train_images)
-    optimizer = torch.optim.Adam(model.parameters(), 5e-3)
-    for _ in range(40):
-        loss = nn.functional.cross_entropy(model(images), digits().train_labels)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-    return model.eval()
 
 
 @cache
@@ -99,10 +68,8 @@ def test_the_histogram_counts_every_conversion_of_the_images_looked_at():
 
 
 def test_an_evaluation_is_repeatable_with_another_batch_size():
-    import dataclasses
-
     first = evaluated()
-    other = assess(network(), digits(), CHIP, dataclasses.replace(SETTINGS, batch_size=7), name="small")
+    other = assess(network(), digits(), CHIP, replace(SETTINGS, batch_size=7), name="small")
     assert first.accuracy == other.accuracy
     assert first.causes == other.causes
 
@@ -115,20 +82,12 @@ def test_its_file_fits_the_schema_and_shows_as_what_was_just_evaluated(tmp_path)
     assert printed(read) == printed(evaluated())
 
 
-def printed(evaluation: Evaluation) -> str:
-    console = Console(record=True, width=120, file=io.StringIO())
-    print_evaluation(evaluation, console)
-    return console.export_text()
-
-
 def test_a_figure_that_is_not_finite_is_refused_and_named(monkeypatch):
-    import dataclasses
-
     from bitline.evaluation import on_chip
 
     price = on_chip.price
-    monkeypatch.setattr(on_chip, "price", lambda *a, **k: dataclasses.replace(price(*a, **k), energy_J=math.inf))
-    settings = dataclasses.replace(SETTINGS, chips=0, images=10)
+    monkeypatch.setattr(on_chip, "price", lambda *a, **k: replace(price(*a, **k), energy_J=math.inf))
+    settings = replace(SETTINGS, chips=0, images=10)
     with pytest.raises(DataError, match="small on example-128: energy_J = inf: input should be a finite number"):
         assess(network(), digits(), CHIP, settings, name="small")
 
@@ -163,9 +122,7 @@ def test_stages_end_with_the_chip_itself():
 
 
 def test_zero_chips_leave_out_what_they_would_have_shown():
-    import dataclasses
-
-    result = assess(network(), digits(), CHIP, dataclasses.replace(SETTINGS, chips=0))
+    result = assess(network(), digits(), CHIP, replace(SETTINGS, chips=0))
     assert result.accuracy.chips == ()
     assert result.accuracy.mean is None
     assert "mean" not in result.to_json()["accuracy"]

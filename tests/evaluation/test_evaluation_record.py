@@ -93,6 +93,8 @@ def test_keys_that_the_earliest_files_lack_have_the_only_value_there_was(tmp_pat
         (changed("layers.2.row_tiles", -1), ": layers.2.row_tiles = -1: input should be greater than or equal to 0"),
         (changed("layers.1.partial_sums.lsb"), ": layers.1.partial_sums.lsb is missing"),
         (changed("layers.0.enegy_J", 1.0), ": unknown key layers.0.enegy_J; did you mean 'energy_J'?"),
+        (changed("layers.1.partial_sums.lsbs", 1.0), ": unknown key layers.1.partial_sums.lsbs; did you mean 'lsb'?"),
+        (changed("cost.adc_range.table.enegy_J", 1.0), "; did you mean 'energy_J'?"),
         (changed("modle", "x"), ": unknown key modle; did you mean 'model'?"),
         (changed("layers.0.energy_J", math.inf), ": Infinity is no number that JSON knows"),
         (changed("accuracy.float", math.nan), ": NaN is no number that JSON knows"),

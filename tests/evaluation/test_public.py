@@ -5,26 +5,24 @@ import math
 from collections.abc import Callable
 from contextlib import redirect_stdout
 from dataclasses import replace
-from functools import cache
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from sklearn.datasets import load_diabetes, load_digits
+from sklearn.datasets import load_digits
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, TensorDataset
+from two_inputs_samples import CHIP, calibration, diabetes, evaluated, held_out, known, regression
 
 import bitline
 from bitline import data as datasets
 from bitline.chip import Chip, load
 from bitline.errors import ConversionError, DataError
-from bitline.evaluation import Evaluation
-from bitline.evaluation.metrics import METRICS, accuracy, mean_iou, metric_of, perplexity, top
+from bitline.evaluation.metrics import accuracy, perplexity
 from bitline.evaluation.task import Task
 from evaluation_files import check
 
-CHIP = load("example-128", ["adc.bits=5", "cell.programming.sigma=0.1"])
 IDEAL = bitline.replace(
     CHIP,
     "adc.policy=lossless",
@@ -36,55 +34,6 @@ IDEAL = bitline.replace(
 )
 
 
-class TwoInputs(nn.Module):
-    """Two arms of measurements, one number."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.body, self.blood = nn.Linear(4, 24), nn.Linear(6, 24)
-        self.head = nn.Sequential(nn.ReLU(), nn.Linear(48, 1))
-
-    def forward(self, body: Tensor, blood: Tensor) -> Tensor:
-        return self.head(torch.cat([self.body(body), self.blood(blood)], 1))
-
-
-@cache
-def diabetes() -> tuple[Tensor, Tensor, Tensor]:
-    """Body and blood measurements of 442 patients, scaled to deviation 1, and how the disease went on."""
-    bunch: Any = load_diabetes()
-    x = torch.from_numpy(bunch.data * math.sqrt(442)).float()
-    return x[:, :4], x[:, 4:], torch.from_numpy(bunch.target).float().unsqueeze(1)
-
-
-@cache
-def regression() -> TwoInputs:
-    torch.manual_seed(0)
-    model, (body, blood, target) = TwoInputs(), diabetes()
-    optimizer = torch.optim.Adam(model.parameters(), 2e-2)
-    for _ in range(150):
-        loss = nn.functional.mse_loss(model(body[:342], blood[:342]), (target[:342] - 150) / 80)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-    with torch.no_grad():
-        model.head[1].weight.mul_(80)
-        model.head[1].bias.mul_(80).add_(150)
-    return model.eval()
-
-
-def held_out() -> DataLoader[Any]:
-    return DataLoader(TensorDataset(*(x[342:] for x in diabetes())), batch_size=32)
-
-
-def known() -> list[tuple[Tensor, Tensor]]:
-    body, blood, _ = diabetes()
-    return [(body[:64], blood[:64]), (body[64:128], blood[64:128])]
-
-
-def calibration() -> list[tuple[tuple[Tensor, Tensor], None]]:
-    return [(inputs, None) for inputs in known()]
-
-
 def rmse_by_hand(model: nn.Module) -> float:
     """Patient by patient, in float64."""
     body, blood, target = (x[342:] for x in diabetes())
@@ -92,13 +41,6 @@ def rmse_by_hand(model: nn.Module) -> float:
         answers = [float(model(b[None], c[None])) for b, c in zip(body, blood, strict=True)]
     wrong = [(answer - float(t)) ** 2 for answer, t in zip(answers, target.flatten(), strict=True)]
     return math.sqrt(sum(wrong) / len(wrong))
-
-
-@cache
-def evaluated() -> Evaluation:
-    return bitline.evaluate(
-        regression(), CHIP, held_out(), calibration=calibration(), metric="rmse", chips=3, cause_chips=2, name="two"
-    )
 
 
 def on_chip(chip: Chip) -> nn.Module:
@@ -309,97 +251,6 @@ def test_a_torch_data_set_of_samples_is_cut_in_batches():
     assert result.data.count == 30
 
 
-# -- metrics
-
-SCORES = torch.tensor([[0.1, 0.5, 0.4], [0.9, 0.04, 0.06], [0.2, 0.3, 0.5], [0.6, 0.3, 0.1]])
-
-
-def of(metric: Any, *batches: tuple[Any, Any]) -> float:
-    return metric_of(metric)(batches)
-
-
-def test_metrics_of_classes_are_what_one_counts():
-    targets = torch.tensor([1, 1, 0, -100])
-    halves = [(SCORES[:2], targets[:2]), (SCORES[2:], targets[2:])]
-    assert of(accuracy(), *halves) == pytest.approx(100 / 3)
-    assert of(top(2), *halves) == pytest.approx(100 / 3)
-    assert of(top(3), *halves) == 100
-    rows = [SCORES[i].double().exp() for i in range(3)]
-    nats = [-math.log(row[t] / row.sum()) for row, t in zip(rows, targets[:3].tolist(), strict=True)]
-    assert of("cross_entropy", *halves) == pytest.approx(sum(nats) / 3)
-    assert of("perplexity", *halves) == pytest.approx(math.exp(sum(nats) / 3))
-
-
-def test_errors_do_not_depend_on_batches():
-    y, t = torch.tensor([1.0, 2.0, 4.0]), torch.tensor([1.0, 1.0, 1.0])
-    for cut in ([(y, t)], [(y[:1], t[:1]), (y[1:], t[1:])], [(y[:, None], t)]):
-        assert of("mse", *cut) == pytest.approx(10 / 3)
-        assert of("rmse", *cut) == pytest.approx(math.sqrt(10 / 3))
-        assert of("mae", *cut) == pytest.approx(4 / 3)
-
-
-def test_a_function_sees_all_outputs_and_targets_at_once():
-    median = bitline.Metric(lambda y, t: (y - t).abs().median(), better="lower", name="median error", unit="mg")
-    batches = [(torch.tensor([1.0]), torch.tensor([0.0])), (torch.tensor([2.0, 9.0]), torch.tensor([0.0, 0.0]))]
-    assert median(batches) == 2
-    assert median.record.label == "median error [mg]"
-    boxes = bitline.Metric(lambda y, t: len(y["boxes"]) + len(t), better="higher")
-    assert boxes([({"boxes": torch.zeros(2, 4)}, [1, 2]), ({"boxes": torch.zeros(3, 4)}, [3])]) == 8
-
-
-def test_mean_iou_leaves_out_classes_that_occur_nowhere():
-    scores = nn.functional.one_hot(torch.tensor([[0, 0, 1, 1]]), 5).movedim(-1, 1)
-    assert of(mean_iou(), (scores, torch.tensor([[0, 1, 1, 1]]))) == pytest.approx(100 * (1 / 2 + 2 / 3) / 2)
-
-
-class Higher:
-    higher_is_better = True
-
-    def __call__(self, y: Tensor, t: Tensor) -> Tensor:
-        return (y == t).float().mean()
-
-
-def test_a_metric_says_which_way_is_better():
-    assert metric_of(Higher()).better == "higher"
-    assert metric_of(Higher()).name == "Higher"
-    assert {name: make().better for name, make in METRICS.items()} == {
-        "accuracy": "higher",
-        "top5": "higher",
-        "mse": "lower",
-        "rmse": "lower",
-        "mae": "lower",
-        "miou": "higher",
-        "cross_entropy": "lower",
-        "perplexity": "lower",
-    }
-    with pytest.raises(DataError, match=r"give bitline.Metric\(<lambda>, better='higher'\) or 'lower'"):
-        metric_of(lambda y, t: 0)
-    with pytest.raises(DataError, match=r"metric is 'rsme'; allowed: accuracy, .* did you mean 'rmse'"):
-        metric_of("rsme")
-    with pytest.raises(DataError, match="better is 'up'; allowed: 'higher', 'lower'"):
-        bitline.Metric(abs, better="up")  # pyright: ignore[reportArgumentType]
-
-
-@pytest.mark.parametrize(
-    ("metric", "outputs", "targets", "message"),
-    [
-        ("mse", torch.zeros(4, 3), torch.zeros(4), r"outputs of shape \(4, 3\), targets of shape \(4,\)"),
-        ("accuracy", torch.zeros(4), torch.zeros(4).long(), "no axis is the classes'"),
-        ("accuracy", torch.zeros(4, 3, 3), torch.zeros(4, 3).long(), r"axes \[1, 2\] may be the classes'; give axis="),
-        ("accuracy", torch.zeros(4, 3), torch.zeros(4), "targets are torch.float32; expected class numbers"),
-        ("top5", torch.zeros(4, 3), torch.zeros(4).long(), "the 5 highest of 3 outputs"),
-        ("mae", torch.full((4,), float("nan")), torch.zeros(4), "metric mean absolute error is nan"),
-        (bitline.Metric(lambda y, t: y - t, better="lower"), torch.zeros(4), torch.zeros(4), "gives a tensor of shape"),
-    ],
-)
-def test_what_a_metric_does_not_take_is_said(metric, outputs, targets, message):
-    with pytest.raises(DataError, match=message):
-        of(metric, (outputs, targets))
-
-
-# -- refusals
-
-
 @pytest.mark.parametrize(
     ("batches", "message"),
     [
@@ -434,81 +285,6 @@ def test_batches_too_large_to_hold_are_walked_again_with_the_same_figures(monkey
     monkeypatch.setattr("bitline.evaluation.task.HELD_BYTES", 100)
     result = bitline.evaluate(regression(), CHIP, held_out(), calibration=calibration(), metric="rmse", chips=2)
     assert result.accuracy.chips == evaluated().accuracy.chips[:2]
-
-
-# -- sweeps
-
-
-def swept(**more: Any) -> bitline.Sweep:
-    vary = {"adc.bits": [3, 6], "cell.programming.sigma": [0.0, 0.2]}
-    return bitline.sweep(
-        regression(), CHIP, vary, held_out(), calibration=calibration(), metric="rmse", chips=2, **more
-    )
-
-
-def test_a_sweep_measures_every_combination_as_an_evaluation_of_that_chip_does(tmp_path):
-    result = swept()
-    assert [v.overrides for v in result.variants] == [
-        (f"adc.bits={bits}", f"cell.programming.sigma={sigma}") for bits in (3, 6) for sigma in (0.0, 0.2)
-    ]
-    for variant in (result.variants[0], result.variants[3]):
-        chip = bitline.replace(CHIP, *variant.overrides)
-        alone = bitline.evaluate(
-            regression(), chip, held_out(), calibration=calibration(), metric="rmse", chips=2, cause_chips=1
-        )
-        assert variant.chips == pytest.approx(alone.accuracy.chips, rel=1e-9)
-        assert variant.energy_J == pytest.approx(alone.cost.energy_J)
-        assert variant.worst == max(variant.chips)
-    pairs = [(v.energy_J, v.mean) for v in result.variants]
-    best = [v for v in result.variants if not any(e <= v.energy_J and m < v.mean for e, m in pairs)]
-    assert set(result.best) <= set(best)
-    assert result.best[-1].mean == min(mean for _, mean in pairs)
-    assert str(result).count("●") == len(result.best)
-    assert all(len(line) <= 80 for line in str(result).splitlines())
-    assert "RMSE against energy" in result.to_html(tmp_path / "sweep.html").read_text()
-    assert result._repr_html_().count("<tr>") == 5
-
-
-def test_a_sweep_keeps_its_points_and_goes_on_with_them(tmp_path):
-    folder, seen = tmp_path / "out", list[str]()
-
-    def stop(variant: Any) -> None:
-        seen.append(variant.label)
-        if len(seen) == 2:
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        swept(out=folder, done=stop)
-    with pytest.raises(DataError, match=r"out is not empty; resume=True \(--resume\) goes on"):
-        swept(out=folder)
-    rest: list[str] = []
-    result = swept(out=folder, resume=True, done=lambda v: rest.append(v.label))
-    assert len(seen) == len(rest) == 2
-    assert result == swept()
-    with pytest.raises(DataError, match="holds another sweep: its vary differs"):
-        bitline.sweep(
-            regression(), CHIP, {"adc.bits": [3]}, held_out(), calibration=calibration(), metric="rmse", chips=2,
-            out=folder, resume=True,
-        )  # fmt: skip
-    with pytest.raises(DataError, match=r"holds no sweep.json to go on with"):
-        swept(out=tmp_path / "other", resume=True)
-
-
-@pytest.mark.parametrize(
-    ("vary", "message"),
-    [
-        ({}, "nothing varies"),
-        ({"adc.bits": []}, r"values of adc.bits are \[\]"),
-        ({"adc.bits": "345"}, "values of adc.bits are '345'"),
-        ({"adc.bits": [3, 3]}, r"values of adc.bits are \[3, 3\]"),
-        ({"adc.bitts": [3]}, "did you mean 'bits'"),
-        ({"adc.bits": [3, 99]}, "99"),
-    ],
-)
-def test_what_is_no_sweep_is_refused_before_anything_is_measured(vary, message, monkeypatch):
-    monkeypatch.setattr("bitline.evaluation.on_chip.calibrate", lambda *_, **__: pytest.fail("calibrated"))
-    with pytest.raises(bitline.BitlineError, match=message):
-        bitline.sweep(regression(), CHIP, vary, held_out(), metric="rmse")
 
 
 def test_reports_and_chips_print_on_a_screen():

@@ -1,41 +1,19 @@
 """An evaluation by a surrogate says so, is near the exact one, and warns where it is not to be trusted."""
 
-import io
 from dataclasses import replace
 from functools import cache
 
 import pytest
 import torch
-from rich.console import Console
-from torch import nn
+from digits_samples import digits, network, printed
 
 from bitline import chip as chips
-from bitline import data as datasets
 from bitline.evaluation import Evaluation, Settings, assess
 from bitline.nn import crossbar_layers
-from bitline.report import html, print_evaluation
+from bitline.report import html
 from bitline.surrogate import measure
 
 SETTINGS = Settings(chips=4, cause_chips=1, images=200, calibration_images=100, diagnose_images=4)
-
-
-@cache
-def digits() -> datasets.DataSet:
-    return datasets.load("digits")
-
-
-@cache
-def network() -> nn.Module:
-    torch.manual_seed(0)
-    model = nn.Sequential(nn.Conv2d(1, 16, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(256, 10))
-    images = digits().normalize(digits().train_images)
-    optimizer = torch.optim.Adam(model.parameters(), 5e-3)
-    for _ in range(40):
-        loss = nn.functional.cross_entropy(model(images), digits().train_labels)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-    return model.eval()
 
 
 @cache
@@ -43,12 +21,6 @@ def evaluated(bits: int, simulation: str) -> Evaluation:
     chip = chips.load("example-128", [f"adc.bits={bits}", "cell.programming.sigma=0.15"])
     settings = replace(SETTINGS, simulation=simulation)
     return assess(network(), digits(), chip, settings, name="small")
-
-
-def printed(evaluation: Evaluation) -> str:
-    console = Console(file=io.StringIO(), width=160)
-    print_evaluation(evaluation, console)
-    return console.file.getvalue()  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def test_the_estimate_is_near_the_exact_one_and_says_what_answered():

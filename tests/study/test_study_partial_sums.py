@@ -57,7 +57,7 @@ def test_every_point_asked_for_is_measured_once(whole: dict[str, Any]):
 def test_the_grid_says_what_a_sweep_over_the_same_chips_says(whole: dict[str, Any]):
     on_chip = put_on_chip(network().model, network().data, CHIP, PLAN.settings)
     keys = ["crossbar.rows=64", "crossbar.active_rows=64", "adc.bits=3", "adc.granularity=slice_digit"]
-    row = sweep(on_chip, CHIP, [keys])[0].to_json()
+    row = sweep(on_chip, CHIP, [keys])[0].model_dump(mode="json")
     point = next(p for p in whole["grid"] if (p["rows"], p["bits"], p["ranges"]) == (64, 3, "slice_digit"))
     for key in ("chips", "mean", "std", "worst", "energy_J", "latency_s", "area_m2", "conversions", "crossbars"):
         assert point[key] == row[key], key

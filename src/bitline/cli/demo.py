@@ -217,7 +217,7 @@ class _Demo:
                 }
                 for step in self.steps
             ],
-            "tried": [variant.to_json() for variant in free.tried],
+            "tried": [variant.model_dump(mode="json") for variant in free.tried],
             "comparison": compare.comparison(entries),
         }
         write(str(self.out / "demo.json"), content)

@@ -4,16 +4,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
-from pydantic import ValidationError
-
 from bitline.chip.description import Chip, check
-from bitline.errors import ChipError, DataError, nearest
-from bitline.evaluation.record import FORMAT, Accuracy, Cost, Data, Evaluation, Layer, NoSums, PartialSums, Times
+from bitline.errors import ChipError, DataError
+from bitline.evaluation.record import FORMAT, Evaluation
+from bitline.evaluation.result import first, validated
 from bitline.files import read_json
 
 _TELLING = ("accuracy", "cost", "layers")  # a file without all of them is something else
-_UNIONS = {record.__name__ for record in (PartialSums, NoSums)}
-_PARTS = {"accuracy": Accuracy, "cost": Cost, "data": Data, "layers": Layer, "timing": Times}
 
 
 def load(path: Path | str) -> Evaluation:
@@ -50,23 +47,7 @@ def parse(content: Mapping[str, Any], where: str) -> Evaluation:
         raise DataError(f"{where}: chip is missing")
     chip = _chip(content["chip"], where)
     present = content if "format" in content else _upgraded(content, chip)
-    return validated({**present, "chip": chip}, where)
-
-
-def validated(content: Mapping[str, Any], where: str) -> Evaluation:
-    """Build the record of the present format.
-
-    Args:
-        content: as in the file.
-        where: named in errors.
-
-    Raises:
-        DataError: a key is missing, unknown or of another kind, or a number is not finite.
-    """
-    try:
-        return Evaluation.model_validate(content)
-    except ValidationError as error:
-        raise DataError(f"{where}: {_first([_line(problem) for problem in error.errors()])}") from None
+    return validated(Evaluation, {**present, "chip": chip}, where)
 
 
 def _chip(chip: Any, where: str) -> Chip:
@@ -75,7 +56,7 @@ def _chip(chip: Any, where: str) -> Chip:
     try:
         return check(dict(cast("Mapping[str, Any]", chip)), f"{where}: chip")
     except ChipError as error:
-        raise DataError(_first(str(error).splitlines())) from None
+        raise DataError(first(str(error).splitlines())) from None
 
 
 def _upgraded(content: Mapping[str, Any], chip: Chip) -> dict[str, Any]:
@@ -93,24 +74,3 @@ def _upgraded_layer(layer: Any, chip: Chip) -> Any:
         return layer
     steps = min(layer["row_tiles"], chip.crossbar.row_tiles)
     return {"strategy": "dense", "crossbars_removed": 0, "steps": steps, **layer}
-
-
-def _first(lines: list[str]) -> str:
-    """Return the first problem, and how many follow."""
-    return lines[0] + (f" (and {len(lines) - 1} more)" if len(lines) > 1 else "")
-
-
-def _line(problem: Any) -> str:
-    """Say in a line what is wrong with a key."""
-    place = [str(part) for part in problem["loc"] if part not in _UNIONS]
-    key = ".".join(place)
-    match problem["type"]:
-        case "missing":
-            return f"{key} is missing"
-        case "extra_forbidden":
-            known = (_PARTS.get(place[0], Evaluation) if place[1:] else Evaluation).model_fields
-            return f"unknown key {key}{nearest(place[-1], known)}"
-        case "value_error":
-            return f"{key}: {problem['ctx']['error']}" if key else str(problem["ctx"]["error"])
-        case _:
-            return f"{key} = {problem['input']!r}: {problem['msg'][0].lower()}{problem['msg'][1:]}"

@@ -6,33 +6,33 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
-from pydantic import ValidationError
 from torch import nn
 
 from bitline.chip.description import Chip
 from bitline.chip.files import replace
-from bitline.chip.records import Record, fingerprint
+from bitline.chip.records import fingerprint
 from bitline.cost.model import price
 from bitline.errors import DataError, ExportError
 from bitline.evaluation import shown
 from bitline.evaluation.figures import Metric, Real
 from bitline.evaluation.on_chip import calibrated, converted
 from bitline.evaluation.record import Data, Simulated, Variant
+from bitline.evaluation.result import Result, validated
 from bitline.evaluation.score import score
 from bitline.evaluation.settings import Settings
 from bitline.evaluation.task import Task
 from bitline.evaluation.variants import sweep
-from bitline.files import read_json, write_json
+from bitline.files import read_json
 from bitline.nn import placement, set_chip
 
 FILE = "sweep.json"
 MOST_POINTS = 10_000
 
 
-class Sweep(Record):
+class Sweep(Result):
     """One network on chips that differ in a few keys: how well it answers beside what it costs."""
 
     format: Literal[1] = 1
@@ -57,28 +57,6 @@ class Sweep(Record):
     """figure of the network without a chip"""
     variants: tuple[Variant, ...]
     """the points, in the order of the grid; fewer than the grid has where the sweep is not finished"""
-
-    def to_json(self, path: Path | str | None = None) -> dict[str, Any]:
-        """Return plain data, and write it where a path is given.
-
-        Raises:
-            ExportError: the file cannot be written.
-        """
-        content = self.model_dump(mode="json")
-        if path is not None:
-            write_json(Path(path), content)
-        return content
-
-    def to_html(self, path: Path | str) -> Path:
-        """Write a page: the points by figure and energy, and a table.
-
-        Raises:
-            ExportError: the file cannot be written.
-        """
-        return shown.page(self, Path(path))
-
-    def _repr_html_(self) -> str:
-        return shown.fragment(self)
 
     def __str__(self) -> str:
         return shown.words(self)
@@ -132,7 +110,7 @@ class Place:
         """
         if self.folder is None or not self.resume:
             return ()
-        before = read(self.folder / FILE)
+        before = validated(Sweep, read_json(self.folder / FILE), f"{self.folder / FILE} is no sweep")
         for key in ("chip", "network", "data", "metric", "calibration", "simulation", "seeds", "vary", "bitline"):
             if getattr(before, key) != getattr(begun, key):
                 raise DataError(f"{self.folder} holds another sweep: its {key} differs; choose another folder")
@@ -142,20 +120,6 @@ class Place:
         """Write the points finished so far."""
         if self.folder is not None:
             measured.to_json(self.folder / FILE)
-
-
-def read(path: Path) -> Sweep:
-    """Read a sweep from its file.
-
-    Raises:
-        DataError: absent, damaged, or no sweep.
-    """
-    try:
-        return Sweep.model_validate(read_json(path))
-    except ValidationError as error:
-        problem = error.errors()[0]
-        key = ".".join(map(str, problem["loc"]))
-        raise DataError(f"{path} is no sweep: {key}: {problem['msg'].lower()}") from None
 
 
 def points(vary: Mapping[str, Sequence[object]]) -> list[list[str]]:

@@ -4,8 +4,7 @@ Keys that end with a unit (``energy_J``) are in that unit; accuracies are in per
 """
 
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Annotated, Any, Literal, Self, get_args
+from typing import Annotated, Literal, Self, get_args
 
 from pydantic import Field, model_validator
 
@@ -14,7 +13,7 @@ from bitline.chip.records import Record
 from bitline.evaluation import shown
 from bitline.evaluation.environment import Environment
 from bitline.evaluation.figures import Accuracy, Amount, Metric, Statistics
-from bitline.files import write_json
+from bitline.evaluation.result import Result
 
 FORMAT = 2
 """of the files that this version writes; files of format 1 have no number"""
@@ -224,7 +223,7 @@ class Times(Record):
     """all of it"""
 
 
-class Evaluation(Record):
+class Evaluation(Result):
     """One network on programmed chips: accuracy with spread, loss by cause, cost, layer by layer."""
 
     format: Literal[2]
@@ -265,29 +264,9 @@ class Evaluation(Record):
     """none in files of earlier versions"""
     timing: Times
 
-    def to_json(self, path: Path | str | None = None) -> dict[str, Any]:
-        """Return plain data, the content of the file, and write it where a path is given.
-
-        Raises:
-            ExportError: the file cannot be written.
-        """
+    def _left_out(self) -> set[str]:
         absent = {name for name in ("statistics", "environment", "calibration") if getattr(self, name) is None}
-        absent |= {"metric"} if self.metric.is_accuracy else set()
-        content = self.model_dump(mode="json", exclude=absent)
-        if path is not None:
-            write_json(Path(path), content)
-        return content
-
-    def to_html(self, path: Path | str) -> Path:
-        """Write the whole report as one page.
-
-        Raises:
-            ExportError: the file cannot be written.
-        """
-        return shown.page(self, Path(path))
-
-    def _repr_html_(self) -> str:
-        return shown.fragment(self)
+        return absent | ({"metric"} if self.metric.is_accuracy else set())
 
     def __str__(self) -> str:
         return shown.evaluation(self)
@@ -349,7 +328,3 @@ class Variant(Record):
     tops_per_watt: Amount
     crossbars: Count
     conversions: Count
-
-    def to_json(self) -> dict[str, Any]:
-        """Return plain data."""
-        return self.model_dump(mode="json")

@@ -159,7 +159,7 @@ class Stages:
         evaluation = assess(
             model, self.data, chip, settings, name=run.record.label, mapping=mapping or None, ranges=ranges
         )
-        write_json(path, evaluation.to_json())
+        evaluation.to_json(path)
         a = evaluation.accuracy
         self.say(
             f"{_SAID[name]}: float {a.float:.2f} %, on the chip {a.mean:.2f} ± {a.std:.2f} %, "
