@@ -2,7 +2,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: demo test lint hashes bench format clean
+.PHONY: demo test lint hashes bench coverage format clean
 
 demo: $(STAMP)  ## train a small network, put it on a chip, find a better chip
 	$(BIN)/bitline demo
@@ -33,6 +33,14 @@ bench: $(STAMP)  ## speed against a plain forward
 	$(BIN)/python benchmarks/pruned.py
 	$(BIN)/python benchmarks/threads.py
 	$(BIN)/python benchmarks/growth.py
+
+COVERAGE := build/coverage
+
+coverage: $(STAMP)  ## which networks of torchvision, timm and transformers convert; an environment of its own, hours
+	test -x $(COVERAGE)/bin/python || $(BIN)/python -m venv $(COVERAGE)
+	$(COVERAGE)/bin/python -m pip install --quiet torch==2.14.1 torchvision==0.29.1 timm==1.0.31 transformers==5.24.0 \
+		--editable .
+	$(COVERAGE)/bin/python benchmarks/coverage.py
 
 format: $(STAMP)
 	$(BIN)/ruff check --fix

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import coverage_tables
 import targets
 
 ROOT = Path(__file__).parent.parent
@@ -715,6 +716,23 @@ def goals() -> str:
     return markdown(targets.HEADER, targets.rows()) + "\n\n" + note
 
 
+def coverage() -> str:
+    result = read("benchmarks/results/coverage.json")
+    notes = [
+        "Random weights, constant parameters randomized, batch norms with the statistics of the batch that is asked, "
+        "which also sets the ranges. "
+        + ", ".join(f"{name} {version}" for name, version in result["versions"].items())
+        + ". Errors: root mean square over the answers' deviation; plain quantization: 8-bit weights, symmetric by "
+        "channel, 8-bit inputs, affine by tensor. Seconds: CPU time of one thread, medians.",
+        *coverage_tables.notes(result["models"]),
+    ]
+    return "\n\n".join([markdown(*coverage_tables.summary(result["models"])), *notes])
+
+
+def coverage_less() -> str:
+    return markdown(*coverage_tables.less(read("benchmarks/results/coverage.json")["models"]))
+
+
 TABLES = (
     goals,
     adc_models,
@@ -742,6 +760,8 @@ TABLES = (
     surrogate,
     surrogate_training,
     surrogate_speed,
+    coverage,
+    coverage_less,
 )
 
 

@@ -114,10 +114,17 @@ _READS_VALUES = ("_local_scalar_dense", "is_nonzero", "equal", "nonzero")
 
 
 class Running:
-    """Which module of a network runs, as hooks tell."""
+    """Which module of a network runs, as hooks tell.
+
+    Attributes:
+        names: of the modules that run, each inside of the one before.
+        ended: by name, how many modules had ended when one did for the last time.
+    """
 
     def __init__(self) -> None:
         self.names: list[str] = [""]
+        self.ended: dict[str, int] = {}
+        self.clock = 0
 
     @property
     def innermost(self) -> str:
@@ -137,7 +144,8 @@ class Running:
         self.names.append(name)
 
     def _ended(self, _module: nn.Module, _args: object, _output: object) -> None:
-        self.names.pop()
+        self.clock += 1
+        self.ended[self.names.pop()] = self.clock
 
 
 class _Called(TorchFunctionMode):
@@ -160,7 +168,8 @@ class Products(TorchDispatchMode):
 
     Attributes:
         macs: of each place and function; 0 for what is no sum of products, as a Fourier transform.
-        decides: modules whose code read values, and may go another way for other values.
+        decides: modules whose code read values, and may go another way for other values: how many modules had ended
+            before they first did.
     """
 
     def __init__(self, running: Running) -> None:
@@ -168,7 +177,7 @@ class Products(TorchDispatchMode):
         self.running = running
         self.called = _Called()
         self.macs: Counter[Made] = Counter()
-        self.decides: dict[str, None] = {}
+        self.decides: dict[str, int] = {}
         self._multiplied: dict[int, tuple[Tensor, int]] = {}
 
     def __enter__(self) -> Self:
@@ -199,7 +208,7 @@ class Products(TorchDispatchMode):
         elif op in _TRANSFORMS:
             self._add(op, 0)
         elif op in _READS_VALUES:
-            self.decides[self.running.innermost] = None
+            self.decides.setdefault(self.running.innermost, self.running.clock)
         elif op == "mul" and isinstance(result, Tensor):
             self._times(args, result)
         elif op == "sum" and id(args[0]) in self._multiplied:

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Mapping
-from itertools import pairwise
+from itertools import pairwise, takewhile
 from typing import Any
 
 import torch
@@ -122,7 +122,7 @@ def _follow(model: nn.Module, layers: Mapping[str, Lowerable], example: Inputs, 
     for norm, source in first.seen.items():
         layer = first.last(source)
         parts = {norm, layer, source}
-        decider = next((name for name in first.decides if _within(norm, name) or _within(layer, name)), None)
+        decider = first.decider(norm, layer)
         if not first.alone(norm, source):
             why[norm] = f"the result of {layer} is read elsewhere too, or made several times"
         elif decider is not None:
@@ -134,10 +134,6 @@ def _follow(model: nn.Module, layers: Mapping[str, Lowerable], example: Inputs, 
     return pairs
 
 
-def _within(name: str, module: str) -> bool:
-    return not module or name == module or name.startswith(module + ".")
-
-
 class _Watched:
     """What a pass showed: which batch norm reads which result, and how often everything ran and was read."""
 
@@ -146,7 +142,9 @@ class _Watched:
         self.readers = _Readers()
         self.seen: dict[str, str] = {}
         self.calls: Counter[str] = Counter()
-        self.decides: tuple[str, ...] = ()
+        self.running = Running()
+        self.stacks: dict[str, list[str]] = {}
+        self.decides: dict[str, int] = {}
 
     def last(self, source: str) -> str:
         """Name of the layer that made a result."""
@@ -157,6 +155,17 @@ class _Watched:
         once = all(self.calls[name] == self.readers.count[name] == 1 for name in (source, self.last(source)))
         return once and self.calls[norm] == 1 and self.seen.get(norm) == source
 
+    def decider(self, norm: str, layer: str) -> str | None:
+        """Name of a module around a batch norm or a layer that read values, by which it may run one without the other.
+
+        What goes on around the module that runs both, once that has ended, has no say in how they ran.
+        """
+        stacks = self.stacks[norm], self.stacks[layer]
+        both = sum(a == b for a, b in takewhile(lambda pair: pair[0] == pair[1], zip(*stacks, strict=False)))
+        outside, end = set(stacks[0][: both - 1]), self.running.ended.get(stacks[0][both - 1], 0)
+        inside = {*stacks[0][both - 1 :], *stacks[1][both - 1 :]}
+        return next((n for n, when in self.decides.items() if n in inside or (n in outside and when < end)), None)
+
     def touched(self, names: set[str]) -> bool:
         """Whether any of some modules ran."""
         return any(self.calls[name] for name in names)
@@ -166,15 +175,17 @@ def _watch(model: nn.Module, layers: Mapping[str, Lowerable], example: Inputs) -
     # A block that puts its results in another order is followed like a layer; inside, the ordering is the one reader.
     blocks = {n: m for n, m in modules(model) if isinstance(m, Block) and m.order is not None and _last(n, m) in layers}
     watched = _Watched(blocks)
-    readers = watched.readers
+    readers, running = watched.readers, watched.running
 
     def after(name: str, output: object) -> None:
         watched.calls[name] += 1
+        watched.stacks[name] = running.names[:-1]
         if isinstance(output, Tensor):
             readers.made[id(output)] = (name, output)
 
     def before(name: str, args: tuple[object, ...]) -> None:
         watched.calls[name] += 1
+        watched.stacks[name] = list(running.names)
         for layer in readers.names(args):
             x = args[0]
             if isinstance(x, Tensor) and (x.dim() == 2 or not isinstance(layers.get(layer), nn.Linear)):
@@ -183,12 +194,11 @@ def _watch(model: nn.Module, layers: Mapping[str, Lowerable], example: Inputs) -
     handles = [m.register_forward_hook(_calling(after, n)) for n, m in (*layers.items(), *blocks.items())]
     norms = {n: m for n, m in modules(model) if isinstance(m, BatchNorm)}
     handles += [m.register_forward_pre_hook(_calling(before, n)) for n, m in norms.items()]
-    running = Running()
     handles += running.watch(modules(model))
     with Products(running) as products, readers:
         answer = run_hooked(model, example, handles)
     readers.count.update(readers.names(parts_of(answer)))
-    watched.decides = tuple(products.decides)
+    watched.decides = products.decides
     return watched
 
 

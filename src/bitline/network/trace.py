@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from bitline.errors import ConversionError
+from bitline.errors import BitlineError, ConversionError
 from bitline.mapping.lower import Lowerable, Matmul, check_batch, lower, with_batch
 from bitline.network.copy import evaluating
 from bitline.network.inputs import Inputs, call, count, described, leaves, mapped
@@ -115,7 +115,7 @@ class _Seen(NamedTuple):
 
     shapes: dict[str, list[torch.Size]]
     macs: dict[Made, int]
-    decides: dict[str, None]
+    decides: dict[str, int]
 
 
 def _watch(model: nn.Module, example: Inputs, layers: Mapping[str, Lowerable]) -> _Seen:
@@ -232,7 +232,10 @@ def run(model: nn.Module, example: Inputs) -> object:
     """
     try:
         return call(model, mapped(example, torch.clone))
-    except (RuntimeError, ValueError, TypeError, IndexError, NotImplementedError) as error:
+    except BitlineError:
+        raise
+    except Exception as error:  # a user's own network may raise anything
         raise ConversionError(
-            f"{type(model).__name__} does not run on a batch of shape {described(example)}: {error}"
+            f"{type(model).__name__} does not run on a batch of shape {described(example)}: {type(error).__name__}: "
+            f"{error}"
         ) from error
