@@ -1,8 +1,11 @@
 """Every sentence says what the numbers say, the opposite when they turn, and nothing when they are not there."""
 
+import random
 from typing import Any
 
+import numpy as np
 import pytest
+from scipy import stats
 
 from bitline.study import findings
 from bitline.study.fit import differ, rank_correlation, slope
@@ -148,6 +151,16 @@ def test_the_best_height_of_equals_is_the_cheaper_one_and_a_single_height_is_no_
     assert [(adc["bits"], adc["most_accurate"]["rows"], adc["cheapest"]["rows"]) for adc in best_heights(grid)] == [
         (4, 64, 128)
     ]
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_slopes_and_ranks_are_those_of_scipy(seed: int):
+    """Several points of one height, ties and all."""
+    draw = random.Random(seed)
+    x = [1.0, 2.0, 3.0] + [float(draw.randint(1, 6)) for _ in range(draw.randint(1, 12))]
+    y = [draw.choice([0.5, 1.0, 7.0, draw.lognormvariate(0, 2)]) for _ in x[1:]] + [11.0]
+    assert slope(x, y) == pytest.approx(stats.linregress(np.log(x), np.log(y)).slope, rel=1e-9, abs=1e-12)
+    assert rank_correlation(x, y) == pytest.approx(stats.spearmanr(x, y).statistic, rel=1e-9, abs=1e-12)
 
 
 def test_slopes_and_ranks_need_enough_different_points():
