@@ -88,7 +88,7 @@ def recipes() -> str:
             f"{point['row_tiles_in_convolutions']}",
             f"{point['conversions'] / 1e6:.1f} M",
             f"{point['energy_J'] * 1e6:.2f}",
-            f"{first['energy_J'] / point['energy_J']:.2f}",
+            f"{point['energy_J'] / first['energy_J']:.2f}",
             f"{point['tops_per_watt']:.1f}",
             f"{point['area_m2'] * 1e6:.2f}",
         ]
@@ -112,8 +112,8 @@ def recipes() -> str:
         "on the chip [%] (worst)",
         "row tiles",
         "conversions",
-        "energy [uJ]",
-        "images per joule",
+        "energy for an inference [uJ]",
+        "of conventional",
         "TOPS/W",
         "area [mm2]",
     ]
@@ -121,8 +121,8 @@ def recipes() -> str:
     note = (
         f"{setting['adc_bits']}-bit ADC, programming error {setting['sigma']}, {len(setting['seeds'])} programmed "
         f"chips, {setting['images']} test images (float: {first['float']:.1f} %); at most {setting['epochs']} epochs "
-        f"of training, {min(more)} to {max(more)} of them on the chip. Row tiles: most of any convolution. Images per "
-        "joule: over conventional."
+        f"of training, {min(more)} to {max(more)} of them on the chip. Row tiles: most of any convolution. Of "
+        "conventional: energy for an inference over that of the first row."
     )
     return markdown(header, rows) + "\n\n" + note
 
@@ -227,15 +227,25 @@ def front() -> str:
         [
             f"{p['accuracy']:.1f} ± {p['std']:.1f} ({p['worst']:.1f})",
             f"{p['energy'] * 1e6:.2f}",
-            f"{first['energy_J'] / p['energy']:.2f}",
+            f"{p['energy'] / first['energy_J']:.2f}",
             f"{p['area'] * 1e6:.2f}",
             ", ".join(dict.fromkeys(p["layers"].values())),
             ", ".join(p["overrides"]),
         ]
         for p in sorted(found["front"]["points"], key=lambda p: p["energy"])
     ]
-    header = ["on the chip [%] (worst)", "energy [uJ]", "images per joule", "area [mm2]", "layers", "chip"]
-    return markdown(header, rows) + f"\n\n{found['settings']['trials']} trials; images per joule: over conventional."
+    header = [
+        "on the chip [%] (worst)",
+        "energy for an inference [uJ]",
+        "of conventional",
+        "area [mm2]",
+        "layers",
+        "chip",
+    ]
+    return (
+        markdown(header, rows)
+        + f"\n\n{found['settings']['trials']} trials; of conventional: energy for an inference over its."
+    )
 
 
 def speed() -> str:

@@ -47,7 +47,7 @@ def three(tmp_path: Path) -> list[Path]:
     ]
 
 
-def test_equal_work_is_images_per_joule_over_the_first_run(three: list[Path]):
+def test_equal_work_is_the_energy_of_the_first_run_over_that_of_each(three: list[Path]):
     found = compare.comparison(runs.read(three))
     assert [row["run"] for row in found["runs"]] == ["plain", "group", "separable"]
     assert [row["recipe"] for row in found["runs"]] == ["trained", "group", "separable"]

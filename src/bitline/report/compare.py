@@ -146,12 +146,12 @@ def summary(compared: Mapping[str, Any], measure: Measure = ACCURACY) -> Sheet:
     table.physical(Head("energy", meaning="per inference"), of(records, "energy_J"), "J")
     meaning = "per operation performed: a run that performs fewer is not the better for it"
     table.ratio(Head("efficiency", "TOPS/W", meaning=meaning, rank=3), of(records, "tops_per_watt"))
-    meaning = f"inferences per joule over those of {compared['first']}"
+    meaning = f"energy for an inference of {compared['first']}, over that of the run"
     cells = [Cell(_times(value), value) for value in of(records, "work_efficiency")]
     table.add(Head("at equal work", "×", meaning=meaning, rank=1), cells)
     table.physical(Head("area", rank=6), of(records, "area_m2"), "m2")
     table.physical(Head("latency", rank=7), of(records, "latency_s"), "s")
-    return table.sheet(f"Runs; equal work: inferences per joule over those of {compared['first']}")
+    return table.sheet(f"Runs; equal work: energy for an inference of {compared['first']}, over that of the run")
 
 
 def recipes(compared: Mapping[str, Any], measure: Measure = ACCURACY) -> Sheet:
@@ -169,8 +169,7 @@ def recipes(compared: Mapping[str, Any], measure: Measure = ACCURACY) -> Sheet:
     group = "after / before"
     for key, name in (
         ("conversions", "conversions"),
-        ("energy", "energy"),
-        ("work_efficiency", "inferences per joule"),
+        ("energy", "energy for an inference"),
         ("tops_per_watt", "TOPS/W"),
     ):
         table.add(Head(name, "×", group), [Cell(_times(value), value) for value in of(records, key)])

@@ -158,8 +158,8 @@ def row(entry: Entry, first: Entry) -> dict[str, Any]:
         first: the run that equal useful work is measured by.
 
     Returns:
-        Accuracies in percent, energies in joule per inference; ``work_efficiency`` is inferences per joule over
-        `first`.
+        Accuracies in percent, energies in joule for an inference; ``work_efficiency`` is that of `first` over that of
+        the run.
     """
     return {"run": entry.name, "recipe": entry.recipe, **figures(entry.evaluation, first.evaluation)}
 
@@ -191,8 +191,8 @@ def gains(entries: Sequence[Entry]) -> list[dict[str, Any]]:
 
     Returns:
         For each run that has both evaluations: ``before`` and ``after`` (accuracy on chips, %, or what else was
-        measured), ``points`` (how much better it became), and ``conversions``, ``energy`` (after over before) and
-        ``work_efficiency`` (inferences per joule, after over before).
+        measured), ``points`` (how much better it became), and ``conversions``, ``energy`` for an inference (after
+        over before) and ``work_efficiency`` (energy, before over after).
     """
     changes: list[dict[str, Any]] = []
     for entry in entries:
