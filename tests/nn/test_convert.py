@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.nn.utils import parametrizations, prune
+from torch.nn.utils import parametrizations
 
 from bitline.chip import load
 from bitline.errors import ConversionError, MappingError
@@ -36,9 +36,9 @@ class Residual(nn.Module):
         self.norm = nn.BatchNorm2d(8)
         self.shared = nn.Conv2d(8, 8, 1)
         self.kernel = nn.Parameter(torch.randn(8, 8, 1, 1))
-        self.up = nn.ConvTranspose2d(8, 8, 2, stride=2)
+        self.up = nn.ConvTranspose2d(8, 8, 2, stride=3)
         self.layer_norm = nn.LayerNorm(8)
-        self.attention = nn.MultiheadAttention(8, 2, batch_first=True)
+        self.attention = nn.MultiheadAttention(8, 2, batch_first=True, add_zero_attn=True)
         self.table = nn.Embedding(5, 8)
         self.drop = nn.Dropout(0.5)
         self.fc = nn.Linear(8, 4)
@@ -238,11 +238,11 @@ def test_layers_that_would_lose_something_are_left_alone_and_said_so(make_chip):
     model[3].register_forward_pre_hook(lambda *_: None)
     model[4].register_forward_hook(lambda *_: None)
     report = to_crossbar(model, make_chip()).report
-    assert [p.matmul.name for p in report.layers] == ["5"]
+    assert [p.matmul.name for p in report.layers] == ["2", "5"]
+    assert report.rewritten == {"2": "its weights are plain, computed once from WeightNorm"}
     assert {d.name: d.why for d in report.digital if "." not in d.name} == {
         "0": "Standardized has a forward of its own",
         "1": "Rescaled has a forward of its own",
-        "2": "its weights are parametrized; call torch.nn.utils.parametrize.remove_parametrizations first",
         "3": "it has hooks, which would be lost",
         "4": "it has hooks, which would be lost",
         "6": "its weights have no shape yet; run the model once first",
@@ -251,10 +251,10 @@ def test_layers_that_would_lose_something_are_left_alone_and_said_so(make_chip):
 
 def test_a_network_that_cannot_be_copied_is_refused(make_chip):
     model = nn.Sequential(nn.Linear(4, 4))
-    prune.l1_unstructured(model[0], "weight", 0.5)
+    model[0].half = model[0].weight / 2
     with pytest.raises(ConversionError, match=r"^Sequential cannot be copied: Only Tensors created explicitly"):
         to_crossbar(model, make_chip())
-    prune.remove(model[0], "weight")
+    del model[0].half
     assert len(to_crossbar(model, make_chip()).report.layers) == 1
 
 

@@ -107,10 +107,10 @@ def test_keywords_take_effect_together(kind, keywords):
 
 OFF = {
     "Conv3d": (lambda: nn.Conv3d(2, 2, 3, padding=1), (2, 4, 4, 4)),
-    "ConvTranspose1d": (lambda: nn.ConvTranspose1d(2, 2, 3, stride=2, output_padding=1), (2, 6)),
-    "ConvTranspose2d": (lambda: nn.ConvTranspose2d(2, 2, 3, stride=2, output_padding=1, groups=2), (2, 6, 6)),
+    "ConvTranspose1d": (lambda: nn.ConvTranspose1d(2, 2, 1, stride=2), (2, 6)),
+    "ConvTranspose2d": (lambda: nn.ConvTranspose2d(2, 2, 2, stride=3, groups=2), (2, 6, 6)),
     "ConvTranspose3d": (lambda: nn.ConvTranspose3d(2, 2, 3, dilation=2), (2, 4, 4, 4)),
-    "MultiheadAttention": (lambda: Attention(bias=False), (5, 8)),
+    "MultiheadAttention": (lambda: Attention(add_zero_attn=True), (5, 8)),
     "Bilinear": (lambda: Both(), (8,)),
     "Embedding": (lambda: nn.Sequential(Whole(), nn.Embedding(4, 8)), (5,)),
 }
@@ -189,9 +189,10 @@ def test_keywords_of_a_transformer_block_take_effect(key):
     plain = block(**{key: BLOCK[key]} if key in BLOCK else {})
     given = {key: CALLS[key]()} if key in CALLS else {}
     model = to_crossbar(plain, chip, example=x).model
-    calibrate(model, [x])
+    calibrate(model, [{"src": x, **given}])
     expected, got = plain(x, **given), model(x, **given)
-    assert float((got - expected).abs().max()) < 0.02
+    # The largest input of a layer may be clipped.
+    assert float((got - expected).square().mean().sqrt()) < 0.004
     if key != "none":
         assert float((expected - block()(x)).abs().max()) > 0.05
 

@@ -83,7 +83,7 @@ def command(
     on = target(None if name is None else Path(name), chip, overrides, mapping)
     of = bare(name, given, in_channels=in_channels, classes=classes)
     try:
-        placed = placed_network(of, on.chip, on.mapping)
+        placed = placed_network(of, on.chip, on.mapping, on.ranges)
     except ConversionError as error:
         known = given.data is not None or None not in (given.image_size, in_channels)
         if known or (name is not None and is_run(name)):
@@ -122,13 +122,14 @@ class Placed(NamedTuple):
     digital: tuple[DigitalOperation, ...]
 
 
-def placed_network(of: Bare, chip: Chip, mapping: Sequence[str] = ()) -> Placed:
+def placed_network(of: Bare, chip: Chip, mapping: Sequence[str] = (), ranges: Path | None = None) -> Placed:
     """Place a network as `bitline.evaluation` does, without its data.
 
     Args:
         of: the network; of one that was trained, crossbars that are all zero are left out.
         chip: to place it on.
         mapping: as on the command line.
+        ranges: that were trained; what was digital then stays so.
 
     Raises:
         ConversionError: no layer that a crossbar can hold, or an image that the network does not take.
@@ -137,7 +138,8 @@ def placed_network(of: Bare, chip: Chip, mapping: Sequence[str] = ()) -> Placed:
 
     from bitline.cost.choose_mapping import resolve
     from bitline.network.trace import MAPPED, matmuls, poolings
-    from bitline.nn import placement, to_crossbar
+    from bitline.nn import crossbar_layers, placement, to_crossbar
+    from bitline.nn.range_training import ranged_layers
 
     layout = resolve(mapping, lambda: matmuls(of.model, of.image), chip)
     example = torch.zeros(1, *of.image)
@@ -146,6 +148,8 @@ def placed_network(of: Bare, chip: Chip, mapping: Sequence[str] = ()) -> Placed:
             if isinstance(layer, MAPPED):
                 layer.weight.data[layer.weight == 0] = 1.0
     model, report = to_crossbar(of.model, chip, example=example, mapping=layout)
+    if ranges is not None and report.rewritten and crossbar_layers(model).keys() - ranged_layers(ranges):
+        model, report = to_crossbar(of.model, chip, example=example, mapping=layout, rewrite=False)
     layers = [layer.matmul.name for layer in report.layers]
     return Placed(placement(model), poolings(of.model, example, layers), report.digital)
 

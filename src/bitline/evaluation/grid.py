@@ -167,7 +167,7 @@ def measure(
     if settings.chips < 1:
         raise DataError(f"chips is {settings.chips}; allowed: 1 or more")
     place.check()
-    on_chip = converted(model, task, chip, settings, mapping)
+    on_chip = converted(model, task, chip, settings, mapping, ranges)
     for changed in {fingerprint(each): each for each in chips}.values():
         set_chip(on_chip.model, changed)  # refuses what does not fit
         price(placement(on_chip.model))

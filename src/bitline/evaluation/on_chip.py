@@ -28,7 +28,7 @@ from bitline.network.trace import poolings
 from bitline.nn import IDEAL, calibrate, crossbar_layers, on, placement, set_chip, to_crossbar
 from bitline.nn.bias_correction import correct_biases
 from bitline.nn.convert import ConversionReport
-from bitline.nn.range_training import load_ranges
+from bitline.nn.range_training import load_ranges, ranged_layers
 from bitline.programming.remap import check_installed
 
 
@@ -141,17 +141,25 @@ def put_on_chip(
         MappingError: the chip has too few crossbars, or a layer does not fit as `mapping` says.
         DataError: an absent or damaged file of ranges.
     """
-    return calibrated(converted(model, data, chip, settings, mapping), ranges)
+    return calibrated(converted(model, data, chip, settings, mapping, ranges), ranges)
 
 
 def converted(
-    model: nn.Module, data: DataSet | Task, chip: Chip, settings: Settings, mapping: Mapping[str, str] | None
+    model: nn.Module,
+    data: DataSet | Task,
+    chip: Chip,
+    settings: Settings,
+    mapping: Mapping[str, str] | None,
+    ranges: Path | None = None,
 ) -> OnChip:
-    """Convert a network, whose ranges are not known yet."""
+    """Convert a network, whose ranges are not set yet; what was digital when those of a file were trained stays so."""
     check_installed(chip.mitigation)
     task = task_of(data, settings)
     plain = copied(model).eval()
-    on_crossbars, report = to_crossbar(plain, chip, example=on_device(task.first(2), plain), mapping=mapping)
+    example = on_device(task.first(2), plain)
+    on_crossbars, report = to_crossbar(plain, chip, example=example, mapping=mapping)
+    if ranges is not None and report.rewritten and crossbar_layers(on_crossbars).keys() - ranged_layers(ranges):
+        on_crossbars, report = to_crossbar(plain, chip, example=example, mapping=mapping, rewrite=False)
     if chip.weights.bias_bits is not None:
         trace(on_crossbars, _one(on_device(task.first(2), plain)))  # refuses what has no integer form
     return OnChip(on_crossbars, report, plain, data if isinstance(data, DataSet) else task, settings)

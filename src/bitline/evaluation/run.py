@@ -73,7 +73,7 @@ def assess(
     """
     settings = settings or Settings()
     began = time.perf_counter()
-    on_chip = converted(model, data, chip, settings, mapping)
+    on_chip = converted(model, data, chip, settings, mapping, ranges)
     price(placement(on_chip.model))  # refuses what has no price before anything is measured
     plain = score(on_chip.plain, on_chip.task)  # refuses a metric that does not take the answers
     plain_s = time.perf_counter() - began

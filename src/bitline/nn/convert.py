@@ -2,7 +2,7 @@
 
 import textwrap
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import torch
@@ -22,6 +22,7 @@ from bitline.network.digital import DigitalOperation, digital, plain_class
 from bitline.network.inputs import Inputs, leaves, mapped
 from bitline.network.readers import neighbours
 from bitline.network.replace import put, unlike_with
+from bitline.network.rewrite.apply import Rewriting
 from bitline.network.trace import MAPPED, Look, look, modules
 from bitline.nn import state
 from bitline.nn.layer import CrossbarLayer
@@ -44,11 +45,13 @@ class ConversionReport:
         layers: on crossbars, in the order they run.
         folded: batch norm name -> name of the layer it went into.
         digital: everything with weights, and every matrix product, that stays off the crossbars.
+        rewritten: what was done to a module so that it has layers, by its name; these layers are inside it.
     """
 
     layers: tuple[LayerPlacement, ...]
     folded: dict[str, str]
     digital: tuple[DigitalOperation, ...]
+    rewritten: dict[str, str] = field(default_factory=dict[str, str])
 
     def __str__(self) -> str:
         lines = [
@@ -59,6 +62,7 @@ class ConversionReport:
             + (f", {p.removed} crossbars of zeros removed" if p.removed else "")
             for p in self.layers
         ]
+        lines += [f"{name or '(model)'}: {how}" for name, how in self.rewritten.items()]
         lines += [f"{norm}: folded into {layer}" for norm, layer in self.folded.items()]
         lines += [f"{d.name}: {d.op} stays digital: {d.why}" for d in self.digital]
         lines += [leak] if self.layers and (leak := leak_remark(self.layers[0].chip)) else []
@@ -86,11 +90,14 @@ def to_crossbar(
     keep_digital: Collection[str] | Callable[[str, nn.Module], bool] = (),
     allow_digital: bool = True,
     mapping: Mapping[str, str] | None = None,
+    rewrite: bool = True,
 ) -> Conversion:
     """Put the linear and convolution layers of a network on a chip.
 
-    The model is copied, not changed, and nothing of its code is traced or rewritten: layers are replaced
-    where they stand, and batch norms folded into them where that is known to be right. Run `calibrate` next.
+    The model is copied, not changed, and nothing of its code is traced: layers are replaced where they stand, and batch
+    norms folded into them where that is known to be right. Modules that hide products (attention, recurrent networks,
+    transposed convolutions) are first made of layers, see docs/own.md; names of parameters change there. Run
+    `calibrate` next.
 
     Args:
         model: any module.
@@ -102,6 +109,7 @@ def to_crossbar(
         allow_digital: if False, anything weighted that stays off the crossbars is an error.
         mapping: how layers of several groups are laid out: layer name, ``"depthwise"``, ``"group"`` or ``"*"`` ->
             ``"dense"``, ``"naive"``, ``"packed"``, ``"strip"`` or ``"digital"``; see docs/mapping.md.
+        rewrite: make layers of the products inside modules that hide them; if False, these stay digital.
 
     Returns:
         (model, report).
@@ -122,12 +130,16 @@ def to_crossbar(
     model.eval()
     if example is not None and any(p.is_meta for p in model.parameters()):
         example = mapped(example, lambda part: part.to("meta"))
-    kept = _keep(model, keep_digital)
+    names = () if callable(keep_digital) else keep_digital
+    rewriting = Rewriting(model, example, names) if rewrite else None
     why: dict[str, str] = {}
+    if rewriting is not None:
+        model, why = rewriting.model, rewriting.why
+    kept = _keep(model, keep_digital, why)
     layers: dict[str, Lowerable] = {}
     for name, module in modules(model):
         if isinstance(module, MAPPED):
-            reason = "kept digital as asked" if kept(name, module) else why_not(model, name, module)
+            reason = "kept digital as asked" if kept(name, module) else why.get(name) or why_not(model, name, module)
             if reason:
                 why[name] = reason
             else:
@@ -177,14 +189,17 @@ def to_crossbar(
         passes.digital = {f"{d.name}: {d.op}": d.macs for d in left if d.macs}
     model = put(model, {layers[name]: layer for name, layer in replaced.items()})
     for name, module in modules(model, everywhere=True):
-        module.training = training[name if name in training else name.rpartition(".")[0]]
+        while name not in training:
+            name = name.rpartition(".")[0]
+        module.training = training[name]
     model.register_forward_pre_hook(passes.begin)
     model.register_forward_hook(passes.end, always_call=True)
     model.register_load_state_dict_pre_hook(_check_states)
     # Every process of DistributedDataParallel has the chip that it programmed, and its own count of reads.
     seeds = [f"{name}.chip_seed".lstrip(".") for name, m in modules(model) if isinstance(m, CrossbarLayer)]
     model._ddp_params_and_buffers_to_ignore = seeds  # pyright: ignore[reportArgumentType]
-    return Conversion(model, ConversionReport(placement.layers, folded, left))
+    rewritten = {} if rewriting is None else rewriting.rewritten
+    return Conversion(model, ConversionReport(placement.layers, folded, left, rewritten))
 
 
 def _on_crossbars(layer: Lowerable, placed: LayerPlacement, passes: Pass, seen: Look) -> CrossbarLayer:
@@ -203,13 +218,13 @@ def _check_states(model: nn.Module, states: dict[str, Any], prefix: str, *_: obj
 
 
 def _keep(
-    model: nn.Module, keep: Collection[str] | Callable[[str, nn.Module], bool]
+    model: nn.Module, keep: Collection[str] | Callable[[str, nn.Module], bool], known: Collection[str]
 ) -> Callable[[str, nn.Module], bool]:
     if callable(keep):
         return keep
     names = [name for name, module in modules(model) if isinstance(module, MAPPED)]
     for name in keep:
-        if name not in names:
+        if name not in names and name not in known:
             raise ConversionError(
                 f"keep_digital names {name!r}, which is no layer{nearest(name, names)}; layers: {', '.join(names)}"
             )

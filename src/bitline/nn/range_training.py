@@ -135,6 +135,15 @@ def load_ranges(model: nn.Module, path: Path | str) -> None:
         layer.ranges.take(lsb, offset, layer.chip)
 
 
+def ranged_layers(path: Path | str) -> set[str]:
+    """Names of the layers whose ranges a file of `save_ranges` holds.
+
+    Raises:
+        DataError: an absent or damaged file, or another kind of file.
+    """
+    return {name.rpartition(".")[0] for name in _read(Path(path))[0]}
+
+
 def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     _check_suffix(path)
     tensors, metadata = read_tensors(path)

@@ -4,6 +4,7 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrize import is_parametrized
 
 from bitline.network.digital import plain_class
+from bitline.network.rewrite.attention import Attention
 from bitline.nn.layer import CrossbarLayer
 
 _OWN_METHODS = ("forward", "_conv_forward", "__call__", "__getattr__")
@@ -28,7 +29,7 @@ def why_not(model: nn.Module, name: str, module: nn.Module) -> str | None:
     if any(getattr(module, hooks) for hooks in _HOOKS):
         return "it has hooks, which would be lost"
     parent = model.get_submodule(name.rpartition(".")[0]) if name else None
-    if isinstance(parent, nn.MultiheadAttention):
+    if isinstance(parent, nn.MultiheadAttention) and not isinstance(parent, Attention):
         return "MultiheadAttention reads its weights without calling it"
     if module.weight.is_complex():  # pyright: ignore[reportAttributeAccessIssue, reportCallIssue]
         return "its weights are complex"

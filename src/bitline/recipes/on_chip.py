@@ -65,7 +65,7 @@ class OnChipTraining:
         plain = folded.model.eval()
         record = self.record.model_copy(update={"rewrites": (*self.record.rewrites, *folded.rewrites)})
         mapping = self.config.mapping or None
-        model, _ = to_crossbar(plain, self.training_chip, example=example, mapping=mapping)
+        model, _ = to_crossbar(plain, self.training_chip, example=example, mapping=mapping, rewrite=False)
         settings = Settings(calibration_images=self.config.calibration_images)
         aware = self.config.aware == "psum"
         calibrate(model, calibration_batches(self.data, settings), in_turn=aware)

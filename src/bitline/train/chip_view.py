@@ -57,7 +57,7 @@ class ChipView(nn.Module):
                 f"chip {chip.name} has adc.policy = {chip.adc.policy!r}; only a lossless ADC can be taken as linear"
             )
         plain = without_parametrizations(copied(network)).eval()
-        self.on_chip, self.report = to_crossbar(plain, chip, example=example, mapping=mapping)
+        self.on_chip, self.report = to_crossbar(plain, chip, example=example, mapping=mapping, rewrite=False)
         self._stores = chip.weights.bias_bits is not None
         self._source = (network,)  # in a tuple, so that the network is no part of the view
         self._norms = {layer: norm for norm, layer in self.report.folded.items()}

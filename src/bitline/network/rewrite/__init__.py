@@ -1,0 +1,1 @@
+"""Modules that hide products, rewritten into equal modules made of plain layers."""
