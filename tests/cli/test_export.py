@@ -10,7 +10,7 @@ import torch
 from typer.testing import CliRunner
 
 from bitline.cli import app
-from bitline.errors import ChipError, ExportError
+from bitline.errors import ChipError, DataError, ExportError
 from bitline.integer.network import IntegerNetwork
 from bitline.models import build
 from bitline.models.record import ModelRecord
@@ -72,8 +72,30 @@ def test_conductances_of_a_programmed_chip_are_written(run, tmp_path):
     assert len({b["layer"] for b in manifest["crossbars"]}) == 5
 
 
+def test_shapes_of_layers_are_written_and_what_another_export_left_is_removed(run, tmp_path):
+    bitline("export", run, "--to", "workload", "--chip", "rram-22nm", "--out", tmp_path)
+    manifest = json.loads((tmp_path / "manifest.json").read_text())
+    files = {"workload.yaml", *(layer["file"] for layer in manifest["layers"])}
+    assert {path.name for path in tmp_path.iterdir() if not path.name.startswith(".")} == {"manifest.json", *files}
+    assert sum(layer["macs"] for layer in manifest["layers"]) > 0
+    out = bitline("export", run, "--to", "layers", "--chip", "rram-22nm", "--out", tmp_path)
+    assert "layers.csv" in out
+    assert {path.name for path in tmp_path.iterdir() if not path.name.startswith(".")} == {
+        "manifest.json",
+        "layers.csv",
+    }
+    table = (tmp_path / "layers.csv").read_text().splitlines()
+    assert len(table) == 5
+    assert table[0].split(",")[:3] == ["8", "8", "1"]
+    assert [table[number].split(",")[6] for number in range(5)] == ["1", "1", "0", "0", "0"]
+    with pytest.raises(DataError, match="--check 5 does nothing here: --to layers writes shapes, no numbers"):
+        bitline("export", run, "--to", "layers", "--check", 5, "--out", tmp_path)
+
+
 def test_what_cannot_be_exported_is_named(run, tmp_path):
-    with pytest.raises(ExportError, match=r"'onix'; did you mean 'onnx'\?; allowed: onnx, integer, conductances"):
+    with pytest.raises(
+        ExportError, match=r"'onix'; did you mean 'onnx'\?; allowed: onnx, integer, conductances, layers, workload"
+    ):
         bitline("export", run, "--to", "onix")
     powers = "add --set weights.scale=power_of_two --set inputs.scale=power_of_two --set weights.bias_bits=8"
     with pytest.raises(ChipError, match=re.escape(powers)):

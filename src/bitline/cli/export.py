@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from bitline.data import DataSet
     from bitline.integer.network import IntegerNetwork
 
+_SHAPES = ("layers", "workload")
 EXAMPLES = """
 [bold]Examples[/]
 
@@ -27,6 +29,8 @@ bitline export runs/vgg8-cifar10 --to onnx --chip crimp-32nm --set weights.scale
 bitline export runs/crimp --to integer   [dim]# a recipe's chip, if its scales are powers of two[/]
 
 bitline export runs/vgg8-cifar10 --to conductances --chip rram-22nm --seed 3
+
+bitline export runs/vgg8-cifar10 --to layers   [dim]# for NeuroSim; workload: for AccelForge and Timeloop[/]
 """  # noqa: E501
 
 
@@ -34,7 +38,7 @@ bitline export runs/vgg8-cifar10 --to conductances --chip rram-22nm --seed 3
 def command(
     ctx: typer.Context,
     given: Given,
-    to: Annotated[str, typer.Option(help="onnx, integer or conductances.")],
+    to: Annotated[str, typer.Option(help="onnx, integer, conductances, layers or workload.")],
     run: Annotated[Path | None, typer.Argument(help="Run directory of bitline train, import or optimize.")] = None,
     out: Annotated[Path | None, typer.Option(help="Directory to write; default: export-... in the run.")] = None,
     chip: Annotated[
@@ -61,18 +65,19 @@ def command(
     ] = False,
     json_file: Json = None,
 ) -> None:
-    """Write a trained network for elsewhere: integer operators, or what goes into the crossbars.
+    """Write a trained network for elsewhere: integer operators, what goes into the crossbars, or shapes of layers.
 
     Integers (onnx, integer) know layers on crossbars, ReLU, max and average pooling, addition, concatenation of
-    channels, flatten, a permutation of channels and dropout. Conductances take every network.
+    channels, flatten, a permutation of channels and dropout. All others take every network. Shapes are a table as
+    DNN+NeuroSim reads it (layers), or Einsums of AccelForge and problems of Timeloop (workload).
     """
     from bitline.errors import ExportError, nearest
 
-    allowed = ("onnx", "integer", "conductances")
+    allowed = ("onnx", "integer", "conductances", *_SHAPES)
     if to not in allowed:
         raise ExportError(f"--to {to!r}{nearest(to, allowed)}; allowed: {', '.join(allowed)}")
     if seed is not None and to != "conductances":
-        raise ExportError(f"--seed {seed} belongs to --to conductances; integers have no cells")
+        raise ExportError(f"--seed {seed} belongs to --to conductances; nothing else has cells")
     from bitline.cli.idle import refuse_idle
     from bitline.cli.imported import run_of
     from bitline.cli.output import check_outputs, give
@@ -95,13 +100,14 @@ def command(
     run, given = run_of(run, given)
     on = target(run, chip, overrides, mapping)
     cells = "--to conductances writes cells, no sums" if to == "conductances" else None
+    shapes = f"--to {to} writes shapes, no numbers" if to in _SHAPES else None
     trained = to == "conductances" and on.ranges is not None and on.chip.weights.bias_bits is None
     refuse_idle(
         ctx,
         {
-            "--check": cells,
-            "--accumulator-bits": cells,
-            "--calibration-images": f"the ranges are those that were trained, {on.ranges}" if trained else None,
+            "--check": shapes or cells,
+            "--accumulator-bits": shapes or cells,
+            "--calibration-images": f"the ranges are those that were trained, {on.ranges}" if trained else shapes,
         },
     )
     folder = out or run / f"export-{to}"
@@ -117,12 +123,20 @@ def command(
         chosen = resolve(on.mapping, lambda: matmuls(network, of.image), on.chip)
         settings = Settings(calibration_images=calibration_images)
         on_chip = converted(network, dataset, on.chip, settings, chosen)
+        manifest: dict[str, Any] = {"format": to, "run": str(run), "weights_sha256": sha256(run / WEIGHTS)}
+        manifest["model"] = of.record.model_dump(mode="json")
+        if to in _SHAPES:
+            from bitline.cli.export_shapes import write
+
+            manifest |= write(on_chip, folder, to)
+            _keep(folder, manifest)
+            if not give(manifest, json_file, "manifest"):
+                typer.echo(f"{manifest['file']}: {folder}")
+            return
         if to != "conductances":
             trace(on_chip.model, next(dataset.batches("train", batch_size=1))[0].to(next(network.parameters()).device))
             _check_powers(on.chip)
         calibrated(on_chip, on.ranges)
-        manifest: dict[str, Any] = {"format": to, "run": str(run), "weights_sha256": sha256(run / WEIGHTS)}
-        manifest["model"] = of.record.model_dump(mode="json")
         if to == "conductances":
             from bitline.integer import conductances
 
@@ -187,7 +201,8 @@ def check_folder(folder: Path, run: Path, *, overwrite: bool) -> None:
 
 def _is_written(file: Path) -> bool:
     """Tell whether a file may be of an export that was stopped."""
-    return file.suffix in (".onnx", ".safetensors") or file.name.startswith(".")
+    known = r".+\.onnx|.+\.safetensors|layers\.csv|workload\.yaml|timeloop_\d+\.yaml|\..*"
+    return re.fullmatch(known, file.name) is not None
 
 
 def _files(folder: Path) -> set[Path]:
@@ -197,7 +212,8 @@ def _files(folder: Path) -> set[Path]:
     if not (folder / MANIFEST).is_file():
         return set()
     there = read_json(folder / MANIFEST)
-    names = [there.get("file"), *(block.get("file") for block in there.get("crossbars", ()))]
+    parts = (*there.get("crossbars", ()), *there.get("layers", ()))
+    names = [there.get("file"), *(part.get("file") for part in parts)]
     files = {folder / name for name in names if isinstance(name, str) and Path(name).name == name}
     return {file for file in files if _is_written(file)}
 
