@@ -47,8 +47,8 @@ class Made(NamedTuple):
 
 
 def networks() -> list[Network]:
-    """All networks, of every family the first before any second."""
-    found = [*_torchvision(), *_timm(), *_TRANSFORMERS_NETWORKS]
+    """All networks, of every family the first before any second, the small ones of transformers before all."""
+    found = [*_TRANSFORMERS_NETWORKS, *_timm(), *_torchvision()]
     seen: dict[tuple[str, str], int] = {}
     order: list[int] = []
     for each in found:

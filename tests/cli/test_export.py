@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 
 from bitline.cli import app
 from bitline.errors import ChipError, DataError, ExportError
+from bitline.files import read_tensors
 from bitline.integer.network import IntegerNetwork
 from bitline.models import build
 from bitline.models.record import ModelRecord
@@ -61,6 +62,8 @@ def test_an_integer_network_is_written_and_compared(run, tmp_path, to, against):
         network = IntegerNetwork.load(tmp_path / manifest["file"])
         assert list(network.shape) == manifest["input"]["shape"] == [1, 8, 8]
         assert network.sum_bits == manifest["sum_bits"]
+        header = read_tensors(tmp_path / manifest["file"]).metadata
+        assert json.loads(header["chip"]) == manifest["chip"]
 
 
 def test_conductances_of_a_programmed_chip_are_written(run, tmp_path):

@@ -1,15 +1,19 @@
 """What is written into crossbars is what they multiply by."""
 
 import hashlib
+import json
 
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import nn
 
+from bitline.chip import Chip
+from bitline.chip.variants import ideal
 from bitline.integer.conductances import blocks, write
 from bitline.mvm.effective import effective_weights
-from bitline.nn import calibrate, to_crossbar
+from bitline.nn import calibrate, on, to_crossbar
 
 
 @pytest.mark.parametrize("encoding", ["offset", {"kind": "offset", "sum": "column"}, "pair", "twos_complement"])
@@ -97,3 +101,36 @@ def test_crossbars_that_avoid_stuck_cells_are_written_as_they_lie_on_the_chip(ma
     assert moved > 0
     assert turned > 0
     torch.testing.assert_close(found, effective_weights(layer.crossbars(chip, 3))[0], rtol=0, atol=1e-3)
+
+
+@pytest.mark.parametrize("granularity", ["tensor", "channel"])
+def test_a_file_alone_says_what_its_layer_answers(make_chip, tmp_path, granularity):
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(9, 5))
+    model = to_crossbar(net, make_chip(weights={"granularity": granularity}, adc={"policy": "calibrated"})).model
+    x = torch.rand(4, 9)
+    calibrate(model, [x])
+    entry = write(model, tmp_path, 3)["crossbars"][0]
+    with safe_open(tmp_path / entry["file"], "pt") as file:
+        about = {key: json.loads(value) for key, value in file.metadata().items() if key not in ("format", "layer")}
+        tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    chip = Chip.model_validate(about["chip"])
+    assert chip == model[0].chip
+    assert (about["seed"], about["strategy"]) == (3, "dense")
+    assert about["product"] == {"kind": "linear", "rows": 9, "cols": 5, "groups": 1}
+    q = torch.zeros(9, 5)
+    placed = model[0].placement
+    for key in {name.rpartition(".")[0] for name in tensors if name.endswith(".levels")}:
+        _, row, column = map(int, key.split("."))
+        cells = tensors[f"{key}.levels"].double()
+        digits = (
+            cells.view(len(cells), -1, chip.slices) @ (2.0 ** (chip.cell.bits * torch.arange(chip.slices))).double()
+        )
+        rows, columns = placed.row_bounds[row : row + 2], placed.col_bounds[column : column + 2]
+        q[rows[0] : rows[1], columns[0] : columns[1]] = digits.float() - chip.weights.zero_point
+    inputs = (x / about["input"]["scale"]).round().clamp(0, 2**chip.inputs.bits - 1)
+    answer = (inputs @ q) * about["input"]["scale"] * tensors["weight_scale"][0] + tensors["bias"]
+    with on(model, ideal(chip)):
+        assert torch.allclose(answer.float(), model(x), atol=1e-5)
+    assert torch.equal(tensors["adc_lsb"], model[0].ranges.adc_lsb)
+    assert torch.equal(tensors["adc_offset"], model[0].ranges.adc_offset)

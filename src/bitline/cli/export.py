@@ -248,12 +248,14 @@ def _integers(
 ) -> dict[str, Any]:
     """Write an integer network, and compare it with another implementation."""
     import hashlib
+    import json
     from dataclasses import asdict
 
     from bitline.errors import ExportError
     from bitline.integer import onnx
     from bitline.integer.network import integer_network
     from bitline.integer.stored import store
+    from bitline.nn import placement
 
     stored = store(model, example)
     network = integer_network(model, example, accumulator_bits=accumulator_bits)
@@ -265,7 +267,7 @@ def _integers(
     if to == "onnx":
         onnx.export(network, folder / name)
     else:
-        network.save(folder / name)
+        network.save(folder / name, {"chip": json.dumps(placement(model).chip.model_dump(mode="json"))})
     return {
         "file": name,
         "sha256": hashlib.sha256((folder / name).read_bytes()).hexdigest(),

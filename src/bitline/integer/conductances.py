@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from urllib.parse import quote
 
 import torch
@@ -15,11 +15,14 @@ from torch import Tensor, nn
 from bitline import seeds
 from bitline.chip.variants import with_cells
 from bitline.files import write_tensors
+from bitline.mapping.lower import Lowerable
 from bitline.nn.cells import IDEAL
 from bitline.nn.layer import CrossbarLayer
 from bitline.nn.on import crossbar_layers
 from bitline.physics.levels import siemens
 from bitline.programming.cells import ProgrammedCells, program_cells
+
+_FORMAT = "bitline crossbars 2"
 
 
 @dataclass(frozen=True)
@@ -136,11 +139,39 @@ def write(model: nn.Module, folder: Path, seed: int | None = None) -> dict[str, 
             tensors |= {f"{key}.{part}": tensor.contiguous() for part, tensor in parts.items()}
             listed.append({**_described(block), "layer": name, "file": _file(name), "key": key})
         if tensors:
-            about = {"layer": name, "seed": json.dumps(seed)}
-            write_tensors(folder / _file(name), tensors, about)
+            write_tensors(folder / _file(name), tensors | _numbers(layer), _about(name, layer, seed))
     chip = next(iter(layers.values())).chip
     digital = [name for name, layer in layers.items() if not layer.converts]
     return {"chip": chip.model_dump(mode="json"), "seed": seed, "digital": digital, "crossbars": listed}
+
+
+def _about(name: str, layer: CrossbarLayer, seed: int | None) -> dict[str, str]:
+    """What else is to be known of a layer's cells, by the keys of a safetensors header; JSON but for the name."""
+    inputs = {
+        key.removeprefix("input_"): value.item() if bool(value.isfinite()) else None
+        for key, value in layer.ranges.named_buffers()
+        if key.startswith("input_")
+    }
+    told = {
+        "seed": seed,
+        "chip": layer.chip.model_dump(mode="json"),
+        "product": {key: getattr(layer.matmul, key) for key in ("kind", "rows", "cols", "groups")},
+        "strategy": layer.strategy,
+        "input": inputs,
+    }
+    return {"format": _FORMAT, "layer": name, **{key: json.dumps(value) for key, value in told.items()}}
+
+
+def _numbers(layer: CrossbarLayer) -> dict[str, Tensor]:
+    """What makes real numbers of what a layer's cells answer: scales of its weights, bias, ranges of its ADCs."""
+    groups, cols = layer.matmul.groups, layer.matmul.cols
+    scale = layer.cells.weights(cast("Lowerable", layer)).scale(layer.chip.weights).double()
+    numbers = {"weight_scale": scale[:, 0].expand(groups, cols)}
+    if layer.bias is not None:
+        numbers["bias"] = layer.bias.detach()
+    if layer.chip.adc.keeps_ranges:
+        numbers |= {"adc_lsb": layer.ranges.lsb, "adc_offset": layer.ranges.offset}
+    return {key: value.detach().cpu().contiguous().clone() for key, value in numbers.items()}
 
 
 def _file(layer: str) -> str:

@@ -111,8 +111,12 @@ class IntegerNetwork:
                     values.pop(name, None)
         return values[self.operations[-1].name].movedim(-1, 1)
 
-    def save(self, path: Path | str) -> None:
+    def save(self, path: Path | str, about: Mapping[str, str] | None = None) -> None:
         """Write the network to a safetensors file, whole or not at all; its structure is JSON in the file's header.
+
+        Args:
+            path: of the file.
+            about: what else the header is to say, as of which chip the network is.
 
         Raises:
             DataError: another suffix.
@@ -120,7 +124,7 @@ class IntegerNetwork:
         path = _check_suffix(Path(path))
         tensors: dict[str, Tensor] = {}
         operations = [_to_json(operation, tensors) for operation in self.operations]
-        about = {
+        network = {
             "operations": operations,
             "source": self.source,
             "source_format": vars(self.source_format),
@@ -128,7 +132,7 @@ class IntegerNetwork:
             "exponent": self.exponent,
             "sum_bits": dict(self.sum_bits),
         }
-        write_tensors(path, tensors, {"format": _FORMAT, "network": json.dumps(about)})
+        write_tensors(path, tensors, {**(about or {}), "format": _FORMAT, "network": json.dumps(network)})
 
     @classmethod
     def load(cls, path: Path | str) -> Self:
