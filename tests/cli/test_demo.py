@@ -12,8 +12,11 @@ import torch
 
 from bitline import chip as chips
 from bitline import data as datasets
+from bitline.cli import main
 from bitline.cli.demo_steps import Gain, Step, best_free, outcome, table
 from bitline.evaluation import Evaluation, Settings, put_on_chip
+from bitline.train import checked
+from bitline.train.run import train
 from evaluation_samples import evaluation, record
 from study_samples import network
 
@@ -90,6 +93,45 @@ def test_the_best_free_setting_is_chosen_without_a_test_image_and_is_the_best_of
     on_chip = put_on_chip(small.model, datasets.DataSet(**{**vars(small.data), **kept}), free.chip, settings)
     reached = sum(on_chip.accuracy(free.chip, seed) for seed in settings.seeds) / 2
     assert reached == pytest.approx(max(variant.mean for variant in free.tried))
+
+
+def demo(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
+    """The status of a demonstration whose steps are left out."""
+    monkeypatch.setattr("bitline.cli.demo._Demo.run", lambda _: {"steps": []})
+    monkeypatch.setattr(sys, "argv", ["bitline", "demo", *map(str, arguments)])
+    with pytest.raises(SystemExit) as caught:
+        main()
+    return int(caught.value.code or 0)
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_a_network_of_ones_own_is_not_taken_for_that_of_the_demonstration(monkeypatch, capsys, tmp_path):
+    out = tmp_path / "d"
+    train(checked(model="lenet5", data="digits", epochs=1, threads=1, out=out / "network"))
+    before = files(out)
+    assert demo(monkeypatch, "--out", out) == 1
+    error = capsys.readouterr().err
+    assert f"cannot resume {out / 'network'} with another configuration: model 'vgg8' (was 'lenet5')" in error
+    assert "--overwrite" in error
+    assert files(out) == before
+    assert demo(monkeypatch, "--out", out, "--overwrite") == 0
+
+
+def test_the_same_demonstration_may_begin_again_and_one_of_other_options_may_not(monkeypatch, capsys, tmp_path):
+    out, own = tmp_path / "d", {"model": "vgg8", "data": "digits", "width": 0.125, "seed": 0, "threads": 1}
+    train(checked(**own, epochs=1, out=out / "network"))
+    assert demo(monkeypatch, "--out", out, "--epochs", 1) == 0
+    assert demo(monkeypatch, "--out", out, "--epochs", 2) == 1
+    assert "epochs 2 (was 1)" in capsys.readouterr().err
+
+
+def test_a_page_that_lies_there_is_not_replaced(monkeypatch, capsys, tmp_path):
+    (tmp_path / "compare.html").write_text("mine")
+    assert demo(monkeypatch, "--out", tmp_path) == 1
+    assert f"{tmp_path / 'compare.html'} is of no demonstration" in capsys.readouterr().err
 
 
 @pytest.mark.slow

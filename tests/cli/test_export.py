@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_model
 from typer.testing import CliRunner
 
 from bitline.cli import app
-from bitline.errors import ChipError, DataError, ExportError
+from bitline.errors import ChipError, ConversionError, DataError, ExportError
 from bitline.files import read_tensors
 from bitline.integer.network import IntegerNetwork
 from bitline.models import build
@@ -106,3 +107,31 @@ def test_what_cannot_be_exported_is_named(run, tmp_path):
     with pytest.raises(ExportError, match="--seed 1 belongs to --to conductances"):
         bitline("export", run, "--to", "onnx", "--seed", 1)
     assert not list(tmp_path.iterdir())
+
+
+NET = """
+from torch import nn
+
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.net = nn.Sequential(nn.Conv2d(1, 4, 3), nn.Sigmoid(), nn.Flatten(), nn.Linear(144, 10))
+
+    def forward(self, x):
+        return self.net(x)
+"""
+
+
+@pytest.mark.parametrize("to", ["onnx", "integer"])
+def test_an_operation_without_an_integer_form_is_named_before_number_formats(tmp_path, monkeypatch, to):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "net.py").write_text(NET)
+    scope: dict[str, type[torch.nn.Module]] = {}
+    exec(NET, scope)
+    save_model(scope["Net"](), str(tmp_path / "net.safetensors"))
+    network = ("--model", f"{tmp_path / 'net.py'}:Net", "--weights", tmp_path / "net.safetensors", "--data", "digits")
+    with pytest.raises(ConversionError, match=r"(?i)sigmoid") as raised:
+        bitline("export", *network, "--to", to, "--chip", "rram-22nm", "--out", tmp_path / "out")
+    assert "power_of_two" not in str(raised.value)
+    assert not (tmp_path / "out").exists()

@@ -129,3 +129,10 @@ def test_asking_for_help_loads_neither_torch_nor_jinja():
     program = "import sys, bitline.cli; print([m for m in ('torch', 'jinja2') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
+
+
+def test_a_page_of_something_else_is_not_replaced_by_that_of_a_study(monkeypatch, capsys, network, tmp_path):
+    (tmp_path / "study.html").write_text("mine")
+    assert run(monkeypatch, "study", "partial-sums", network, "--out", tmp_path, *SMALL) == 1
+    assert f"{tmp_path / 'study.html'} is the page of something else" in capsys.readouterr().err
+    assert (tmp_path / "study.html").read_text() == "mine"

@@ -76,6 +76,8 @@ def test_a_metric_says_which_way_is_better():
         metric_of(lambda y, t: 0)
     with pytest.raises(DataError, match=r"metric is 'rsme'; allowed: accuracy, .* did you mean 'rmse'"):
         metric_of("rsme")
+    with pytest.raises(DataError, match=r"metric is 'RMSE'; allowed: accuracy, .* did you mean 'rmse'"):
+        metric_of("RMSE")
     with pytest.raises(DataError, match="better is 'up'; allowed: 'higher', 'lower'"):
         bitline.Metric(abs, better="up")  # pyright: ignore[reportArgumentType]
 

@@ -9,12 +9,14 @@ from bitline import data as datasets
 from bitline.errors import ChipError, DataError
 from bitline.evaluation import Settings, assess
 from bitline.models.files import load_run
-from bitline.nn import crossbar_layers
+from bitline.nn import crossbar_layers, to_crossbar
+from bitline.nn.range_training import load_ranges
 from bitline.recipes import RECORDS, checked
 from bitline.recipes.files import Deployment
 from bitline.recipes.run import optimize
 from bitline.recipes.stages import Stages
 from evaluation_files import check_file
+from run_samples import trained
 
 CHIP = ("crossbar.rows=64", "crossbar.active_rows=64", "adc.bits=4", "adc.granularity=layer")
 SMALL = {
@@ -250,3 +252,18 @@ def test_row_tiles_that_no_layer_has_more_of_are_refused_before_anything_is_done
     with pytest.raises(DataError, match=r"tiles_a_step is 64; no layer has more than \d+ row tiles on .*: "):
         optimize(config)
     assert not (tmp_path / "out" / "evaluation_before.json").exists()
+
+
+def test_ranges_that_no_epoch_trains_have_the_granularity_asked_for_and_are_said_to_be_untrained(tmp_path):
+    run = trained(tmp_path / "run", model="lenet5")
+    told: list[str] = []
+    given = small("psum-aware", chip_epochs=1, simulation="surrogate", exact_epochs=0, granularity="column", epochs=0)
+    out = optimize(checked(recipe="psum-aware", run=run, out=tmp_path / "out", **given), say=told.append)
+
+    chip = Deployment.of(out).chip
+    assert (chip.adc.policy, chip.adc.granularity) == ("trained", "column")
+    model = to_crossbar(load_run(out).model, chip).model
+    load_ranges(model, out / "ranges.safetensors")
+    for layer in crossbar_layers(model).values():
+        assert layer.ranges.adc_lsb.numel() >= layer.placement.matmul.cols
+    assert any("none exactly, so that ADC ranges stay as calibrated before" in line for line in told)

@@ -24,6 +24,7 @@ CROSSBARS = ("crossbar.rows=64", "crossbar.active_rows=64", "cell.read_noise={ki
 CONVENTIONAL = (*CROSSBARS, "adc.bits=4", "adc.granularity=layer")
 PAIRS = "weights.encoding=pair"
 FEWER_BITS = 2
+FILES = ("demo.json", "conventional.html", "compare.html")
 THREADS = 1
 """so that figures do not hang on how many there are"""
 RECIPE: dict[str, Any] = {"recipe": "psum-aware", "epochs": 0, "chip_epochs": 3, "chip_lr": 3e-4}
@@ -34,6 +35,9 @@ def command(
     epochs: Annotated[int, typer.Option(help="Training epochs of the network.")] = 15,
     chips: Annotated[int, typer.Option(min=2, help="Programmed chips.")] = 10,
     seed: Annotated[int, typer.Option(help="Of weights and training.")] = 0,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Start again where a demonstration of other options lies.")
+    ] = False,
     json_file: Json = None,
 ) -> None:
     """Put a small network on an RRAM chip: what is lost, what better settings give for nothing, what training adds.
@@ -68,11 +72,30 @@ def command(
         out=out / RECIPE["recipe"],
     )
     set_threads(THREADS)
-    check_outputs(json_file, out / "demo.json", out / "conventional.html", out / "compare.html")
+    check_outputs(json_file, *(out / name for name in FILES))
+    if not overwrite:
+        _check_own(out, training, recipe)
     with locked(out), stoppable("run the same command again"):
         with contextlib.redirect_stdout(sys.stderr if json_file == "-" else sys.stdout):
             content = _Demo(training, recipe, chips, out, quiet=json_file == "-").run()
         give(content, json_file, "numbers")
+
+
+def _check_own(out: Path, training: TrainConfig, recipe: Recipe) -> None:
+    """Refuse a folder that holds anything but what the same demonstration has left there.
+
+    Raises:
+        DataError: names what else it holds.
+    """
+    from bitline.errors import DataError
+    from bitline.recipes.files import prepare as prepare_recipe
+    from bitline.train.rundir import empty, prepare
+
+    prepare(training.run_dir, training, "resume")
+    prepare_recipe(recipe.run_dir, recipe, "resume")
+    others = [out / name for name in FILES if (out / name).exists()]
+    if others and empty(training.run_dir):
+        raise DataError(f"{others[0]} is of no demonstration: choose another --out, or replace it with --overwrite")
 
 
 class _Demo:

@@ -78,6 +78,7 @@ def partial_sums(
     from bitline.cli.imported import run_of
     from bitline.cli.output import check_outputs, give
     from bitline.cli.stop import stoppable
+    from bitline.errors import DataError
     from bitline.report import study as page
     from bitline.study import Plan, Runs
     from bitline.study import partial_sums as measure
@@ -100,6 +101,8 @@ def partial_sums(
     )
     set_threads(threads)
     check_outputs(json_file, out / "study.json", out / "study.html")
+    if (out / "study.html").exists() and not (out / "study.json").exists():
+        raise DataError(f"{out / 'study.html'} is the page of something else: choose another --out")
     runs = Runs(*_networks(*run_of(run, given), quantization_aware, psum_aware))
     with stoppable("the same command with --resume goes on from the last point"):
         result = measure(runs, target, plan, out / "study.json", resume=resume)

@@ -31,6 +31,7 @@ bitline sweep --model nets/mine.py:Net --weights mine.safetensors --data cifar10
 
 @takes(Given)
 def command(
+    ctx: typer.Context,
     given: Given,
     run: Annotated[Path | None, typer.Argument(help="Run directory of bitline train, import or optimize.")] = None,
     vary: Annotated[
@@ -57,33 +58,37 @@ def command(
     ] = "exact",
     workers: Annotated[int, typer.Option(help="Processes that ask chips at once; the figures are the same.")] = 1,
     threads: Annotated[int | None, typer.Option(help="CPU threads of each process.")] = None,
-    out: Annotated[Path | None, typer.Option(help="Folder where each finished point is kept (sweep.json).")] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with the sweep in --out.")] = False,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder that keeps each finished point for good (sweep.json).")
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on after the points that were finished.")] = False,
     json_file: Json = None,
     html: Annotated[Path | None, typer.Option(help="Write a page here.")] = None,
 ) -> None:
     """Measure a trained network on chips that differ in a few keys: accuracy beside energy, the best ones marked."""
+    from bitline.cli.idle import refuse_idle
     from bitline.cli.output import outputs
     from bitline.cli.stop import stoppable
     from bitline.cli.subject import subject
     from bitline.cli.target import target
     from bitline.cost.choose_mapping import resolve
-    from bitline.evaluation.grid import FILE, Place, points
+    from bitline.evaluation.finished import FILE, Place
+    from bitline.evaluation.grid import points
     from bitline.evaluation.public import sweep
     from bitline.network.trace import matmuls
     from bitline.train.hardware import set_threads
 
     keys = read_vary(vary or [])
     count = len(points(keys))
-    Place(out, resume=resume).check()
+    Place(out, resume=resume, cached=True).check()
     on = target(run, chip, overrides, mapping)
+    trained = None if on.ranges is None else f"the ranges are those that were trained, {on.ranges}"
+    calibrates = simulation == "surrogate" or on.chip.weights.bias_bits is not None
+    refuse_idle(ctx, {"--calibration-images": None if calibrates else trained})
     set_threads(threads)
     kept = None if out is None else out / FILE
-    advice = "nothing was kept (--out keeps finished points)" if out is None else f"finished points are in {kept}"
-    with (
-        outputs(json_file, html, kept),
-        stoppable(advice if out is None else f"{advice}; the same command with --resume goes on"),
-    ):
+    advice = f"points that are finished are kept{'' if kept is None else f' in {kept}'}"
+    with outputs(json_file, html, kept), stoppable(f"{advice}: the same command with --resume goes on after them"):
         of = subject(run, given)
         chosen = resolve(on.mapping, lambda: matmuls(of.model, of.image), on.chip)
         with _progress(count, shown=json_file != "-") as done:
@@ -104,6 +109,7 @@ def command(
                 name=of.name,
                 out=out,
                 resume=resume,
+                keep=True,
                 done=done,
             )
         from bitline.files import json_text

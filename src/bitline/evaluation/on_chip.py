@@ -86,8 +86,10 @@ class OnChip:
         one = mapped(inputs, lambda x: x[:1])
         return price(where, densities=densities, poolings=poolings(self.plain, one, densities))
 
-    def placed_on(self, chip: Chip) -> None:
+    def placed_on(self, chip: Chip, ranges: Path | None = None) -> None:
         """Move to a chip with other ADCs, crossbars or cells, and calibrate where its ranges are not known.
+
+        Where there is a file of ranges, they come from it.
 
         Ranges fitted in turn hang on what the layers before answered, by the ranges of the chip that it was on.
         """
@@ -97,7 +99,10 @@ class OnChip:
         set_chip(self.model, chip)
         self.simulation.forget()
         again = self.settings.in_turn and before != [int(layer.ranges.calibrated_for) for layer in layers]
-        if (again and chip.adc.keeps_ranges) or not all(layer.ranges.known(layer.chip) for layer in layers):
+        unknown = not all(layer.ranges.known(layer.chip) for layer in layers)
+        if unknown and ranges is not None and chip.adc.keeps_ranges:
+            load_ranges(self.model, ranges)
+        elif (again and chip.adc.keeps_ranges) or unknown:
             self.calibrate()
 
     def _calibration(self) -> list[tuple[Inputs]]:

@@ -13,7 +13,9 @@ from torch import nn
 from bitline.chip.description import Chip
 from bitline.chip.files import load as load_chip
 from bitline.data import DataSet
-from bitline.evaluation import grid, run
+from bitline.errors import DataError
+from bitline.evaluation import run, sweeping
+from bitline.evaluation.finished import Place
 from bitline.evaluation.grid import Sweep
 from bitline.evaluation.metrics import Metric, metric_of
 from bitline.evaluation.record import Evaluation, Simulated, Variant
@@ -115,6 +117,7 @@ def sweep(
     data_name: str = "own data",
     out: Path | str | None = None,
     resume: bool = False,
+    keep: bool = False,
     done: Callable[[Variant], None] | None = None,
     progress: bool = False,
 ) -> Sweep:
@@ -137,11 +140,12 @@ def sweep(
         calibration_samples: most samples to calibrate on.
         images: of a `DataSet`: only the first so many test images.
         in_turn: fit the ADC ranges of one layer after the other.
-        ranges: a file of trained ADC ranges, for the points whose chip they are for.
+        ranges: a file of trained ADC ranges; every point that keeps ranges is on a chip that they are for.
         name: of the network, for reports.
         data_name: of the data, for reports.
         out: a folder where every finished point is kept at once, in ``sweep.json``.
-        resume: go on with the sweep in ``out``.
+        resume: go on with the sweep in ``out``, which must have measured the same, or with what `keep` has left.
+        keep: without ``out``: keep finished points in the cache folder until all are.
         done: told of each point as it is finished.
         progress: show bars.
 
@@ -157,22 +161,24 @@ def sweep(
     settings = Settings(
         chips=chips,
         seed=seed,
-        images=images if isinstance(batches, DataSet) else None,
+        images=images,
         calibration_images=calibration_samples,
         in_turn=in_turn,
         simulation=simulation,
         workers=workers,
         progress=progress,
     )
+    if images is not None and not isinstance(batches, DataSet):
+        raise DataError(f"images is {images}, which cuts a bitline.data.DataSet; give fewer batches instead")
     described = load_chip(chip) if isinstance(chip, str) else chip
     task = _task(batches, calibration, metric_of(metric), settings, data_name)
-    return grid.measure(
+    return sweeping.measure(
         model,
         task,
         described,
         settings,
         vary,
-        grid.Place(None if out is None else Path(out), resume=resume),
+        Place(None if out is None else Path(out), resume=resume, cached=keep),
         name=name or type(model).__name__,
         mapping=mapping,
         ranges=ranges,

@@ -1,6 +1,7 @@
 """One network on chips that differ in a few keys: accuracy with spread beside cost."""
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from bitline.chip.description import Chip
 from bitline.chip.files import replace
@@ -13,7 +14,12 @@ from bitline.nn import IDEAL
 
 
 def sweep(
-    on_chip: OnChip, chip: Chip, overrides: Sequence[Sequence[str]], *, done: Callable[[Variant], None] | None = None
+    on_chip: OnChip,
+    chip: Chip,
+    overrides: Sequence[Sequence[str]],
+    *,
+    ranges: Path | None = None,
+    done: Callable[[Variant], None] | None = None,
 ) -> list[Variant]:
     """Measure a network on variants of a chip, all with the same chip seeds.
 
@@ -21,6 +27,7 @@ def sweep(
         on_chip: the network, with the settings that say how many chips and images.
         chip: to vary.
         overrides: of each variant, ``["adc.bits=6", "crossbar.rows=64"]`` and the like.
+        ranges: a file of those that were trained, for every variant that keeps ranges.
         done: told of each variant as it is finished.
 
     Raises:
@@ -30,7 +37,7 @@ def sweep(
     variants: list[Variant] = []
     for keys in overrides:
         changed = replace(chip, *keys)
-        on_chip.placed_on(changed)
+        on_chip.placed_on(changed, ranges)
         seeds = on_chip.settings.seeds
         if any(stage.seeded for stage in stages(changed)):
             with asking(on_chip, on_chip.settings.workers) as ask:

@@ -137,7 +137,8 @@ def what_answers(config: RangeTraining) -> str:
     surrogate = config.epochs_on_chip - config.epochs_exact
     if config.simulation == "exact" or config.aware != "psum":
         return ""
-    exact = f"the last {config.epochs_exact} exactly" if config.epochs_exact else "none exactly"
+    untrained = "none exactly, so that ADC ranges stay as calibrated before"
+    exact = f"the last {config.epochs_exact} exactly" if config.epochs_exact else untrained
     return f", the first {surrogate} by the surrogate, {exact}"
 
 
