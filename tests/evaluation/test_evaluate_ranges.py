@@ -7,6 +7,7 @@ import torch
 from digits_samples import digits, network
 from torch import Tensor, nn
 
+import bitline
 from bitline import chip as chips
 from bitline.errors import ConversionError, DataError
 from bitline.evaluation import Settings, assess, put_on_chip, sweep
@@ -80,3 +81,21 @@ def test_ranges_of_another_chip_or_none_are_refused(ranges, tmp_path):
     another = nn.Sequential(nn.Conv2d(1, 8, 3), nn.Flatten(), nn.Linear(288, 10))
     with pytest.raises(ConversionError, match=r"ranges\.safetensors lacks 2\.adc_lsb, "):
         put_on_chip(another, digits(), CHIP, SETTINGS, ranges=ranges)
+
+
+def test_points_of_a_grid_have_the_trained_ranges_in_any_order_or_are_refused(ranges):
+    def swept(vary, **more):
+        given = {"chips": 2, "images": 60, "calibration_samples": 50, "ranges": ranges, **more}
+        return bitline.sweep(network(), CHIP, vary, digits(), **given)
+
+    one, other = (swept({"adc.policy": policies}) for policies in (["trained", "full"], ["full", "trained"]))
+    assert {v.label: v.chips for v in one.variants} == {v.label: v.chips for v in other.variants}
+    alone = evaluate(network(), digits(), CHIP, SETTINGS, ranges=ranges)
+    assert other.variants[1].chips == alone.accuracy.chips
+    assert "ranges.safetensors" in one.calibration
+    with pytest.raises(ConversionError, match=r"adc.bits = 4; .* has 5: --set adc.policy=calibrated fits new ranges"):
+        swept({"adc.bits": [4, 5]})
+    with pytest.raises(DataError, match="sweep the policies apart"):
+        swept({"adc.policy": ["trained", "calibrated"]})
+    with pytest.raises(DataError, match=r"in_turn \(--in-turn\) does nothing here: the ranges are those that were tra"):
+        swept({"adc.policy": ["trained", "full"]}, in_turn=True)
