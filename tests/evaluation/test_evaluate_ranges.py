@@ -90,7 +90,7 @@ def test_points_of_a_grid_have_the_trained_ranges_in_any_order_or_are_refused(ra
 
     one, other = (swept({"adc.policy": policies}) for policies in (["trained", "full"], ["full", "trained"]))
     assert {v.label: v.chips for v in one.variants} == {v.label: v.chips for v in other.variants}
-    alone = evaluate(network(), digits(), CHIP, SETTINGS, ranges=ranges)
+    alone = assess(network(), digits(), CHIP, SETTINGS, ranges=ranges)
     assert other.variants[1].chips == alone.accuracy.chips
     assert "ranges.safetensors" in one.calibration
     with pytest.raises(ConversionError, match=r"adc.bits = 4; .* has 5: --set adc.policy=calibrated fits new ranges"):
