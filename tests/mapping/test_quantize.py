@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 
 from bitline.chip.formats import Weights
 from bitline.errors import MappingError
+from bitline.mapping.histogram import RangeHistogram
 from bitline.mapping.quantize import (
     InputFormat,
-    RangeHistogram,
     digit_weights,
     digits,
     quantize,

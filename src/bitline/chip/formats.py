@@ -86,9 +86,12 @@ class Weights(Record):
 class Inputs(Record):
     """How a real activation becomes an integer."""
 
-    newer: ClassVar[frozenset[str]] = frozenset({"rounding"})
+    newer: ClassVar[frozenset[str]] = frozenset({"rounding", "zero_point"})
 
     bits: Annotated[int, Field(strict=True, ge=1, le=16)] = 8
+    zero_point: bool = False
+    """whether an integer between the lowest and the highest stands for 0, chosen for each layer, so that values below
+    zero take no sign and no more of the range than they need; else integers are unsigned, or signed about 0"""
     calibration: Literal["mse", "percentile", "max"] = "mse"
     percentile: Annotated[float, Field(strict=True, gt=50, le=100)] = 99.99
     scale: Literal["any", "power_of_two"] = "any"

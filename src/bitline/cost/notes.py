@@ -53,6 +53,10 @@ def notes(placement: Placement, table: CostTable, data: Data, lacking: Sequence[
         lines.append(f"cells are priced by table {table.name}{inside}: conductances do not move the energy")
     if chip.weights.scale == "any":
         lines.append("the scale of each output is a real number: multiplying by it is digital and not priced")
+    if chip.inputs.zero_point:
+        lines.append(
+            "what the zero points of inputs add to a result is taken off with its bias: one constant, no event"
+        )
     lines += [leak] if (leak := leak_remark(chip)) else []
     silent = [layer.matmul.name for layer in placement.layers if not layer.matmul.inputs]
     if silent:

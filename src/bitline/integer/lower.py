@@ -138,6 +138,8 @@ def _product(step: Step, layer: CrossbarLayer, read: Bounds) -> BoundedOperation
         raise ConversionError(f"layer {step.where}: weights.scale and inputs.scale must be 'power_of_two'")
     if layer.bias is not None and weights.bias_bits is None:
         raise ConversionError(f"layer {step.where} has a bias of real numbers; set weights.bias_bits, to 8 for example")
+    if layer.input_zero:
+        raise ConversionError(f"layer {step.where}: integers stand for values about 0; set inputs.zero_point to false")
     q = layer.integer_weights().long()
     groups, _, cols = q.shape
     exponents = torch.frexp(layer.factor_of_one().flatten()).exponent.long() - 1

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from bitline.errors import ConversionError
 from bitline.integer.trace import Kind, Step, trace
-from bitline.mapping.quantize import RangeHistogram
+from bitline.mapping.histogram import RangeHistogram
 from bitline.nn.grid import Grid, grid_of, grids, put_on
 from bitline.nn.layer import CrossbarLayer
 from bitline.nn.observe import in_mode, watching

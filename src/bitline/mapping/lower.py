@@ -1,7 +1,7 @@
 """Layers as matrix products: which shape, how often per image, and the rows each product reads."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -182,8 +182,18 @@ def input_view(module: Lowerable, x: Tensor, together: int = 1) -> Tensor:
     """
     if isinstance(module, nn.Linear):
         return x.reshape(x.shape[0], math.prod(x.shape[1:-1]), 1, x.shape[-1])
-    out = _output_size(module, x.shape[2:])
-    x = padded(module, x, together)
+    return windows(module, padded(module, x, together), _output_size(module, x.shape[2:]), together)
+
+
+def windows(module: nn.Conv1d | nn.Conv2d, x: Tensor, out: Sequence[int], together: int = 1) -> Tensor:
+    """Return every input vector of a convolution as a view of its input with borders, see `input_view`.
+
+    Args:
+        module: the layer.
+        x: from `padded`; any number of channels that the groups divide.
+        out: positions along each axis.
+        together: neighbouring groups whose inputs make one vector.
+    """
     groups = math.ceil(module.groups / together)
     channels = x.shape[1] // groups
     strides = [step * size for step, size in zip(x.stride()[2:], module.stride, strict=True)]
@@ -199,7 +209,7 @@ def padded(module: nn.Conv1d | nn.Conv2d, x: Tensor, together: int = 1) -> Tenso
     """Return the input of a convolution with its borders, and with zeros for the channels that its last vector lacks.
 
     Args:
-        module: the layer.
+        module: the layer; where its `input_zero` is the integer that stands for 0, borders of integers are that.
         x: its input of any dtype, (images, channels, length...).
         together: neighbouring groups whose inputs make one vector.
     """
@@ -207,7 +217,8 @@ def padded(module: nn.Conv1d | nn.Conv2d, x: Tensor, together: int = 1) -> Tenso
     if any(pad):
         mode = "constant" if module.padding_mode == "zeros" else module.padding_mode
         # Circular and reflecting borders are not implemented for integers; doubles hold them exactly.
-        x = F.pad(x, pad) if mode == "constant" else F.pad(x.double(), pad, mode=mode).to(x.dtype)
+        zero = 0 if x.is_floating_point() else getattr(module, "input_zero", 0)
+        x = F.pad(x, pad, value=zero) if mode == "constant" else F.pad(x.double(), pad, mode=mode).to(x.dtype)
     lacking = x.shape[1] // module.groups * (-module.groups % together)
     return F.pad(x, (*[0] * (2 * (x.dim() - 2) + 1), lacking)) if lacking else x
 

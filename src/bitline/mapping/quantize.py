@@ -10,8 +10,6 @@ from torch import Tensor
 from bitline.chip.formats import Offset, Pair, Weights
 from bitline.errors import MappingError
 
-_PLAIN = 100
-"""exponents that float32 scales by without leaving its range"""
 Scale = Literal["any", "power_of_two"]
 Rounding = Literal["up", "nearest"]
 
@@ -175,88 +173,3 @@ def digit_weights(form: InputFormat, width: int) -> tuple[int, ...]:
     body = form.bits - form.signed
     weights = [2**shift for shift in range(0, body, width)]
     return (*weights, -(2 ** (form.bits - 1))) if form.signed else tuple(weights)
-
-
-class RangeHistogram:
-    """Distribution of a stream of real numbers: the same for the same numbers, in whatever order and batches they come.
-
-    Magnitudes are counted in equal bins up to a power of two, which doubles as needed: two bins then become one.
-
-    Attributes:
-        counts: of each bin, float64.
-        exponent: of the power of two where bins end; None while all was zero.
-        peak: largest magnitude.
-        negative: whether there were numbers below zero.
-    """
-
-    BINS = 4096
-
-    def __init__(self) -> None:
-        self.counts = torch.zeros(self.BINS, dtype=torch.float64)
-        self.exponent: int | None = None
-        self.peak = 0.0
-        self.negative = False
-
-    @property
-    def width(self) -> float:
-        """Of a bin."""
-        return math.ldexp(1.0, (self.exponent or 0)) / self.BINS
-
-    def add(self, x: Tensor) -> None:
-        """Count the magnitudes of one batch, any shape.
-
-        Raises:
-            MappingError: NaN or infinite activations.
-        """
-        if x.numel() == 0:
-            return
-        x = x.detach().reshape(-1).float()
-        low, high = x.aminmax()
-        peak = max(abs(low.item()), abs(high.item()))
-        if not math.isfinite(peak):
-            raise MappingError("activations are NaN or infinite")
-        self.negative |= low.item() < 0
-        self.peak = max(self.peak, peak)
-        if peak > 0:
-            self._reach(math.frexp(peak)[1])
-        # Powers of two scale without rounding, so that a number is always in the same bin.
-        scaled = x.abs().double() if abs(self.exponent or 0) > _PLAIN else x.abs()
-        bins = scaled.cpu().mul_(math.ldexp(float(self.BINS), -(self.exponent or 0))).to(torch.int32)
-        self.counts += torch.bincount(bins, minlength=self.BINS)
-
-    def _reach(self, exponent: int) -> None:
-        """Have bins up to a power of two at least."""
-        if self.exponent is None:  # zeros are in the first bin of any
-            self.exponent = exponent
-        while self.exponent < exponent:
-            half = self.counts.reshape(-1, 2).sum(1)
-            self.counts = torch.cat([half, torch.zeros_like(half)])
-            self.exponent += 1
-
-    def scale(
-        self,
-        bits: int,
-        method: Literal["mse", "percentile", "max"],
-        percentile: float,
-        kind: Scale,
-        rounding: Rounding = "up",
-    ) -> float:
-        """Choose the scale of `bits`-wide integers for what was counted; 1 if all of it was zero."""
-        if self.peak == 0:
-            return 1.0
-        high = InputFormat(bits, self.negative).limits[1] or 1
-        edges = torch.arange(1, self.BINS + 1, dtype=torch.float64) * self.width
-        match method:
-            case "max":
-                clip = self.peak
-            case "percentile":
-                share = self.counts.cumsum(0) / self.counts.sum()
-                reached = int(torch.searchsorted(share, percentile / 100).clamp(max=self.BINS - 1))
-                clip = min(edges[reached].item(), self.peak)
-            case "mse":
-                values = edges - self.width / 2
-                clips = self.peak * torch.linspace(0.2, 1.0, 81, dtype=torch.float64)
-                steps = (clips / high)[:, None]
-                error = values - quantize(values, steps, 0, high) * steps
-                clip = clips[int((error.square() * self.counts).sum(1).argmin())].item()
-        return float(snap(torch.tensor(clip / high, dtype=torch.float64), kind, rounding))

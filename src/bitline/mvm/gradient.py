@@ -220,6 +220,29 @@ class RangeGradient(NamedTuple):
     offset: Tensor | None
 
 
+FEWEST = 8
+"""input vectors that a gradient is estimated from, however many sums each makes"""
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """Which input vectors of a batch the gradient of ADC ranges is estimated from.
+
+    Args:
+        vectors: drawn from a batch, at most.
+        sums: analog sums computed for them, at most; but never fewer than `FEWEST` vectors.
+        seed: of the draws.
+    """
+
+    vectors: int = 128
+    sums: int = 2**21
+    seed: int = 0
+
+    def count(self, vectors: int, sums: int) -> int:
+        """How many to draw of some vectors that each make so many sums."""
+        return min(vectors, self.vectors, max(FEWEST, self.sums // sums))
+
+
 def range_gradient(
     x: Tensor, crossbars: Crossbars, scale: AdcScale, grad: Tensor, *, offsets: bool = True
 ) -> RangeGradient:

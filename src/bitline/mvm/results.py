@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from bitline.mapping.encode import slice_weights, together_again
-from bitline.mapping.lower import Lowerable, input_rows, input_view, padded, position_axes
+from bitline.mapping.lower import Lowerable, input_rows, output_shape, padded, position_axes, windows
 from bitline.mapping.place import LayerPlacement
 from bitline.mapping.strategies import empty_beside
 from bitline.mvm.crossbars import Crossbars
@@ -56,8 +56,8 @@ def _beside(layer: Lowerable, q: Tensor, placement: LayerPlacement) -> Tensor:
 
 def _window_sums(conv: nn.Conv1d | nn.Conv2d, q: Tensor) -> Tensor:
     """Sum of the inputs of each group at each position, int32, (images, positions, groups)."""
-    channels = q.unflatten(1, (conv.groups, -1)).sum(2, dtype=torch.int32)
-    axes, view = position_axes(conv), input_view(conv, channels)
+    channels = padded(conv, q).unflatten(1, (conv.groups, -1)).sum(2, dtype=torch.int32)
+    axes, view = position_axes(conv), windows(conv, channels, output_shape(conv, q.shape)[2:])
     total = torch.zeros(view.shape[: axes + 2], dtype=torch.int32, device=q.device)
     # One strided addition for each place of the kernel; a sum over the overlapping view is thirty times slower.
     for place in itertools.product(*map(range, conv.kernel_size)):

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from bitline.chip.variants import ideal
 from bitline.errors import ConversionError
+from bitline.mapping.histogram import RangeHistogram
 from bitline.mapping.lower import Lowerable, check_batch
-from bitline.mapping.quantize import RangeHistogram
 from bitline.network.copy import evaluating
 from bitline.network.images import Batches, Images
 from bitline.network.inputs import Inputs, call, count, described, leaves
@@ -153,7 +153,7 @@ def _input_ranges(
         walk("input ranges")
     silent: list[str] = []
     for name, layer in layers.items():
-        histogram, settings = inputs[layer], layer.chip.inputs
+        histogram = inputs[layer]
         if not vectors[layer]:
             raise ConversionError(f"layer {name} never ran on the data; its input range is unknown")
         if histogram.peak == 0:
@@ -161,10 +161,7 @@ def _input_ranges(
                 raise ConversionError(f"layer {name} saw no data but zeros; its input range is unknown")
             silent.append(name)
             histogram.add(torch.ones(1))
-        scale = histogram.scale(
-            settings.bits, settings.calibration, settings.percentile, settings.scale, settings.rounding
-        )
-        layer.ranges.take_inputs(scale, signed=histogram.negative)
+        layer.ranges.fit_inputs(histogram, layer.chip.inputs)
         layer.ranges.sums = None
     if silent:
         log.warning(

@@ -87,6 +87,7 @@ class CellWeights:
         self.matmul: Matmul = matmul
         self.strategy: Strategy = strategy
         self._scale, self._factor, self._placement, self._crossbars = _Last(), _Last(), _Last(), _Last()
+        self._sums = _Last()
 
     @cached_property
     def _used(self) -> Tensor:
@@ -121,6 +122,10 @@ class CellWeights:
     def integers(self, weights: Weights) -> Tensor:
         """What the cells are to hold, (groups, rows, cols), whole numbers of a floating dtype."""
         return quantize(self._matrix(), self.scale(weights), *weight_limits(weights))
+
+    def sums(self, weights: Weights) -> Tensor:
+        """Sum of the integers of every output, float64, (groups, cols)."""
+        return self._sums(lambda: self.integers(weights).sum(1, dtype=torch.float64), weights)
 
     def fake(self, weights: Weights) -> Quantized:
         """The weights as the cells hold them without error, shaped as the layer's."""

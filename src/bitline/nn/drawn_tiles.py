@@ -24,14 +24,16 @@ def answer(layer: Any, x: Tensor, count: int) -> tuple[Tensor, Read]:
     Args:
         layer: a layer on a chip, in training.
         x: its input.
-        count: of row tiles; a layer that has no more, no ADC, or groups that share bitlines, converts all.
+        count: of row tiles; a layer that has no more, no ADC, groups that share bitlines, or a zero point of its
+            inputs, converts all.
 
     Returns:
         The answer, and what was read, for the gradient of ranges: all tiles.
     """
     crossbars = layer.crossbars(layer.chip, int(layer.chip_seed))
     tiles = crossbars.product.placement.row_tiles
-    if count >= tiles or not layer.converts or layer.whole_placement.together > 1 or crossbars.adapted:
+    sorts = layer.whole_placement.together > 1 or crossbars.adapted
+    if count >= tiles or not layer.converts or sorts or layer.input_zero:
         return layer.answer(x)
     drawn = sorted(torch.randperm(tiles)[:count].tolist())
     q = layer.integers(x)

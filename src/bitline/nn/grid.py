@@ -7,7 +7,8 @@ from torch import Tensor, nn
 
 from bitline.chip.formats import Inputs
 from bitline.errors import ConversionError
-from bitline.mapping.quantize import InputFormat, RangeHistogram
+from bitline.mapping.histogram import RangeHistogram
+from bitline.mapping.quantize import InputFormat
 from bitline.mvm.gradient import Quantized, StraightThrough
 from bitline.nn.read import Mode
 

@@ -136,9 +136,15 @@ class IntegerLayer(nn.Module):
         """Width and sign of the inputs."""
         return self.ranges.input_format(self.chip)
 
+    @property
+    def input_zero(self) -> int:
+        """Integer that stands for 0."""
+        return 0 if self.ranges.input_zero.is_meta else int(self.ranges.input_zero)
+
     def fake_input(self, x: Tensor) -> Quantized:
         """The inputs as the DACs see them."""
-        return Quantized(x.detach(), float(self.ranges.input_scale), *self.input_format.limits)
+        low, high = (limit - self.input_zero for limit in self.input_format.limits)
+        return Quantized(x.detach(), float(self.ranges.input_scale), low, high)
 
     def input_vectors(self, q: Tensor) -> Tensor:
         """Every input vector that the crossbars read, (images, positions, groups that share bitlines, rows)."""
@@ -211,7 +217,8 @@ class IntegerLayer(nn.Module):
             observer: sees analog sums and codes, groups that share bitlines merged; nothing where there is no ADC.
 
         Returns:
-            weight x activation units, float64, (images, positions, groups, cols).
+            weight x activation units, float64, (images, positions, groups, cols); less what the integer that stands
+            for 0 adds.
         """
         observer = observer if self.converts else None
         if read.plan is not None and observer is None:
@@ -224,7 +231,10 @@ class IntegerLayer(nn.Module):
             if not outs:
                 return q.new_zeros(q.shape[0], 0, self.cells.matmul.groups, self.cells.matmul.cols).double()
             y = outs[0] if len(outs) == 1 else torch.cat(outs)
-        return sort_results(self._itself, y, q, read.crossbars, self.whole_placement)
+        y = sort_results(self._itself, y, q, read.crossbars, self.whole_placement)
+        if self.input_zero:
+            y = y - self.input_zero * read.weights.sums(self.chip.weights).to(y)
+        return y
 
     def crossbars(self, chip: Chip, seed: int) -> Crossbars:
         """The layer's cells as they are programmed on a chip; drawn once, the same on every torch device."""

@@ -12,9 +12,10 @@ from bitline.mapping.quantize import RoundedBias, round_bias
 from bitline.mvm.gradient import Quantized
 from bitline.network.callers import check_caller
 from bitline.nn.backward import Answer
-from bitline.nn.cells import IDEAL
+from bitline.nn.cells import IDEAL, CellWeights
 from bitline.nn.description import check_traceable
 from bitline.nn.integer_layer import IntegerLayer
+from bitline.nn.ranges import BUFFERS
 from bitline.nn.read import Mode, Read
 
 
@@ -82,7 +83,7 @@ class CrossbarLayer(IntegerLayer):
             self._view(q),
             position_axes(self._itself),
             factor.flatten(),
-            self._bias(factor),
+            self._with_zero(self._bias(factor), read.weights, factor),
             shape,
             last=isinstance(self, nn.Linear),
             noise=read.noise,
@@ -93,7 +94,19 @@ class CrossbarLayer(IntegerLayer):
         """What the programmed cells answer where conversions neither round nor clip, to an input quantized already."""
         self.check(input)
         bias = self.bias if self.chip.weights.bias_bits is None else self._bias(self.factor_of_one())
-        return self._plain(inputs.value, self.linear_weight(), bias)
+        weight = self.linear_weight()
+        if self.input_zero:  # the sum that is taken off is that of the weights as they should be
+            of_zero = self.input_zero * float(self.ranges.input_scale)
+            off = (weight - self.fake_weight().value).flatten(1).sum(1) * of_zero
+            bias = off if bias is None else bias + off
+        return self._plain(inputs.value, weight, bias)
+
+    def _with_zero(self, bias: Tensor | None, weights: CellWeights, factor: Tensor) -> Tensor | None:
+        """The bias less what the integer that stands for 0 adds to every product."""
+        if not self.input_zero:
+            return bias
+        off = (weights.sums(self.chip.weights).to(factor) * factor * -self.input_zero).flatten()
+        return off.to(self.weight.dtype) if bias is None else bias + off.to(bias.dtype)
 
     def linear_weight(self) -> Tensor:
         """Real values of the weights as the cells hold them, shaped as the layer's, see `effective_weight`."""
@@ -124,7 +137,7 @@ class CrossbarLayer(IntegerLayer):
         """
         ranges = self.ranges
         check_traceable(self.chip, trains=ranges.log2_lsb is not None)
-        buffers = [ranges.input_scale, ranges.input_signed, ranges.adc_lsb, ranges.adc_offset, self.chip_seed]
+        buffers = [*(ranges.get_buffer(name) for name in BUFFERS), self.chip_seed]
         return torch.ops.bitline.answer(input, self.weight, self.bias, buffers, self._text)
 
     # Real numbers

@@ -14,6 +14,7 @@ from bitline.mapping.lower import output_shape
 from bitline.nn.backward import gradients
 from bitline.nn.description import Description
 from bitline.nn.layer_types import CrossbarConv1d, CrossbarConv2d, CrossbarLayer, CrossbarLinear
+from bitline.nn.ranges import BUFFERS
 
 _KINDS = {kind.__name__: kind for kind in (CrossbarLinear, CrossbarConv1d, CrossbarConv2d)}
 
@@ -28,7 +29,7 @@ def _layer(text: str, weight: Tensor, bias: Tensor | None, buffers: list[Tensor]
     layer = _build(text)
     layer._parameters["weight"] = weight
     layer._parameters["bias"] = bias
-    for name, value in zip(("input_scale", "input_signed", "adc_lsb", "adc_offset"), buffers[:-1], strict=True):
+    for name, value in zip(BUFFERS, buffers[:-1], strict=True):
         layer.ranges._buffers[name] = value
     layer._buffers["chip_seed"] = buffers[-1]
     return layer

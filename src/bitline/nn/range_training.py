@@ -10,16 +10,18 @@ import torch
 from torch import Tensor, nn
 
 from bitline.chip.description import Chip
+from bitline.chip.range_parts import flat_parts
 from bitline.errors import ConversionError, DataError
 from bitline.files import parse_json, read_tensors, write_tensors
 from bitline.mvm import adc
+from bitline.mvm.gradient import Sampling
 from bitline.mvm.product import Product
 from bitline.nn.layer import CrossbarLayer
 from bitline.nn.on import crossbar_layers
-from bitline.nn.ranges import Sampling, flat_parts
 
 _FORMAT = "bitline ADC ranges 1"
 _TENSORS = ("input_scale", "input_signed", "adc_lsb", "adc_offset")
+_ZERO = "input_zero"
 
 
 def train_ranges(
@@ -96,6 +98,8 @@ def save_ranges(model: nn.Module, path: Path | str) -> None:
         values = (r.input_scale, r.input_signed, r.lsb, r.offset)
         for key, value in zip(_TENSORS, values, strict=True):
             tensors[f"{name}.{key}"] = value.detach().cpu().clone().contiguous()
+        if layer.input_zero:
+            tensors[f"{name}.{_ZERO}"] = r.input_zero.cpu().clone()
     chip = next(iter(layers.values())).chip
     metadata = {"format": _FORMAT, "chip": json.dumps(flat_parts(chip), sort_keys=True), "name": chip.name}
     metadata |= {"layouts": json.dumps(_layouts(layers), sort_keys=True)}
@@ -121,17 +125,21 @@ def load_ranges(model: nn.Module, path: Path | str) -> None:
     tensors, metadata = _read(path)
     layers = crossbar_layers(model)
     _check_chip(next(iter(layers.values())).chip, metadata, path)
-    wanted = {f"{name}.{key}" for name in layers for key in _TENSORS}
+    for name, layer in layers.items():
+        if layer.chip.inputs.zero_point:
+            tensors.setdefault(f"{name}.{_ZERO}", torch.tensor(0))
+    wanted = {f"{name}.{key}" for name, layer in layers.items() for key in _keys(layer)}
     for what, names in (("lacks", wanted - tensors.keys()), ("holds, beyond the network's,", tensors.keys() - wanted)):
         if names:
             raise ConversionError(f"{path} {what} {', '.join(sorted(names)[:4])}{', ...' if len(names) > 4 else ''}")
     _check_layouts(layers, metadata, path)
     for name, layer in layers.items():
-        _check_fits(layer, {key: tensors[f"{name}.{key}"] for key in _TENSORS}, f"{path}: layer {name}")
+        _check_fits(layer, {key: tensors[f"{name}.{key}"] for key in _keys(layer)}, f"{path}: layer {name}")
     for name, layer in layers.items():
         scale, signed, lsb, offset = (tensors[f"{name}.{key}"] for key in _TENSORS)
         layer.forget()
-        layer.ranges.take_inputs(float(scale), signed=bool(signed))
+        zero = int(tensors[f"{name}.{_ZERO}"]) if layer.chip.inputs.zero_point else 0
+        layer.ranges.take_inputs(float(scale), signed=bool(signed), zero=zero)
         layer.ranges.take(lsb, offset, layer.chip)
 
 
@@ -142,6 +150,11 @@ def ranged_layers(path: Path | str) -> set[str]:
         DataError: an absent or damaged file, or another kind of file.
     """
     return {name.rpartition(".")[0] for name in _read(Path(path))[0]}
+
+
+def _keys(layer: CrossbarLayer) -> tuple[str, ...]:
+    """Tensors that a file has of a layer; one of no zero point may lack it."""
+    return (*_TENSORS, _ZERO) if layer.chip.inputs.zero_point else _TENSORS
 
 
 def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -214,6 +227,9 @@ def _check_fits(layer: CrossbarLayer, saved: dict[str, Tensor], where: str) -> N
         raise ConversionError(f"{where}: input range is not one number and one sign")
     if not bool(scale.isfinite() & (scale > 0)):
         raise ConversionError(f"{where}: input_scale = {float(scale)} must be a number above zero")
+    zero = saved.get(_ZERO, torch.tensor(0))
+    if zero.numel() != 1 or zero.is_floating_point() or not 0 <= int(zero) < 2**layer.chip.inputs.bits:
+        raise ConversionError(f"{where}: input_zero is no whole number of inputs.bits = {layer.chip.inputs.bits}")
     if not layer.converts:
         return
     product = Product(replace(layer.whole_placement, matmul=replace(layer.matmul, signed=bool(signed))).merged)

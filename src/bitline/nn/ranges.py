@@ -2,19 +2,19 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 
-from bitline import seeds
 from bitline.chip.description import Chip
-from bitline.chip.formats import Offset
-from bitline.chip.records import canonical, fingerprint
+from bitline.chip.formats import Inputs
+from bitline.chip.range_parts import formats
 from bitline.chip.variants import ideal, lossless, with_cells
 from bitline.errors import ConversionError
 from bitline.mapping.encode import in_use, set_together
+from bitline.mapping.histogram import RangeHistogram
 from bitline.mapping.part import part
 from bitline.mapping.place import LayerPlacement, Strategy
 from bitline.mapping.quantize import InputFormat, quantize, widen
@@ -22,31 +22,13 @@ from bitline.mvm import adc
 from bitline.mvm.adc import AdcScale, snap
 from bitline.mvm.crossbars import Crossbars
 from bitline.mvm.fit_ranges import COLUMNS, Columns, fit
+from bitline.mvm.gradient import Sampling
 from bitline.mvm.sum_histogram import SumHistogram, sample_size
 from bitline.nn.cells import IDEAL, CellWeights
 
-FEWEST = 8
-"""input vectors that a gradient is estimated from, however many sums each makes"""
 TRAINED = ("log2_lsb", "offset_shift")
-
-
-@dataclass(frozen=True)
-class Sampling:
-    """Which input vectors of a batch the gradient of ADC ranges is estimated from.
-
-    Args:
-        vectors: drawn from a batch, at most.
-        sums: analog sums computed for them, at most; but never fewer than `FEWEST` vectors.
-        seed: of the draws.
-    """
-
-    vectors: int = 128
-    sums: int = 2**21
-    seed: int = 0
-
-    def count(self, vectors: int, sums: int) -> int:
-        """How many to draw of some vectors that each make so many sums."""
-        return min(vectors, self.vectors, max(FEWEST, self.sums // sums))
+BUFFERS = ("input_scale", "input_signed", "input_zero", "adc_lsb", "adc_offset")
+"""that decide what a layer answers"""
 
 
 class Ranges(nn.Module):
@@ -58,7 +40,8 @@ class Ranges(nn.Module):
 
     Attributes:
         input_scale: real value of an input integer of 1; NaN before calibration.
-        input_signed: whether inputs below zero occur.
+        input_signed: whether inputs below zero occur, and integers have a sign for it.
+        input_zero: integer that stands for 0; others than 0 where a chip has ``inputs.zero_point``.
         adc_lsb: LSB of the calibrated ADC ranges, level units, (groups or 1, digits or 1, slices or 1, columns or 1).
         adc_offset: lowest value of the ranges, the same shape.
         calibrated_for: number of the chip and layout that the ranges are for, see `formats`.
@@ -71,6 +54,7 @@ class Ranges(nn.Module):
 
     input_scale: Tensor
     input_signed: Tensor
+    input_zero: Tensor
     adc_lsb: Tensor
     adc_offset: Tensor
     calibrated_for: Tensor
@@ -85,6 +69,7 @@ class Ranges(nn.Module):
         self.sums: SumHistogram | None = None
         self.register_buffer("input_scale", torch.tensor(math.nan, dtype=torch.float64))
         self.register_buffer("input_signed", torch.tensor(False))
+        self.register_buffer("input_zero", torch.tensor(0))
         self.register_buffer("adc_lsb", _unknown())
         self.register_buffer("adc_offset", _unknown())
         self.register_buffer("calibrated_for", torch.tensor(formats(chip, self.layout)))
@@ -101,10 +86,20 @@ class Ranges(nn.Module):
             known.append(f"{lsb.numel()} ADC ranges, LSB {float(lsb.min()):g} to {float(lsb.max()):g} levels")
         return ", ".join(known) or "unknown"
 
-    def take_inputs(self, scale: float, *, signed: bool) -> None:
+    def take_inputs(self, scale: float, *, signed: bool, zero: int = 0) -> None:
         """Have inputs of a scale; in tensors of their own, as an exported program may hold those before."""
         self.input_scale = torch.full_like(self.input_scale, scale)
         self.input_signed = torch.full_like(self.input_signed, signed)
+        self.input_zero = torch.full_like(self.input_zero, zero)
+
+    def fit_inputs(self, seen: RangeHistogram, inputs: Inputs) -> None:
+        """Choose scale, sign and zero point for what was seen."""
+        how = (inputs.bits, inputs.calibration, inputs.percentile, inputs.scale, inputs.rounding)
+        if inputs.zero_point:
+            scale, zero = seen.affine(*how)
+            self.take_inputs(scale, signed=False, zero=zero)
+        else:
+            self.take_inputs(seen.scale(*how), signed=seen.negative)
 
     @property
     def signed(self) -> bool:
@@ -148,7 +143,10 @@ class Ranges(nn.Module):
             raise _uncalibrated(name, "input")
         form = self.input_format(chip)
         dtype = torch.int32 if form.bits > 8 else torch.int8 if form.signed else torch.uint8
-        return quantize(widen(x.detach()), scale, *form.limits).to(dtype)
+        zero = int(self.input_zero)
+        low, high = form.limits
+        q = quantize(widen(x.detach()), scale, low - zero, high - zero)
+        return (q.add_(zero) if zero else q).to(dtype)
 
     def scale(self, crossbars: Crossbars, of_batch: Callable[[], AdcScale]) -> AdcScale:
         """Ranges of the ADCs on the chip of some crossbars.
@@ -304,6 +302,7 @@ def _make_room(ranges: Ranges, state_dict: dict[str, Any], prefix: str, *_: obje
         saved = state_dict.get(prefix + name)
         if saved is not None and saved.dim() == 4:
             setattr(ranges, name, torch.empty_like(saved, dtype=torch.float64, device=device))
+    state_dict.setdefault(prefix + "input_zero", torch.zeros_like(ranges.input_zero))  # of before there were others
     for name in TRAINED:
         saved = state_dict.get(prefix + name)
         mine: Tensor | None = getattr(ranges, name)
@@ -327,52 +326,3 @@ def _unknown() -> Tensor:
 def quiet(chip: Chip) -> Chip:
     """The same chip with ideal cells and a lossless ADC, its leak included: what calibration looks at."""
     return lossless(with_cells(chip))
-
-
-def parts(chip: Chip) -> dict[str, Any]:
-    """Everything of a chip that ADC and input ranges depend on, by key."""
-    same: dict[str, Any] = {"model": "table", "sample_rate": 1.0, "columns_per_adc": 1}
-    if chip.adc.policy == "trained":
-        same |= {"calibration": "mse", "percentile": 99.9}
-    converter = chip.adc.model_copy(update=same)
-    leak = chip.cell.g_min / chip.cell.step if chip.cell.leak == "kept" else 0.0
-    encoding = chip.weights.encoding
-    if isinstance(encoding, Offset):  # a correction follows the conversion, and changes no range
-        encoding = encoding.model_copy(update={"correction": "none"})
-    weights = chip.weights.model_copy(update={"bias_bits": None, "encoding": encoding})
-    return {
-        "adc": converter,
-        "inputs": chip.inputs,
-        "weights": weights,
-        "dac": chip.dac,
-        "crossbar": chip.crossbar.whole,
-        "cell.bits": chip.cell.bits,
-        "cell.leak": leak,
-    }
-
-
-def flat_parts(chip: Chip) -> dict[str, Any]:
-    """Everything of a chip that ranges depend on, as plain values by dotted key."""
-    flat: dict[str, Any] = {}
-
-    def walk(key: str, value: Any) -> None:
-        if isinstance(value, dict):
-            for name, inner in value.items():  # pyright: ignore[reportUnknownVariableType]
-                walk(f"{key}.{name}", inner)
-        else:
-            flat[key] = value
-
-    for key, value in parts(chip).items():
-        walk(key, canonical(value))
-    flat.pop("weights.encoding.correction", None)  # follows the conversion, and changes no range
-    return flat
-
-
-def formats(chip: Chip, layout: str = "dense") -> int:
-    """Number that stands for everything that calibrated ranges depend on."""
-    return seeds.derive(fingerprint(parts(chip), layout))
-
-
-def formats_before_fingerprints(chip: Chip, layout: str) -> int:
-    """The number that `formats` gave when it was made of how records print."""
-    return seeds.derive(*map(repr, parts(chip).values()), *([] if layout == "dense" else [layout]))

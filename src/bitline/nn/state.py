@@ -6,12 +6,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from bitline.chip.range_parts import flat_parts, formats, formats_before_fingerprints
 from bitline.errors import ConversionError
-from bitline.nn.ranges import TRAINED, flat_parts, formats, formats_before_fingerprints
+from bitline.nn.ranges import BUFFERS, TRAINED
 from bitline.nn.read import Reads
 
 State = dict[str, Any]
-_RANGES = ("input_scale", "input_signed", "adc_lsb", "adc_offset", "calibrated_for", *TRAINED, "range_steps")
+_RANGES = (*BUFFERS, "calibrated_for", *TRAINED, "range_steps")
 _READS, _MADE_FOR = "reads", "ranges.made_for"
 
 
