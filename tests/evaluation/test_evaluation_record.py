@@ -68,6 +68,7 @@ def test_a_file_of_format_1_is_read_as_what_it_said_then(tmp_path):
     new = check(record, tmp_path)
     assert (new.pop("format"), new.pop("bias_correction")) == (2, old.pop("recentred"))
     assert new.pop("simulation")["kind"] == "exact"
+    assert new["chip"]["inputs"].pop("zero_point") is False
     assert new == old
 
 

@@ -83,6 +83,7 @@ ANSWERS: dict[str, tuple[tuple[str, ...], str]] = {
     "inputs.percentile": (("inputs.calibration=percentile",), "inputs.percentile=80.0"),
     "inputs.scale": ((), "inputs.scale=power_of_two"),
     "inputs.rounding": (POWERS, "inputs.rounding=nearest"),
+    "inputs.zero_point": ((), "inputs.zero_point=true"),
     "mitigation.remap": (BREAKS, "mitigation.remap=true"),
     "mitigation.flip": (BREAKS, "mitigation.flip=true"),
     "mitigation.nearest": (BREAKS, "mitigation.nearest=true"),
@@ -146,7 +147,7 @@ def network() -> tuple[nn.Module, Tensor]:
     net = nn.Sequential(
         nn.Conv2d(3, 12, 3), nn.ReLU(), nn.Conv2d(12, 6, 3, groups=2), nn.ReLU(), nn.Flatten(), nn.Linear(24, 5)
     )
-    return net.eval(), torch.rand(16, 3, 6, 6) ** 2
+    return net.eval(), torch.rand(16, 3, 6, 6) ** 2 - 0.05
 
 
 @cache

@@ -8,6 +8,7 @@ from bitline.chip import replace
 from bitline.chip.variants import ideal, with_cells
 from bitline.errors import ConversionError
 from bitline.nn import IDEAL, calibrate, correct_biases, crossbar_layers, on, placement, program, set_chip, to_crossbar
+from bitline.nn.ranges import BUFFERS
 
 
 def network() -> nn.Module:
@@ -136,6 +137,6 @@ def test_the_operator_passes_the_checks_of_pytorch(converted):
     model, x = converted
     layer = model[0]
     ranges = layer.ranges
-    buffers = [ranges.input_scale, ranges.input_signed, ranges.adc_lsb, ranges.adc_offset, layer.chip_seed]
+    buffers = [*(ranges.get_buffer(name) for name in BUFFERS), layer.chip_seed]
     arguments = (x, layer.weight.detach(), layer.bias.detach(), buffers, layer._text)
     torch.library.opcheck(torch.ops.bitline.answer.default, arguments, test_utils=("test_schema", "test_faketensor"))

@@ -14,6 +14,7 @@ from bitline import load_chip
 from bitline.cost.model import price
 from bitline.errors import ConversionError
 from bitline.nn import IDEAL, calibrate, placement, program, set_chip, to_crossbar
+from bitline.nn.ranges import BUFFERS
 
 
 def wide(make_chip, **sections):
@@ -81,7 +82,7 @@ def test_a_state_restores_a_network_in_a_fresh_one(make_chip, tmp_path, policy, 
 def test_the_keys_of_the_plain_network_stay_keys(make_chip):
     plain = nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 2, bias=False))
     converted = to_crossbar(plain, make_chip()).model
-    extra = {"input_scale", "input_signed", "adc_lsb", "adc_offset", "chip_seed", "calibrated_for", "reads", "made_for"}
+    extra = {*BUFFERS, "chip_seed", "calibrated_for", "reads", "made_for"}
     assert {key for key in converted.state_dict() if key.rpartition(".")[2] not in extra} == set(plain.state_dict())
     assert [n for n, _ in converted.named_parameters()] == [n for n, _ in plain.named_parameters()]
 
