@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from bitline.chip.description import Chip
-from bitline.chip.range_parts import flat_parts
 from bitline.errors import ConversionError, DataError
 from bitline.files import parse_json, read_tensors, write_tensors
+from bitline.mapping.range_parts import flat_parts
 from bitline.mvm import adc
 from bitline.mvm.gradient import Sampling
 from bitline.mvm.product import Product

@@ -10,7 +10,6 @@ from torch import Tensor, nn
 
 from bitline.chip.description import Chip
 from bitline.chip.formats import Inputs
-from bitline.chip.range_parts import formats
 from bitline.chip.variants import ideal, lossless, with_cells
 from bitline.errors import ConversionError
 from bitline.mapping.encode import in_use, set_together
@@ -18,6 +17,7 @@ from bitline.mapping.histogram import RangeHistogram
 from bitline.mapping.part import part
 from bitline.mapping.place import LayerPlacement, Strategy
 from bitline.mapping.quantize import InputFormat, quantize, widen
+from bitline.mapping.range_parts import formats
 from bitline.mvm import adc
 from bitline.mvm.adc import AdcScale, snap
 from bitline.mvm.crossbars import Crossbars

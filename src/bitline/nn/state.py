@@ -6,8 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bitline.chip.range_parts import flat_parts, formats, formats_before_fingerprints
 from bitline.errors import ConversionError
+from bitline.mapping.range_parts import flat_parts, formats, formats_before_fingerprints
 from bitline.nn.ranges import BUFFERS, TRAINED
 from bitline.nn.read import Reads
 
