@@ -18,8 +18,9 @@ from bitline.network.inputs import call
 from bitline.nn import calibrate, crossbar_layers, placement, to_crossbar
 from bitline.nn.observe import in_mode
 
-IMAGES = 4
-"""by which ranges are set, and which are answered: what other images exceed is not of the arithmetic"""
+IMAGES, FEW, LARGE = 4, 2, 30e6
+"""by which ranges are set, and which are answered: what other images exceed is not of the arithmetic; few of them for
+networks of many parameters"""
 _TAILS = (0.0, 1e-4)
 _SAME = 0.01
 """share by which counts may differ: those of one image are a batch's, divided"""
@@ -34,7 +35,8 @@ def measure(network: Network, say: Callable[[str, Any], None]) -> None:
     say("stage", "make")
     made = make(network)
     model = made.model
-    known = made.inputs(IMAGES, 1)
+    images = IMAGES if sum(p.numel() for p in model.parameters()) < LARGE else FEW
+    known = made.inputs(images, 1)
     leaves = list(known.values()) if isinstance(known, dict) else list(known) if isinstance(known, tuple) else [known]
     say("input", [list(leaf.shape[1:]) for leaf in leaves])
     say("parameters", sum(p.numel() for p in model.parameters()))
@@ -43,7 +45,7 @@ def measure(network: Network, say: Callable[[str, Any], None]) -> None:
     right, seconds = _timed(lambda: ask(model, made, known))
     say("forward_s", seconds)
     say("stage", "count")
-    macs = count(lambda: call(model, known))[1] // IMAGES
+    macs = count(lambda: call(model, known))[1] // images
     say("macs", macs)
     say("stage", "affine")
     affine = [
@@ -57,9 +59,9 @@ def measure(network: Network, say: Callable[[str, Any], None]) -> None:
         (converted, report), seconds = _timed(lambda: to_crossbar(model, chip, example=known))  # noqa: B023
         if bits == 8:
             say("convert_s", seconds)
-            _shares(converted, report, known, macs, say)
+            _shares(converted, report, known, images, macs, say)
         say("stage", f"calibrate, {bits} bits")
-        _, seconds = _timed(lambda: calibrate(converted, [_batch(known)]))  # noqa: B023
+        _, seconds = _timed(lambda: calibrate(converted, [(known, torch.zeros(images))]))  # noqa: B023
         if bits == 8:
             say("calibrate_s", seconds)
         say("stage", f"answer, {bits} bits")
@@ -70,16 +72,13 @@ def measure(network: Network, say: Callable[[str, Any], None]) -> None:
     say("stage", None)
 
 
-def _batch(inputs: Any) -> Any:
-    """As data loaders give it: of a tuple the last would be targets."""
-    return (inputs, torch.zeros(IMAGES)) if isinstance(inputs, tuple) else inputs
-
-
-def _shares(converted: nn.Module, report: Any, known: Any, macs: int, say: Callable[[str, Any], None]) -> None:
+def _shares(
+    converted: nn.Module, report: Any, known: Any, images: int, macs: int, say: Callable[[str, Any], None]
+) -> None:
     """Tell where products are made, counted, and what the conversion says of it otherwise."""
     layers = {name: layer for name, layer in crossbar_layers(converted).items() if layer.converts}
     with in_mode("float", *layers.values()):
-        on_chip, digital = (n // IMAGES for n in count(lambda: call(converted, known), layers.values()))
+        on_chip, digital = (n // images for n in count(lambda: call(converted, known), layers.values()))
     say("macs_on_crossbars", on_chip)
     say("macs_digital", digital)
     say("mac_share", 1 - digital / macs if macs else 0.0)

@@ -10,6 +10,7 @@ PACKAGES = {
     "data": ("datasets",),
     "export": ("onnx", "onnxruntime", "onnxscript"),
     "models": ("timm", "torchvision"),
+    "onnx": ("onnx", "onnx2torch"),
     "train": ("lightning", "optuna", "scipy", "tensorboard", "torch_pruning"),
 }
 """by extra, the packages that bitline itself imports"""

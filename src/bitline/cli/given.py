@@ -16,7 +16,10 @@ from bitline.errors import DataError, shown
 
 PANEL = "Network and data"
 NAMES = "vgg8, vgg16, resnet20, resnet56, lenet5"
-SPECS = f"FILE.py:NAME (class, function or instance), torchvision:NAME, timm:NAME, FILE.pt2 of torch.export, or {NAMES}"
+SPECS = (
+    "FILE.py:NAME (class, function or instance), torchvision:NAME, timm:NAME, FILE.pt2 of torch.export, FILE.onnx, or "
+    f"{NAMES}"
+)
 
 
 _WHAT = "[bold]Data[/]: images and one label for each, as"
@@ -40,7 +43,8 @@ class Given:
         list[str] | None, _option(help="Arguments of --model: KEY=VALUE, repeatable, or one JSON object.")
     ] = None
     weights: Annotated[
-        Path | None, _option(help="Weights of --model, .safetensors; a .pt2 brings its own. Nothing is unpickled.")
+        Path | None,
+        _option(help="Weights of --model, .safetensors; a .pt2 or .onnx brings its own. Nothing is unpickled."),
     ] = None
     width: Annotated[float | None, _option(help=f"Width of {NAMES}; default: 1.")] = None
     data: Annotated[

@@ -25,6 +25,7 @@ from bitline.data import DataSet
 from bitline.errors import DataError, shown
 from bitline.files import CODE, RECORD, read_json, write_json
 from bitline.models import MOST, names
+from bitline.models.program import SUFFIXES
 from bitline.models.rewrite import Rewrite
 from bitline.models.source import code_of, copy_code, sha256
 from bitline.models.spec import file_of, is_file_spec, is_program, label
@@ -89,7 +90,7 @@ class ModelRecord(BaseModel):
                 raise ValueError(f"{name} has {len(getattr(self, name))} numbers for {self.channels} channels")
         for name in self.code:
             path = PurePosixPath(name)
-            if path.parts[:1] != (CODE,) or ".." in path.parts or "\\" in name or path.suffix not in (".py", ".pt2"):
+            if path.parts[:1] != (CODE,) or ".." in path.parts or "\\" in name or path.suffix not in (".py", *SUFFIXES):
                 raise ValueError(f"code: {shown(name)}; allowed: Python files and programs below {CODE}/")
         if self.code and self._file not in self.code:
             raise ValueError(f"model {shown(self.model)} is not among its files of code, {', '.join(self.code)[:200]}")

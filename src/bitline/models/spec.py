@@ -10,11 +10,11 @@ from torch import nn
 
 from bitline.errors import DataError, nearest
 from bitline.models import build, names
-from bitline.models.program import load_program
+from bitline.models.program import SUFFIXES, load_program
 from bitline.models.source import load_model_file
 
 LIBRARIES = ("torchvision", "timm")
-KINDS = "FILE.py:NAME, torchvision:NAME, timm:NAME, or a FILE.pt2 of torch.export.save"
+KINDS = "FILE.py:NAME, torchvision:NAME, timm:NAME, a FILE.pt2 of torch.export.save, or a FILE.onnx"
 """that a network can be beside the names of `bitline.models.names`"""
 
 
@@ -36,8 +36,8 @@ def is_file_spec(spec: str) -> bool:
 
 
 def is_program(spec: str) -> bool:
-    """Tell a program of torch.export."""
-    return spec.endswith(".pt2")
+    """Tell a program of torch.export, or a network in ONNX."""
+    return spec.endswith(SUFFIXES)
 
 
 def file_of(spec: str) -> File | None:
@@ -114,7 +114,7 @@ def make(spec: str, **kwargs: Any) -> nn.Module:
 
     Args:
         spec: for example ``"vgg8"``, ``"nets/mine.py:Net"``, ``"torchvision:resnet18"`` or
-            ``"net.pt2"``. A Python file is run; a program is read as data.
+            ``"net.pt2"``. A Python file is run; a program is read as data, and so is ONNX.
         kwargs: of the network, see `arguments`.
 
     Returns:

@@ -120,15 +120,12 @@ class Program(nn.Module):
         return getattr(self.get_submodule(module), name)
 
 
-def load_program(path: Path | str) -> Program:
+def load_exported(path: Path) -> Program:
     """Read a program that ``torch.export.save`` wrote, with its weights; nothing is unpickled.
 
     Raises:
-        DataError: no such file, or one that `archive.read` or `Program` refuses.
+        DataError: one that `archive.read` or `Program` refuses.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise DataError(f"no such file: {path}")
     program = archive.read(path)
     try:
         return Program(program).eval()
