@@ -83,7 +83,7 @@ def test_a_program_answers_as_the_network_for_any_number_of_images(tmp_path, mak
                 torch.testing.assert_close(each(images), expected, rtol=1e-5, atol=1e-5)
 
 
-def test_convolutions_called_as_functions_and_those_of_attention_lie_on_crossbars(tmp_path, make_chip):
+def test_convolutions_called_as_functions_lie_on_crossbars_as_attention_does(tmp_path, make_chip):
     network = own()
     program = load_program(save(network, tmp_path / "net.pt2", 1, 8, 8))
     images, chip = torch.randn(2, 1, 8, 8), make_chip(crossbar={"rows": 64, "cols": 64})
@@ -91,7 +91,8 @@ def test_convolutions_called_as_functions_and_those_of_attention_lie_on_crossbar
     of_network, of_program = (to_crossbar(each, chip, example=images).report for each in (network, program))
 
     names = [{layer.matmul.name for layer in report.layers} for report in (of_network, of_program)]
-    assert names[1] - names[0] == {"mix", "attention.in_proj", "attention.out_proj"}
+    assert names[1] - names[0] == {"mix"}
+    assert names[1] >= {"attention.in_proj", "attention.out_proj"}
     assert names[0] <= names[1]
     assert of_program.folded == of_network.folded
     assert {each.op for each in of_program.digital} == {"Module", "scaled_dot_product_attention"}
