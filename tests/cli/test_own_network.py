@@ -101,7 +101,7 @@ def test_every_command_takes_the_run_wherever_it_is(run, tmp_path, monkeypatch):
     priced, _ = bitline("cost", "theirs", "--trust-code", "--chip", "example-128")
     explained, _ = bitline("doctor", "--explain", "theirs", "example-128", "--trust-code")
     for text in (priced, explained):
-        assert "conv2d stays digital" in text
+        assert "scaled_dot_product_attention stays digital" in text
         assert "called as a function, outside of a layer" in text
     assert "are of digital operations: their multipliers" in priced
     bitline("export", "theirs", "--to", "conductances", "--trust-code", "--chip", "example-128", "--out", "cells")

@@ -46,7 +46,7 @@ class Residual(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         y = F.relu(self.norm(self.conv(x)))
         y = y + self.shared(self.shared(y))
-        y = F.conv2d(y, self.kernel)
+        y = F.conv2d(y, 2 * self.kernel)
         y = self.up(y).flatten(2).transpose(1, 2)[:, :6]
         y = self.layer_norm(y + self.table.weight[0])
         y = y + self.attention(y, y, y)[0]

@@ -23,6 +23,7 @@ from bitline.network.inputs import Inputs, leaves, mapped
 from bitline.network.readers import neighbours
 from bitline.network.replace import put, unlike_with
 from bitline.network.rewrite.apply import Rewriting
+from bitline.network.rewrite.calls import CallsLayers
 from bitline.network.trace import MAPPED, Look, look, modules
 from bitline.nn import state
 from bitline.nn.layer import CrossbarLayer
@@ -130,15 +131,14 @@ def to_crossbar(
     model.eval()
     if example is not None and any(p.is_meta for p in model.parameters()):
         example = mapped(example, lambda part: part.to("meta"))
-    names = () if callable(keep_digital) else keep_digital
-    rewriting = Rewriting(model, example, names) if rewrite else None
+    rewriting = Rewriting(model, example, keep_digital) if rewrite else None
     why: dict[str, str] = {}
     if rewriting is not None:
         model, why = rewriting.model, rewriting.why
     kept = _keep(model, keep_digital, why)
     layers: dict[str, Lowerable] = {}
     for name, module in modules(model):
-        if isinstance(module, MAPPED):
+        if isinstance(module, MAPPED) and not (isinstance(module, CallsLayers) and module.is_layer_itself):
             reason = "kept digital as asked" if kept(name, module) else why.get(name) or why_not(model, name, module)
             if reason:
                 why[name] = reason

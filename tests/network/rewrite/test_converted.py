@@ -291,7 +291,7 @@ def test_code_that_multiplies_by_a_layers_weights_calls_the_layer(make_chip, bia
     x = torch.randn(2, 5, 8)
     converted, report = converts(model, make_chip, x)
     assert names(report) == ["0", "1.qkv", "1.proj"]
-    assert report.rewritten == {"1": "qkv, proj are called where its code multiplied by their weights"}
+    assert report.rewritten == {"1": "qkv, proj called where its code multiplied by their weights"}
     assert isinstance(converted[1], Windows)
     conserves(model, report, x, 2)
     for each in (copy.deepcopy(converted), pickle.loads(pickle.dumps(converted))):
@@ -300,6 +300,97 @@ def test_code_that_multiplies_by_a_layers_weights_calls_the_layer(make_chip, bia
     assert bool((converted[1].qkv.weight.grad != 0).any())
     if bias == "joined":
         assert bool((converted[1].q.grad != 0).any())
+
+
+class StaticPadding(nn.Conv2d):
+    """A convolution that pads by itself."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.pad(x, (0, 1, 0, 1))
+        return F.conv2d(x, self.weight, self.bias, self.stride, self.padding, self.dilation, self.groups)
+
+
+class Doubled(nn.Linear):
+    """A linear layer that does something before and after."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return super().forward(2 * input) + 1
+
+
+class Kernels(nn.Module):
+    """Products with parameters of its own, in functions."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.mix, self.shift = nn.Parameter(torch.randn(4, 2, 3)), nn.Parameter(torch.randn(4))
+        self.kernel, self.out = nn.Parameter(torch.randn(6, 4)), nn.Parameter(torch.randn(3, 6))
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = F.conv1d(x, self.mix, self.shift, padding=1, groups=2).mean(-1)
+        y = F.linear(F.linear(y, self.kernel), self.kernel.T)
+        return F.linear(F.linear(y, self.kernel), self.out)
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_a_layer_with_a_forward_of_its_own_that_calls_a_function_with_its_weights_is_on_crossbars(
+    make_chip, bias: bool
+):
+    conv, fc = StaticPadding(3, 4, 2, 2, groups=1, bias=bias), Doubled(4, 3, bias)
+    model = nn.Sequential(conv, nn.BatchNorm2d(4), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), fc)
+    model = randomized(model)
+    x = torch.rand(2, 3, 7, 7)
+    converted, report = converts(model, make_chip, x)
+    assert names(report) == ["0.weight_layer", "5.weight_layer"]
+    assert report.folded == {"1": "0.weight_layer"}
+    assert report.digital == ()
+    assert isinstance(converted[0], StaticPadding)
+    assert converted[0].weight is converted[0].weight_layer.weight
+    conserves(model, report, x, 2)
+    for each in (copy.deepcopy(converted), pickle.loads(pickle.dumps(converted))):
+        assert torch.equal(each(x), converted(x))
+    assert names(to_crossbar(model, chip(make_chip), example=x, keep_digital=["0"]).report) == ["5.weight_layer"]
+    kept = to_crossbar(model, chip(make_chip), example=x, keep_digital=lambda name, _: name == "5").report
+    assert names(kept) == ["0.weight_layer"]
+
+
+def test_parameters_that_code_multiplies_by_are_layers(make_chip):
+    model, x = randomized(nn.Sequential(Kernels(), nn.Linear(3, 3))), torch.randn(2, 4, 5)
+    converted, report = converts(model, make_chip, x)
+    assert names(report) == ["0.mix_layer", "0.kernel_layer", "0.out_layer", "1"]
+    assert report.rewritten == {"0": "layers of its parameters mix, kernel, out"}
+    assert [d.op for d in report.digital if d.macs] == ["linear"]  # by the transposed kernel
+    conserves(model, report, x, 2)
+    converted.train()(x).square().sum().backward()
+    assert all(bool((p.grad != 0).any()) for p in converted.parameters())
+
+
+def test_a_network_and_a_part_of_it_may_both_call_functions(make_chip):
+    class Outer(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.part, self.fc = Windows("own"), nn.Linear(8, 4)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return F.linear(self.part(x), self.fc.weight, self.fc.bias)
+
+    _, report = converts(randomized(Outer()), make_chip, torch.randn(2, 5, 8))
+    assert names(report) == ["part.qkv", "part.proj", "fc"]
+
+
+def test_a_convolution_called_with_another_stride_later_is_refused(make_chip):
+    class Strides(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.kernel, self.stride = nn.Parameter(torch.randn(4, 3, 2, 2)), 1
+
+        def forward(self, x: Tensor) -> Tensor:
+            return F.conv2d(x, self.kernel, stride=self.stride)
+
+    x = torch.rand(2, 3, 6, 6)
+    converted, _ = converts(nn.Sequential(Strides()), make_chip, x)
+    converted[0].stride = 2
+    with pytest.raises(ConversionError, match="it was put on crossbars with"):
+        converted(x)
 
 
 def test_the_mode_ends_with_the_call_also_when_it_fails(make_chip):

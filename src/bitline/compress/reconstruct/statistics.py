@@ -39,8 +39,8 @@ def follow(norm: BatchNorm, before: Statistics, after: Statistics) -> None:
     norm.running_var *= ratio.to(norm.running_var)
 
 
-class Enough(Exception):  # noqa: N818
-    """Nothing further on in the network is needed."""
+class Enough(BaseException):
+    """Nothing further on in the network is needed; no failure of the network, as an Exception would be."""
 
 
 def recalibrate(

@@ -17,7 +17,7 @@ from bitline.network.rewrite.recurrent import recurrent
 from bitline.network.rewrite.transposed import transposed
 from bitline.network.rewrite.weights import computed
 from bitline.network.same import agree, answer, lively, tolerance
-from bitline.network.trace import modules
+from bitline.network.trace import MAPPED, modules
 
 _Rule = Callable[[nn.Module], Rewritten | None]
 
@@ -28,7 +28,7 @@ class Rewriting:
     Args:
         model: to be changed in place, in eval mode.
         example: one batch; with it, each change is kept only if the network answers as before.
-        keep: names of modules to leave alone.
+        keep: names of modules to leave alone, or a function of (name, layer) that says so.
 
     Attributes:
         model: the network, which is another module if it was rewritten itself.
@@ -36,7 +36,9 @@ class Rewriting:
         why: reasons why others stay, by name.
     """
 
-    def __init__(self, model: nn.Module, example: Inputs | None, keep: Collection[str] = ()) -> None:
+    def __init__(
+        self, model: nn.Module, example: Inputs | None, keep: Collection[str] | Callable[[str, nn.Module], bool] = ()
+    ) -> None:
         self.model, self.example, self.keep = model, example, keep
         self.rewritten: dict[str, str] = {}
         self.why: dict[str, str] = {}
@@ -56,14 +58,15 @@ class Rewriting:
         for name in self._unlike(old, rule):
             self.why[name] = "the network answers otherwise when it is rewritten, or its code looks at what is inside"
             del old[name]
-        new: dict[nn.Module, nn.Module] = {}
-        for name, module in old.items():
-            made = self._made(name, module, rule)
-            assert made is not None
-            new[module] = made.module
-            before = self.rewritten.get(name)
-            self.rewritten[name] = f"{before}; {made.how}" if before else made.how
-        self.model = put(self.model, new)
+        for some in (old.keys() - {""}, old.keys() & {""}):  # the network itself last, with what is inside by then
+            new: dict[nn.Module, nn.Module] = {}
+            for name in [name for name in old if name in some]:
+                made = self._made(name, old[name], rule)
+                assert made is not None
+                new[old[name]] = made.module
+                before = self.rewritten.get(name)
+                self.rewritten[name] = f"{before}; {made.how}" if before else made.how
+            self.model = put(self.model, new)
 
     def _made(self, name: str, module: nn.Module, rule: _Rule) -> Rewritten | None:
         if any(isinstance(parameter, nn.UninitializedParameter) for parameter in module.parameters(recurse=False)):
@@ -75,10 +78,15 @@ class Rewriting:
         except Stays as reason:
             self.why[name] = str(reason)
             return None
-        if made is not None and name in self.keep:
+        if made is not None and self._kept(name, module):
             self.why[name] = "kept digital as asked"
             return None
         return made
+
+    def _kept(self, name: str, module: nn.Module) -> bool:
+        if callable(self.keep):
+            return isinstance(module, MAPPED) and self.keep(name, module)
+        return name in self.keep
 
     def _shared(self, module: nn.Module) -> bool:
         """Whether another module has a parameter of this one."""
