@@ -2,8 +2,9 @@
 
 Of each network, with random weights, randomized norms and no branch at zero: whether it converts; which share of its
 multiplications is on crossbars, counted at aten level beside the report of the conversion, and where the two disagree;
-the error of its answers on an ideal, lossless chip of 8 and 16 bits, and of plain affine quantization to 8 bits; CPU
-seconds of one thread; and what stays digital, why. Errors are root mean squares over the deviation of the answers.
+the error of its answers while converted layers compute in floating point, on an ideal, lossless chip of 8 bits, of 8
+bits with zero points of inputs, and of 16, and of plain affine quantization to 8 bits; CPU seconds of one thread; and
+what stays digital, why. Errors are root mean squares over the deviation of the answers.
 
 Each network is a process of its own with a limit of time and memory; what the file of results holds is not measured
 again, so that a run that was stopped goes on. It needs timm, torchvision and transformers: `make coverage`.

@@ -21,6 +21,8 @@ from bitline.nn.observe import in_mode
 IMAGES, FEW, LARGE = 4, 2, 30e6
 """by which ranges are set, and which are answered: what other images exceed is not of the arithmetic; few of them for
 networks of many parameters"""
+CHIPS = {"error": (8,), "error_zero_point": (8, "inputs.zero_point=true"), "error_16": (16,)}
+"""bits, and keys of a chip, by what the error on it is called"""
 _TAILS = (0.0, 1e-4)
 _SAME = 0.01
 """share by which counts may differ: those of one image are a batch's, divided"""
@@ -53,22 +55,24 @@ def measure(network: Network, say: Callable[[str, Any], None]) -> None:
         for tail in _TAILS
     ]
     say("affine_error", min(affine))
-    for bits in (8, 16):
-        say("stage", f"convert, {bits} bits")
-        chip = ideal(chips.load("rram-22nm", [f"weights.bits={bits}", f"inputs.bits={bits}"]))
+    for key, (bits, *more) in CHIPS.items():
+        say("stage", f"convert, {key}")
+        chip = ideal(chips.load("rram-22nm", [f"weights.bits={bits}", f"inputs.bits={bits}", *more]))
         (converted, report), seconds = _timed(lambda: to_crossbar(model, chip, example=known))  # noqa: B023
-        if bits == 8:
+        if key == "error":
             say("convert_s", seconds)
             _shares(converted, report, known, images, macs, say)
-        say("stage", f"calibrate, {bits} bits")
+            with in_mode("float", *crossbar_layers(converted).values()):
+                say("float_error", error(ask(converted, made, known), right))
+        say("stage", f"calibrate, {key}")
         _, seconds = _timed(lambda: calibrate(converted, [(known, torch.zeros(images))]))  # noqa: B023
-        if bits == 8:
+        if key == "error":
             say("calibrate_s", seconds)
-        say("stage", f"answer, {bits} bits")
+        say("stage", f"answer, {key}")
         answer, seconds = _timed(lambda: ask(converted, made, known))  # noqa: B023
-        if bits == 8:
+        if key == "error":
             say("answer_s", seconds)
-        say("error" if bits == 8 else "error_16", error(answer, right))
+        say(key, error(answer, right))
     say("stage", None)
 
 

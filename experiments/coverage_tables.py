@@ -20,7 +20,8 @@ def summary(models: list[dict[str, Any]]) -> tuple[list[str], list[list[str]]]:
         "MACs on crossbars [%], median (least)",
         ">= 99 % on crossbars",
         "error at 8 bits over plain quantization, median (worst)",
-        "error at 16 bits, median (worst)",
+        "with zero points of inputs",
+        "error in floating point, worst",
         "seconds over a forward: convert, calibrate",
     ]
     rows: list[list[str]] = []
@@ -30,8 +31,9 @@ def summary(models: list[dict[str, Any]]) -> tuple[list[str], list[list[str]]]:
         if not good:
             continue
         shares = [100 * each["mac_share"] for each in good]
-        ratios = [each["error"] / max(each["affine_error"], 1e-9) for each in good]
-        wide = [each.get("error_16", each["error"]) for each in good]
+        ratios, zero = (
+            [each[key] / max(each["affine_error"], 1e-9) for each in good] for key in ("error", "error_zero_point")
+        )
         times = [
             statistics.median(each[key] / max(each["forward_s"], 0.01) for each in good)
             for key in ("convert_s", "calibrate_s")
@@ -45,7 +47,8 @@ def summary(models: list[dict[str, Any]]) -> tuple[list[str], list[list[str]]]:
                 f"{statistics.median(shares):.1f} ({min(shares):.1f})",
                 str(sum(share >= 99 for share in shares)),
                 f"{statistics.median(ratios):.2f} ({max(ratios):.2f})",
-                f"{statistics.median(wide):.1e} ({max(wide):.1e})",
+                f"{statistics.median(zero):.2f} ({max(zero):.2f})",
+                f"{max(each['float_error'] for each in good):.1e}",
                 f"{times[0]:.0f}, {times[1]:.0f}",
             ]
         )
@@ -91,14 +94,16 @@ def notes(models: list[dict[str, Any]]) -> Iterator[str]:
             + "."
         )
     good = [each for each in models if each["converted"]]
-    worse = [e for e in good if e["error"] > _WORSE * e["affine_error"] and e["error"] - e["affine_error"] > _SAME]
-    worst = sorted(worse, key=lambda each: -each["error"] / each["affine_error"])
-    yield (
-        f"Errors that exceed those of plain quantization by more than a tenth: {len(worse)} of {len(good)}"
-        + (": " if worst else "")
-        + ", ".join(f"{e['name']} ({e['error']:.3f} for {e['affine_error']:.3f})" for e in worst)
-        + "."
-    )
+    for key, how in (("error", ""), ("error_zero_point", ", with zero points")):
+        worse = [e for e in good if e[key] > _WORSE * e["affine_error"] and e[key] - e["affine_error"] > _SAME]
+        worst = sorted(worse, key=lambda each: -each[key] / each["affine_error"])
+        yield (
+            f"Errors at 8 bits{how} that exceed those of plain quantization by more than a tenth: {len(worse)} of "
+            f"{len(good)}"
+            + (": " if worst else "")
+            + ", ".join(f"{e['name']} ({e[key]:.3f} for {e['affine_error']:.3f})" for e in worst)
+            + "."
+        )
     other = [each for each in good if each["disagree"]]
     yield (
         "Counts that disagree: "

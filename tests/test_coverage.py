@@ -106,3 +106,4 @@ def test_measuring_tells_shares_and_errors_of_a_network(coverage: Any) -> None:
     assert found["disagree"] == []
     assert found["error_16"] < 1e-3 < found["error"] < 0.05
     assert found["affine_error"] < 0.05
+    assert found["float_error"] < 1e-6 < found["error_zero_point"] < 0.05
