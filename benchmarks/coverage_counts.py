@@ -51,14 +51,20 @@ _MORE: dict[str, Callable[[Any, Any], int]] = {
 class Count(TorchDispatchMode):
     """Adds up multiplications while it is entered, by what stands around them.
 
+    Args:
+        model: whose parameters are weights.
+
     Attributes:
-        macs: inside of modules that were watched, and outside.
+        inside: of modules that are watched.
+        outside: of them.
+        weighted: of those outside, by weights or by what convolutions take for them.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, model: nn.Module) -> None:
         super().__init__()
-        self.macs = {True: 0, False: 0}
+        self.inside = self.outside = self.weighted = 0
         self._depth = 0
+        self._weights = {p.untyped_storage().data_ptr() for p in model.parameters()}
 
     def watch(self, layers: Iterable[nn.Module], stack: ExitStack) -> None:
         """Know when one of some modules runs, until a stack closes."""
@@ -80,18 +86,28 @@ class Count(TorchDispatchMode):
         out = func(*args, **kwargs)
         formula = flop_registry.get(func._overloadpacket)
         if formula is not None:
-            self.macs[self._depth > 0] += formula(*args, **kwargs, out_val=out) // 2
+            self._add(func._schema.name, args, formula(*args, **kwargs, out_val=out) // 2)
         elif (more := _MORE.get(func._schema.name)) is not None:
-            self.macs[self._depth > 0] += more(args, out)
+            self._add(func._schema.name, args, more(args, out))
         return out
 
+    def _add(self, name: str, args: Any, macs: int) -> None:
+        if self._depth:
+            self.inside += macs
+            return
+        self.outside += macs
+        tensors = [leaf for leaf in torch.utils._pytree.tree_leaves(args) if isinstance(leaf, Tensor)]
+        operands = tensors if "rnn" in name else tensors[-2:]  # before these stands what is added
+        if "conv" in name or any(tensor.untyped_storage().data_ptr() in self._weights for tensor in operands):
+            self.weighted += macs
 
-def count(run: Callable[[], object], layers: Iterable[nn.Module] = ()) -> tuple[int, int]:
-    """Count the multiplications of a run inside of some layers, and outside of them.
+
+def count(model: nn.Module, run: Callable[[], object], layers: Iterable[nn.Module] = ()) -> Count:
+    """Count the multiplications of a run of a network inside of some layers, and outside of them.
 
     Attention is computed by the products that it consists of.
     """
-    counting, fast = Count(), torch.backends.mha.get_fastpath_enabled()
+    counting, fast = Count(model), torch.backends.mha.get_fastpath_enabled()
     with ExitStack() as stack:
         counting.watch(layers, stack)
         torch.backends.mha.set_fastpath_enabled(False)
@@ -100,7 +116,7 @@ def count(run: Callable[[], object], layers: Iterable[nn.Module] = ()) -> tuple[
         stack.enter_context(torch.no_grad())
         stack.enter_context(counting)
         run()
-    return counting.macs[True], counting.macs[False]
+    return counting
 
 
 def answers(found: Any) -> list[Tensor]:

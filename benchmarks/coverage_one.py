@@ -47,7 +47,7 @@ def measure(network: Network, say: Callable[[str, Any], None]) -> None:
     right, seconds = _timed(lambda: ask(model, made, known))
     say("forward_s", seconds)
     say("stage", "count")
-    macs = count(lambda: call(model, known))[1] // images
+    macs = count(model, lambda: call(model, known)).outside // images
     say("macs", macs)
     say("stage", "affine")
     affine = [
@@ -82,10 +82,13 @@ def _shares(
     """Tell where products are made, counted, and what the conversion says of it otherwise."""
     layers = {name: layer for name, layer in crossbar_layers(converted).items() if layer.converts}
     with in_mode("float", *layers.values()):
-        on_chip, digital = (n // images for n in count(lambda: call(converted, known), layers.values()))
+        counted = count(converted, lambda: call(converted, known), layers.values())
+    on_chip, digital, weighted = (n // images for n in (counted.inside, counted.outside, counted.weighted))
     say("macs_on_crossbars", on_chip)
     say("macs_digital", digital)
+    say("macs_digital_by_weights", weighted)
     say("mac_share", 1 - digital / macs if macs else 0.0)
+    say("weighted_share", 1 - weighted / max(1, macs - digital + weighted))
     placed = sum(part.matmul.macs for part in placement(converted).layers)
     listed = sum(part.macs for part in report.digital)
     pairs = {

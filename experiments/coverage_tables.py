@@ -18,7 +18,8 @@ def summary(models: list[dict[str, Any]]) -> tuple[list[str], list[list[str]]]:
         "families",
         "convert and answer",
         "MACs on crossbars [%], median (least)",
-        ">= 99 % on crossbars",
+        "of products by weights",
+        ">= 99 % of these",
         "error at 8 bits over plain quantization, median (worst)",
         "with zero points of inputs",
         "error in floating point, worst",
@@ -30,7 +31,7 @@ def summary(models: list[dict[str, Any]]) -> tuple[list[str], list[list[str]]]:
         good = [each for each in tried if each["converted"]]
         if not good:
             continue
-        shares = [100 * each["mac_share"] for each in good]
+        shares, weighted = ([100 * each[key] for each in good] for key in ("mac_share", "weighted_share"))
         ratios, zero = (
             [each[key] / max(each["affine_error"], 1e-9) for each in good] for key in ("error", "error_zero_point")
         )
@@ -45,7 +46,8 @@ def summary(models: list[dict[str, Any]]) -> tuple[list[str], list[list[str]]]:
                 str(len({each["family"] for each in tried})),
                 f"{len(good)}",
                 f"{statistics.median(shares):.1f} ({min(shares):.1f})",
-                str(sum(share >= 99 for share in shares)),
+                f"{statistics.median(weighted):.1f} ({min(weighted):.1f})",
+                str(sum(share >= 99 for share in weighted)),
                 f"{statistics.median(ratios):.2f} ({max(ratios):.2f})",
                 f"{statistics.median(zero):.2f} ({max(zero):.2f})",
                 f"{max(each['float_error'] for each in good):.1e}",

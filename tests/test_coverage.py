@@ -41,15 +41,17 @@ def test_multiplications_are_counted_inside_and_outside_of_layers(coverage: Any)
     x = torch.randn(1, 4, 4, 4)
     conv, up, out = 16 * 6 * 2 * 9, 16 * 6 * 2 * 4, 128 * 5
     lstm, attention = 12 * (5 + 3), 3 + 3
-    inside, outside = coverage.counts.count(lambda: net(x), [net.conv, net.out])
-    assert (inside, outside) == (conv + out, up + lstm + attention)
+    counted = coverage.counts.count(net, lambda: net(x), [net.conv, net.out])
+    assert (counted.inside, counted.outside) == (conv + out, up + lstm + attention)
+    assert counted.weighted == up + lstm
 
 
 def test_multi_head_attention_is_counted_by_its_products(coverage: Any) -> None:
     net = nn.MultiheadAttention(8, 2, batch_first=True).eval()
     x = torch.randn(1, 5, 8)
-    inside, outside = coverage.counts.count(lambda: net(x, x, x))
-    assert (inside, outside) == (0, 5 * 8 * (24 + 8) + 2 * 2 * 5 * 5 * 4)
+    counted = coverage.counts.count(net, lambda: net(x, x, x))
+    assert (counted.inside, counted.outside) == (0, 5 * 8 * (24 + 8) + 2 * 2 * 5 * 5 * 4)
+    assert counted.weighted == 5 * 8 * (24 + 8)
 
 
 def test_an_input_is_rounded_to_256_numbers_one_of_which_is_zero(coverage: Any) -> None:
@@ -103,6 +105,7 @@ def test_measuring_tells_shares_and_errors_of_a_network(coverage: Any) -> None:
     assert found["macs"] == conv + up + out
     assert found["macs_on_crossbars"] + found["macs_digital"] >= found["macs"]
     assert found["mac_share"] == pytest.approx(1 - found["macs_digital"] / found["macs"])
+    assert found["weighted_share"] >= (conv + out) / (conv + up + out)
     assert found["disagree"] == []
     assert found["error_16"] < 1e-3 < found["error"] < 0.05
     assert found["affine_error"] < 0.05
