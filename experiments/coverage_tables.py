@@ -63,21 +63,27 @@ def runs(model: dict[str, Any]) -> bool:
 
 
 def less(models: list[dict[str, Any]]) -> tuple[list[str], list[list[str]]]:
-    """Header and rows of the families with less than 99 % of their multiplications on crossbars."""
+    """Header and rows of the families with less than 99 % of their products by weights on crossbars."""
     families: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for each in models:
         if each["converted"]:
             families.setdefault((each["source"], each["family"]), []).append(each)
     rows: list[list[str]] = []
     for (source, family), members in families.items():
-        least = min(members, key=lambda each: each["mac_share"])
-        if least["mac_share"] < 0.99:
+        least = min(members, key=lambda each: each["weighted_share"])
+        if least["weighted_share"] < 0.99:
             why = [part for part in least["digital"] if part["macs"] >= 0.01 * least["macs"]]
             reasons = "; ".join(f"{part['what']} ({100 * part['macs'] / least['macs']:.0f} %)" for part in why)
-            rows.append([source, family, least["name"], f"{100 * least['mac_share']:.1f}", reasons])
-    return ["library", "family", "network", "MACs on crossbars [%]", "what is digital (of all MACs)"], sorted(
-        rows, key=lambda row: (row[0], float(row[3]))
-    )
+            shares = [f"{100 * least[key]:.1f}" for key in ("weighted_share", "mac_share")]
+            rows.append([source, family, least["name"], *shares, reasons])
+    return [
+        "library",
+        "family",
+        "network",
+        "by weights, on crossbars [%]",
+        "of all",
+        "what is digital (of all)",
+    ], sorted(rows, key=lambda row: (row[0], float(row[3])))
 
 
 def notes(models: list[dict[str, Any]]) -> Iterator[str]:
