@@ -743,6 +743,47 @@ def coverage_less() -> str:
     return markdown(*coverage_tables.less(read("benchmarks/results/coverage.json")["models"]))
 
 
+def language() -> str:
+    result = read("experiments/results/language_model.json")
+    rows = result["rows"]
+
+    def cell(key: str) -> str:
+        if key not in rows:
+            return "not measured"
+        chips = rows[key]["chips"]
+        return f"{statistics.mean(chips):.3f} ± {statistics.stdev(chips):.3f}"
+
+    def row(encoding: str, bits: int) -> list[str]:
+        plain = f"{encoding}, {bits} bits, none"
+        energy = f"{1e6 * rows[plain]['energy_J']:.1f}"
+        return [encoding, str(bits), cell(plain), cell(f"{encoding}, {bits} bits, on the chip"), energy]
+
+    first = next(iter(rows.values()))
+    note = (
+        f"Perplexity per byte of {result['windows']} windows of 128 bytes of text kept from training, mean ± std of "
+        f"{len(first['chips'])} chips (rram-22nm, programming error {result['sigma']:g}, one range for each slice and "
+        f"digit). Without a chip {first['float']:.2f}; "
+        f"{100 * first['digital_share']:.0f} % of the multiplications are digital. Energy is that of a window."
+    )
+    header = ["encoding", "ADC bits", "untrained for the chip", "trained on the chip", "energy [uJ]"]
+    return markdown(header, [row(e, b) for e in ("offset", "pair") for b in (8, 6, 5)]) + "\n\n" + note
+
+
+def language_layers() -> str:
+    result = read("experiments/results/language_model.json")
+    found = result.get("sensitivity")
+    if found is None:
+        return UNMEASURED
+    kinds: dict[str, list[float]] = {}
+    for name, error in found.items():
+        kinds.setdefault(name.split(".", 2)[-1] if name.startswith("blocks") else name, []).append(error)
+    ranked = sorted(kinds.items(), key=lambda item: -statistics.mean(item[1]))
+    rows = [[kind, *(f"{error:.1e}" for error in (statistics.mean(e), max(e)))] for kind, e in ranked]
+    first = list(found)[:3]
+    note = f"Offset columns, 6 ADC bits, 3 chips, 64 windows. Most sensitive: {', '.join(first)}."
+    return markdown(["layer of a block", "error, mean of the blocks", "worst"], rows) + "\n\n" + note
+
+
 TABLES = (
     goals,
     adc_models,
@@ -772,6 +813,8 @@ TABLES = (
     surrogate_speed,
     coverage,
     coverage_less,
+    language,
+    language_layers,
 )
 
 
