@@ -1,5 +1,6 @@
 """A network is fed as it was trained, whatever data it is given, and its own code runs only where it is trusted."""
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from torch import nn
 from bitline import data as datasets
 from bitline.errors import DataError
 from bitline.files import CONFIG, RECORD, read_json, write_json
+from bitline.models import record as record_module
 from bitline.models.files import load_run
 from bitline.models.record import ModelRecord
 from bitline.train.teacher import teacher_of
@@ -127,15 +129,31 @@ def test_exports_stay_in_their_folder_whatever_a_layer_is_called(tmp_path):
     assert len(list((tmp_path / "out" / "deep").iterdir())) == 3
 
 
-def test_the_same_classes_in_another_order_are_refused_and_other_names_are_said(run, caplog):
+def test_classes_in_another_order_are_numbered_as_the_network_has_them(run):
     data, record = datasets.load("digits"), ModelRecord.read(run / RECORD)
-    turned = record.model_copy(update={"classes": tuple(reversed(data.classes))})
-    with pytest.raises(DataError, match=r"class 0 of .* is '0'; that of the network '9': the same classes in another"):
-        turned.fed(data)
+    turned = record.model_copy(update={"classes": tuple(reversed(data.classes))}).fed(data)
+    assert turned.classes == tuple("9876543210")
+    assert torch.equal(turned.test_labels, 9 - data.test_labels)
+    assert torch.equal(turned.train_labels, 9 - data.train_labels)
 
+
+def test_classes_that_are_only_numbered_are_taken_in_order_and_said_to_be(run, caplog):
+    data, record = datasets.load("digits"), ModelRecord.read(run / RECORD)
     named = record.model_copy(update={"classes": tuple("jihgfedcba")})
+    record_module._warn.cache_clear()
     with caplog.at_level("WARNING", "bitline"):
-        named.fed(data)
+        assert torch.equal(named.fed(data).test_labels, data.test_labels)
         record.fed(data)
-    assert len(caplog.messages) == 1
-    assert "is '0'; that of the network 'j': they are taken for the same" in caplog.messages[0]
+    assert caplog.messages == [
+        "the classes of digits 8x8 are numbers, and those of the other have names: taken in their order"
+    ]
+
+
+def test_classes_of_other_names_are_refused(run):
+    data, record = datasets.load("digits"), ModelRecord.read(run / RECORD)
+    named = record.model_copy(update={"classes": tuple("jihgfedcba")})
+    other = dataclasses.replace(data, classes=(*"012345678", "nine"))
+    with pytest.raises(
+        DataError, match="0, 1, 2, 3, 4 and 5 more there alone, a, b, c, d, e and 5 more in the network"
+    ):
+        named.fed(other)

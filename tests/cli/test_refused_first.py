@@ -34,7 +34,7 @@ def nothing_measured(monkeypatch):
 
     monkeypatch.setattr(evaluate_run, "calibrate", measured)
     monkeypatch.setattr(evaluate_run, "score", measured)
-    monkeypatch.setattr(stages, "evaluate", measured)
+    monkeypatch.setattr(stages, "assess", measured)
     monkeypatch.setattr(Classifier, "training_step", measured)
 
 

@@ -79,7 +79,7 @@ def test_an_unknown_kind_is_refused():
 
 
 class WithMix(nn.Module):
-    """A layer, and a convolution that its code calls as a function: 64 x 16 x 9 and 64 x 3 x 16 x 9 MACs at 8 px."""
+    """A layer, and a convolution by weights that its code computes: 64 x 16 x 9 and 64 x 3 x 16 x 9 MACs at 8 px."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -89,7 +89,7 @@ class WithMix(nn.Module):
         self.last = nn.Linear(192, 10)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.last(nn.functional.conv2d(self.first(x).relu(), self.mix, padding=1).flatten(1))
+        return self.last(nn.functional.conv2d(self.first(x).relu(), self.mix.abs(), padding=1).flatten(1))
 
 
 def test_the_share_of_multiplications_off_the_crossbars_is_said_in_record_and_page(tmp_path):

@@ -53,3 +53,15 @@ def test_layers_above_a_threshold_stay_digital(make_chip):
 def test_no_data_is_refused(make_chip):
     with pytest.raises(ConversionError, match="sensitivity has no data"):
         bitline.sensitivity(Branches(), make_chip(), [])
+
+
+def test_data_that_a_network_changes_in_place_stays_as_it_is(make_chip):
+    class InPlace(Branches):
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(x.mul_(2))
+
+    data = X.clone()
+    found = bitline.sensitivity(InPlace().eval(), make_chip(), [data])
+    assert torch.equal(data, X)
+    right = bitline.sensitivity(Branches().eval(), make_chip(), [2 * X])
+    assert found == pytest.approx(right, rel=1e-6)

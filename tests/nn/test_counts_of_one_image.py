@@ -4,6 +4,7 @@ import pytest
 import torch
 from network_samples import Code, chip
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from bitline.cost import price
 from bitline.nn import calibrate, placement, program, to_crossbar
@@ -70,3 +71,8 @@ def test_noise_of_a_sequence_first_layer_does_not_depend_on_the_batch(make_chip)
         program(converted, 3)
         alone = torch.cat([converted(x[i : i + 1]) for i in range(4)])
     torch.testing.assert_close(together, alone, rtol=0, atol=0)
+
+
+def test_a_layer_that_is_called_and_multiplied_by_is_counted_twice_and_no_more(make_chip):
+    model = Code(lambda s, x: F.linear(s.a(x), s.a.weight, s.a.bias), a=nn.Linear(8, 8))
+    assert counted(model, make_chip, torch.randn(2, 8)) == 2 * 64

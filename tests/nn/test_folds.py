@@ -1,10 +1,14 @@
 """A batch norm is folded where the network answers the same on every way, and stays where it does not."""
 
+import copy
+
 import pytest
 import torch
 from network_samples import IMAGE, Code, agrees, settled
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from bitline.errors import ConversionError
 
 
 class NormAct(nn.BatchNorm2d):
@@ -156,3 +160,37 @@ def test_two_hundred_folds_are_checked_in_a_few_passes(make_chip):
     assert len(report.folded) == 63
     assert "0.norms.7" not in report.folded
     assert len(passes) < 32
+
+
+BRANCHES = {
+    "numpy": (lambda s, x: x.detach().numpy().mean() > 0, lambda s, x: -x),
+    "tolist": (lambda s, x: sum(x.flatten().tolist()) > 0, lambda s, x: -x),
+    "size": (lambda s, x: x.shape[-1] >= 9, lambda s, x: x[..., :7, :7]),
+    "batch": (lambda s, x: len(x) > 1, lambda s, x: x[:1]),
+    "flag": (lambda s, x: s.flag, lambda s, x: setattr(s, "flag", False) or x),
+}
+
+
+@pytest.mark.parametrize("kind", list(BRANCHES))
+def test_a_way_that_the_example_did_not_take_is_never_answered_with_a_fold(make_chip, kind):
+    """Where values decide, nothing is folded; where else something does, the network says so when it goes that way."""
+    decide, other = BRANCHES[kind]
+
+    def forward(s, x: Tensor) -> Tensor:
+        y = s.c(x)
+        y = s.n(y) if decide(s, x) else y
+        return s.o(F.relu(y).mean((2, 3)))
+
+    model = settled(Code(forward, c=nn.Conv2d(3, 8, 3), n=nn.BatchNorm2d(8), o=nn.Linear(8, 4)))
+    model.flag = True
+    x = IMAGE.abs()
+    converted, report = agrees(model, make_chip, x)
+    if kind in ("numpy", "tolist"):
+        assert report.folded == {}
+        with torch.no_grad():
+            torch.testing.assert_close(converted(other(converted, x)), model(other(model, x)), rtol=1e-4, atol=1e-4)
+        return
+    assert report.folded == {"n": "c"}
+    for again in (converted, copy.deepcopy(converted)):
+        with pytest.raises(ConversionError, match="n is folded into c, and ran 0 times where that ran 1 times"):
+            again(other(again, x))

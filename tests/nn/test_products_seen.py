@@ -32,6 +32,13 @@ PRODUCTS = {
     "vmap": lambda s, x: torch.vmap(lambda row: s.w @ row)(x),
     "bilinear": lambda s, x: F.bilinear(x, torch.ones(2, 1), s.w[..., None]),
     "tensordot": lambda s, x: torch.tensordot(x, s.w, 1),
+    "multiply and mean": lambda s, x: (x[:, None] * s.w).mean(-1),
+    "multiply, view and sum": lambda s, x: (x[:, None] * s.w).reshape(-1, 8).sum(-1).view(-1, 8),
+    "multiply, cast and sum": lambda s, x: (x[:, None] * s.w).double().sum(-1).float(),
+    "multiply and pool": lambda s, x: F.avg_pool1d(x[:, None] * s.w, 8)[..., 0],
+    "divide and sum": lambda s, x: (x[:, None] / s.w).sum(-1),
+    "column by column": lambda s, x: sum(x[:, i : i + 1] * s.w[i] for i in range(8)),
+    "complex": lambda s, x: torch.complex(x, x).unsqueeze(1).mul(s.w).sum(-1).real,
 }
 
 

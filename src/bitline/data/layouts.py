@@ -16,5 +16,6 @@ a run's are matched by name."""
 
 
 def layouts() -> str:
-    """Return the same in one line, for an error."""
-    return "; ".join(" ".join(line.split()) for line in LAYOUTS.replace("texts;\n", "texts, ").splitlines())
+    """Return what sources look like in one line, for an error."""
+    sources = LAYOUTS.partition("Classes are")[0].replace("texts;\n", "texts, ")
+    return "; ".join(" ".join(line.split()) for line in sources.splitlines())

@@ -67,8 +67,12 @@ def sensitivity(
 
 
 def _answers(model: nn.Module, inputs: Inputs) -> Tensor:
-    """All numbers of a network's answer, float64."""
-    parts = [part.flatten().double() for part in tree_leaves(call(model, inputs)) if isinstance(part, Tensor)]
+    """All numbers of a network's answer to a copy of its inputs, float64."""
+    parts = [
+        part.flatten().double()
+        for part in tree_leaves(call(model, mapped(inputs, torch.clone)))
+        if isinstance(part, Tensor)
+    ]
     return torch.cat([part for part in parts if part.numel()] or [torch.zeros(0, dtype=torch.float64)])
 
 

@@ -270,6 +270,11 @@ class ModelRecord(BaseModel):
             own = {}
         if data is not None and own:
             _inform(f"{data} is read as {self.data} was: " + ", ".join(f"{key} {own[key]}" for key in own))
+        if data is not None and {**own, **told}.get("split") and Path(data).suffix != Path(self.data).suffix:
+            _inform(
+                f"{data} is no source like {self.data}, so that its split sets other images apart: where these are the "
+                "same images, the network is tested on some that it was trained on"
+            )
         return self.fed(loaded)
 
     def fed(self, data: DataSet) -> DataSet:

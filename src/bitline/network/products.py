@@ -113,6 +113,14 @@ _READS_VALUES = ("_local_scalar_dense", "is_nonzero", "equal", "nonzero")
 """operations by which code learns of values, and may go another way for it"""
 
 
+_GIVES_VALUES = (Tensor.tolist, Tensor.numpy, Tensor.item, Tensor.__array__)
+"""functions that do so without an operation"""
+_SCALES = ("mul", "div", "addcmul")
+_ADDS_UP = ("sum", "nansum", "cumsum")
+_REMEMBERED = 8
+"""products of numbers whose sums are looked for"""
+
+
 class Running:
     """Which module of a network runs, as hooks tell.
 
@@ -149,14 +157,19 @@ class Running:
 
 
 class _Called(TorchFunctionMode):
-    """Which function of PyTorch is called, as it is called in Python."""
+    """Which function of PyTorch is called, as it is called in Python, and whether it gives values to Python."""
 
-    name: str | None = None
+    def __init__(self, decided: Callable[[], None]) -> None:
+        super().__init__()
+        self.name: str | None = None
+        self.decided = decided
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         before, self.name = self.name, getattr(func, "__name__", "").strip("_").removesuffix(".default") or None
         if self.name == "rmatmul":
             self.name = "matmul"
+        if func in _GIVES_VALUES:
+            self.decided()
         try:
             return func(*args, **(kwargs or {}))
         finally:
@@ -175,10 +188,10 @@ class Products(TorchDispatchMode):
     def __init__(self, running: Running) -> None:
         super().__init__()
         self.running = running
-        self.called = _Called()
+        self.called = _Called(self._decided)
         self.macs: Counter[Made] = Counter()
         self.decides: dict[str, int] = {}
-        self._multiplied: dict[int, tuple[Tensor, int]] = {}
+        self._multiplied: list[Tensor] = []
 
     def __enter__(self) -> Self:
         self.called.__enter__()
@@ -208,22 +221,40 @@ class Products(TorchDispatchMode):
         elif op in _TRANSFORMS:
             self._add(op, 0)
         elif op in _READS_VALUES:
-            self.decides.setdefault(self.running.innermost, self.running.clock)
-        elif op == "mul" and isinstance(result, Tensor):
-            self._times(args, result)
-        elif op == "sum" and id(args[0]) in self._multiplied:
-            self._add("sum", self._multiplied[id(args[0])][1])
+            self._decided()
+        elif op in _SCALES and isinstance(result, Tensor):
+            self._times(op, args, result)
+        elif op in _ADDS_UP and any(_same(args[0], each) for each in self._multiplied):
+            self._add(op, args[0].numel())
+        elif op.endswith("mm"):  # by weights that are packed away
+            self._add(op, _packed(args, out))
 
-    def _times(self, args: Any, result: Tensor) -> None:
-        """Note products of two tensors, which are a matrix product where they are then added up."""
-        two = [each for each in args if isinstance(each, Tensor) and each.dim()]
-        if len(two) == 2 and two[0] is not two[1] and result.dtype.is_floating_point:
-            self._multiplied[id(result)] = (result.detach(), result.numel())
-            while len(self._multiplied) > 64:
-                self._multiplied.pop(next(iter(self._multiplied)))
+    def _decided(self) -> None:
+        self.decides.setdefault(self.running.innermost, self.running.clock)
+
+    def _times(self, op: str, args: Any, result: Tensor) -> None:
+        """Note products of two tensors: each number of one by several of the other, or to be added up later.
+
+        Where only one is spread, as a scale of channels is, each number is multiplied once.
+        """
+        two = [each for each in args if isinstance(each, Tensor)][-2:]
+        if len(two) < 2 or two[0] is two[1] or not (result.is_floating_point() or result.is_complex()):
+            return
+        axes = [(1,) * (result.dim() - each.dim()) + tuple(each.shape) for each in two]
+        if all(any(n == 1 < m for n, m in zip(shape, result.shape, strict=True)) for shape in axes):
+            self._add(op, result.numel())
+        elif all(each.dim() for each in two):
+            self._multiplied = [*self._multiplied[1 - _REMEMBERED :], result.detach()]
 
     def _add(self, op: str, macs: int) -> None:
         self.macs[Made(self.running.innermost, self.called.name or op)] += macs
+
+
+def _same(x: object, product: Tensor) -> bool:
+    """Whether a tensor is a product, or a view of all of it."""
+    if not isinstance(x, Tensor) or x.numel() != product.numel() or x.is_meta or x.layout != product.layout:
+        return x is product
+    return x.layout is torch.strided and x.data_ptr() == product.data_ptr()
 
 
 def _packed(args: Any, out: Any) -> int:

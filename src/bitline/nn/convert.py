@@ -19,6 +19,7 @@ from bitline.models.weights import check_weights
 from bitline.network.batch_norm import fold
 from bitline.network.copy import copied
 from bitline.network.digital import DigitalOperation, digital, plain_class
+from bitline.network.folds import Folds
 from bitline.network.inputs import Inputs, leaves, mapped
 from bitline.network.readers import neighbours
 from bitline.network.replace import put, unlike_with
@@ -194,6 +195,8 @@ def to_crossbar(
         module.training = training[name]
     model.register_forward_pre_hook(passes.begin)
     model.register_forward_hook(passes.end, always_call=True)
+    if folded:
+        Folds(folded).watch(model)
     model.register_load_state_dict_pre_hook(_check_states)
     # Every process of DistributedDataParallel has the chip that it programmed, and its own count of reads.
     seeds = [f"{name}.chip_seed".lstrip(".") for name, m in modules(model) if isinstance(m, CrossbarLayer)]

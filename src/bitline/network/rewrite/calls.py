@@ -3,6 +3,7 @@
 The weights are those of a layer inside the module, or parameters of the module itself, which get a layer.
 """
 
+import sys
 from collections import Counter
 from collections.abc import Mapping
 from functools import wraps
@@ -90,7 +91,8 @@ class _Calls(TorchFunctionMode):
         if func in _AXES:
             call = _call(_AXES[func], args, kwargs)
             for layer, biased in self.layers:
-                if layer.weight is call.weight:
+                # A layer that computes itself is not called again.
+                if layer.weight is call.weight and sys._getframe(1).f_locals.get("self") is not layer:  # pyright: ignore[reportPrivateUsage]
                     return _instead(layer, call, biased=biased)
         return func(*args, **(kwargs or {}))
 
