@@ -1,5 +1,6 @@
 """A network put on a chip and calibrated, ready to be asked."""
 
+import logging
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -30,6 +31,8 @@ from bitline.nn.bias_correction import correct_biases
 from bitline.nn.convert import ConversionReport
 from bitline.nn.range_training import load_ranges, ranged_layers
 from bitline.programming.remap import check_installed
+
+log = logging.getLogger(__name__)
 
 
 @dataclass
@@ -164,6 +167,12 @@ def converted(
     example = on_device(task.first(2), plain)
     on_crossbars, report = to_crossbar(plain, chip, example=example, mapping=mapping)
     if ranges is not None and report.rewritten and crossbar_layers(on_crossbars).keys() - ranged_layers(ranges):
+        log.warning(
+            "%s: code that hides layers, and was digital while the ranges of %s were trained; it stays digital, unlike "
+            "in figures of the network with other ranges",
+            ", ".join(report.rewritten),
+            ranges,
+        )
         on_crossbars, report = to_crossbar(plain, chip, example=example, mapping=mapping, rewrite=False)
     if chip.weights.bias_bits is not None:
         trace(on_crossbars, _one(on_device(task.first(2), plain)))  # refuses what has no integer form

@@ -38,7 +38,7 @@ _REASONS: dict[type[nn.Module], str] = {
     nn.LayerNorm: "normalizes by the input at hand",
     nn.GroupNorm: "normalizes by the input at hand",
     nn.Embedding: "is a table look-up, not a product",
-    nn.MultiheadAttention: "computes with its weights inside one function; write it with nn.Linear to map it",
+    nn.MultiheadAttention: "computes with its weights inside one function, and was not made of layers here",
 }
 
 
