@@ -31,7 +31,7 @@ from bitline.files import read_json, write_json
 from bitline.train.hardware import describe, git_commit
 
 RESULT = Path(__file__).parent / "results" / "language_model.json"
-WEIGHTS = Path(__file__).parent / "networks" / "bytes-lm" / "model.safetensors"
+WEIGHTS = Path(__file__).parent / "data" / "bytes_lm.safetensors"
 WIDTH, BLOCKS, HEADS, CONTEXT, BATCH = 128, 4, 4, 128, 32
 STEPS, TUNED_STEPS, RATE, TUNED_RATE = 2500, 300, 3e-3, 3e-4
 BITS = (8, 6, 5)
