@@ -215,9 +215,7 @@ def main() -> None:
         result["training_cpu_s"] = time.process_time() - began
     model.eval()
     if "sensitivity" not in result:
-        chip = bitline.load_chip(
-            "rram-22nm", ["adc.bits=6", f"cell.programming={{kind='lognormal', sigma={args.sigma}}}"]
-        )
+        chip = chip_of(ENCODINGS["offset"], 6, args.sigma)
         result["sensitivity"] = bitline.sensitivity(model, chip, windows(text.validation, 64), chips=3)
         write_json(RESULT, result)
     for training, encoding, bits in itertools.product(("none", "on the chip"), ENCODINGS, BITS):

@@ -5,6 +5,7 @@ import torch
 from torch import Tensor, nn
 
 from bitline.nn import to_crossbar
+from network_samples import Code
 
 
 def statistics(model: nn.Module) -> nn.Module:
@@ -16,19 +17,6 @@ def statistics(model: nn.Module) -> nn.Module:
                     nn.init.normal_(parameter)
             nn.init.uniform_(module.running_var, 0.5, 2)
     return model.eval()
-
-
-class Code(nn.Module):
-    """A network whose forward is given as a function."""
-
-    def __init__(self, forward, **modules: nn.Module) -> None:
-        super().__init__()
-        self.run = forward
-        for name, module in modules.items():
-            setattr(self, name, module)
-
-    def forward(self, x: Tensor) -> object:
-        return self.run(self, x)
 
 
 def folded(model: nn.Module, make_chip, x: Tensor | None) -> dict[str, str]:

@@ -2,12 +2,12 @@
 
 import pytest
 import torch
-from network_samples import Code, chip
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from bitline.cost import price
 from bitline.nn import calibrate, placement, program, to_crossbar
+from network_samples import Code, chip
 
 
 def counted(model: nn.Module, make_chip, *x: Tensor) -> int:

@@ -4,11 +4,11 @@ import copy
 
 import pytest
 import torch
-from network_samples import IMAGE, Code, agrees, settled
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from bitline.errors import ConversionError
+from network_samples import IMAGE, Code, agrees, settled
 
 
 class NormAct(nn.BatchNorm2d):

@@ -2,11 +2,11 @@
 
 import pytest
 import torch
-from network_samples import IMAGE, ROWS, Code, agrees, chip
 from torch import nn
 
 from bitline.errors import ConversionError
 from bitline.nn import calibrate, program, to_crossbar
+from network_samples import IMAGE, ROWS, Code, agrees, chip
 
 
 def test_the_example_and_the_data_stay_as_they_are(make_chip):

@@ -6,12 +6,12 @@ import types
 
 import pytest
 import torch
-from network_samples import IMAGE, ROWS, Code, agrees
 from torch import nn
 from torch.nn import functional as F
 
 from bitline.nn import calibrate
 from bitline.nn.layer import CrossbarLayer
+from network_samples import IMAGE, ROWS, Code, agrees
 
 
 def test_a_forward_that_was_put_on_a_layer_is_not_dropped(make_chip):

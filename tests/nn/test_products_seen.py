@@ -2,13 +2,13 @@
 
 import pytest
 import torch
-from network_samples import ROWS, Code, chip
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from bitline.errors import ConversionError
 from bitline.network.digital import DigitalOperation
 from bitline.nn import to_crossbar
+from network_samples import ROWS, Code, chip
 
 PRODUCTS = {
     "aten.mm": lambda s, x: torch.ops.aten.mm(x, s.w),

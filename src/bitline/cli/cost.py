@@ -137,9 +137,9 @@ def placed_network(of: Bare, chip: Chip, mapping: Sequence[str] = (), ranges: Pa
     import torch
 
     from bitline.cost.choose_mapping import resolve
+    from bitline.evaluation.on_chip import mapped_as_trained
     from bitline.network.trace import MAPPED, matmuls, poolings
-    from bitline.nn import crossbar_layers, placement, to_crossbar
-    from bitline.nn.range_training import ranged_layers
+    from bitline.nn import placement
 
     layout = resolve(mapping, lambda: matmuls(of.model, of.image), chip)
     example = torch.zeros(1, *of.image)
@@ -147,9 +147,7 @@ def placed_network(of: Bare, chip: Chip, mapping: Sequence[str] = (), ranges: Pa
         for layer in of.model.modules():
             if isinstance(layer, MAPPED):
                 layer.weight.data[layer.weight == 0] = 1.0
-    model, report = to_crossbar(of.model, chip, example=example, mapping=layout)
-    if ranges is not None and report.rewritten and crossbar_layers(model).keys() - ranged_layers(ranges):
-        model, report = to_crossbar(of.model, chip, example=example, mapping=layout, rewrite=False)
+    model, report = mapped_as_trained(of.model, chip, example, layout, ranges)
     layers = [layer.matmul.name for layer in report.layers]
     return Placed(placement(model), poolings(of.model, example, layers), report.digital)
 

@@ -122,7 +122,7 @@ def command(
             raise DataError(f"--check is {check}; allowed: 0 to {images}, the test images of {dataset.title}")
         chosen = resolve(on.mapping, lambda: matmuls(network, of.image), on.chip)
         settings = Settings(calibration_images=calibration_images)
-        on_chip = converted(network, dataset, on.chip, settings, chosen)
+        on_chip = converted(network, dataset, on.chip, settings, chosen, on.ranges)
         manifest: dict[str, Any] = {"format": to, "run": str(run), "weights_sha256": sha256(run / WEIGHTS)}
         manifest["model"] = of.record.model_dump(mode="json")
         if to in _SHAPES:

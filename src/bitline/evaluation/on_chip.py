@@ -28,7 +28,7 @@ from bitline.network.inputs import Inputs, mapped
 from bitline.network.trace import poolings
 from bitline.nn import IDEAL, calibrate, crossbar_layers, on, placement, set_chip, to_crossbar
 from bitline.nn.bias_correction import correct_biases
-from bitline.nn.convert import ConversionReport
+from bitline.nn.convert import Conversion, ConversionReport
 from bitline.nn.range_training import load_ranges, ranged_layers
 from bitline.programming.remap import check_installed
 
@@ -158,25 +158,45 @@ def converted(
     chip: Chip,
     settings: Settings,
     mapping: Mapping[str, str] | None,
-    ranges: Path | None = None,
+    ranges: Path | None,
 ) -> OnChip:
     """Convert a network, whose ranges are not set yet; what was digital when those of a file were trained stays so."""
     check_installed(chip.mitigation)
     task = task_of(data, settings)
     plain = copied(model).eval()
     example = on_device(task.first(2), plain)
-    on_crossbars, report = to_crossbar(plain, chip, example=example, mapping=mapping)
-    if ranges is not None and report.rewritten and crossbar_layers(on_crossbars).keys() - ranged_layers(ranges):
-        log.warning(
-            "%s: code that hides layers, and was digital while the ranges of %s were trained; it stays digital, unlike "
-            "in figures of the network with other ranges",
-            ", ".join(report.rewritten),
-            ranges,
-        )
-        on_crossbars, report = to_crossbar(plain, chip, example=example, mapping=mapping, rewrite=False)
+    on_crossbars, report = mapped_as_trained(plain, chip, example, mapping, ranges)
     if chip.weights.bias_bits is not None:
         trace(on_crossbars, _one(on_device(task.first(2), plain)))  # refuses what has no integer form
     return OnChip(on_crossbars, report, plain, data if isinstance(data, DataSet) else task, settings)
+
+
+def mapped_as_trained(
+    plain: nn.Module, chip: Chip, example: Inputs, mapping: Mapping[str, str] | None, ranges: Path | None
+) -> Conversion:
+    """Convert a network; what was digital when the ranges of a file were trained stays so, which is said.
+
+    Args:
+        plain: in evaluation mode.
+        chip: to put it on.
+        example: one batch.
+        mapping: how layers of several groups are laid out.
+        ranges: a file of trained ranges, if there is one.
+
+    Raises:
+        ConversionError: see `bitline.nn.to_crossbar`.
+        DataError: an absent or damaged file.
+    """
+    made = to_crossbar(plain, chip, example=example, mapping=mapping)
+    if ranges is None or not made.report.rewritten or crossbar_layers(made.model).keys() <= ranged_layers(ranges):
+        return made
+    log.warning(
+        "%s: code that hides layers, and was digital while the ranges of %s were trained; it stays digital, unlike in "
+        "figures of the network with other ranges",
+        ", ".join(name or "(model)" for name in made.report.rewritten),
+        ranges,
+    )
+    return to_crossbar(plain, chip, example=example, mapping=mapping, rewrite=False)
 
 
 def calibrated(on_chip: OnChip, ranges: Path | None) -> OnChip:
@@ -216,7 +236,7 @@ def check_priced(
         ChipError: no such cost table, or one that does not hold for the chip.
         DataError: more images asked for than there are.
     """
-    price(placement(converted(model, data, chip, settings, mapping).model))
+    price(placement(converted(model, data, chip, settings, mapping, None).model))
 
 
 def surrogate_images(data: DataSet, settings: Settings) -> Tensor:
